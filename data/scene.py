@@ -1,0 +1,229 @@
+"""The two types that everything else speaks: `Scene`, a logged scenario, and `Observation`, what a policy sees.
+
+Frame: metres and radians, x forward, y left, heading counter-clockwise, origin and axes at the ego's pose at the
+current step (`SceneSpec.current`). Host records keep where that frame lies in the world (`Record.origin`, float64).
+Letters: A agents, T log steps of 0.1 s, M roadgraph polylines, P points, L traffic lights, R route points, N text
+tokens. Every array may carry leading batch axes `...`.
+"""
+
+import dataclasses
+import enum
+from typing import Any
+
+import flax.struct
+import numpy as np
+
+Array = Any  # np.ndarray on the host, jax.Array on a device
+
+
+class AgentType(enum.IntEnum):
+    """Codes of WOMD `Track.ObjectType`."""
+
+    UNSET = 0
+    VEHICLE = 1
+    PEDESTRIAN = 2
+    CYCLIST = 3
+    OTHER = 4
+
+
+class RoadType(enum.IntEnum):
+    """Codes of the WOMD tf.Example roadgraph; 0 pads. A road edge keeps the road on its left-hand side."""
+
+    PADDING = 0
+    LANE_FREEWAY = 1
+    LANE_SURFACE = 2
+    LANE_BIKE = 3
+    LINE_UNKNOWN = 5
+    LINE_BROKEN_SINGLE_WHITE = 6
+    LINE_SOLID_SINGLE_WHITE = 7
+    LINE_SOLID_DOUBLE_WHITE = 8
+    LINE_BROKEN_SINGLE_YELLOW = 9
+    LINE_BROKEN_DOUBLE_YELLOW = 10
+    LINE_SOLID_SINGLE_YELLOW = 11
+    LINE_SOLID_DOUBLE_YELLOW = 12
+    LINE_PASSING_DOUBLE_YELLOW = 13
+    EDGE_UNKNOWN = 14
+    EDGE_BOUNDARY = 15
+    EDGE_MEDIAN = 16
+    STOP_SIGN = 17
+    CROSSWALK = 18
+    SPEED_BUMP = 19
+    DRIVEWAY = 20
+
+
+LANE_TYPES = (RoadType.LANE_FREEWAY, RoadType.LANE_SURFACE, RoadType.LANE_BIKE)
+DRIVING_LANE_TYPES = (RoadType.LANE_FREEWAY, RoadType.LANE_SURFACE)
+ROAD_EDGE_TYPES = (RoadType.EDGE_BOUNDARY, RoadType.EDGE_MEDIAN)
+
+
+class LightState(enum.IntEnum):
+    """Codes of WOMD `TrafficSignalLaneState.State`."""
+
+    UNKNOWN = 0
+    ARROW_STOP = 1
+    ARROW_CAUTION = 2
+    ARROW_GO = 3
+    STOP = 4
+    CAUTION = 5
+    GO = 6
+    FLASHING_STOP = 7
+    FLASHING_CAUTION = 8
+
+
+RED_STATES = (LightState.ARROW_STOP, LightState.STOP)
+YELLOW_STATES = (LightState.ARROW_CAUTION, LightState.CAUTION)
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneSpec:
+    """Static sizes of one bucket of scenes; shared by data, simulator, models and policy.
+
+    Attributes:
+      agents: A, agents kept, nearest to the ego over the log first; the ego is always kept.
+      polylines: M, roadgraph polylines of at most `points` points kept, nearest to the ego's log first.
+      points: P, points per polyline; longer features are split, sharing their end point.
+      lights: L, traffic lights kept, those on the ego's route first.
+      route_points: R, points of the ego's route, `route_spacing_m` apart.
+      route_spacing_m: distance between route points [m].
+      text: N, tokens of the instruction.
+      steps: T, log steps.
+      current: index of the current step: 0..current is history, what follows is to be driven.
+      dt: log step [s].
+    """
+
+    agents: int = 32
+    polylines: int = 256
+    points: int = 16
+    lights: int = 16
+    route_points: int = 160
+    route_spacing_m: float = 2.0
+    text: int = 8
+    steps: int = 91
+    current: int = 10
+    dt: float = 0.1
+
+    @property
+    def future_steps(self) -> int:
+        """Log steps after the current one."""
+        return self.steps - 1 - self.current
+
+
+@flax.struct.dataclass
+class Scene:
+    """A logged scenario, padded to a `SceneSpec`. Invalid entries are 0.
+
+    Attributes:
+      x, y: float32[..., A, T], box centre [m].
+      heading: float32[..., A, T], box heading [rad], wrapped to [-pi, pi).
+      vel_x, vel_y: float32[..., A, T], velocity [m/s].
+      valid: bool[..., A, T], the agent was observed at this step.
+      length, width: float32[..., A], box size [m], the mean over valid steps.
+      agent_type: int32[..., A], `AgentType`.
+      ego: int32[...], the ego's index along A; its track is valid at every step from 0 to the last one driven.
+      road_x, road_y: float32[..., M, P], roadgraph polylines [m]; a crosswalk, speed bump or driveway is a closed ring.
+      road_valid: bool[..., M, P]; the valid points of a polyline come first.
+      road_type: int32[..., M], `RoadType`.
+      light_x, light_y: float32[..., L], stop point [m].
+      light_route_s: float32[..., L], arc length of the stop point along the route [m]; -1 where not on the route.
+      light_state: int32[..., L, T], `LightState`; 0 where not observed.
+      light_valid: bool[..., L, T].
+      route_x, route_y: float32[..., R], centre line that the ego is to follow [m], from behind its first pose onwards.
+      route_speed_limit: float32[..., R], [m/s]; 0 where unknown.
+      route_valid: bool[..., R]; valid points come first.
+      instruction: int32[..., N], token ids of the navigation instruction (`data/text.py`).
+      map_tile: uint8[..., Ht, Wt, C], the roadgraph drawn once per scene (`simulator/render.py`); zero-sized until
+        `simulator.prepare` has run.
+    """
+
+    x: Array
+    y: Array
+    heading: Array
+    vel_x: Array
+    vel_y: Array
+    valid: Array
+    length: Array
+    width: Array
+    agent_type: Array
+    ego: Array
+    road_x: Array
+    road_y: Array
+    road_valid: Array
+    road_type: Array
+    light_x: Array
+    light_y: Array
+    light_route_s: Array
+    light_state: Array
+    light_valid: Array
+    route_x: Array
+    route_y: Array
+    route_speed_limit: Array
+    route_valid: Array
+    instruction: Array
+    map_tile: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A host-side scene with what a device cannot hold.
+
+    Attributes:
+      scene: `Scene` of numpy arrays without batch axes.
+      scenario_id: name of the scene, unique within its data set together with the ego.
+      source: data set it came from (`sumo`, `womd`, ...).
+      group: road network or location: splits never cut through a group.
+      instruction: the navigation instruction as text.
+      origin: float64[3], world x [m], y [m] and heading [rad] of the scene's frame.
+    """
+
+    scene: Scene
+    scenario_id: str
+    source: str
+    group: str
+    instruction: str
+    origin: np.ndarray
+
+
+@flax.struct.dataclass
+class Observation:
+    """What a policy may see at one step, in the ego's frame at that step. The same type in every World.
+
+    A VLA reads `bev`, `ego` and `instruction`; everything else is privileged (models, scripted baselines, ablations).
+
+    Attributes:
+      bev: uint8[..., H, W, C], ego-centred image, the policy's eyes; channels named in `simulator/render.py`.
+      ego: float32[..., 4], speed [m/s], acceleration [m/s^2], curvature [1/m], speed limit [m/s] (0 unknown).
+      instruction: int32[..., N], token ids.
+      pose: float32[..., 3], ego x, y, heading in the scene's frame.
+      time: int32[...], log step of the observation.
+      agent_x, agent_y, agent_heading, agent_vel_x, agent_vel_y: float32[..., A], the ego's own row included.
+      agent_length, agent_width: float32[..., A].
+      agent_type: int32[..., A].
+      agent_valid: bool[..., A]; False in the ego's own row.
+      route_x, route_y: float32[..., R], route points.
+      route_valid: bool[..., R].
+      route_offset: float32[...], signed lateral offset of the ego from the route, left positive [m].
+      light_distance: float32[..., L], distance along the route from the ego's front to the stop point [m]; +inf for
+        lights that are not on the route, not observed, or already passed.
+      light_state: int32[..., L], `LightState`.
+    """
+
+    bev: Array
+    ego: Array
+    instruction: Array
+    pose: Array
+    time: Array
+    agent_x: Array
+    agent_y: Array
+    agent_heading: Array
+    agent_vel_x: Array
+    agent_vel_y: Array
+    agent_length: Array
+    agent_width: Array
+    agent_type: Array
+    agent_valid: Array
+    route_x: Array
+    route_y: Array
+    route_valid: Array
+    route_offset: Array
+    light_distance: Array
+    light_state: Array

@@ -1,0 +1,200 @@
+"""The World: what a policy drives in. Read this file first.
+
+The learned model and the simulator are both Worlds, so imagining and grounding are the same loop (`rollout.py`).
+Letters: B batch, H imagined or replayed steps, S sub-steps of 0.1 s in one step, A agents, T log steps, L lights.
+Functions of a World take exactly one batch axis B and one key per batch row, so that a row's result never depends
+on its neighbours.
+"""
+
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+
+from data.scene import Array, Observation, Scene
+
+Params = Any
+
+
+@flax.struct.dataclass
+class Action:
+    """Unicycle actions for one step.
+
+    Attributes:
+      acceleration: float32[B, S], [m/s^2].
+      curvature: float32[B, S], [1/m], left positive.
+    """
+
+    acceleration: Array
+    curvature: Array
+
+
+@flax.struct.dataclass
+class EgoState:
+    """The ego's motion; fields float32[...].
+
+    Attributes:
+      x, y: box centre [m].  heading: [rad].  speed: [m/s], never negative.
+      acceleration: [m/s^2] and curvature: [1/m], those of the action that led here.
+      length, width: [m].
+    """
+
+    x: Array
+    y: Array
+    heading: Array
+    speed: Array
+    acceleration: Array
+    curvature: Array
+    length: Array
+    width: Array
+
+
+@flax.struct.dataclass
+class Agents:
+    """Boxes of all agents over K steps, in the scene's frame; the ego's row holds the ego as driven.
+
+    Attributes:
+      x, y, heading, vel_x, vel_y: float32[B, A, K].
+      valid: bool[B, A, K].
+    """
+
+    x: Array
+    y: Array
+    heading: Array
+    vel_x: Array
+    vel_y: Array
+    valid: Array
+
+
+@flax.struct.dataclass
+class State:
+    """Where a rollout stands. Every World uses this type; only `latent` is its own.
+
+    Attributes:
+      scene: the `Scene` that it started from (a World reads of it only what its kind may know).
+      time: int32[B], log step.
+      ego: `EgoState`, fields [B].
+      history: `Agents` over the last K = current + 1 steps, the newest last.
+      light_state: int32[B, L] and light_valid: bool[B, L], now.
+      route_s: float32[B], arc length of the ego along the route [m].
+      alive: bool[B], no terminating event so far.
+      latent: the World's private state (a pytree; () where there is none). Policies never see it.
+    """
+
+    scene: Scene
+    time: Array
+    ego: EgoState
+    history: Agents
+    light_state: Array
+    light_valid: Array
+    route_s: Array
+    alive: Array
+    latent: Any
+
+
+@flax.struct.dataclass
+class Outcome:
+    """What a transition s_t --a_t--> s_{t+1} did. Arrays [B, S] are at 10 Hz, arrays [B] cover the whole step.
+
+    Values count only where `valid`: a sub-step is valid while the rollout is alive, up to and including the sub-step
+    of the terminating event, and (in Worlds that replay) while the log lasts.
+
+    Attributes:
+      valid: bool[B, S].
+      collision: bool[B, S], the ego's box overlaps another agent's.
+      at_fault: bool[B, S], that collision is the ego's fault.
+      off_road: bool[B, S], a corner of the ego's box is beyond a road edge.
+      wrong_way: bool[B, S].
+      red_light: bool[B, S], the ego's front crossed the stop point of a red light on its route.
+      corridor: bool[B, S], more than 4 m of lateral departure from the route.
+      uncomfortable: bool[B, S], a comfort bound is exceeded.
+      overlap_m: float32[B, S], deepest penetration into another box [m], 0 without collision.
+      route_offset_m: float32[B, S], signed lateral offset from the route, left positive.
+      progress_m: float32[B, S], metres gained along the route in this sub-step.
+      ttc_s: float32[B, S], time to collision at constant velocities, capped.
+      reward_terms: dict of float32[B], the weighted terms whose sum is `reward`.
+      reward: float32[B].
+      termination: bool[B], a terminating event happened in this step: no value follows.
+      truncation: bool[B], the log (or the horizon that the World can vouch for) ended: bootstrap.
+      disagreement: float32[B], the World's own uncertainty about this step; 0 in simulators.
+      predicted: dict of float32[B], what learned heads say of the same step (`reward`, `cont`, probability of
+        `at_fault`, `off_road`, `red_light`); empty in Worlds without learned heads.
+    """
+
+    valid: Array
+    collision: Array
+    at_fault: Array
+    off_road: Array
+    wrong_way: Array
+    red_light: Array
+    corridor: Array
+    uncomfortable: Array
+    overlap_m: Array
+    route_offset_m: Array
+    progress_m: Array
+    ttc_s: Array
+    reward_terms: dict[str, Array]
+    reward: Array
+    termination: Array
+    truncation: Array
+    disagreement: Array
+    predicted: dict[str, Array]
+
+
+class World(Protocol):
+    """Something a policy can drive in. Pure; safe under jit, vmap, scan and sharding."""
+
+    def reset(self, params: Params, key: jax.Array, scene: Scene, start: Array) -> State:
+        """Starts from the logged history. key: key[B]; start: int32[B], the log step to start from (>= current)."""
+        ...
+
+    def observe(self, params: Params, state: State) -> Observation:
+        """What the policy may see. Every World returns `simulator.observe.observe(state, ...)`."""
+        ...
+
+    def step(self, params: Params, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """Drives one step of S sub-steps. key: key[B]."""
+        ...
+
+
+class Policy(Protocol):
+    """Something that drives: learned or scripted."""
+
+    def reset(self, params: Params, scene: Scene) -> Any:
+        """The carry at the start of a rollout ([B]-leading pytree). Only the expert may look at the log here."""
+        ...
+
+    def act(
+        self, params: Params, key: jax.Array, observation: Observation, carry: Any
+    ) -> tuple[Action, Any, dict[str, Array]]:
+        """Returns the action, the next carry and extras ([B]-leading: `log_prob`, `tokens`, `value`, ...)."""
+        ...
+
+
+@flax.struct.dataclass
+class Rollout:
+    """A driven trajectory, time-major; step t holds (s_t, a_t, outcome of a_t).
+
+    Attributes:
+      observation: `Observation` [H, B, ...], what the policy saw before acting.
+      action: `Action` [H, B, S].
+      extras: dict of [H, B, ...], the policy's extras.
+      outcome: `Outcome` [H, B, ...].
+      alive: bool[H, B], alive before the step: the transition counts.
+      ego: `EgoState` [H, B, S], the swept ego after each sub-step.
+      agents: `Agents` [H, B, A, S], all boxes after each sub-step.
+      light_state: int32[H, B, L], at the start of the step.
+      final: `Observation` [B, ...], after the last step (for the bootstrap).
+      final_extras: dict of [B, ...], the policy's extras at `final`.
+    """
+
+    observation: Observation
+    action: Action
+    extras: dict[str, Array]
+    outcome: Outcome
+    alive: Array
+    ego: EgoState
+    agents: Agents
+    light_state: Array
+    final: Observation
+    final_extras: dict[str, Array]
