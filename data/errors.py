@@ -1,0 +1,74 @@
+"""What goes wrong with data: one error that names the place, and a ledger of what was skipped."""
+
+import dataclasses
+import sys
+
+
+class DataError(ValueError):
+    """Bad data, named: which file, which record, which field, and why.
+
+    Args:
+      reason: what is wrong: expected and found.
+      field, record, file: where; empty where not known (yet, see `located`).
+    """
+
+    def __init__(self, reason: str, field: str = "", record: str = "", file: str = ""):
+        self.reason, self.field, self.record, self.file = reason, field, record, file
+        where = [self.file, f"record {record}" if record else "", f"field {field}" if field else ""]
+        super().__init__(": ".join([", ".join(part for part in where if part), reason]).removeprefix(": "))
+
+    def located(self, file: str, record: str) -> "DataError":
+        """The same error with the place filled in by the reader, who knows it."""
+        name = f"{record} ({self.record})" if self.record and self.record != record else record
+        return DataError(self.reason, self.field, name, file)
+
+
+@dataclasses.dataclass
+class SkipLedger:
+    """Counts records seen and skipped; stops the build once too large a share is lost.
+
+    Attributes:
+      max_skipped: largest share of records that may be skipped, in [0, 1].
+      patience: records to see before the share is judged, so that one early error in a large set does not stop it.
+    """
+
+    max_skipped: float = 0.05
+    patience: int = 100
+
+    def __post_init__(self):
+        self._seen: set[tuple[str, str]] = set()
+        self._skipped: dict[tuple[str, str], str] = {}
+
+    def see(self, file: str, record: str) -> None:
+        """Counts a record; one that is read again (once per split) counts once."""
+        self._seen.add((file, record))
+
+    def skip(self, file: str, record: str, error: DataError) -> None:
+        """Counts and shows a skipped record. Raises: DataError with the whole list once the share is exceeded."""
+        self.see(file, record)
+        if (file, record) not in self._skipped:
+            self._skipped[file, record] = str(error.located(file, record))
+            print(f"skipped {len(self._skipped)} of {len(self._seen)}: {self._skipped[file, record]}", file=sys.stderr)
+        self._judge(max(len(self._seen), self.patience))
+
+    def finish(self) -> None:
+        """Judges the exact share at the end of the build. Raises: DataError with the whole list."""
+        self._judge(len(self._seen))
+
+    def _judge(self, seen: int) -> None:
+        if len(self._skipped) > self.max_skipped * seen:
+            listing = "\n  ".join(self._skipped.values())
+            raise DataError(
+                f"skipped {len(self._skipped)} of {len(self._seen)} records, more than the allowed share "
+                f"{self.max_skipped:g} (--max-skipped):\n  {listing}"
+            )
+
+    @property
+    def seen(self) -> int:
+        """Records seen, skipped ones included."""
+        return len(self._seen)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """One message per skipped record, in the order they were met."""
+        return tuple(self._skipped.values())

@@ -1,0 +1,188 @@
+"""`pad`: a ragged `RawScene` becomes a `Scene` of the static sizes of a `SceneSpec`."""
+
+import dataclasses
+
+import numpy as np
+
+from data import text
+from data.errors import DataError
+from data.polyline import arc_length, drop_repeats, interpolate, project, simplify, wrap
+from data.raw import RING_TYPES, ROAD_TOLERANCE_M, RawScene, agent_distance, distance_to_path, localize, sampled_path
+from data.route import instruction
+from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
+
+EDGE_KEEP_M = 40.0
+LIGHT_LATERAL_M = 2.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """How much of a scene did not fit into the spec.
+
+    Attributes:
+      agents, polylines, lights: entries left out.
+      nearest_polyline_m: distance from the ego's log to the nearest polyline left out; inf where none was.
+    """
+
+    agents: int
+    polylines: int
+    lights: int
+    nearest_polyline_m: float
+
+
+def pad(raw: RawScene, spec: SceneSpec) -> Record:
+    """Moves a scene to the ego's frame at the current step and fits it into `spec`.
+
+    Kept are the agents that come nearest to the ego, and the polylines nearest to the ego's log: first road edges
+    within 40 m (they decide what is off-road), then the others, where edges and driving lanes count as half as far.
+    Longer polylines are split into chunks that share their end points.
+
+    Raises: DataError for a log shorter than `spec.steps` or another current step.
+    """
+    return pad_counted(raw, spec)[0]
+
+
+def pad_counted(raw: RawScene, spec: SceneSpec) -> tuple[Record, Dropped]:
+    """`pad`, with what was left out."""
+    _check_steps(raw, spec)
+    raw = localize(raw)
+    agents, agents_dropped = _agents(raw, spec)
+    road, road_dropped, nearest = _road(raw, spec)
+    route = _route(raw, spec)
+    lights, lights_dropped = _lights(raw, spec, route)
+    phrases = instruction(route["line"])
+    fields = {**agents, **road, **lights, **_route_fields(route, spec)}
+    scene = Scene(**fields, instruction=text.encode(phrases, spec.text), map_tile=np.zeros((0, 0, 0), np.uint8))
+    record = Record(scene, raw.scenario_id, raw.source, raw.group, " in ".join(phrases), raw.origin)
+    return record, Dropped(agents_dropped, road_dropped, lights_dropped, nearest)
+
+
+def _check_steps(raw: RawScene, spec: SceneSpec) -> None:
+    if raw.x.shape[1] < spec.steps:
+        raise DataError(f"expected at least {spec.steps} steps, found {raw.x.shape[1]}", "x", raw.record_name)
+    if raw.current != spec.current:
+        raise DataError(f"expected {spec.current}, found {raw.current}", "current", raw.record_name)
+
+
+def _fit(values: np.ndarray, rows: int, dtype: type, mask: np.ndarray | None = None) -> np.ndarray:
+    """Zero-padded to `rows` along the first axis; masked-out entries become 0."""
+    out = np.zeros((rows, *values.shape[1:]), dtype)
+    out[: len(values)] = values if mask is None else np.where(mask, values, 0)
+    return out
+
+
+def _agents(raw: RawScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int]:
+    distance = agent_distance(raw)
+    distance[raw.ego] = -1.0
+    seen = np.flatnonzero(np.isfinite(distance) & raw.valid[:, : spec.steps].any(1))
+    # Kept agents stay in the source's order, so that nothing downstream can rely on the ego being first.
+    kept = np.sort(seen[np.argsort(distance[seen], kind="stable")[: spec.agents]])
+    valid = raw.valid[kept, : spec.steps]
+    fields = {"valid": _fit(valid, spec.agents, bool), "ego": np.int32(np.searchsorted(kept, raw.ego))}
+    for name in ("x", "y", "heading", "vel_x", "vel_y"):
+        fields[name] = _fit(getattr(raw, name)[kept, : spec.steps], spec.agents, np.float32, valid)
+    fields["heading"] = _wrap32(fields["heading"])
+    for name, dtype in (("length", np.float32), ("width", np.float32), ("agent_type", np.int32)):
+        fields[name] = _fit(getattr(raw, name)[kept], spec.agents, dtype)
+    return fields, len(seen) - len(kept)
+
+
+def _wrap32(heading: np.ndarray) -> np.ndarray:
+    """Rounding to float32 may reach pi, which belongs to -pi."""
+    wrapped = wrap(heading).astype(np.float32)
+    return np.where(wrapped >= np.float32(np.pi), np.float32(-np.pi), wrapped)
+
+
+def _chunks(road_type: int, line: np.ndarray, points: int) -> list[np.ndarray]:
+    """Parts of at most `points` points that share end points; rings are thinned instead, to stay closed."""
+    if len(line) <= points:
+        return [line]
+    if road_type not in RING_TYPES:
+        return [line[first : first + points] for first in range(0, len(line) - 1, points - 1)]
+    tolerance = ROAD_TOLERANCE_M
+    while len(line) > points:
+        tolerance *= 2
+        line = simplify([line], tolerance)[0]
+    return [line]
+
+
+def _road_order(types: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    edge = np.isin(types, ROAD_EDGE_TYPES)
+    weight = np.where(edge | np.isin(types, DRIVING_LANE_TYPES), 0.5, 1.0)
+    later = ~(edge & (distance < EDGE_KEEP_M))
+    return np.lexsort((distance * weight, later))
+
+
+def _road(raw: RawScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int, float]:
+    parts = [
+        (int(road_type), part)
+        for road_type, line in zip(raw.road_type, raw.road_points, strict=True)
+        for part in _chunks(int(road_type), line, spec.points)
+    ]
+    distance = np.array([d.min() for d in distance_to_path([part for _, part in parts], sampled_path(raw))])
+    types = np.array([road_type for road_type, _ in parts], np.int32)
+    order = _road_order(types, distance)
+    kept, left = order[: spec.polylines], order[spec.polylines :]
+    points = np.zeros((spec.polylines, spec.points, 2), np.float32)
+    valid = np.zeros((spec.polylines, spec.points), bool)
+    for row, part in enumerate(kept):
+        line = parts[part][1]
+        points[row, : len(line)], valid[row, : len(line)] = line, True
+    fields = dict(road_x=points[..., 0], road_y=points[..., 1], road_valid=valid)
+    fields["road_type"] = _fit(types[kept], spec.polylines, np.int32)
+    return fields, len(left), float(distance[left].min(initial=np.inf))
+
+
+def _route(raw: RawScene, spec: SceneSpec) -> dict[str, np.ndarray]:
+    line = drop_repeats(raw.route)
+    limit_at = arc_length(raw.route)
+    count = min(int(arc_length(line)[-1] / spec.route_spacing_m + 1e-6) + 1, spec.route_points)
+    if count < 2:
+        reason = f"expected a route of at least {spec.route_spacing_m} m, found {arc_length(line)[-1]:.2f} m"
+        raise DataError(reason, "route", raw.record_name)
+    s = np.arange(count) * spec.route_spacing_m
+    ahead = np.minimum(np.searchsorted(limit_at, s), len(limit_at) - 1)
+    at_current = project(np.zeros((1, 2)), interpolate(line, s))[0][0]
+    return dict(points=interpolate(line, s), limit=raw.route_speed_limit[ahead], line=_ahead(line, at_current))
+
+
+def _ahead(line: np.ndarray, s: float) -> np.ndarray:
+    """The line from arc length `s` on, from the ego's place at the current step."""
+    along = arc_length(line)
+    return interpolate(line, np.concatenate([[s], along[along > s + 1e-3], along[-1:] + 1e-3]))
+
+
+def _route_fields(route: dict[str, np.ndarray], spec: SceneSpec) -> dict[str, np.ndarray]:
+    points, rows = route["points"], spec.route_points
+    return dict(
+        route_x=_fit(points[:, 0], rows, np.float32),
+        route_y=_fit(points[:, 1], rows, np.float32),
+        route_speed_limit=_fit(route["limit"], rows, np.float32),
+        route_valid=_fit(np.ones(len(points), bool), rows, bool),
+    )
+
+
+def _light_route_s(raw: RawScene, points: np.ndarray) -> np.ndarray:
+    """Arc length of each stop point along the padded route, -1 where it is not on it: float64[L]."""
+    stops = np.stack([raw.light_x, raw.light_y], axis=1)
+    s, offset = project(stops, points)
+    length = arc_length(points)[-1]
+    beyond = (s <= 0.0) | (s >= length)
+    return np.where(raw.light_on_route & (np.abs(offset) <= LIGHT_LATERAL_M) & ~beyond, s, -1.0)
+
+
+def _lights(raw: RawScene, spec: SceneSpec, route: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
+    route_s = _light_route_s(raw, route["points"])
+    to_ego = np.hypot(raw.light_x, raw.light_y)
+    seen = np.flatnonzero(raw.light_valid[:, : spec.steps].any(1))
+    kept = seen[np.lexsort((to_ego[seen], route_s[seen] < 0))][: spec.lights]
+    valid = raw.light_valid[kept, : spec.steps]
+    fields = dict(
+        light_x=_fit(raw.light_x[kept], spec.lights, np.float32),
+        light_y=_fit(raw.light_y[kept], spec.lights, np.float32),
+        light_route_s=np.full(spec.lights, -1.0, np.float32),
+        light_state=_fit(raw.light_state[kept, : spec.steps], spec.lights, np.int32, valid),
+        light_valid=_fit(valid, spec.lights, bool),
+    )
+    fields["light_route_s"][: len(kept)] = route_s[kept]
+    return fields, len(seen) - len(kept)

@@ -1,0 +1,146 @@
+"""TFRecord files without TensorFlow, checksums included.
+
+Framing: uint64 length, uint32 masked crc32c of the length, payload, uint32 masked crc32c of the payload.
+Source: tensorflow/core/lib/io/record_writer.h; CRC-32C (Castagnoli), RFC 3720 B.4.
+"""
+
+import functools
+import glob
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from data.errors import DataError
+
+POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reversed
+MASK_DELTA = 0xA282EAD8
+MAX_RECORD_BYTES = 1 << 30
+
+
+@functools.cache
+def _zero_table(zero_bytes: int) -> np.ndarray:
+    """What a CRC becomes after `zero_bytes` (a power of two) more zero bytes, per byte of the CRC: uint32[4, 256]."""
+    if zero_bytes == 1:
+        first = np.arange(256, dtype=np.uint32)
+        for _ in range(8):
+            first = np.where(first & 1, (first >> 1) ^ np.uint32(POLYNOMIAL), first >> 1)
+        upper = [np.arange(256, dtype=np.uint32) << np.uint32(8 * byte - 8) for byte in (1, 2, 3)]
+        return np.stack([first, *upper])
+    half = _zero_table(zero_bytes // 2)
+    crcs = np.arange(256, dtype=np.uint32)[None] << (8 * np.arange(4, dtype=np.uint32))[:, None]
+    return _after_zeros(_after_zeros(crcs, half), half)
+
+
+def _after_zeros(crc: np.ndarray, table: np.ndarray) -> np.ndarray:
+    low, second = table[0][crc & 0xFF], table[1][(crc >> 8) & 0xFF]
+    return low ^ second ^ table[2][(crc >> 16) & 0xFF] ^ table[3][crc >> 24]
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C of bytes, about 5 ms for 1 MB.
+
+    A CRC is linear, so all 4-byte words are reduced at once and joined pairwise in a tree: the CRC of two halves is
+    the first half's, carried over as many zero bytes as the second half has, xor the second half's. The message is
+    filled up in front with zeros, which do not change a CRC that starts from 0.
+    """
+    words = 1 << max(0, (len(data) - 1).bit_length() - 2)
+    message = np.zeros(4 * max(words, 1), np.uint8)
+    message[len(message) - len(data) :] = np.frombuffer(data, np.uint8)
+    if len(data) < 4:
+        return _short_crc32c(data)
+    start = len(message) - len(data)
+    message[start : start + 4] ^= 0xFF  # the same as starting from all ones
+    crc = _after_zeros(message.view("<u4"), _zero_table(4))
+    width = 4
+    while len(crc) > 1:
+        crc = _after_zeros(crc[::2], _zero_table(width)) ^ crc[1::2]
+        width *= 2
+    return int(crc[0]) ^ 0xFFFFFFFF
+
+
+def _short_crc32c(data: bytes) -> int:
+    table = _zero_table(1)[0]
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = int(table[(crc ^ byte) & 0xFF]) ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The rotated and shifted form that TFRecord stores."""
+    crc = crc32c(data)
+    return ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF
+
+
+def list_files(pattern: str) -> list[str]:
+    """Files that match a glob, sorted; remote ones (`gs://...`) through fsspec.
+
+    Raises: DataError if none matches, or if the file system's package is missing.
+    """
+    if "://" not in pattern:
+        found = sorted(glob.glob(pattern))
+    else:
+        system, path = _remote(pattern)
+        found = sorted(system.unstrip_protocol(name) for name in system.glob(path))
+    if not found:
+        raise DataError("no file matches", file=pattern)
+    return found
+
+
+def _remote(path: str):
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(path)
+    except ImportError as error:
+        raise DataError(f"{error}: pip install 'tether[gcs]'", file=path) from error
+
+
+def _open(path: str) -> BinaryIO:
+    if "://" not in path:
+        return open(path, "rb")
+    system, name = _remote(path)
+    return system.open(name, "rb")
+
+
+def read_records(path: str) -> Iterator[bytes | DataError]:
+    """Payloads of a TFRecord file in order; a damaged one yields its `DataError` in its place.
+
+    After a damaged payload reading goes on with the next record; after a damaged length or the end of a truncated
+    file nothing more can be found, and the error says so.
+    """
+    with _open(path) as file:
+        index = 0
+        while head := file.read(12):
+            record = str(index)
+            length = _length(head)
+            if length is None:
+                yield DataError("damaged or truncated record header; the rest of the file is lost", "", record, path)
+                return
+            payload, tail = file.read(length), file.read(4)
+            if len(payload) < length or len(tail) < 4:
+                reason = f"truncated file: expected {length + 4} more bytes, found {len(payload) + len(tail)}"
+                yield DataError(reason, "", record, path)
+                return
+            if struct.unpack("<I", tail)[0] != masked_crc32c(payload):
+                yield DataError("corrupt record: its checksum does not match", "", record, path)
+            else:
+                yield payload
+            index += 1
+
+
+def _length(head: bytes) -> int | None:
+    """The payload's length, None if the header is incomplete or its checksum does not match."""
+    if len(head) < 12:
+        return None
+    length, crc = struct.unpack("<QI", head)
+    return length if crc == masked_crc32c(head[:8]) and length <= MAX_RECORD_BYTES else None
+
+
+def frame(payload: bytes) -> bytes:
+    """A payload as it stands in a TFRecord file."""
+    length = struct.pack("<Q", len(payload))
+    crcs = [struct.pack("<I", masked_crc32c(part)) for part in (length, payload)]
+    return length + crcs[0] + payload + crcs[1]

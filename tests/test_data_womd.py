@@ -1,0 +1,258 @@
+"""TFRecord framing, WOMD protos, the build command, and the real records."""
+
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from data import build, egos, tfrecord
+from data.errors import DataError, SkipLedger
+from data.padding import pad
+from data.polyline import project
+from data.scene import LightState, RoadType, SceneSpec
+from data.validation import validate
+from tests.raw_scenes import scenario
+
+REAL = pathlib.Path(__file__).parents[2] / "shared" / "data"
+protos = pytest.mark.skipif(
+    importlib.util.find_spec("waymo_open_dataset") is None,
+    reason="needs the WOMD protos: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7",
+)
+real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the real records in ../shared/data")
+
+
+def test_crc32c_of_known_messages():
+    # RFC 3720 B.4, and the check value of the CRC catalogue.
+    assert tfrecord.crc32c(b"123456789") == 0xE3069283
+    assert tfrecord.crc32c(bytes(32)) == 0x8A9136AA
+    assert tfrecord.crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert tfrecord.crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def test_crc32c_agrees_with_the_bytewise_definition():
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 3, 4, 5, 31, 1000, 4097):
+        message = rng.bytes(size)
+        crc = 0xFFFFFFFF
+        for byte in message:
+            crc ^= byte
+            for _ in range(8):
+                crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        assert tfrecord.crc32c(message) == crc ^ 0xFFFFFFFF
+
+
+@pytest.fixture
+def three(tmp_path):
+    path = tmp_path / "three.tfrecord"
+    path.write_bytes(b"".join(tfrecord.frame(bytes([i]) * 100) for i in range(3)))
+    return path
+
+
+def read(path):
+    return [r if isinstance(r, bytes) else r.reason for r in tfrecord.read_records(str(path))]
+
+
+def test_records_read_back(three):
+    assert read(three) == [bytes([i]) * 100 for i in range(3)]
+
+
+def test_a_flipped_byte_loses_one_record(three):
+    data = bytearray(three.read_bytes())
+    data[116 + 50] ^= 1
+    three.write_bytes(data)
+    assert [r[:7] for r in read(three)] == [bytes(7), "corrupt", bytes([2]) * 7]
+
+
+def test_a_damaged_length_loses_the_rest(three):
+    data = bytearray(three.read_bytes())
+    data[116] ^= 1
+    three.write_bytes(data)
+    assert len(read(three)) == 2 and "rest of the file is lost" in read(three)[1]
+
+
+@pytest.mark.parametrize("size", [345, 340, 240, 233])
+def test_a_truncated_file_is_named(three, size):
+    three.write_bytes(three.read_bytes()[:size])
+    *_, last = tfrecord.read_records(str(three))
+    assert isinstance(last, DataError) and last.file == str(three) and "truncated" in str(last)
+
+
+def test_no_file_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="no file matches"):
+        tfrecord.list_files(str(tmp_path / "*.tfrecord"))
+
+
+def write(path, *payloads):
+    path.write_bytes(b"".join(tfrecord.frame(payload) for payload in payloads))
+    return str(path)
+
+
+@protos
+def test_a_scenario_becomes_a_scene():
+    from data.womd import convert
+
+    made = scenario()
+    made.tracks[1].states[30].valid = False
+    raw = convert(made, "here")[0]
+    record = pad(raw, SceneSpec())
+    validate(record, SceneSpec())
+    scene = record.scene
+    assert (raw.scenario_id, raw.group, raw.source, raw.ego) == ("made", "here", "womd", 0)
+    assert scene.valid[0].all() and not scene.valid[1, 30] and scene.valid[1].sum() == 90
+    np.testing.assert_allclose(scene.x[1, 10], -8.0)
+    np.testing.assert_allclose(scene.route_y[scene.route_valid], 0.5, atol=0.02)
+    np.testing.assert_allclose(scene.route_speed_limit[scene.route_valid], 25 * 0.44704, atol=1e-4)
+    # The route starts 15 m behind the first pose; the stop point is 50 m ahead of that.
+    np.testing.assert_allclose(scene.light_route_s[0], 65.0, atol=0.1)
+    assert (scene.light_state[0] == LightState.STOP).all() and scene.light_valid[0].all()
+    kinds = {int(code) for code in scene.road_type} - {RoadType.PADDING}
+    assert kinds == {2, 8, 16, 17, 18, 19, 20}  # lane, solid double white, median, stop, crosswalk, bump, driveway
+
+
+@protos
+def test_messages_without_z_or_with_gaps_parse_alike():
+    from data.womd import read_points, read_tracks
+
+    full, bare = scenario(), scenario()
+    for state in bare.tracks[0].states:
+        state.ClearField("center_z")
+    bare.tracks[1].states[5].ClearField("height")  # an unusual layout is read field by field
+    for made in (full, bare):
+        made.tracks[1].states[7].Clear()
+    for name, values in read_tracks(full).items():
+        np.testing.assert_array_equal(read_tracks(bare)[name], values, err_msg=name)
+    line = full.map_features[0].lane.polyline
+    np.testing.assert_array_equal(read_points(line), [(p.x, p.y) for p in line])
+    line[3].ClearField("z")
+    np.testing.assert_array_equal(read_points(line), [(p.x, p.y) for p in line])
+
+
+@protos
+def test_bad_records_are_skipped_by_name(tmp_path):
+    from data.womd import read_scenes
+
+    still, short, wide = scenario("still"), scenario("short"), scenario("wide")
+    for track in still.tracks:
+        for state in track.states:
+            state.center_x = 0.0
+    del short.tracks[1].states[50:]
+    for state in wide.tracks[1].states:
+        state.width = 0.0
+    payloads = [
+        scenario().SerializeToString(),
+        b"no proto",
+        b"",
+        *(s.SerializeToString() for s in (still, short, wide)),
+    ]
+    path = write(tmp_path / "mixed.tfrecord", *payloads)
+    ledger = SkipLedger(max_skipped=1.0)
+    assert [raw.scenario_id for raw in read_scenes(path, ledger)] == ["made"]
+    reasons = ["expected a WOMD Scenario", "expected a WOMD Scenario", "no valid ego", "91 states", "at least 0.05 m"]
+    assert all(reason in found for reason, found in zip(reasons, ledger.reasons, strict=True))
+    assert all(f"record {i}" in found and path in found for i, found in enumerate(ledger.reasons, start=1))
+    with pytest.raises(DataError, match="skipped 5 of 6"):
+        strict = SkipLedger(max_skipped=0.5)
+        list(read_scenes(path, strict))
+        strict.finish()
+
+
+@protos
+def test_values_that_are_not_finite_are_named():
+    from data.womd import read_tracks
+
+    made = scenario()
+    made.tracks[1].states[4].velocity_x = float("nan")
+    with pytest.raises(DataError, match="record made, field vel_x: expected finite"):
+        read_tracks(made)
+
+
+def tracks(starts, speeds, kind=1):
+    t = np.arange(91) * 0.1
+    x = np.array(starts)[:, None] + np.array(speeds)[:, None] * t
+    zero = np.zeros_like(x)
+    moving = np.array(speeds)[:, None] + zero
+    ones = np.ones(x.shape, bool)
+    return dict(x=x, y=zero, heading=zero, vel_x=moving, vel_y=zero, valid=ones, agent_type=np.full(len(x), kind))
+
+
+def test_egos_are_the_sdc_first_then_the_most_different():
+    cars = tracks([0.0, 1.0, 90.0, 0.5, 50.0], [10.0, 10.0, 2.0, 0.5, 10.0])
+    assert egos.choose_egos(cars, 0, 1) == [0]
+    assert egos.choose_egos(cars, 0, 8) == [0, 2, 4, 1]  # row 3 travels less than 10 m
+    assert egos.choose_egos(cars, 3, 2)[0] == 3  # the SDC needs only 3 m
+    cars["valid"][0, 50] = False
+    assert 0 not in egos.choose_egos(cars, 0, 8)
+    assert egos.choose_egos(tracks([0.0], [5.0], kind=2), 0, 8) == []
+
+
+def test_groups_are_split_by_their_name_alone():
+    shares = build.Fractions()
+    names = [f"group{i}" for i in range(2000)]
+    splits = [build.split_of(name, 0, shares) for name in names]
+    assert abs(splits.count("train") / 2000 - 0.55) < 0.04 and abs(splits.count("test") / 2000 - 0.2) < 0.03
+    assert splits != [build.split_of(name, 1, shares) for name in names]
+
+
+@protos
+def test_the_build_command_splits_by_group(tmp_path, capsys):
+    from data.sources import available_splits, open_split
+
+    names = [f"s{i}" for i in range(16)]
+    write(tmp_path / "a.tfrecord", *(scenario(name).SerializeToString() for name in names[:8]))
+    write(tmp_path / "b.tfrecord", b"broken", *(scenario(name).SerializeToString() for name in names[8:]))
+    manifest = tmp_path / "groups.json"
+    manifest.write_text(json.dumps([{"scenario_id": n, "location_group": f"g{int(n[1:]) // 2}"} for n in names]))
+    shares = build.Fractions(0.25, 0.25, 0.25, 0.25)
+    config = build.BuildConfig(
+        womd=str(tmp_path / "*.tfrecord"),
+        out=tmp_path / "set",
+        groups=manifest,
+        max_skipped=0.1,
+        seed=3,
+        fractions=shares,
+    )
+    assert build.build(config)
+    summary = capsys.readouterr().out
+    assert "32 scenes" in summary and "skipped 1 of 17" in summary and "record 0: expected a WOMD Scenario" in summary
+    seen = {}
+    for split in available_splits(config.out):
+        for i in range(available_splits(config.out)[split]):
+            seen.setdefault(open_split(config.out, split)[i].group, set()).add(split)
+    assert len(seen) == 8 and all(len(splits) == 1 for splits in seen.values())
+    assert not build.build(config)
+    with pytest.raises(DataError, match="expected a JSON list"):
+        build.read_groups(tmp_path / "a.json")
+
+
+@protos
+@real
+def test_real_records():
+    from data.womd import read_scenes
+
+    groups = build.read_groups(REAL / "manifest.json")
+    ledger = SkipLedger(max_skipped=0.1)
+    files = sorted(REAL.glob("train/*-00000-of-*.tfrecord"))
+    offsets = []
+    for path in files:
+        for raw, _ in zip(read_scenes(str(path), ledger, 2, groups), range(8), strict=False):
+            record = pad(raw, SceneSpec())
+            validate(record, SceneSpec())
+            scene, shown = record.scene, record.scene.route_valid
+            route = np.stack([scene.route_x[shown], scene.route_y[shown]], axis=1).astype(float)
+            log = np.stack([scene.x[scene.ego], scene.y[scene.ego]], axis=1).astype(float)
+            offsets.append(np.abs(project(log, route)[1]).max())
+    assert len(files) >= 4 and len(offsets) >= 20
+    assert max(offsets) < 4.0 and np.median(offsets) < 1.0
+
+
+@protos
+@real
+def test_the_other_form_of_the_data_set_is_a_wrong_proto():
+    from data.womd import parse_scenario
+
+    path = REAL / "original" / "motion_data_one_example.tfrecord"
+    payload = next(tfrecord.read_records(str(path)))
+    with pytest.raises(DataError, match="expected a WOMD Scenario proto"):
+        parse_scenario(payload)
