@@ -1,0 +1,43 @@
+"""The log-replay World: the others follow the log, the ego drives by exact dynamics."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from simulator.config import SimulatorConfig
+from simulator.dynamics import last_valid_step
+from simulator.observe import observe
+from simulator.transition import advance_state, log_agents, log_lights, start_state
+from simulator.world import Action, Outcome, State
+
+
+@dataclasses.dataclass(frozen=True)
+class LogReplay:
+    """A World without parameters: `params` is () everywhere. It ends with the ego's log."""
+
+    config: SimulatorConfig
+
+    def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
+        """See `World.reset`."""
+        return start_state(scene, start, ())
+
+    def observe(self, params: tuple, state: State) -> Observation:
+        """See `World.observe`."""
+        return observe(state, self.config)
+
+    def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """See `World.step`."""
+        steps = state.time[:, None] + 1 + jnp.arange(action.acceleration.shape[-1])
+        light_state, light_valid = log_lights(state.scene, steps)
+        return advance_state(
+            state,
+            action,
+            log_agents(state.scene, steps),
+            light_state,
+            light_valid,
+            latent=(),
+            config=self.config,
+            log_valid=steps <= last_valid_step(state.scene)[:, None],
+        )

@@ -1,0 +1,55 @@
+"""From a State to what a policy may see; the same in every World."""
+
+import jax
+import jax.numpy as jnp
+
+from data.geometry import rotate, to_frame, wrap_angle
+from data.scene import Array, Observation
+from simulator import geometry
+from simulator.config import SimulatorConfig
+from simulator.render import render
+from simulator.transition import speed_limit_at
+from simulator.world import State
+
+
+def observe(state: State, config: SimulatorConfig) -> Observation:
+    """The observation [B, ...] in the ego's frame now."""
+    scene, ego = state.scene, state.ego
+    now = jax.tree.map(lambda field: field[..., -1], state.history)
+    frame = (ego.x[:, None], ego.y[:, None], ego.heading[:, None])
+    agent_x, agent_y = to_frame(now.x, now.y, *frame)
+    vel_x, vel_y = rotate(now.vel_x, now.vel_y, -ego.heading[:, None])
+    route_x, route_y = to_frame(scene.route_x, scene.route_y, *frame)
+    _, offset = jax.vmap(geometry.project)(
+        scene.route_x, scene.route_y, scene.route_valid, ego.x, ego.y, ego.heading, state.route_s
+    )
+    limit = speed_limit_at(scene, state.route_s)
+    return Observation(
+        bev=render(state, config),
+        ego=jnp.stack([ego.speed, ego.acceleration, ego.curvature, limit], axis=-1),
+        instruction=scene.instruction,
+        pose=jnp.stack([ego.x, ego.y, ego.heading], axis=-1),
+        time=state.time,
+        agent_x=agent_x,
+        agent_y=agent_y,
+        agent_heading=wrap_angle(now.heading - ego.heading[:, None]),
+        agent_vel_x=vel_x,
+        agent_vel_y=vel_y,
+        agent_length=scene.length,
+        agent_width=scene.width,
+        agent_type=scene.agent_type,
+        agent_valid=now.valid & (jnp.arange(now.x.shape[1]) != scene.ego[:, None]),
+        route_x=route_x,
+        route_y=route_y,
+        route_valid=scene.route_valid,
+        route_offset=offset,
+        light_distance=light_distance(state),
+        light_state=state.light_state,
+    )
+
+
+def light_distance(state: State) -> Array:
+    """float32[B, L], along the route from the ego's front to each stop point [m]; see `Observation`."""
+    ahead = state.scene.light_route_s - (state.route_s + state.ego.length / 2)[:, None]
+    seen = state.light_valid & (state.scene.light_route_s >= 0) & (ahead >= 0)
+    return jnp.where(seen, ahead, jnp.inf)

@@ -1,0 +1,170 @@
+"""What a step did: events, distances and comfort from boxes and map, replayed and imagined alike.
+
+Decisions, where the field differs:
+- Only a contact that *begins* is a collision. Two logged boxes that overlap already (label noise, a trailer) stay
+  ignored until they part.
+- At fault (nuPlan's classes, AlpaSim's rule): the ego moves and the other stands, or the contact is in front or at
+  the side. Not at fault: a standing ego, and contact from behind (the other's centre within 30 degrees of straight
+  back). Of several contacts in one sub-step, one at-fault contact suffices.
+- A collision that is not at fault costs reward but does not terminate: replayed traffic cannot brake.
+- Off the road: any corner beyond the nearest road edge, by segments and not by points; never where a scene has no road
+  edge. An ego that starts off the road is caught at its first sub-step.
+- Wrong way: the nearest centre line of a driving lane within `lane_range_m` points against the ego by more than 120
+  degrees, and nothing that runs with the ego (within 90), lane or route, is less than 1 m farther away. The route
+  counts because few maps have a lane for every turn out of a driveway. Does not terminate.
+- Red light: the ego's front crosses the stop point between two sub-steps while the light is red. The state is that of
+  the ego's own lane, so a turn on red is a violation unless its lane shows something else.
+- Jerk and yaw acceleration are differenced over `ComfortBounds.window_s`: raw 10 Hz differences are noise.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from data.scene import DRIVING_LANE_TYPES, RED_STATES, ROAD_EDGE_TYPES, Array, Scene
+from simulator import geometry
+from simulator.config import ComfortBounds, SimulatorConfig
+from simulator.geometry import Box
+from simulator.world import Agents, EgoState, State
+
+STANDING_MPS = 0.05  # nuPlan's threshold of a stopped vehicle
+BEHIND_COS = -0.866  # cos 150 degrees
+WITH_COS, AGAINST_COS = 0.0, -0.5  # a lane that runs with the ego; one against it
+WITH_MARGIN_M = 1.0
+
+
+def is_type(values: Array, types: tuple[int, ...]) -> Array:
+    """Whether each value is one of `types`."""
+    return jnp.any(jnp.stack([values == kind for kind in types]), axis=0)
+
+
+def ego_box(ego: EgoState) -> Box:
+    """The ego as a box; fields as in `ego`."""
+    return Box(x=ego.x, y=ego.y, heading=ego.heading, length=ego.length, width=ego.width)
+
+
+def contacts(state: State, swept: EgoState, agents: Agents) -> dict[str, Array]:
+    """Contacts that begin, and time to collision, of one scene.
+
+    Args: state: before the step, without batch axis.  swept: fields [S].  agents: fields [A, S].
+    Returns: collision, at_fault: bool[S]; overlap_m, ttc_s (uncapped): float32[S].
+    """
+    ego = jax.tree.map(lambda field: field[None], swept)
+    size = {"length": state.scene.length[:, None], "width": state.scene.width[:, None]}
+    other = Box(x=agents.x, y=agents.y, heading=agents.heading, **size)
+    present = agents.valid & (jnp.arange(agents.x.shape[0]) != state.scene.ego)[:, None]
+    depth = jnp.where(present, geometry.penetration(ego_box(ego), other), 0.0)
+    begun = (depth > 0) & ~(jnp.concatenate([_overlap_before(state)[:, None], depth[:, :-1] > 0], axis=1))
+    moving = jnp.maximum(ego.speed, jnp.concatenate([state.ego.speed[None], swept.speed[:-1]])) > STANDING_MPS
+    ahead = jnp.cos(jnp.arctan2(other.y - ego.y, other.x - ego.x) - ego.heading)
+    stands = jnp.hypot(agents.vel_x, agents.vel_y) <= STANDING_MPS
+    blamed = begun & moving & (stands | (ahead > BEHIND_COS))
+    ttc = geometry.time_to_collision(ego_box(ego), ego.speed, other, agents.vel_x, agents.vel_y)
+    looked_at = present & (depth <= 0) & (ahead > 0) & (ego.speed > STANDING_MPS)
+    return {
+        "collision": jnp.any(begun, axis=0),
+        "at_fault": jnp.any(blamed, axis=0),
+        "overlap_m": jnp.max(jnp.where(begun, depth, 0.0), axis=0),
+        "ttc_s": jnp.min(jnp.where(looked_at, ttc, jnp.inf), axis=0),
+    }
+
+
+def _overlap_before(state: State) -> Array:
+    """bool[A], boxes that overlap the ego's before the step."""
+    now = jax.tree.map(lambda field: field[:, -1], state.history)
+    size = {"length": state.scene.length, "width": state.scene.width}
+    other = Box(x=now.x, y=now.y, heading=now.heading, **size)
+    return now.valid & (geometry.penetration(ego_box(state.ego), other) > 0)
+
+
+def map_events(scene: Scene, swept: EgoState, config: SimulatorConfig) -> dict[str, Array]:
+    """off_road, wrong_way: bool[S] of one scene; the map is narrowed once, around the middle of the step."""
+    road = geometry.segments(scene.road_x, scene.road_y, scene.road_valid)
+    middle = swept.x.shape[0] // 2
+    around = (swept.x[middle], swept.y[middle], config.near_polylines)
+    edges = geometry.near_segments(road, is_type(scene.road_type, ROAD_EDGE_TYPES), *around)
+    lanes = geometry.near_segments(road, is_type(scene.road_type, DRIVING_LANE_TYPES), *around)
+    route = geometry.segments(scene.route_x, scene.route_y, scene.route_valid)
+    lanes = geometry.Segments(*(jnp.concatenate(pair) for pair in zip(lanes, route, strict=True)))
+    beyond = geometry.signed_edge_distance(edges, *geometry.corners(ego_box(swept)))
+    wrong = jax.vmap(lambda x, y, heading: against_lanes(lanes, x, y, heading, config.lane_range_m))
+    return {"off_road": jnp.any(beyond > 0, axis=-1), "wrong_way": wrong(swept.x, swept.y, swept.heading)}
+
+
+def against_lanes(lanes: geometry.Segments, x: Array, y: Array, heading: Array, range_m: float) -> Array:
+    """Whether a pose (scalars) drives against the lane that it is on; `lanes` [K] include the route."""
+    dx, dy = lanes.bx - lanes.ax, lanes.by - lanes.ay
+    along = (dx * jnp.cos(heading) + dy * jnp.sin(heading)) / jnp.maximum(jnp.hypot(dx, dy), 1e-6)
+    distance = geometry.segment_distance(lanes, x, y)
+    against = jnp.min(jnp.where(along < AGAINST_COS, distance, jnp.inf))
+    along_with = jnp.min(jnp.where(along > WITH_COS, distance, jnp.inf))
+    return (against < range_m) & (against + WITH_MARGIN_M < along_with)
+
+
+def route_progress(state: State, swept: EgoState) -> dict[str, Array]:
+    """Arc length, its gain and the lateral offset, float32[S] of one scene."""
+    scene = state.scene
+
+    def place(x, y, heading):
+        return geometry.project(scene.route_x, scene.route_y, scene.route_valid, x, y, heading, near_s=state.route_s)
+
+    route_s, offset = jax.vmap(place)(swept.x, swept.y, swept.heading)
+    before = jnp.concatenate([state.route_s[None], route_s[:-1]])
+    return {"route_s": route_s, "progress_m": route_s - before, "route_offset_m": offset}
+
+
+def runs_red(scene: Scene, route_s: Array, progress_m: Array, light_state: Array, light_valid: Array) -> Array:
+    """bool[S]: the front crosses a red light's stop point. light_*: [L, S]."""
+    front = route_s + scene.length[scene.ego] / 2
+    stop = scene.light_route_s[:, None]
+    crossed = (front - progress_m < stop) & (stop <= front) & (stop >= 0)
+    return jnp.any(crossed & light_valid & is_type(light_state, RED_STATES), axis=0)
+
+
+def motion(before: EgoState, swept: EgoState, dt: float, window_s: float) -> dict[str, Array]:
+    """Quantities of comfort, float32[S] of one scene: SI units."""
+    steps = jnp.arange(1, swept.speed.shape[0] + 1) * dt
+    span = jnp.maximum(steps, window_s)
+    lateral = swept.curvature * swept.speed**2
+    yaw_rate = swept.curvature * swept.speed
+    jerk = (swept.acceleration - before.acceleration) / span
+    lateral_jerk = (lateral - before.curvature * before.speed**2) / span
+    return {
+        "acceleration": swept.acceleration,
+        "lateral_acceleration": lateral,
+        "longitudinal_jerk": jerk,
+        "jerk": jnp.hypot(jerk, lateral_jerk),
+        "yaw_rate": yaw_rate,
+        "yaw_acceleration": (yaw_rate - before.curvature * before.speed) / span,
+    }
+
+
+def uncomfortable(quantities: dict[str, Array], bounds: ComfortBounds) -> Array:
+    """bool[S]: any of nuPlan's bounds is exceeded."""
+    acceleration = quantities["acceleration"]
+    beyond = (acceleration < bounds.acceleration_min) | (acceleration > bounds.acceleration_max)
+    for name in ("lateral_acceleration", "longitudinal_jerk", "jerk", "yaw_rate", "yaw_acceleration"):
+        beyond |= jnp.abs(quantities[name]) > getattr(bounds, name)
+    return beyond
+
+
+def measure(
+    state: State, swept: EgoState, agents: Agents, light_state: Array, light_valid: Array, config: SimulatorConfig
+) -> dict[str, Array]:
+    """All measures of one step of one scene at 10 Hz, not yet masked.
+
+    Args: state: without batch axis.  swept: fields [S].  agents: fields [A, S].  light_*: [L, S].
+    Returns: dict of [S]; the names of `Outcome`, and route_s, longitudinal_jerk.
+    """
+    route = route_progress(state, swept)
+    quantities = motion(state.ego, swept, config.dt, config.comfort.window_s)
+    hit = contacts(state, swept, agents)
+    return {
+        **hit,
+        **map_events(state.scene, swept, config),
+        **route,
+        "ttc_s": jnp.minimum(hit["ttc_s"], config.ttc_cap_s),
+        "red_light": runs_red(state.scene, route["route_s"], route["progress_m"], light_state, light_valid),
+        "corridor": jnp.abs(route["route_offset_m"]) > config.corridor_m,
+        "uncomfortable": uncomfortable(quantities, config.comfort),
+        "longitudinal_jerk": quantities["longitudinal_jerk"],
+    }

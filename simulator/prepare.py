@@ -1,0 +1,12 @@
+"""Host-side work that is done once per scene, before it is batched."""
+
+import dataclasses
+
+from data.scene import Scene
+from simulator.config import SimulatorConfig
+from simulator.render import rasterize_map
+
+
+def prepare(scene: Scene, config: SimulatorConfig) -> Scene:
+    """A numpy `Scene` without batch axes, completed with its map tile."""
+    return dataclasses.replace(scene, map_tile=rasterize_map(scene, config))

@@ -1,0 +1,204 @@
+"""The BEV image that a policy sees: a static map tile per scene, cut and turned per step, with the traffic on top.
+
+Image: row 0 is ahead, column 0 is left; the ego's centre is `RenderConfig.behind` metres above the lower border and
+in the middle. The ego itself is not drawn: it is always at the same place. Values are coverage times 255.
+Tile: row i is x, column j is y of the scene's frame, both ascending from the corner in `RenderConfig`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image, ImageDraw
+
+from data.geometry import from_frame, to_frame
+from data.scene import (
+    DRIVING_LANE_TYPES,
+    RED_STATES,
+    ROAD_EDGE_TYPES,
+    YELLOW_STATES,
+    AgentType,
+    Array,
+    LightState,
+    RoadType,
+    Scene,
+)
+from simulator.config import RenderConfig, SimulatorConfig
+from simulator.geometry import Box
+from simulator.outcome import is_type
+from simulator.world import EgoState, State
+
+MAP_CHANNELS = ("road_edge", "lane", "marking", "route")
+CHANNELS = (
+    *MAP_CHANNELS,
+    "vehicle",
+    "vehicle_0.5s_ago",
+    "vehicle_1s_ago",
+    "vulnerable",
+    "vulnerable_ago",
+    "light_red",
+    "light_yellow",
+    "light_green",
+)
+AGO_STEPS = (0, 5, 10)  # log steps back at which boxes are drawn
+VEHICLES = (AgentType.VEHICLE, AgentType.OTHER)
+VULNERABLE = (AgentType.PEDESTRIAN, AgentType.CYCLIST)
+FLASHING_STATES = (LightState.FLASHING_STOP, LightState.FLASHING_CAUTION)  # drive with care, as at yellow
+LIGHT_COLOURS = (RED_STATES, (*YELLOW_STATES, *FLASHING_STATES), (LightState.ARROW_GO, LightState.GO))
+LINE_WIDTH_M = 1.0  # one pixel: thinner lines fade
+ROUTE_WIDTH_M = 3.0
+LIGHT_RADIUS_M = 2.0
+OFF_ROUTE_LIGHT = 0.4  # brightness of lights that do not concern the ego
+MIN_BOX_PX = 1.0  # a pedestrian of 0.5 m must not vanish between pixels
+FULL_SPEED_MPS = 35.0  # speed limit at which the route is drawn brightest
+MARKING_TYPES = tuple(range(RoadType.LINE_UNKNOWN, RoadType.LINE_PASSING_DOUBLE_YELLOW + 1))
+AREA_BRIGHTNESS = {RoadType.CROSSWALK: 128, RoadType.SPEED_BUMP: 64}
+
+
+def rasterize_map(scene: Scene, config: SimulatorConfig) -> np.ndarray:
+    """Draws the roadgraph and route of one numpy scene on the host.
+
+    Channels: road edges; centre lines of driving lanes, bike lanes darker; lane markings, with crosswalks and speed
+    bumps as darker areas; the route, 3 m wide, the brighter the higher its speed limit.
+
+    Returns: uint8[tile_height, tile_width, 4], `MAP_CHANNELS`.
+    """
+    render = config.render
+    lines: dict[str, list] = {name: [] for name in MAP_CHANNELS}
+    for x, y, valid, kind in zip(scene.road_x, scene.road_y, scene.road_valid, scene.road_type, strict=True):
+        style = _style(int(kind))
+        if style is not None and valid.any():
+            lines[style[0]].append((x[valid], y[valid], *style[1:]))
+    if scene.route_valid.any():
+        lines["route"] = _route_lines(scene)
+    return np.stack([_draw(lines[name], render) for name in MAP_CHANNELS], axis=-1)
+
+
+def _style(kind: int) -> tuple[str, int, float] | None:
+    """Channel, brightness and line width [m] (0 fills the area) of a road type; None if not drawn."""
+    if kind in ROAD_EDGE_TYPES:
+        return "road_edge", 255, LINE_WIDTH_M
+    if kind in DRIVING_LANE_TYPES:
+        return "lane", 255, LINE_WIDTH_M
+    if kind == RoadType.LANE_BIKE:
+        return "lane", 128, LINE_WIDTH_M
+    if kind in MARKING_TYPES:
+        return "marking", 255, LINE_WIDTH_M
+    if kind in AREA_BRIGHTNESS:
+        return "marking", AREA_BRIGHTNESS[kind], 0.0
+    return None
+
+
+def _route_lines(scene: Scene) -> list:
+    x, y, limit = (field[scene.route_valid] for field in (scene.route_x, scene.route_y, scene.route_speed_limit))
+    brightness = np.where(limit > 0, 95 + 160 * np.minimum(limit / FULL_SPEED_MPS, 1), 175).astype(int)
+    return [(x[i : i + 2], y[i : i + 2], int(brightness[i]), ROUTE_WIDTH_M) for i in range(len(x) - 1)]
+
+
+def _draw(lines: list, render: RenderConfig) -> np.ndarray:
+    """One channel of the tile, supersampled; brighter lines are drawn later."""
+    fine = render.supersampling / render.resolution
+    size = (render.tile_width * render.supersampling, render.tile_height * render.supersampling)
+    image = Image.new("L", size)
+    pen = ImageDraw.Draw(image)
+    for x, y, brightness, width in sorted(lines, key=lambda line: line[2]):
+        # PIL counts from pixel centres.
+        columns, rows = (y - render.tile_y_min) * fine - 0.5, (x - render.tile_x_min) * fine - 0.5
+        points = np.stack([columns, rows], axis=-1).ravel().tolist()
+        if width == 0 and len(x) >= 3:
+            pen.polygon(points, fill=brightness)
+        elif len(x) >= 2:
+            pen.line(points, fill=brightness, width=max(round(width * fine), 1))
+    return np.asarray(image.reduce(render.supersampling))
+
+
+def render(state: State, config: SimulatorConfig) -> Array:
+    """The image bev uint8[B, H, W, C] of `CHANNELS`."""
+    return jax.vmap(lambda state: _render_scene(state, config.render))(state)
+
+
+def _render_scene(state: State, config: RenderConfig) -> Array:
+    px_x, px_y = pixel_centres(config)
+    ground = sample_tile(state.scene.map_tile, state.ego, px_x, px_y, config)
+    vehicles, vulnerable = draw_boxes(state, px_x, px_y, config)
+    vulnerable_ago = jnp.maximum(vulnerable[1], 0.5 * vulnerable[2])
+    lights = draw_lights(state, px_x, px_y, config)
+    drawn = jnp.concatenate([vehicles, jnp.stack([vulnerable[0], vulnerable_ago]), lights])
+    drawn = jnp.moveaxis(drawn, 0, -1) * 255
+    return jnp.round(jnp.concatenate([ground, drawn], axis=-1)).astype(jnp.uint8)
+
+
+def pixel_centres(config: RenderConfig) -> tuple[Array, Array]:
+    """x [H, 1] and y [1, W] of the pixels in the ego's frame [m]."""
+    ahead = config.height * config.resolution - config.behind
+    x = ahead - (jnp.arange(config.height) + 0.5) * config.resolution
+    y = (config.width / 2 - jnp.arange(config.width) - 0.5) * config.resolution
+    return x[:, None], y[None, :]
+
+
+def sample_tile(tile: Array, ego: EgoState, px_x: Array, px_y: Array, config: RenderConfig) -> Array:
+    """The turned crop of the tile, bilinear: float32[H, W, 4] in 0..255; 0 outside the tile."""
+    x, y = from_frame(px_x, px_y, ego.x, ego.y, ego.heading)
+    row = (x - config.tile_x_min) / config.resolution - 0.5
+    column = (y - config.tile_y_min) / config.resolution - 0.5
+    row_floor, column_floor = jnp.floor(row), jnp.floor(column)
+    down, right = row - row_floor, column - column_floor
+
+    def tap(i, j, weight):
+        row, column = row_floor.astype(jnp.int32) + i, column_floor.astype(jnp.int32) + j
+        # A negative index would wrap around; one beyond the tile is filled with 0.
+        row, column = (jnp.where(index < 0, tile.shape[0] + tile.shape[1], index) for index in (row, column))
+        return tile.at[row, column].get(mode="fill", fill_value=0) * weight[..., None]
+
+    above = tap(0, 0, (1 - down) * (1 - right)) + tap(0, 1, (1 - down) * right)
+    return above + tap(1, 0, down * (1 - right)) + tap(1, 1, down * right)
+
+
+def coverage(box: Box, px_x: Array, px_y: Array, resolution: float) -> Array:
+    """Share of each pixel [..., H, W] that a box [...] covers, for boxes larger than a pixel; px in the box's frame."""
+    x, y = to_frame(px_x, px_y, *(field[..., None, None] for field in (box.x, box.y, box.heading)))
+    least = MIN_BOX_PX * resolution
+    half_length = jnp.maximum(box.length, least)[..., None, None] / 2
+    half_width = jnp.maximum(box.width, least)[..., None, None] / 2
+    along = jnp.clip((half_length - jnp.abs(x)) / resolution + 0.5, 0.0, 1.0)
+    across = jnp.clip((half_width - jnp.abs(y)) / resolution + 0.5, 0.0, 1.0)
+    return along * across
+
+
+def draw_boxes(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> tuple[Array, Array]:
+    """Coverage [3, H, W] by vehicles and by the vulnerable at each of `AGO_STEPS`.
+
+    One agent after the other onto the whole image: on a CPU ten times faster than a maximum over the agents' axis.
+    """
+    scene, ego = state.scene, state.ego
+    past = jax.tree.map(lambda field: jnp.stack([field[:, -1 - ago] for ago in AGO_STEPS], axis=1), state.history)
+    x, y = to_frame(past.x, past.y, ego.x, ego.y, ego.heading)
+    other = (jnp.arange(x.shape[0]) != scene.ego)[:, None] & past.valid
+    kinds = jnp.stack([is_type(scene.agent_type, kinds) for kinds in (VEHICLES, VULNERABLE)], axis=1)
+    weight = (other[:, None, :] & kinds[:, :, None]).astype(jnp.float32)  # [A, 2, 3]
+    size = [jnp.broadcast_to(field[:, None], x.shape) for field in (scene.length, scene.width)]
+    boxes = Box(x, y, past.heading - ego.heading, *size)
+
+    def draw(row, canvas):
+        box, weights = jax.tree.map(lambda field: field[row], (boxes, weight))
+        return jnp.maximum(canvas, coverage(box, px_x, px_y, config.resolution) * weights[..., None, None])
+
+    canvas = jnp.zeros((2, len(AGO_STEPS), config.height, config.width))
+    vehicles, vulnerable = jax.lax.fori_loop(0, x.shape[0], draw, canvas)
+    return vehicles, vulnerable
+
+
+def draw_lights(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> Array:
+    """Discs [3, H, W] at the stop points of red, yellow and green lights; those on the route at full brightness."""
+    scene, ego = state.scene, state.ego
+    x, y = to_frame(scene.light_x, scene.light_y, ego.x, ego.y, ego.heading)
+    on_route = jnp.where(scene.light_route_s >= 0, 1.0, OFF_ROUTE_LIGHT)
+    colours = jnp.stack([is_type(state.light_state, states) for states in LIGHT_COLOURS], axis=1)
+    weight = colours * (on_route * state.light_valid)[:, None]
+
+    def draw(row, canvas):
+        distance = jnp.hypot(px_x - x[row], px_y - y[row])
+        disc = jnp.clip((LIGHT_RADIUS_M - distance) / config.resolution + 0.5, 0.0, 1.0)
+        return jnp.maximum(canvas, disc * weight[row][:, None, None])
+
+    canvas = jnp.zeros((len(LIGHT_COLOURS), config.height, config.width))
+    return jax.lax.fori_loop(0, x.shape[0], draw, canvas)

@@ -1,0 +1,54 @@
+"""The one reward. It never looks at the log: distance to the log is imitation.
+
+    reward = progress                      share of the way that the speed limit allows, clipped to [-1, 1];
+                                           0 in a step with a terminating event
+           - failure * (at-fault collision + off the road + red light + departure from the route)
+           - contact * (collision that is not at fault) - overlap * (depth of a contact)
+           - small terms: jerk, beyond comfort, short time to collision, offset from the route, wrong way
+
+Driving faster than the limit gains nothing. A failure costs more than the progress of a whole rollout, so stopping is
+better than crashing; and it is worse than driving, because only progress is positive.
+"""
+
+import jax.numpy as jnp
+
+from data.scene import Array
+from simulator.config import SimulatorConfig
+
+FAILURES = ("at_fault", "off_road", "red_light", "corridor")  # the events that terminate, hard zeros of the score
+
+
+def share(values: Array, valid: Array) -> Array:
+    """Sum over valid sub-steps as a share of the whole step: [..., S] -> [...]."""
+    return jnp.sum(jnp.where(valid, values, 0.0), axis=-1) / valid.shape[-1]
+
+
+def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, config: SimulatorConfig) -> dict:
+    """The weighted terms whose sum is the reward of a step.
+
+    Args:
+      measures: what `outcome.measure` returns, [..., S].
+      valid: bool[..., S].
+      speed_limit: float32[...], [m/s] at the start of the step; 0 where unknown.
+    Returns: dict of float32[...].
+    """
+    weights = config.reward
+    happened = {name: jnp.any(measures[name] & valid, axis=-1) for name in (*FAILURES, "collision")}
+    failed = jnp.any(jnp.stack([happened[name] for name in FAILURES]), axis=0)
+    reference = jnp.where(speed_limit > 0, speed_limit, weights.reference_speed)
+    gained = share(measures["progress_m"], valid) / (reference * config.dt)
+    depth = jnp.max(jnp.where(valid, measures["overlap_m"], 0.0), axis=-1)
+    danger = jnp.clip(1 - measures["ttc_s"] / weights.ttc_safe, 0.0, 1.0)
+    jerk = jnp.abs(measures["longitudinal_jerk"]) / config.comfort.longitudinal_jerk
+    offset = jnp.minimum(jnp.abs(measures["route_offset_m"]) / config.corridor_m, 1.0)
+    return {
+        "progress": weights.progress * jnp.where(failed, 0.0, jnp.clip(gained, -1.0, 1.0)),
+        **{name: -weights.failure * happened[name] for name in FAILURES},
+        "contact": -weights.contact * (happened["collision"] & ~happened["at_fault"]),
+        "overlap": -weights.overlap * jnp.minimum(depth, weights.overlap_cap),
+        "jerk": -weights.jerk * share(jerk, valid),
+        "uncomfortable": -weights.uncomfortable * share(measures["uncomfortable"], valid),
+        "ttc": -weights.ttc * share(danger, valid),
+        "offset": -weights.offset * share(offset**2, valid),
+        "wrong_way": -weights.wrong_way * share(measures["wrong_way"], valid),
+    }

@@ -1,0 +1,95 @@
+"""The only loop that drives anything: imagination, grounding, evaluation and data collection."""
+
+import jax
+import jax.numpy as jnp
+
+from data.geometry import wrap_angle
+from data.scene import Array, Scene, SceneSpec
+from simulator.transition import HISTORY_STEPS
+from simulator.world import Agents, EgoState, Params, Policy, Rollout, State, World
+
+
+def fold_in(keys: jax.Array, step: Array | int) -> jax.Array:
+    """key[B] of a step."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
+
+
+def driven(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]:
+    """The boxes [B, A, S] of the step that led to `after`, read from its history, and the ego among them [B, S]."""
+    if substeps >= HISTORY_STEPS:
+        raise ValueError(f"{substeps} sub-steps per step: the history of {HISTORY_STEPS} log steps must be longer")
+
+    def recent(field):
+        held = jnp.broadcast_to(field[..., -1:], (*field.shape[:2], substeps + 1))
+        return jnp.where(state.alive[:, None, None], field[..., -substeps - 1 :], held)
+
+    with_start = jax.tree.map(recent, after.history)
+    row = state.scene.ego[:, None, None]
+    track = jax.tree.map(lambda field: jnp.take_along_axis(field, row, axis=1)[:, 0], with_start)
+    return _as_ego(track, state), jax.tree.map(lambda field: field[..., 1:], with_start)
+
+
+def _as_ego(track: Agents, state: State) -> EgoState:
+    """The ego [B, S] from its track [B, S + 1]: on an arc, turn and chord give the curvature exactly."""
+    speed, turn = jnp.hypot(track.vel_x, track.vel_y), wrap_angle(jnp.diff(track.heading))
+    chord = jnp.hypot(jnp.diff(track.x), jnp.diff(track.y))
+    distance = chord / jnp.sinc(turn / (2 * jnp.pi))
+    size = {name: jnp.broadcast_to(getattr(state.ego, name)[:, None], turn.shape) for name in ("length", "width")}
+    return EgoState(
+        x=track.x[:, 1:],
+        y=track.y[:, 1:],
+        heading=track.heading[:, 1:],
+        speed=speed[:, 1:],
+        acceleration=jnp.diff(speed) / SceneSpec.dt,
+        curvature=jnp.where(distance > 1e-3, turn / jnp.maximum(distance, 1e-3), 0.0),
+        **size,
+    )
+
+
+def rollout(
+    world: World,
+    world_params: Params,
+    policy: Policy,
+    policy_params: Params,
+    scene: Scene,
+    horizon: int,
+    key: jax.Array,
+    world_key: jax.Array,
+    start: Array | None = None,
+) -> Rollout:
+    """Drives `policy` in `world` for `horizon` steps.
+
+    A row whose rollout is over stays where it is, with `alive` False, until the others are done. Every step draws from
+    the row's own keys, folded with the step: a row's rollout does not depend on the batch around it, and rows with
+    equal `world_key` share the World's noise (common random numbers within a group).
+    Call it inside a jitted function: XLA removes whatever of the `Rollout` that function does not return, images
+    included.
+
+    Args:
+      scene: `Scene` [B, ...].  horizon: H, static.
+      key, world_key: key[B], the policy's and the World's.
+      start: int32[B], log step to start from; the current step if None.
+    Returns: `Rollout`, time-major.
+    """
+    if start is None:
+        start = jnp.full(scene.ego.shape, SceneSpec.current, jnp.int32)
+    first = world.reset(world_params, fold_in(world_key, 0), scene, start)
+
+    def act(state, carry, step):
+        observation = world.observe(world_params, state)
+        action, carry, extras = policy.act(policy_params, fold_in(key, step), observation, carry)
+        return observation, action, carry, extras
+
+    def body(loop, step):
+        # The scene stays out of the loop's carry: it is constant, and map tiles are large.
+        state, carry = loop[0].replace(scene=scene), loop[1]
+        observation, action, carry, extras = act(state, carry, step)
+        after, outcome = world.step(world_params, fold_in(world_key, step + 1), state, action)
+        swept, agents = driven(state, after, action.acceleration.shape[-1])
+        record = (observation, action, extras, outcome, state.alive, swept, agents, state.light_state)
+        return (after.replace(scene=None), carry), record
+
+    loop = (first.replace(scene=None), policy.reset(policy_params, scene))
+    (last, carry), record = jax.lax.scan(body, loop, jnp.arange(horizon))
+    final, _, _, final_extras = act(last.replace(scene=scene), carry, horizon)
+    return Rollout(*record, final=final, final_extras=final_extras)

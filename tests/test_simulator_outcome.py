@@ -1,0 +1,188 @@
+"""One step of 0.5 s in hand-made scenes: what happened, whose fault it was, what ends."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scenes
+
+from data.scene import LightState, RoadType
+from simulator.config import SimulatorConfig
+from simulator.dynamics import log_ego
+from simulator.log_replay import LogReplay
+from simulator.transition import with_ego
+from simulator.world import Action
+
+CONFIG = SimulatorConfig()
+WORLD = LogReplay(CONFIG)
+
+
+@jax.jit
+def _step(scene, start, action, shift):
+    state = WORLD.reset((), jax.random.split(jax.random.key(0), 1), scene, start)
+    ego = log_ego(scene, start)
+    moved = {name: getattr(ego, name) + shift[name] for name in shift}
+    state = with_ego(state, ego.replace(**moved))
+    return WORLD.step((), jax.random.split(jax.random.key(0), 1), state, action)
+
+
+def step(scene, start=10, acceleration=0.0, curvature=0.0, **shift):
+    """State and Outcome, batch axis removed, after one step from log step `start` with a shifted ego."""
+    action = Action(jnp.full((1, 5), acceleration), jnp.full((1, 5), curvature))
+    zero = dict(x=0.0, y=0.0, heading=0.0, speed=0.0)
+    shift = {name: jnp.full(1, shift.get(name, 0.0)) for name in zero}
+    after, outcome = _step(scenes.stack([scene]), jnp.array([start]), action, shift)
+    return jax.tree.map(lambda field: np.asarray(field[0]), (after, outcome))
+
+
+def events(outcome):
+    names = ("collision", "at_fault", "off_road", "wrong_way", "red_light", "corridor")
+    return {name for name in names if getattr(outcome, name).any()}
+
+
+def other(row=1, **agent):
+    return scenes.with_agent(scenes.straight(), row, **agent)
+
+
+def test_free_road_gains_the_way_driven():
+    after, outcome = step(scenes.straight())
+    assert events(outcome) == set() and outcome.valid.all()
+    np.testing.assert_allclose(outcome.progress_m, 1.0, atol=1e-4)
+    np.testing.assert_allclose([after.route_s, after.ego.x, after.time], [25.0, 5.0, 15], atol=1e-4)
+    np.testing.assert_allclose(outcome.reward_terms["progress"], 10 / scenes.SPEED_LIMIT, rtol=1e-4)
+    assert outcome.ttc_s.min() == CONFIG.ttc_cap_s
+
+
+def test_front_contact_is_at_fault_and_ends_at_its_substep():
+    # front at 2.25, the parked car's rear at 4.5: contact within the third sub-step at 10 m/s
+    after, outcome = step(other(x=6.75, y=0.0))
+    assert events(outcome) == {"collision", "at_fault"}
+    np.testing.assert_array_equal(outcome.valid, [1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(outcome.at_fault, [0, 0, 1, 0, 0])
+    np.testing.assert_allclose(outcome.overlap_m, [0, 0, 0.75, 0, 0], atol=1e-4)
+    assert outcome.termination and not outcome.truncation and not after.alive
+    np.testing.assert_allclose(after.ego.x, 3.0, atol=1e-4)  # it rests where it happened
+    np.testing.assert_allclose(outcome.ttc_s[0], 0.125, rtol=1e-3)
+
+
+def test_rear_ended_by_a_replayed_car_is_not_its_fault():
+    scene = other(x=-5.0, y=0.0, speed=10.0)  # 0.5 m behind
+    after, outcome = step(scene, acceleration=-8.0)
+    assert events(outcome) == {"collision"} and after.alive and not outcome.termination
+    assert outcome.reward_terms["contact"] == -CONFIG.reward.contact
+
+
+def test_a_standing_ego_is_never_at_fault():
+    crossing = scenes.with_agent(scenes.straight(speed=0.0), 1, x=0.0, y=-4.0, heading=np.pi / 2, speed=5.0)
+    assert events(step(crossing)[1]) == {"collision"}
+
+
+def test_side_contact_of_a_moving_ego_is_at_fault():
+    assert "at_fault" in events(step(other(x=0.0, y=2.2, speed=10.0), curvature=0.05)[1])
+
+
+def test_a_parked_car_across_the_lane_line():
+    """It reaches 0.3 m into the lane: the ego misses it in the middle of its lane and hits it at its left border."""
+    parked = other(x=6.0, y=2.35)
+    assert events(step(parked)[1]) == set()
+    assert events(step(parked, y=0.75)[1]) == {"collision", "at_fault"}
+
+
+def test_several_contacts_in_one_substep_at_fault_if_any_is():
+    rear = dict(x=-5.0, y=0.0, speed=16.0)
+    front = dict(x=5.3, y=0.0, speed=6.0)
+    for first, second in ((rear, front), (front, rear)):
+        scene = scenes.with_agent(other(1, **first), 2, **second)
+        _, outcome = step(scene)
+        assert events(outcome) == {"collision", "at_fault"}
+
+
+def test_overlap_of_the_log_itself_is_not_a_collision():
+    assert events(step(other(x=4.0, y=0.0, speed=10.0))[1]) == set()
+
+
+def test_agents_that_appear_and_vanish():
+    there = dict(x=6.75, y=0.0)
+    assert events(step(other(**there, steps=range(0, 11)))[1]) == set()  # gone before it is reached
+    assert events(step(other(**there, steps=range(15, 91)))[1]) == {"collision", "at_fault"}
+    assert events(step(other(**there, steps=range(16, 91)))[1]) == set()
+
+
+def test_off_road_by_a_corner_beyond_the_edge():
+    # half width 0.9, edge at y = -2
+    assert events(step(scenes.straight(), y=-1.05)[1]) == set()
+    _, outcome = step(scenes.straight(), y=-1.15)
+    assert events(outcome) == {"off_road"} and outcome.termination
+    np.testing.assert_array_equal(outcome.valid, [1, 0, 0, 0, 0])  # an ego that starts off the road is caught at once
+
+
+def test_off_road_is_absent_without_road_edges():
+    scene = scenes.straight()
+    edges = np.isin(scene.road_type, (RoadType.EDGE_BOUNDARY, RoadType.EDGE_MEDIAN))
+    bare = dataclasses.replace(scene, road_type=np.where(edges, RoadType.DRIVEWAY, scene.road_type))
+    assert events(step(bare, y=-3.0)[1]) == set()
+
+
+def test_corridor_ends_more_than_four_metres_from_the_route():
+    assert "corridor" not in events(step(scenes.straight(), y=3.9)[1])
+    assert "corridor" in events(step(scenes.straight(), y=4.1)[1])
+
+
+def test_wrong_way_in_the_oncoming_lane_does_not_end():
+    after, outcome = step(scenes.straight(), y=3.5)
+    assert events(outcome) == {"wrong_way"} and after.alive
+    assert events(step(scenes.straight(), y=1.6)[1]) == set()
+    assert events(step(scenes.straight(), y=3.5, heading=np.pi, speed=-5.0)[1]) == set()
+
+
+@pytest.mark.parametrize(
+    ("state", "ran"),
+    [(LightState.STOP, True), (LightState.ARROW_STOP, True), (LightState.CAUTION, False), (LightState.GO, False)],
+)
+def test_red_light_by_state(state, ran):
+    # the front crosses x = 4 in the second sub-step
+    _, outcome = step(scenes.with_light(scenes.straight(), 4.0, state))
+    np.testing.assert_array_equal(outcome.red_light, [0, ran, 0, 0, 0])
+
+
+def test_red_light_counts_only_when_crossed_observed_and_on_the_route():
+    red = scenes.with_light(scenes.straight(), 4.0)
+    assert events(step(scenes.with_light(scenes.straight(), 2.0))[1]) == set()  # the front stands beyond it already
+    assert events(step(scenes.with_light(scenes.straight(), 9.0))[1]) == set()
+    assert events(step(dataclasses.replace(red, light_valid=np.zeros_like(red.light_valid)))[1]) == set()
+    assert events(step(dataclasses.replace(red, light_route_s=np.full_like(red.light_route_s, -1)))[1]) == set()
+
+
+def test_comfort_bounds():
+    assert not step(scenes.straight(), acceleration=2.0)[1].uncomfortable.any()
+    assert step(scenes.straight(), acceleration=2.6)[1].uncomfortable.all()
+    assert step(scenes.straight(), acceleration=-4.5)[1].uncomfortable.all()
+    assert step(scenes.straight(), curvature=0.055)[1].uncomfortable.all()  # 5.5 m/s^2 lateral
+
+
+def test_the_end_of_the_log_truncates_and_does_not_terminate():
+    after, outcome = step(scenes.straight(), start=85)
+    assert outcome.truncation and not outcome.termination and outcome.valid.all() and not after.alive
+    after, outcome = step(scenes.straight(), start=88)
+    np.testing.assert_array_equal(outcome.valid, [1, 1, 0, 0, 0])
+    assert outcome.truncation and not after.alive
+    after, outcome = step(scenes.straight(), start=84)
+    assert not outcome.truncation and after.alive
+
+
+def test_a_crash_in_the_last_step_is_a_termination():
+    scene = other(x=75 + 6.75, y=0.0)
+    _, outcome = step(scene, start=85)
+    assert outcome.termination and not outcome.truncation
+
+
+def test_with_ego_moves_its_past_rigidly():
+    scene = scenes.stack([scenes.straight()])
+    state = WORLD.reset((), jax.random.split(jax.random.key(0), 1), scene, jnp.array([10]))
+    turned = with_ego(state, state.ego.replace(x=jnp.array([1.0]), y=jnp.array([2.0]), heading=jnp.array([np.pi / 2])))
+    np.testing.assert_allclose(turned.history.x[0, 0], 1.0, atol=1e-5)
+    np.testing.assert_allclose(turned.history.y[0, 0], 2.0 + np.arange(-10, 1), atol=1e-5)
+    np.testing.assert_allclose(turned.history.vel_y[0, 0], 10.0, rtol=1e-5)
+    np.testing.assert_allclose(turned.route_s, 21.0, rtol=1e-5)

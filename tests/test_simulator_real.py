@@ -1,0 +1,30 @@
+"""The logs' own egos, driven through the simulator on real records."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scenes
+
+from data.errors import SkipLedger
+from data.padding import pad
+from data.scene import SceneSpec
+from data.womd import read_scenes
+from simulator.dynamics import advance, ego_track, log_actions, log_ego
+
+
+@pytest.fixture(scope="module")
+def logs(real_data):
+    """The first 24 scenes of a real file, Scene[B]."""
+    pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
+    raw = read_scenes(str(real_data / "train" / "womd-00000-of-00004.tfrecord"), SkipLedger(1.0))
+    return scenes.stack([pad(scene, SceneSpec()).scene for scene, _ in zip(raw, range(24), strict=False)])
+
+
+def test_the_inverse_reproduces_real_egos(logs, sim_config):
+    start = jnp.full(logs.ego.shape, SceneSpec.current)
+    action = jax.jit(log_actions, static_argnums=(2, 3))(logs, start, 80, sim_config)
+    swept = advance(log_ego(logs, start), action, sim_config.limits, sim_config.dt)
+    error = np.hypot(swept.x - ego_track(logs, "x")[:, 11:], swept.y - ego_track(logs, "y")[:, 11:])
+    assert np.median(error.max(axis=1)) < 0.1
+    assert np.quantile(error.max(axis=1), 0.9) < 0.5
