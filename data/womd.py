@@ -13,6 +13,7 @@ from data.egos import choose_egos
 from data.errors import DataError, SkipLedger
 from data.polyline import drop_repeats, wrap
 from data.raw import RawScene, thin
+from data.road_edges import road_on_left
 from data.route import Lane, derive_route
 from data.scene import RoadType
 from data.tfrecord import list_files, read_records
@@ -226,11 +227,14 @@ def _road_feature(feature: Any) -> tuple[int, np.ndarray]:
 
 
 def read_road(scenario: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Road types int[F] and points, thinned once for all egos; features without points are left out."""
+    """Road types int[F] and points, thinned once for all egos, edges with the road on their left.
+
+    Features without points are left out.
+    """
     features = [_road_feature(feature) for feature in scenario.map_features]
     features = [(int(code), points) for code, points in features if len(points)]
-    codes = [code for code, _ in features]
-    return np.array(codes, np.int32), tuple(thin(codes, [points for _, points in features]))
+    codes = np.array([code for code, _ in features], np.int32)
+    return codes, road_on_left(codes, tuple(thin(codes.tolist(), [points for _, points in features])))
 
 
 def read_lanes(scenario: Any) -> dict[int, Lane]:

@@ -1,0 +1,32 @@
+"""Road edges keep the road on their left, however a converter drew them."""
+
+import numpy as np
+import pytest
+
+from data.road_edges import road_on_left, share_on_right
+from data.scene import RoadType
+
+X = np.linspace(0, 40, 9)
+LANE = np.stack([X, np.zeros_like(X)], 1)
+RIGHT_EDGE = np.stack([X, np.full_like(X, -2.0)], 1)  # along the lane: the road is on its left
+LEFT_EDGE = np.stack([X[::-1], np.full_like(X, 2.0)], 1)
+TYPES = np.array([RoadType.LANE_SURFACE, RoadType.EDGE_BOUNDARY, RoadType.EDGE_MEDIAN, RoadType.CROSSWALK])
+CROSSWALK = np.array([[10.0, -2], [12, -2], [12, 2], [10, 2]])
+
+
+def test_share_on_right_by_hand():
+    assert share_on_right([LANE], [RIGHT_EDGE]) == 0.0
+    assert share_on_right([LANE], [RIGHT_EDGE[::-1]]) == 1.0
+    assert share_on_right([LANE], [RIGHT_EDGE + [0, -50]]) == 0.0, "an edge far from every lane says nothing"
+    assert share_on_right([], [RIGHT_EDGE]) == 0.0
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_edges_end_with_the_road_on_the_left(reverse):
+    turn = slice(None, None, -1 if reverse else 1)
+    scene = (LANE, RIGHT_EDGE[turn], LEFT_EDGE[turn], CROSSWALK)
+    lane, right, left, crosswalk = road_on_left(TYPES, scene)
+    np.testing.assert_array_equal(right, RIGHT_EDGE)
+    np.testing.assert_array_equal(left, LEFT_EDGE)
+    np.testing.assert_array_equal(lane, LANE)
+    np.testing.assert_array_equal(crosswalk, CROSSWALK)
