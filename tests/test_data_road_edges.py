@@ -17,7 +17,7 @@ CROSSWALK = np.array([[10.0, -2], [12, -2], [12, 2], [10, 2]])
 def test_share_on_right_by_hand():
     assert share_on_right([LANE], [RIGHT_EDGE]) == 0.0
     assert share_on_right([LANE], [RIGHT_EDGE[::-1]]) == 1.0
-    assert share_on_right([LANE], [RIGHT_EDGE + [0, -50]]) == 0.0, "an edge far from every lane says nothing"
+    assert share_on_right([LANE], [RIGHT_EDGE - np.array([0, 50])]) == 0.0, "an edge far from every lane says nothing"
     assert share_on_right([], [RIGHT_EDGE]) == 0.0
 
 
