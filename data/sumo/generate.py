@@ -1,0 +1,197 @@
+"""From a seed to a data set: networks in parallel processes, split by network, written as ArrayRecord."""
+
+import dataclasses
+import hashlib
+import json
+import random
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.raw import RawScene, localize
+from data.storage import encode, is_finished
+from data.sumo.demand import write_demand
+from data.sumo.install import SUMO_VERSION, SumoError, import_libsumo
+from data.sumo.network import build_network
+from data.sumo.plain import KINDS
+from data.sumo.road_network import read_network
+from data.sumo.scenes import town
+from data.sumo.simulate import DURATION_S, WARMUP_S, simulate
+from data.sumo.windows import choose_scenes
+from data.sumo.workers import run_jobs
+
+SUMMARY_FILE, README_FILE, HASH_FILE = "summary.json", "README.md", "SHA256SUMS"
+# A network belongs to one split. Networks come in blocks of one of each kind; the pattern repeats over blocks.
+SPLIT_PATTERN = (
+    *("train", "test", "grounding", "validation", "train"),
+    *("train", "test", "train", "train", "train"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkJob:
+    """One network to make and drive on.
+
+    Attributes:
+      seed: of the data set.   index: of the network within it.   scenes: how many to take.
+    """
+
+    seed: int
+    index: int
+    scenes: int
+
+    @property
+    def kind(self) -> str:
+        """Kind of network."""
+        return KINDS[self.index % len(KINDS)]
+
+    @property
+    def name(self) -> str:
+        """The network's name: `Record.group` of its scenes."""
+        return f"{self.kind}-{self.seed}-{self.index}"
+
+    @property
+    def split(self) -> str:
+        """The split that all of the network's scenes go to."""
+        return SPLIT_PATTERN[self.index // len(KINDS) % len(SPLIT_PATTERN)]
+
+    def stream(self, purpose: str) -> random.Random:
+        """Random numbers for one purpose: changing how one is used leaves the others alone."""
+        return random.Random(f"{self.seed} {self.index} {purpose}")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkScenes:
+    """What a network gave: localized scenes, and the traits of each."""
+
+    scenes: list[RawScene]
+    traits: list[dict[str, bool]]
+
+
+def network_scenes(job: NetworkJob) -> NetworkScenes:
+    """Builds the network, simulates traffic on it, and chooses scenes. Runs in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="tether-sumo-") as folder:
+        directory = Path(folder)
+        path = build_network(job.stream("network").randrange(2**30), job.kind, directory)
+        network, routes = read_network(path), directory / "demand.rou.xml"
+        write_demand(job.stream("demand"), network, job.kind, routes, WARMUP_S + DURATION_S)
+        record = simulate(path, routes, job.stream("simulation").randrange(2**30))
+    chosen = choose_scenes(job.stream("windows"), town(job.name, network), record, job.scenes)
+    return NetworkScenes([localize(found.scene) for found in chosen], [found.traits for found in chosen])
+
+
+def generate(jobs: list[NetworkJob], processes: int) -> list[NetworkScenes]:
+    """Runs all jobs with a progress bar; the results in the order of the jobs.
+
+    Raises: SumoError where SUMO is missing or a network fails.
+    """
+    import_libsumo()
+    done = {}
+    for job, result in tqdm(run_jobs(network_scenes, jobs, processes), total=len(jobs), unit="network"):
+        done[job] = result
+    return [done[job] for job in jobs]
+
+
+def write_starter(seed: int, networks: int, scenes_per_network: int, processes: int, directory: Path) -> bool:
+    """Generates a data set and writes it with its summary, README and hashes.
+
+    Returns: False if the same data set was found finished, True if it was written.
+    Raises: SumoError; DataError if the directory holds something else.
+    """
+    from data.builder import write_dataset
+
+    request = dict(source="sumo", sumo=SUMO_VERSION, seed=seed, networks=networks, scenes=scenes_per_network)
+    if is_finished(directory):
+        return write_dataset({}, directory, request)
+    jobs = [NetworkJob(seed, index, scenes_per_network) for index in range(networks)]
+    results = generate(jobs, processes)
+    splits = {split: [] for split in dict.fromkeys(job.split for job in jobs)}
+    for job, result in zip(jobs, results, strict=True):
+        splits[job.split] += result.scenes
+    write_dataset(splits, directory, request)
+    summary = summarize(jobs, results)
+    (directory / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n")
+    (directory / README_FILE).write_text(readme(request, summary))
+    (directory / HASH_FILE).write_text(file_hashes(directory))
+    return True
+
+
+def summarize(jobs: list[NetworkJob], results: list[NetworkScenes]) -> dict:
+    """Counts and shares of traits by split and by kind, and a hash of each network's scenes (JSON types)."""
+    pairs = list(zip(jobs, results, strict=True))
+
+    def described(name: str) -> dict[str, dict]:
+        groups = dict.fromkeys(getattr(job, name) for job in jobs)
+        return {group: counts([(j, r) for j, r in pairs if getattr(j, name) == group]) for group in groups}
+
+    hashes = {job.name: scenes_hash(result.scenes) for job, result in pairs}
+    return {"all": counts(pairs), "split": described("split"), "kind": described("kind"), "network_sha256": hashes}
+
+
+def counts(pairs: list[tuple[NetworkJob, NetworkScenes]]) -> dict[str, float]:
+    """Networks, scenes, agents per scene, and the share of scenes with each trait."""
+    scenes = [scene for _, result in pairs for scene in result.scenes]
+    rows = [traits for _, result in pairs for traits in result.traits]
+    shares = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in (rows[0] if rows else ())}
+    agents = round(float(np.mean([len(scene.x) for scene in scenes])), 1) if scenes else 0.0
+    return {"networks": len(pairs), "scenes": len(scenes), "agents_per_scene": agents} | shares
+
+
+def scenes_hash(scenes: list[RawScene]) -> str:
+    """SHA-256 of the scenes as stored."""
+    digest = hashlib.sha256()
+    for scene in scenes:
+        for name, value in sorted(encode(scene).items()):
+            digest.update(name.encode())
+            digest.update(value.encode() if isinstance(value, str) else np.asarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def file_hashes(directory: Path) -> str:
+    """A `sha256sum` listing of a data set's files."""
+    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != HASH_FILE)
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+
+
+def verify(directory: Path, networks: int, processes: int) -> None:
+    """Checks a data set's files against their hashes, and makes its first networks again.
+
+    Raises: SumoError naming what differs.
+    """
+    if file_hashes(directory) != (directory / HASH_FILE).read_text():
+        raise SumoError(f"{directory}: the files differ from {HASH_FILE}")
+    request = json.loads((directory / "request.json").read_text())
+    expected = json.loads((directory / SUMMARY_FILE).read_text())["network_sha256"]
+    jobs = [
+        NetworkJob(request["seed"], index, request["scenes"]) for index in range(min(networks, request["networks"]))
+    ]
+    for job, result in zip(jobs, generate(jobs, processes), strict=True):
+        found = scenes_hash(result.scenes)
+        if found != expected[job.name]:
+            raise SumoError(f"network {job.name}: expected scenes with hash {expected[job.name]}, found {found}")
+
+
+def readme(request: dict, summary: dict) -> str:
+    """What lies in the directory, for a reader."""
+    rows = [f"| {name} | {split['networks']} | {split['scenes']} |" for name, split in summary["split"].items()]
+    command = f"--seed {request['seed']} --networks {request['networks']} --scenes-per-network {request['scenes']}"
+    return "\n".join(
+        [
+            f"# {summary['all']['scenes']} driving scenes made with Eclipse SUMO {request['sumo']}",
+            "",
+            "| split | road networks | scenes |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "9.1 s at 10 Hz each; no road network is in two splits. `summary.json` says what happens in them,",
+            "`SHA256SUMS` has the hashes of the files. Made, and made again byte for byte, by",
+            "",
+            f"    python -m data.sumo {command} --out DIRECTORY",
+            "",
+            "The scenes are generated data under the licence of this repository (Apache-2.0). SUMO itself is not",
+            "included; it is under EPL-2.0 or GPL-2.0-or-later.",
+            "",
+        ]
+    )

@@ -1,0 +1,73 @@
+"""Judges policies on held-out scenes: `python eval.py RUN_DIR`, or `python eval.py --policy idm [--data DIR]`."""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from training.evaluation import Request, evaluate_baselines, evaluate_run
+from training.report import TABLE, signed, with_interval
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="eval.py", description=__doc__)
+    parser.add_argument("run", nargs="?", help="directory of a run; without it, baselines are judged")
+    parser.add_argument("--policy", action="append", help="judge this one (repeatable); all that there are by default")
+    parser.add_argument("--data", help="folder of a data set; the run's, or the starter set, by default")
+    parser.add_argument("--split", default="test", help="split of the data set (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, help="only the first so many scenes")
+    parser.add_argument("--judge", action="append", help="world to drive in (repeatable; default: log_replay)")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of learned policies; 0, the default, is greedy")
+    parser.add_argument("--list-events", action="store_true", help="list every scene with an event and its cause")
+    parser.add_argument("--out", help="where the report goes; the run's directory, or out/eval, by default")
+    return parser.parse_args(arguments)
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    """What the command line asks for."""
+    return Request(
+        policies=tuple(options.policy) if options.policy else None,
+        judges=tuple(options.judge or Request.judges),
+        split=options.split,
+        data=options.data,
+        scenes=options.scenes,
+        temperature=options.temperature,
+        list_events=options.list_events,
+    )
+
+
+def show(report: dict) -> None:
+    """Prints one table for each judge, the listed events, and the headline."""
+    for judge, summary in report["judges"].items():
+        rows = {name: [with_interval(scores[c]) for c in TABLE] for name, scores in summary["policies"].items()}
+        rows |= {name: [signed(scores[c]) for c in TABLE] for name, scores in summary["paired"].items()}
+        count = next(iter(summary["policies"].values()))["score"]["n"]
+        print(f"\n{judge}: {count} scenes, seed {report['provenance']['seed']}, mean [95 % bootstrap interval]")
+        print(f"{'policy':<24}" + "".join(f"{column:<25}" for column in TABLE))
+        for name, cells in rows.items():
+            print(f"{name:<24}" + "".join(f"{cell:<25}" for cell in cells))
+    for event in report["events"]:
+        print(f"{event['policy']}: {event['scenario_id']}: {event['event']} at {event['time_s']} s: {event['cause']}")
+    print(f"\n{report['headline']}")
+
+
+def main(arguments: list[str]) -> int:
+    """Judges, prints, and returns the exit status."""
+    options = parse(arguments)
+    output = pathlib.Path(options.out or options.run or "out/eval")
+    try:
+        if options.run:
+            evaluate_run(options.run, request_of(options), output)
+        else:
+            evaluate_baselines(request_of(options), output)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    show(json.loads((output / "report.json").read_text(encoding="utf-8")))
+    print(f"report: {output / 'report.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,218 @@
+"""The discrete action space: a target acceleration and a target curvature for the end of the next 0.5 s.
+
+A decision (a*, kappa*) is reached on a linear ramp from the ego's current acceleration and curvature, so any sequence
+of decisions is driven without jumps: the finest jerk that the bins allow, not their width, is what a passenger feels.
+Curvature bins are fractions of what the tyres allow at the current speed, kappa_max(v) = min(0.3, a_lat / v^2), so the
+same 29 bins park a car and keep a lane at 20 m/s.
+
+Labels come from the exact vehicle dynamics: every joint bin is driven for `horizon_s` and the one that ends nearest
+the logged continuation wins (closest among all tokens; CAT-K, 2412.05334). It is judged further ahead than it is
+committed, because the best 0.5 s alone overshoots every lateral correction.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.geometry import rotate, to_frame, wrap_angle
+from data.scene import Array, Scene
+from simulator.config import VehicleLimits
+from simulator.dynamics import advance, ego_track
+from simulator.world import Action, EgoState
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionSpace:
+    """Bins, their decoding, and the weights of the distance to the log.
+
+    Attributes:
+      accelerations: [m/s^2], increasing, 0 included.
+      curvatures: odd number of curvature bins.
+      finesse: exponent of their spacing; above 1 is finer near straight ahead.
+      max_curvature: [1/m].
+      lateral_acceleration: a_lat [m/s^2] of kappa_max(v).
+      dt: length of a sub-step [s].
+      commit: sub-steps that a decision is committed for; the ramp's length.
+      horizon: sub-steps that a decision is judged over, at the commit and at the horizon.
+      along_m, across_m, heading_rad, speed_mps: deviations that count as 1.
+      effort: cost of a whole kappa_max, and of a = 6 m/s^2; decides ties, as at standstill where no curvature matters.
+    """
+
+    accelerations: tuple[float, ...] = (
+        -6.0,
+        -4.5,
+        -3.3,
+        -2.4,
+        -1.7,
+        -1.1,
+        -0.6,
+        -0.25,
+        0.0,
+        0.25,
+        0.6,
+        1.0,
+        1.5,
+        2.2,
+        3.0,
+    )
+    curvatures: int = 29
+    finesse: float = 2.0
+    max_curvature: float = 0.3
+    lateral_acceleration: float = 6.0
+    dt: float = 0.1
+    commit: int = 5
+    horizon: int = 10
+    along_m: float = 0.5
+    across_m: float = 0.25
+    heading_rad: float = 0.1
+    speed_mps: float = 0.9
+    effort: float = 0.02
+
+    def __post_init__(self):
+        if self.curvatures % 2 == 0 or 0.0 not in self.accelerations:
+            raise ValueError(
+                "curvatures must be odd and accelerations must hold 0.0, so that coasting straight is exact"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(NA, NK), the joint table of bins."""
+        return len(self.accelerations), self.curvatures
+
+    def acceleration_bins(self) -> Array:
+        """float32[NA], [m/s^2]."""
+        return jnp.asarray(self.accelerations, jnp.float32)
+
+    def curvature_fractions(self) -> Array:
+        """float32[NK] in [-1, 1], fractions of kappa_max."""
+        even = jnp.linspace(-1.0, 1.0, self.curvatures)
+        return jnp.sign(even) * jnp.abs(even) ** self.finesse
+
+    def max_curvature_at(self, speed: Array) -> Array:
+        """kappa_max(v) = min(max_curvature, a_lat / v^2) [1/m]."""
+        return jnp.minimum(self.max_curvature, self.lateral_acceleration / jnp.maximum(speed, 1e-3) ** 2)
+
+
+@flax.struct.dataclass
+class Waypoints:
+    """Where the ego is to be after each of N sub-steps; float32[..., N], bool valid[..., N], in the scene's frame."""
+
+    x: Array
+    y: Array
+    heading: Array
+    speed: Array
+    valid: Array
+
+
+def ramp(now: Array, target: Array, count: int, commit: int) -> Array:
+    """Values after each of `count` sub-steps: linear over the first `commit`, then held. [...] -> [..., count]."""
+    share = jnp.minimum(jnp.arange(1, count + 1) / commit, 1.0)
+    return now[..., None] + (target - now)[..., None] * share
+
+
+def targets(space: ActionSpace, tokens: Array, speed: Array) -> tuple[Array, Array]:
+    """(a*, kappa*) of action tokens int32[..., 2] at a speed [...]."""
+    curvature = space.curvature_fractions()[tokens[..., 1]] * space.max_curvature_at(speed)
+    return space.acceleration_bins()[tokens[..., 0]], curvature
+
+
+def drive_to(space: ActionSpace, acceleration: Array, curvature: Array, ego: Array, substeps: int) -> Action:
+    """The sub-step action that reaches (a*, kappa*) from the ego's motion float32[..., 4] (`Observation.ego`)."""
+    return Action(
+        acceleration=ramp(ego[..., 1], acceleration, substeps, space.commit),
+        curvature=ramp(ego[..., 2], curvature, substeps, space.commit),
+    )
+
+
+def decode(space: ActionSpace, tokens: Array, ego: Array, substeps: int) -> Action:
+    """The sub-step action of action tokens.
+
+    Args: tokens: int32[..., 2], acceleration bin and curvature bin; ego: float32[..., 4] as in `Observation`.
+    Returns: `Action` [..., substeps]; sub-steps past the commit hold the target.
+    """
+    return drive_to(space, *targets(space, tokens, ego[..., 0]), ego, substeps)
+
+
+def extend(space: ActionSpace, committed: Action, ego: Array, later: Array) -> Action:
+    """A committed action followed by later knots: linear between them.
+
+    Args: committed: [B, S]; ego: float32[B, 4]; later: float32[B, knots, 2], acceleration and fraction of kappa_max.
+    Returns: `Action` [B, S * (knots + 1) - 1]: 64 sub-steps for S = 5 and 12 knots.
+    """
+    step = committed.acceleration.shape[-1]
+    count = step * (later.shape[1] + 1) - 1
+    acceleration = jnp.concatenate([committed.acceleration[:, -1:], later[..., 0]], axis=1)
+    speed_then = ego[:, :1] + jnp.sum(committed.acceleration, -1, keepdims=True) * space.dt
+    fraction = jnp.concatenate(
+        [committed.curvature[:, -1:] / space.max_curvature_at(speed_then), later[..., 1]], axis=1
+    )
+    times = jnp.arange(1, count - step + 1) / step
+    between = jax.vmap(lambda knots: jnp.interp(times, jnp.arange(knots.shape[0]), knots))
+    driven = between(acceleration)
+    speed = jnp.maximum(speed_then + jnp.cumsum(driven, axis=1) * space.dt, 0.0)
+    return Action(
+        acceleration=jnp.concatenate([committed.acceleration, driven], axis=1),
+        curvature=jnp.concatenate([committed.curvature, between(fraction) * space.max_curvature_at(speed)], axis=1),
+    )
+
+
+def logged_waypoints(scene: Scene, time: Array, count: int) -> Waypoints:
+    """The ego's log at steps time + 1 .. time + count; invalid past the log's end. scene [B], time: int32[B]."""
+
+    steps = time[:, None] + jnp.arange(1, count + 1)
+
+    def track(name: str) -> Array:
+        values = ego_track(scene, name)
+        return jnp.take_along_axis(values, jnp.minimum(steps, values.shape[1] - 1), axis=1)
+
+    speed, _ = rotate(track("vel_x"), track("vel_y"), -track("heading"))
+    valid = track("valid") & (steps < scene.valid.shape[-1])
+    return Waypoints(track("x"), track("y"), track("heading"), jnp.maximum(speed, 0.0), valid)
+
+
+def _distance(space: ActionSpace, swept: EgoState, waypoints: Waypoints) -> Array:
+    """Mean over valid waypoints of the weighted squared distance; [..., N] -> [...]."""
+    along, across = to_frame(swept.x, swept.y, waypoints.x, waypoints.y, waypoints.heading)
+    terms = (
+        along / space.along_m,
+        across / space.across_m,
+        wrap_angle(swept.heading - waypoints.heading) / space.heading_rad,
+        (swept.speed - waypoints.speed) / space.speed_mps,
+    )
+    squared = jnp.where(waypoints.valid, sum(term**2 for term in terms), 0.0)
+    return squared.sum(-1) / jnp.maximum(waypoints.valid.sum(-1), 1)
+
+
+def deviation(space: ActionSpace, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
+    """How far each joint bin ends from the waypoints.
+
+    Args:
+      ego: `EgoState` [B].   waypoints: `Waypoints` [B, horizon], e.g. from `logged_waypoints`.
+    Returns: float32[B, NA, NK], dimensionless: 1 is one unit of deviation (`ActionSpace`) in one quantity. For the
+      closest among K candidates take the minimum over their entries.
+    """
+    motion = jnp.stack([ego.speed, ego.acceleration, ego.curvature], -1)
+    bins = jnp.stack(jnp.meshgrid(*(jnp.arange(n) for n in space.shape), indexing="ij"), -1)
+    knots = jnp.array([space.commit - 1, space.horizon - 1])
+
+    def of_scene(ego: EgoState, motion: Array, waypoints: Waypoints) -> Array:
+        action = decode(space, bins, jnp.broadcast_to(motion, (*space.shape, 3)), space.horizon)
+        start = jax.tree.map(lambda field: jnp.broadcast_to(field, space.shape), ego)
+        swept = advance(start, action, limits, space.dt)
+        return _distance(space, *(jax.tree.map(lambda v: v[..., knots], each) for each in (swept, waypoints)))
+
+    effort = (space.acceleration_bins() / 6.0)[:, None] ** 2 + space.curvature_fractions() ** 2
+    return jax.vmap(of_scene)(ego, motion, waypoints) + space.effort * effort
+
+
+def encode_towards(space: ActionSpace, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
+    """The action tokens that end nearest the waypoints: the imitation label, from logged and perturbed states alike.
+
+    Args: ego: `EgoState` [B]; waypoints: `Waypoints` [B, horizon].
+    Returns: int32[B, 2]; coasting straight where no waypoint is valid.
+    """
+    distance = deviation(space, ego, waypoints, limits)
+    best = jnp.argmin(distance.reshape(distance.shape[0], -1), axis=-1)
+    return jnp.stack(jnp.unravel_index(best, space.shape), axis=-1).astype(jnp.int32)

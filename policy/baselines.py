@@ -1,0 +1,119 @@
+"""Drivers that learn nothing, under the same Policy protocol; their params are ().
+
+`GoStraight` and `ConstantSpeed` say how much of a score is free, `IDM` what rules reach, `LogExpert` what the log and
+the vehicle model allow.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from policy.action_space import ramp
+from policy.hazards import DriverConfig, Path, hazards, path_of, point_at, project
+from simulator.config import SimulatorConfig
+from simulator.dynamics import action_towards, limited, move, track_log
+from simulator.world import Action, EgoState, Params
+
+PURSUIT_S = 0.9
+PURSUIT_M = (3.5, 15.0)
+
+
+def ego_of(observation: Observation) -> EgoState:
+    """The ego in the scene's frame as far as a policy sees it; its size is not needed to drive."""
+    x, y, heading = jnp.moveaxis(observation.pose, -1, 0)
+    speed, acceleration, curvature, _ = jnp.moveaxis(observation.ego, -1, 0)
+    return EgoState(x, y, heading, speed, acceleration, curvature, jnp.zeros_like(x), jnp.zeros_like(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class GoStraight:
+    """Keeps the heading and the current speed."""
+
+    config: SimulatorConfig
+
+    def reset(self, params: Params, scene: Scene) -> tuple[()]:
+        """No carry."""
+        return ()
+
+    def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
+        """No acceleration, no curvature."""
+        nothing = jnp.zeros((observation.time.shape[0], self.config.substeps))
+        return Action(acceleration=nothing, curvature=nothing), carry, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantSpeed:
+    """Follows the route at the current speed, whatever is on it."""
+
+    config: SimulatorConfig
+
+    def reset(self, params: Params, scene: Scene) -> tuple[()]:
+        """No carry."""
+        return ()
+
+    def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
+        """No acceleration; pure pursuit of the route."""
+        acceleration = jnp.zeros((observation.time.shape[0], self.config.substeps))
+        return follow_route(self.config, observation, acceleration), carry, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class IDM:
+    """A car follower on the route: keeps the speed limit and its distance, slows for curves, stops at red lights.
+
+    It heeds whatever is in the corridor along the route, but foresees nobody's entering it.
+    """
+
+    config: SimulatorConfig
+    driver: DriverConfig = dataclasses.field(default_factory=lambda: DriverConfig(foresight_s=0.0))
+
+    def reset(self, params: Params, scene: Scene) -> tuple[()]:
+        """No carry."""
+        return ()
+
+    def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
+        """The acceleration that the most restrictive cause allows; pure pursuit of the route."""
+        target = jnp.min(hazards(self.driver, observation).acceleration, axis=-1)
+        acceleration = ramp(observation.ego[:, 1], target, self.config.substeps, self.config.substeps)
+        return follow_route(self.config, observation, acceleration), carry, {}
+
+
+@dataclasses.dataclass(frozen=True)
+class LogExpert:
+    """Drives where the logged ego drove. Privileged: its carry is the logged scene."""
+
+    config: SimulatorConfig
+
+    def reset(self, params: Params, scene: Scene) -> Scene:
+        """The scene, for its log; without the map tile, too large for a loop's carry."""
+        return scene.replace(map_tile=())
+
+    def act(self, params: Params, key: jax.Array, observation: Observation, carry: Scene) -> tuple:
+        """Feedback towards the log, anew in each sub-step."""
+        action = track_log(ego_of(observation), carry, observation.time, self.config.substeps, self.config)
+        return action, carry, {}
+
+
+def follow_route(config: SimulatorConfig, observation: Observation, acceleration: Array) -> Action:
+    """Steers along the route at given accelerations float32[B, S]: pure pursuit, anew in each sub-step."""
+
+    def of_scene(observation: Observation, acceleration: Array) -> Array:
+        path = path_of(observation)
+        ego = jax.tree.map(jnp.zeros_like, ego_of(observation)).replace(speed=observation.ego[0])
+
+        def body(ego: EgoState, acceleration: Array) -> tuple[EgoState, Array]:
+            _, curvature = limited(ego.speed, acceleration, _pursue(path, ego), config.limits)
+            return move(ego, acceleration, curvature, config.limits, config.dt), curvature
+
+        return jax.lax.scan(body, ego, acceleration)[1]
+
+    return Action(acceleration=acceleration, curvature=jax.vmap(of_scene)(observation, acceleration))
+
+
+def _pursue(path: Path, ego: EgoState) -> Array:
+    """Curvature of the arc to the point of the route about a second ahead."""
+    here = project(path, ego.x[None], ego.y[None]).arc[0]
+    x, y = point_at(path, here + jnp.clip(PURSUIT_S * ego.speed, *PURSUIT_M))
+    return action_towards(ego, x, y, 1.0)[1]

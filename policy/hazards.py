@@ -1,0 +1,245 @@
+"""What on the route ahead limits the ego, and by how much: shared by the reasoning labels and the scripted drivers.
+
+Each cause of `data.text.CAUSES` gets the acceleration that a car-following driver (IDM) would allow because of it and
+its distance. Only the `Observation` is read: the present and the observed past. Agents are placed in route
+coordinates (arc length, lateral offset), where straight-line prediction follows the bend of the road.
+Everything is in the ego's frame; letters as in `data/scene.py`, C causes.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.geometry import rotate, wrap_angle
+from data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation
+from data.text import CAUSES
+
+CAUSE = {name: index for index, name in enumerate(CAUSES)}
+FAR_M = 200.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DriverConfig:
+    """The intelligent driver model (Treiber 2000) and what it heeds.
+
+    Attributes:
+      default_speed_mps: desired speed where no limit is known.
+      headway_s, gap_m, acceleration, deceleration, exponent: IDM's T, s0, a, b and delta; T, s0, a, b and delta as in
+        the field's reference simulator.
+      lateral_acceleration: comfortable in curves [m/s^2]; sets the speed through them.
+      corridor_margin_m: free space wanted on each side of the ego's body.
+      foresight_s: agents that will enter the corridor within this time count as if they were in it.
+      curve_horizon_m: how far ahead curves matter.
+      strongest_braking: bound of what any cause asks for [m/s^2].
+    """
+
+    default_speed_mps: float = 13.9
+    headway_s: float = 2.0
+    gap_m: float = 2.0
+    acceleration: float = 2.0
+    deceleration: float = 4.0
+    exponent: float = 4.0
+    lateral_acceleration: float = 2.5
+    corridor_margin_m: float = 0.3
+    foresight_s: float = 3.0
+    curve_horizon_m: float = 50.0
+    strongest_braking: float = 8.0
+
+
+@flax.struct.dataclass
+class Hazards:
+    """Per cause: what it allows and where it is.
+
+    Attributes:
+      acceleration: float32[..., C], allowed by the cause alone [m/s^2].
+      distance: float32[..., C], from the ego's front to it [m]; 0 for causes without a place.
+    """
+
+    acceleration: Array
+    distance: Array
+
+
+@flax.struct.dataclass
+class Path:
+    """The route of one scene as segments; float32[R - 1] except arc.
+
+    Attributes:
+      x, y: start of each segment.  along_x, along_y: segment vector.  heading, length: of the segment.
+      arc: float32[R - 1], arc length at the start of each segment.  valid: bool[R - 1].
+    """
+
+    x: Array
+    y: Array
+    along_x: Array
+    along_y: Array
+    heading: Array
+    length: Array
+    arc: Array
+    valid: Array
+
+
+@flax.struct.dataclass
+class RoutePosition:
+    """Arc length [m], lateral offset (left positive) [m] and route heading there [rad] of points; float32[N]."""
+
+    arc: Array
+    offset: Array
+    heading: Array
+
+
+def path_of(observation: Observation) -> Path:
+    """The route's segments, for one scene."""
+    dx, dy = jnp.diff(observation.route_x), jnp.diff(observation.route_y)
+    valid = observation.route_valid[1:] & observation.route_valid[:-1]
+    length = jnp.where(valid, jnp.hypot(dx, dy), 0.0)
+    arc = jnp.cumsum(length) - length
+    heading = jnp.where(valid, jnp.arctan2(dy, dx), 0.0)
+    return Path(observation.route_x[:-1], observation.route_y[:-1], dx, dy, heading, length, arc, valid)
+
+
+def project(path: Path, x: Array, y: Array) -> RoutePosition:
+    """Nearest place on the route of points float32[N]; a point beyond the last segment is extrapolated along it."""
+    rel_x, rel_y = x[:, None] - path.x, y[:, None] - path.y
+    squared = jnp.maximum(path.length, 1e-3) ** 2
+    share = (rel_x * path.along_x + rel_y * path.along_y) / squared
+    inside = jnp.clip(share, 0.0, 1.0)
+    distance = jnp.hypot(rel_x - inside * path.along_x, rel_y - inside * path.along_y)
+    best = jnp.argmin(jnp.where(path.valid, distance, jnp.inf), axis=-1)
+
+    def pick(values: Array) -> Array:
+        return jnp.take_along_axis(jnp.broadcast_to(values, share.shape), best[:, None], axis=-1)[:, 0]
+
+    across = (path.along_x * rel_y - path.along_y * rel_x) / jnp.sqrt(squared)
+    return RoutePosition(pick(path.arc + share * path.length), pick(across), pick(path.heading))
+
+
+def _segment_at(path: Path, arc: Array) -> Array:
+    """Index of the segment at arc lengths; the first or last one beyond the ends."""
+    last = jnp.maximum(path.valid.sum() - 1, 0)
+    return jnp.clip(jnp.searchsorted(path.arc, arc, side="right") - 1, 0, last)
+
+
+def point_at(path: Path, arc: Array) -> tuple[Array, Array]:
+    """The route's x and y at arc lengths, extrapolated along the last segment."""
+    index = _segment_at(path, arc)
+    ahead = arc - path.arc[index]
+    return path.x[index] + ahead * jnp.cos(path.heading[index]), path.y[index] + ahead * jnp.sin(path.heading[index])
+
+
+def heading_at(path: Path, arc: Array) -> Array:
+    """Route heading at arc lengths, held before the first and past the last segment."""
+    return path.heading[_segment_at(path, arc)]
+
+
+def curvature_ahead(path: Path, arc: Array, window_m: float = 6.0) -> Array:
+    """Mean route curvature [1/m] centred at each arc length [N]: single corners are noise."""
+    half = window_m / 2
+    return wrap_angle(heading_at(path, arc + half) - heading_at(path, arc - half)) / window_m
+
+
+def idm(config: DriverConfig, speed: Array, desired: Array, gap: Array, lead_speed: Array) -> Array:
+    """IDM acceleration behind something `gap` metres ahead that moves at `lead_speed`."""
+    dynamic = speed * config.headway_s + speed * (speed - lead_speed) / (
+        2 * (config.acceleration * config.deceleration) ** 0.5
+    )
+    wanted_gap = config.gap_m + jnp.maximum(dynamic, 0.0)
+    free = 1 - (speed / desired) ** config.exponent
+    allowed = config.acceleration * (free - (wanted_gap / jnp.maximum(gap, 0.1)) ** 2)
+    return jnp.maximum(allowed, -config.strongest_braking)
+
+
+def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, ego_size: tuple, desired: Array) -> dict:
+    """Allowed acceleration and gap [A] of every agent in, or about to enter, the corridor along the route."""
+    ego_length, ego_width = ego_size
+    place = project(path, o.agent_x, o.agent_y)
+    turned = o.agent_heading - place.heading
+    speed_along, speed_across = rotate(o.agent_vel_x, o.agent_vel_y, -place.heading)
+    half_across = (jnp.abs(jnp.cos(turned)) * o.agent_width + jnp.abs(jnp.sin(turned)) * o.agent_length) / 2
+    half_along = (jnp.abs(jnp.cos(turned)) * o.agent_length + jnp.abs(jnp.sin(turned)) * o.agent_width) / 2
+    outside = jnp.abs(place.offset) - half_across - ego_width / 2 - config.corridor_margin_m
+    closing = -jnp.sign(place.offset) * speed_across
+    enters_in = jnp.where(outside <= 0, 0.0, jnp.where(closing > 0.3, outside / jnp.maximum(closing, 0.3), jnp.inf))
+    arc_then = place.arc + speed_along * jnp.minimum(enters_in, config.foresight_s)
+    gap = arc_then - ego_arc - half_along - ego_length / 2
+    relevant = o.agent_valid & (enters_in <= config.foresight_s) & (place.arc > ego_arc) & (gap < FAR_M)
+    allowed = idm(config, o.ego[0], desired, gap, jnp.maximum(speed_along, 0.0))
+    crossing = (jnp.abs(jnp.sin(turned)) > 0.5) & (jnp.hypot(o.agent_vel_x, o.agent_vel_y) > 0.5)
+    return {
+        "allowed": jnp.where(relevant, allowed, jnp.inf),
+        "gap": jnp.maximum(gap, 0.0),
+        "crossing": crossing | (outside > 0),
+    }
+
+
+def _curve(config: DriverConfig, speed: Array, path: Path, ego_arc: Array) -> tuple[Array, Array]:
+    """Allowed acceleration in the curves ahead, and the distance to where the sharpest of them begins."""
+    ahead = jnp.arange(0.0, config.curve_horizon_m, 2.0)
+    curvature = curvature_ahead(path, ego_arc + ahead)
+    allowed_speed = jnp.sqrt(config.lateral_acceleration / jnp.maximum(jnp.abs(curvature), 1e-4))
+    # The speed is met a second early, and already inside a curve within about a second.
+    room = jnp.maximum(ahead - speed, jnp.maximum(speed, 1.0))
+    needed = jnp.clip((allowed_speed**2 - speed**2) / (2 * room), -config.strongest_braking, config.acceleration)
+    worst = jnp.argmin(needed)
+    begins = jnp.argmax(jnp.abs(curvature) >= 0.5 * jnp.max(jnp.abs(curvature)))
+    return needed[worst], ahead[begins]
+
+
+def _lights(config: DriverConfig, o: Observation, desired: Array) -> tuple[Array, Array, Array, Array]:
+    """Allowed acceleration by and distance of the nearest red and yellow light; yellow only where stopping is mild."""
+    speed = o.ego[0]
+
+    def nearest(states: tuple) -> tuple[Array, Array]:
+        showing = jnp.isin(o.light_state, jnp.array(states))
+        distance = jnp.min(jnp.where(showing, o.light_distance, jnp.inf))
+        allowed = idm(config, speed, desired, distance + config.gap_m / 2, jnp.zeros(()))
+        return jnp.where(distance < FAR_M, allowed, jnp.inf), distance
+
+    red, red_m = nearest(RED_STATES)
+    yellow, yellow_m = nearest(YELLOW_STATES)
+    comfortable = speed**2 / (2 * jnp.maximum(yellow_m, 0.1)) < 3.0
+    return red, red_m, jnp.where(comfortable, yellow, jnp.inf), yellow_m
+
+
+def _hazards(config: DriverConfig, o: Observation) -> Hazards:
+    path = path_of(o)
+    ego_arc = project(path, jnp.zeros(1), jnp.zeros(1)).arc[0]
+    speed, limit = o.ego[0], o.ego[3]
+    desired = jnp.where(limit > 0, limit, config.default_speed_mps)
+    ego_row = ~o.agent_valid & (o.agent_length > 0) & (jnp.hypot(o.agent_x, o.agent_y) < 0.5)
+    ego_size = tuple(
+        jnp.where(ego_row.any(), jnp.max(jnp.where(ego_row, size, 0.0)), default)
+        for size, default in ((o.agent_length, 4.8), (o.agent_width, 2.0))
+    )
+    agents = _agents(config, o, path, ego_arc, ego_size, desired)
+    curve, curve_m = _curve(config, speed, path, ego_arc)
+    red, red_m, yellow, yellow_m = _lights(config, o, desired)
+    free = config.acceleration * (1 - (speed / desired) ** config.exponent)
+
+    def worst(mask: Array) -> tuple[Array, Array]:
+        allowed = jnp.where(mask, agents["allowed"], jnp.inf)
+        index = jnp.argmin(allowed)
+        return allowed[index], jnp.where(jnp.isfinite(allowed[index]), agents["gap"][index], 0.0)
+
+    person, cyclist = o.agent_type == AgentType.PEDESTRIAN, o.agent_type == AgentType.CYCLIST
+    found = {
+        "free road": (jnp.asarray(config.acceleration), jnp.zeros(())),
+        "lead vehicle": worst(~person & ~cyclist & ~agents["crossing"]),
+        "crossing vehicle": worst(~person & ~cyclist & agents["crossing"]),
+        "pedestrian": worst(person),
+        "cyclist": worst(cyclist),
+        "red light": (red, red_m),
+        "yellow light": (yellow, yellow_m),
+        "curve": (curve, curve_m),
+        "speed limit": (free, jnp.zeros(())),
+        "route": (jnp.asarray(config.acceleration), curve_m),
+    }
+    allowed, distance = zip(*(found[name] for name in CAUSES), strict=True)
+    clipped = jnp.clip(jnp.stack(allowed), -config.strongest_braking, config.acceleration)
+    return Hazards(clipped, jnp.minimum(jnp.stack(distance), FAR_M))
+
+
+def hazards(config: DriverConfig, observation: Observation) -> Hazards:
+    """What limits the ego, by cause. observation: [B, ...]; returns [B, C]."""
+    return jax.vmap(lambda o: _hazards(config, o))(observation)

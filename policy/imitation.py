@@ -1,0 +1,154 @@
+"""Imitation of the logged ego: what it saw, what it did, why, and the loss.
+
+A policy that only ever saw the log's own states does not know how to come back to them. So a share of the batch
+starts beside the log: the ego is shifted, turned, or faster, the image is rendered from there, and the label is the
+decision that leads back to the log's future (DAgger by geometry: no expert needs to be asked).
+
+Two kinds of causal confusion are kept away: the ego's acceleration and curvature are no inputs
+(`VLAConfig.see_motion`), because in logs they all but tell the next action, and a perturbed speed breaks the copy
+`same speed as now`.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.geometry import from_frame, wrap_angle
+from data.scene import Array, Observation, Scene
+from policy.action_space import ActionSpace, encode_towards, logged_waypoints, targets
+from policy.language import LabelConfig, label
+from policy.vla import REASONING, TOKENS, VLA
+from simulator.config import SimulatorConfig
+from simulator.dynamics import last_valid_step, log_ego
+from simulator.observe import observe
+from simulator.transition import start_state, with_ego
+from simulator.world import EgoState, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitationConfig:
+    """Augmentation and weights.
+
+    Attributes:
+      perturbed: share of rows whose ego starts beside the log.
+      across_m, heading_rad, speed_share: standard deviations of the perturbation; the speed is scaled.
+      reasoning: weight of the reasoning tokens' cross-entropy; the two action tokens have 1.
+      plan: weight of the later knots.
+    """
+
+    perturbed: float = 0.5
+    across_m: float = 0.4
+    heading_rad: float = 0.05
+    speed_share: float = 0.1
+    reasoning: float = 0.25
+    plan: float = 0.1
+
+
+@flax.struct.dataclass
+class ImitationBatch:
+    """Attributes:
+    observation: `Observation` [B, ...].
+    tokens: int32[B, K], reasoning and action labels.
+    plan: float32[B, knots, 2], acceleration [m/s^2] and fraction of kappa_max; plan_valid: bool[B, knots].
+    valid: bool[B], the log goes on from here.
+    """
+
+    observation: Observation
+    tokens: Array
+    plan: Array
+    plan_valid: Array
+    valid: Array
+
+
+def perturb(ego: EgoState, key: jax.Array, config: ImitationConfig) -> EgoState:
+    """Moves a share of the egos [B] beside the log; key: key[B]. A standing car stays where it is."""
+
+    def draw(key: jax.Array) -> Array:
+        chosen, noise = jax.random.split(key)
+        return jax.random.normal(noise, (3,)) * jax.random.bernoulli(chosen, config.perturbed)
+
+    # Nothing that drives gets sideways without rolling: the shift fades out towards standstill.
+    across, turn, pace = jnp.moveaxis(jax.vmap(draw)(key), -1, 0) * jnp.minimum(ego.speed / 3.0, 1.0)
+    x, y = from_frame(0.0, across * config.across_m, ego.x, ego.y, ego.heading)
+    heading = wrap_angle(ego.heading + turn * config.heading_rad)
+    speed = ego.speed * jnp.maximum(1 + pace * config.speed_share, 0.0)
+    return ego.replace(x=x, y=y, heading=heading, speed=speed)
+
+
+def plan_targets(space: ActionSpace, scene: Scene, time: Array, knots: int) -> tuple[Array, Array]:
+    """The log's own acceleration and fraction of kappa_max at the ends of the next `knots` steps after the first.
+
+    Returns: float32[B, knots, 2] and validity bool[B, knots].
+    """
+    steps = time + space.commit * jnp.arange(2, knots + 2)[:, None]
+    last = last_valid_step(scene)
+    later = jax.vmap(lambda step: log_ego(scene, jnp.minimum(step, last)))(steps)
+    fraction = jnp.clip(later.curvature / space.max_curvature_at(later.speed), -1.0, 1.0)
+    knots = jnp.stack([later.acceleration, fraction], axis=-1)
+    return jnp.swapaxes(knots, 0, 1), (steps <= last).T
+
+
+def imitation_targets(
+    scene: Scene,
+    start: Array,
+    key: jax.Array,
+    vla: VLA,
+    simulator: SimulatorConfig,
+    config: ImitationConfig,
+    labels: LabelConfig,
+) -> ImitationBatch:
+    """What the policy sees at log step `start`, or beside it, and what it should say and do.
+
+    Args: scene: `Scene` [B, ...]; start: int32[B], between the current step and the log's end; key: key[B].
+    """
+    state = start_state(scene, start, ())
+    ego = perturb(state.ego, key, config)
+    observation = observe(with_ego(state, ego), simulator)
+    tokens, valid = label_towards(vla.config.actions, scene, start, ego, observation, simulator, labels)
+    plan, plan_valid = plan_targets(vla.config.actions, scene, start, vla.config.plan_knots)
+    return ImitationBatch(observation, tokens, plan, plan_valid, valid)
+
+
+def label_towards(
+    space: ActionSpace,
+    scene: Scene,
+    time: Array,
+    ego: EgoState,
+    observation: Observation,
+    simulator: SimulatorConfig,
+    labels: LabelConfig,
+) -> tuple[Array, Array]:
+    """Reasoning and action tokens that lead an ego [B], anywhere, back to the log at `time` [B].
+
+    Returns: int32[B, K] and bool[B], whether the log lasts for the decision's horizon.
+    """
+    waypoints = logged_waypoints(scene, time, space.horizon)
+    action = encode_towards(space, ego, waypoints, simulator.limits)
+    reasoning = label(labels, observation, *targets(space, action, ego.speed))
+    return jnp.concatenate([reasoning, action], axis=-1), waypoints.valid.all(-1)
+
+
+def imitation_loss(
+    vla: VLA, params: Params, batch: ImitationBatch, config: ImitationConfig
+) -> tuple[Array, dict[str, Array]]:
+    """Cross-entropy of every token and the error of the later knots.
+
+    Returns: the scalar loss, and metrics of per-row arrays float32[B] (0 where invalid).
+    """
+    found = vla.evaluate(params, batch.observation, batch.tokens)
+    weight = jnp.where(jnp.arange(TOKENS) < REASONING, config.reasoning, 1.0)
+    error = jnp.abs(found["plan"] - batch.plan) * jnp.array([1.0, 4.0])  # [m/s^2] against fractions of kappa_max
+    huber = jnp.where(error < 1, 0.5 * error**2, error - 0.5).mean(-1)
+    metrics = {
+        "action_cross_entropy": -found["log_prob"],
+        "reasoning_cross_entropy": -found["reasoning_log_prob"],
+        "plan_error": jnp.sum(huber * batch.plan_valid, -1) / jnp.maximum(batch.plan_valid.sum(-1), 1),
+        "exact_action": (jnp.argmax(found["logits"], -1) - vla.offsets() == batch.tokens)[:, REASONING:].all(-1),
+    }
+    rows = -found["token_log_prob"] @ weight + config.plan * metrics["plan_error"]
+    count = jnp.maximum(batch.valid.sum(), 1)
+    return jnp.sum(jnp.where(batch.valid, rows, 0.0)) / count, {
+        name: jnp.where(batch.valid, value, 0.0) for name, value in metrics.items()
+    }

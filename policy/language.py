@@ -1,0 +1,184 @@
+"""Chains of causation: what the policy says about its decision, labelled by rules and scored by rules.
+
+A reasoning is four tokens: a longitudinal decision, a lateral decision, the cause, and the distance to the cause. The
+labels look only at the `Observation` (the observed past) and at the decision (a*, kappa*) itself, never at what
+happened next, so the policy can know everything that it is taught to say. All labels are traced by JAX.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.scene import Array, Observation
+from data.text import CAUSES, DISTANCES_M, LATERAL, LONGITUDINAL, TOKEN_ID, VOCABULARY, decode
+from policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of, project
+from simulator.world import Action
+
+SLOTS = (LONGITUDINAL, LATERAL, CAUSES, tuple(f"{d} m" for d in DISTANCES_M))
+PLACELESS = ("free road", "speed limit")  # causes without a distance
+
+# What an acceleration must be for a longitudinal decision to be true [m/s^2].
+HONEST_ACCELERATION = {
+    "stop": (-8.0, -0.3),
+    "wait": (-8.0, 0.3),
+    "yield": (-8.0, 0.0),
+    "slow down": (-8.0, -0.2),
+    "keep distance": (-1.2, 0.8),
+    "keep speed": (-0.6, 0.6),
+    "speed up": (0.2, 6.0),
+}
+# The sign that a lateral decision promises: of the curvature, or 0 for nearly straight.
+HONEST_SIDE = {
+    "keep lane": 0,
+    "steer left": 1,
+    "steer right": -1,
+    "change lane left": 1,
+    "change lane right": -1,
+    "nudge left": 1,
+    "nudge right": -1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelConfig:
+    """Thresholds of the labelling rules.
+
+    Attributes:
+      driver: whose allowed accelerations rank the causes.
+      standing_mps: slower than this is standing.
+      steady: |a*| below it keeps the speed [m/s^2].
+      binding: a cause matters when it allows less than this [m/s^2].
+      stop_s: braking that ends at standstill within this time is called a stop.
+      turn_curvature, bend_curvature: [1/m]; a turn at a junction, and the least bend worth naming.
+      preview_s: how far the decision is held to see where it leads.
+      lane_change_m, nudge_m: lateral shift towards the route [m].
+    """
+
+    driver: DriverConfig = dataclasses.field(default_factory=DriverConfig)
+    standing_mps: float = 0.4
+    steady: float = 0.4
+    binding: float = 1.0
+    stop_s: float = 2.5
+    turn_curvature: float = 0.03
+    bend_curvature: float = 0.003
+    preview_s: float = 1.5
+    lane_change_m: float = 1.5
+    nudge_m: float = 0.3
+
+
+def _token(phrase: str) -> int:
+    return TOKEN_ID[phrase]
+
+
+def slot_masks() -> np.ndarray:
+    """bool[4, V]: the closed set of each reasoning slot."""
+    return np.stack([np.isin(VOCABULARY, slot) for slot in SLOTS])
+
+
+def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
+    """Lateral decision of one scene: where holding kappa* for a moment leads, relative to the route."""
+    path = path_of(o)
+    reach = jnp.clip(o.ego[0] * config.preview_s, 3.0, 25.0)
+    half_turn = curvature * reach / 2
+    chord = reach * jnp.sinc(half_turn / jnp.pi)
+    x = jnp.stack([jnp.zeros(()), chord * jnp.cos(half_turn)])
+    y = jnp.stack([jnp.zeros(()), chord * jnp.sin(half_turn)])
+    place = project(path, x, y)
+    shift = place.offset[1] - place.offset[0]
+    bend = jnp.mean(curvature_ahead(path, place.arc[0] + jnp.array([2.0, 6.0, 10.0])))
+    moving = o.ego[0] > config.standing_mps
+    returning = shift * place.offset[0] < 0
+    rules = [  # in order of precedence: condition, phrase on the left, phrase on the right, side
+        (moving & (jnp.abs(curvature) > config.turn_curvature), "steer", curvature),
+        (returning & (jnp.abs(place.offset[0]) > config.lane_change_m), "change lane", shift),
+        (moving & (curvature * bend > config.bend_curvature**2) & (jnp.abs(bend) > config.bend_curvature), "", bend),
+        (moving & (jnp.abs(shift) > config.nudge_m), "nudge", shift),
+    ]
+    token = jnp.asarray(_token("keep lane"))
+    for condition, phrase, side in reversed(rules):
+        sides = (f"{phrase} left", f"{phrase} right") if phrase else ("follow the curve", "follow the curve")
+        token = jnp.where(condition, jnp.where(side > 0, _token(sides[0]), _token(sides[1])), token)
+    return token
+
+
+def _binding(config: LabelConfig, found: Hazards) -> tuple[Array, Array]:
+    """The cause that allows least, and whether it matters."""
+    places = jnp.array([name not in ("free road", "route") for name in CAUSES])
+    allowed = jnp.where(places, found.acceleration, jnp.inf)
+    return jnp.argmin(allowed), jnp.min(allowed) < config.binding
+
+
+def _longitudinal(config: LabelConfig, speed: Array, acceleration: Array, cause: Array, binds: Array) -> Array:
+    """Longitudinal decision of one scene."""
+    lights = (cause == CAUSE["red light"]) | (cause == CAUSE["yellow light"])
+    give_way = jnp.isin(cause, jnp.array([CAUSE[c] for c in ("crossing vehicle", "pedestrian", "cyclist")]))
+    braking = acceleration <= -config.steady
+    rules = [  # in order of precedence
+        ((speed < config.standing_mps) & (acceleration < config.steady), "wait"),
+        (braking & binds & lights, "stop"),
+        (braking & binds & give_way, "yield"),
+        (braking & (speed + acceleration * config.stop_s < 0), "stop"),
+        (braking, "slow down"),
+        (acceleration >= config.steady, "speed up"),
+        (binds & (cause == CAUSE["lead vehicle"]), "keep distance"),
+    ]
+    token = jnp.asarray(_token("keep speed"))
+    for condition, phrase in reversed(rules):
+        token = jnp.where(condition, _token(phrase), token)
+    return token
+
+
+def _label(config: LabelConfig, o: Observation, found: Hazards, acceleration: Array, curvature: Array) -> Array:
+    cause, binds = _binding(config, found)
+    lateral = _lateral(config, o, curvature)
+    longitudinal = _longitudinal(config, o.ego[0], acceleration, cause, binds)
+    on_route = jnp.isin(lateral, jnp.array([_token(p) for p in LATERAL if p.startswith(("steer", "change"))]))
+    unbound = jnp.where(on_route, CAUSE["route"], CAUSE["free road"])
+    cause = jnp.where(binds & (longitudinal != _token("speed up")), cause, unbound)
+    distance = jnp.argmin(jnp.abs(jnp.array(DISTANCES_M) - found.distance[cause]))
+    placeless = jnp.isin(cause, jnp.array([CAUSE[c] for c in PLACELESS]))
+    bucket = jnp.where(placeless, 0, distance)
+    names = jnp.array([_token(c) for c in CAUSES]), jnp.array([_token(d) for d in SLOTS[3]])
+    return jnp.stack([longitudinal, lateral, names[0][cause], names[1][bucket]]).astype(jnp.int32)
+
+
+def label(config: LabelConfig, observation: Observation, acceleration: Array, curvature: Array) -> Array:
+    """The reasoning behind a decision.
+
+    Args: observation: [B, ...]; acceleration a*, curvature kappa*: float32[B].
+    Returns: int32[B, 4], token ids of `data.text.VOCABULARY`.
+    """
+    found = hazards(config.driver, observation)
+    return jax.vmap(lambda *row: _label(config, *row))(observation, found, acceleration, curvature)
+
+
+def sentence(tokens: np.ndarray) -> str:
+    """Composes e.g. `slow down, keep lane: lead vehicle 15 m ahead` from four reasoning tokens (host side)."""
+    longitudinal, lateral, cause, distance = decode(np.asarray(tokens)[:4])
+    where = "" if cause in PLACELESS else f" {distance} ahead"
+    return f"{longitudinal}, {lateral}: {cause}{where}"
+
+
+def consistency(tokens: Array, action: Action) -> Array:
+    """How far what is said agrees with what is done.
+
+    Half of the score is for an acceleration at the end of the step within the range that the longitudinal decision
+    promises, half for a curvature on the promised side. Whether the cause is real is a matter of the label.
+
+    Args: tokens: int32[..., 4 or more], reasoning first; action: [..., S].
+    Returns: float32[...] in [0, 1].
+    """
+    low, high, side = np.full((3, len(VOCABULARY)), np.nan, np.float32)
+    for phrase, bounds in HONEST_ACCELERATION.items():
+        low[_token(phrase)], high[_token(phrase)] = bounds
+    for phrase, sign in HONEST_SIDE.items():
+        side[_token(phrase)] = sign
+    acceleration, curvature = action.acceleration[..., -1], action.curvature[..., -1]
+    longitudinal, promised = tokens[..., 0], jnp.asarray(side)[tokens[..., 1]]
+    kept = (jnp.asarray(low)[longitudinal] <= acceleration) & (acceleration <= jnp.asarray(high)[longitudinal])
+    straight = jnp.abs(curvature) < LabelConfig.turn_curvature
+    sided = jnp.where(promised == 0, straight, promised * curvature > -LabelConfig.bend_curvature)
+    follows = jnp.isnan(promised)  # `follow the curve` promises either side
+    return 0.5 * kept + 0.5 * (sided | follows)

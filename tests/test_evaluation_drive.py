@@ -1,0 +1,126 @@
+"""Driving hand-made scenes: the expert's score, padding, paired keys, traces, figures, and the command line."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import scenes
+from PIL import Image
+
+import eval as command
+from data.errors import DataError
+from data.scene import Record
+from policy.baselines import ConstantSpeed
+from simulator.log_replay import LogReplay
+from simulator.prepare import prepare
+from training import evaluation, figures, findings
+from training.config import Config
+from training.evaluation import Request
+from training.judge import BASELINES, Driver, Evaluation, baseline, drive, named, row_keys
+from training.state import Progress
+
+STEPS = 16
+
+
+@pytest.fixture(scope="module")
+def records(sim_config) -> list[Record]:
+    """Three scenes: free road, a vehicle standing 20 m ahead, a vehicle 30 m ahead at the ego's speed."""
+    made = {"free": scenes.straight(), "blocked": scenes.lead_vehicle(speed=0.0), "lead": scenes.lead_vehicle(30.0)}
+    return [
+        Record(prepare(scene, sim_config), name, "hand", name, "follow the road", np.zeros(3))
+        for name, scene in made.items()
+    ]
+
+
+@pytest.fixture(scope="module")
+def judged(records, sim_config) -> Evaluation:
+    """All of them by two drivers, in two batches of two: the last row pads."""
+    drivers = {name: baseline(name, sim_config) for name in ("expert", "constant_speed")}
+    return Evaluation(drivers, records, ("log_replay",), sim_config, 2, STEPS)
+
+
+def test_the_expert_scores_one_where_its_log_is_free(judged):
+    scores = judged.drive("log_replay", "expert")[0]
+    np.testing.assert_allclose(scores["score"], [1, 0, 1])
+    np.testing.assert_allclose(scores["progress"][[0, 2]], 1, atol=0.01)
+    np.testing.assert_array_equal(scores["at_fault"], [False, True, False])
+    assert not scores["off_road"].any() and not scores["uncomfortable"].any()
+
+
+def test_rows_that_pad_a_batch_are_dropped_and_change_nothing(judged, records, sim_config):
+    whole, traces = judged.drive("log_replay", "constant_speed", traced=True)
+    assert len(traces) == 3 and [trace.record.scenario_id for trace in traces] == ["free", "blocked", "lead"]
+    driver, world = judged.drivers["constant_speed"], LogReplay(sim_config)
+    turned, _ = drive(driver, records, world, sim_config, batch=2, steps=STEPS, rows=[2, 1, 0])
+    alone, _ = drive(driver, records, world, sim_config, batch=2, steps=STEPS, rows=[2])
+    for name, values in whole.items():
+        assert values.shape == (3,)
+        np.testing.assert_allclose(turned[name][::-1], values, atol=1e-4)
+        np.testing.assert_allclose(alone[name], values[2:], atol=1e-4)
+
+
+def test_keys_depend_on_the_seed_and_the_scene_alone():
+    def data(keys):
+        return [np.asarray(jax.random.key_data(k)) for k in keys]
+
+    policy, world = data(row_keys(0, np.array([5, 7, 9])))
+    again, _ = data(row_keys(0, np.array([9, 5])))
+    np.testing.assert_array_equal(again, policy[[2, 0]])
+    assert not (policy == world).all(-1).any()
+    assert not (data(row_keys(1, np.array([5])))[0] == policy[0]).all()
+
+
+def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
+    _, [trace] = judged.drive("log_replay", "constant_speed", [1], traced=True)
+    # Bumper to bumper 20 m at 10 m/s: contact in the sub-step that ends at 2.0 s or the one after.
+    assert len(trace) in (20, 21)
+    assert trace.verdict()[0].startswith("at-fault collision at 2.")
+    [event] = findings.events(trace)
+    assert event["event"] == "at_fault" and "vehicle 1 (4.5 x 1.8 m, 0.0 m/s), +4." in event["cause"]
+
+
+def test_top_views_are_drawn(judged, tmp_path):
+    traces = [judged.drive("log_replay", name, [1], traced=True)[1][0] for name in judged.drivers]
+    traces[0] = dataclasses.replace(traces[0], sentences=("stop, keep lane: lead vehicle 10 m ahead",) * len(traces[0]))
+    figures.still(traces, tmp_path / "still.png")
+    figures.animate(traces, tmp_path / "drive.gif", dpi=40)
+    with Image.open(tmp_path / "drive.gif") as gif, Image.open(tmp_path / "still.png") as still:
+        assert gif.n_frames >= 10 and still.width > 600
+    assert (tmp_path / "drive.gif").stat().st_size < 1_500_000
+    assert findings.sayings(traces[0])[0]["did"] == "10.0 to 10.0 m/s, heading +0°"
+
+
+def test_the_report_of_a_drive_is_written(judged, tmp_path, sim_config):
+    config = dataclasses.replace(Config(), simulator=sim_config)
+    said = evaluation.write_report(
+        tmp_path, judged, config, Request(list_events=True), Progress(), quality={}, spent={}, began=0.0
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["headline"] == said and "expert 0.667" in said
+    assert {event["scenario_id"] for event in report["events"]} == {"blocked"}
+    assert (tmp_path / "figures" / "failure_1.gif").stat().st_size > 10_000
+    assert (tmp_path / "report.md").read_text().startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere is not a run"),
+        (["--policy", "imd"], "did you mean 'idm'?"),
+        (["--policy", "imitation"], "name the run directory"),
+        (["--judge", "log_reply"], "did you mean 'log_replay'?"),
+        (["--data", "nowhere"], "found none"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong(arguments, message, capsys, tmp_path):
+    assert command.main([*arguments, "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_names_and_data_errors(sim_config):
+    assert named("policy", "idm", BASELINES) == "idm"
+    assert baseline("constant_speed", sim_config) == Driver("constant_speed", ConstantSpeed(sim_config), ())
+    with pytest.raises(DataError, match="split"):
+        evaluation.open_records(Config(), "tset")

@@ -1,0 +1,134 @@
+"""The report from made-up results: its keys, its first sentence, its files; and several runs in RESULTS.md."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from benchmarks import results as benchmark
+from training import figures, findings, report
+from training.report import METRICS, PAIR_NAME, Results
+
+POLICIES = ("expert", "go_straight", "constant_speed", "idm", "imitation", "post_trained")
+ROUND = {
+    "round": 1,
+    "imagined_return": 5.0,
+    "grounded_return": 4.5,
+    "bias": 0.5,
+    "gap": 0.8,
+    "failure": 0.25,
+    "horizon": 12,
+    "decision": "roll_back",
+    "reason": "rolled back, penalty raised",
+    "simulator_steps": 12345,
+    "wall_s": 61.0,
+}
+
+
+def made_up(gain: float = 0.2, count: int = 40, seed: int = 0) -> Results:
+    """Scores of N scenes, two egos to a scenario; the post-trained policy is better by `gain` in every one."""
+    rng = np.random.default_rng(seed)
+    scores = {name: {metric: rng.random(count) * 0.5 for metric in METRICS} for name in POLICIES}
+    for name in POLICIES:
+        failures = {event: rng.random(count) < 0.3 for event in ("failure", "at_fault", "off_road")}
+        scores[name] |= failures | {event: np.zeros(count, bool) for event in ("collision", "corridor", "wrong_way")}
+    scores["post_trained"]["score"] = scores["imitation"]["score"] + gain
+    return Results(tuple(f"scenario-{i // 2}" for i in range(count)), {"log_replay": scores})
+
+
+def told(results: Results) -> dict:
+    judges = report.summarise(results)
+    origin = {"date": "2026-11-23", "commit": "abc", "machine": "a computer", "command": "python train.py", "seed": 3}
+    return {
+        "headline": report.headline(judges, 3),
+        "judges": judges,
+        "rounds": [ROUND],
+        "world_model": {"kinematic": {"ade_1s": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 40}}},
+        "figures": {"figures/policies.png": "Every policy."},
+        "sayings": [{"scenario_id": "s", "policy": "post_trained", "time_s": 0.5, "said": "stop", "did": "3 to 0 m/s"}],
+        "events": [{"scenario_id": "s", "policy": "idm", "event": "off_road", "time_s": 1.0, "cause": "ice"}],
+        "provenance": {**origin, "data": {"name": "starter", "split": "test"}},
+    }
+
+
+def test_every_metric_of_every_policy_has_an_interval():
+    judges = report.summarise(made_up())
+    policies = judges["log_replay"]["policies"]
+    assert set(policies) == set(POLICIES)
+    for metrics in (*policies.values(), judges["log_replay"]["paired"][PAIR_NAME]):
+        assert set(metrics) == set(METRICS)
+        for interval in metrics.values():
+            assert set(interval) == {"mean", "low", "high", "n"}
+            assert interval["low"] <= interval["mean"] <= interval["high"] and interval["n"] == 40
+    change = judges["log_replay"]["paired"][PAIR_NAME]["score"]
+    assert (change["low"], change["high"]) == pytest.approx((0.2, 0.2))
+
+
+@pytest.mark.parametrize(("gain", "verb"), [(0.2, "raised"), (-0.1, "lowered"), (0.0, "did not measurably change")])
+def test_the_first_sentence_says_what_happened(gain, verb):
+    text = report.render(told(made_up(gain)))
+    assert text.startswith(f"Post-training {verb} the driving score of the imitation policy: from ")
+    assert f"({gain:+.3f} [" in text.splitlines()[0] and "40 held-out scenes" in text.splitlines()[0]
+
+
+def test_the_report_holds_all_parts(tmp_path):
+    results = made_up()
+    report.write(tmp_path, told(results), results)
+    text = (tmp_path / "report.md").read_text()
+    for part in (*POLICIES, PAIR_NAME, "roll back", "12,345", "ADE to 1s", "3 to 0 m/s", "ice", "figures/policies.png"):
+        assert part in text
+    assert json.loads((tmp_path / "report.json").read_text())["rounds"] == [ROUND]
+    scenes = json.loads((tmp_path / "scenes.json").read_text())
+    np.testing.assert_allclose(
+        scenes["scores"]["log_replay"]["idm"]["score"], results.scores["log_replay"]["idm"]["score"], atol=1e-6
+    )
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_scenes_to_show_are_those_that_changed_most():
+    results = made_up(count=4)
+    scores = results.scores["log_replay"]
+    scores["imitation"] |= {"failure": np.array([1, 1, 0, 1], bool), "return": np.array([-9.0, -20.0, 1.0, -30.0])}
+    scores["post_trained"] |= {"failure": np.array([0, 0, 1, 1], bool), "return": np.array([1.0, 1.0, -5.0, -8.0])}
+    assert findings.improvements(results, "log_replay", 5) == [1, 0]
+    assert findings.worst_failures(results, "log_replay", "post_trained", 5) == [3, 2]
+
+
+def test_charts_are_drawn(tmp_path):
+    figures.policy_chart(report.summarise(made_up())["log_replay"]["policies"], tmp_path / "policies.png")
+    figures.rounds_chart([ROUND, {**ROUND, "round": 2, "decision": "accept"}], tmp_path / "rounds.png")
+    assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} == {"policies.png", "rounds.png"}
+
+
+def runs(folder: pathlib.Path, gains: tuple[float, ...]) -> list[str]:
+    """Finished runs on the same scenes, one for each gain."""
+    for number, gain in enumerate(gains):
+        directory = folder / f"run-{number}"
+        directory.mkdir()
+        results = made_up(gain)
+        one = told(results)
+        report.write(directory, {**one, "provenance": {**one["provenance"], "seed": number}}, results)
+    return [str(folder / f"run-{number}") for number in range(len(gains))]
+
+
+def test_results_pool_the_seeds_and_keep_the_rest_of_the_file(tmp_path):
+    target = tmp_path / "RESULTS.md"
+    target.write_text("# Results\n\nWords by hand.\n")
+    directories = runs(tmp_path, (0.2, 0.1, 0.0))
+    for _ in range(2):
+        assert benchmark.main([*directories, "--section", "starter", "--file", str(target)]) == 0
+    text = target.read_text()
+    assert text.startswith("# Results\n\nWords by hand.\n")
+    assert text.count("<!-- starter: begin -->") == text.count("<!-- starter: end -->") == 1
+    assert "2 of 3 seeds" in text and "+0.100 [+0.100, +0.100]" in text and "| 2 |" in text
+
+
+def test_results_of_different_scenes_are_not_pooled(tmp_path, capsys):
+    directories = runs(tmp_path, (0.2,))
+    other = tmp_path / "other"
+    other.mkdir()
+    report.write(other, told(made_up(count=10)), made_up(count=10))
+    assert benchmark.main([*directories, str(other), "--section", "x", "--file", str(tmp_path / "R.md")]) == 2
+    assert "other scenes" in capsys.readouterr().err

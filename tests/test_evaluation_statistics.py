@@ -1,0 +1,63 @@
+"""Intervals by hand."""
+
+import numpy as np
+import pytest
+
+from training.statistics import bootstrap, excludes_zero, paired_difference, ranks, spearman
+
+
+def test_constant_values_have_no_width():
+    assert bootstrap(np.full(7, 0.3)) == pytest.approx({"mean": 0.3, "low": 0.3, "high": 0.3, "n": 7})
+
+
+def test_interval_of_a_coin_is_close_to_the_normal_one():
+    values = np.tile([0.0, 1.0], 200)
+    interval = bootstrap(values)
+    half_width = 1.96 * 0.5 / np.sqrt(400)  # 0.049
+    assert interval["mean"] == 0.5
+    assert interval["high"] - 0.5 == pytest.approx(half_width, abs=0.006)
+    assert 0.5 - interval["low"] == pytest.approx(half_width, abs=0.006)
+    assert interval == bootstrap(values)
+
+
+def test_difference_of_a_shifted_copy_has_no_width():
+    before = np.random.default_rng(0).random(50)
+    difference = paired_difference(before + 0.1, before)
+    assert difference == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 50})
+    assert excludes_zero(difference)
+    assert not excludes_zero(paired_difference(before, before))
+
+
+def test_copies_of_a_scene_within_a_group_do_not_narrow_the_interval():
+    values = np.random.default_rng(1).random(40)
+    alone = bootstrap(values)
+    copied = bootstrap(np.repeat(values, 5), np.repeat(np.arange(40), 5))
+    naive = bootstrap(np.repeat(values, 5))
+    assert copied["high"] - copied["low"] == pytest.approx(alone["high"] - alone["low"], rel=1e-9)
+    assert naive["high"] - naive["low"] < 0.6 * (alone["high"] - alone["low"])
+    assert copied["n"] == 200
+
+
+def test_groups_of_unequal_size_weigh_by_their_scenes():
+    interval = bootstrap(np.array([1.0, 1.0, 1.0, 0.0]), np.array(["a", "a", "a", "b"]))
+    assert interval == {"mean": 0.75, "low": 0.0, "high": 1.0, "n": 4}
+
+
+@pytest.mark.parametrize("values", [[], [0.0, np.nan], [[1.0]]])
+def test_what_cannot_be_averaged_is_refused(values):
+    with pytest.raises(ValueError, match="bootstrap"):
+        bootstrap(np.array(values))
+
+
+def test_pairs_must_be_the_same_scenes():
+    with pytest.raises(ValueError, match="same scenes"):
+        paired_difference(np.zeros(3), np.zeros(2))
+
+
+def test_spearman_by_hand():
+    np.testing.assert_array_equal(ranks(np.array([10.0, 20.0, 20.0, 5.0])), [1.0, 2.5, 2.5, 0.0])
+    assert spearman([1, 2, 3, 4], [10, 20, 30, 1000]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    # d = (0, 1, 1), rho = 1 - 6 * 2 / (3 * 8)
+    assert spearman([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
+    assert np.isnan(spearman([1, 1, 1], [1, 2, 3]))

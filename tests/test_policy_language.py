@@ -1,0 +1,177 @@
+"""Reasoning labels, sentences and consistency on hand-made scenes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scenes
+
+from data.scene import AgentType, LightState
+from data.text import CAUSES, LATERAL, LONGITUDINAL, VOCABULARY, encode
+from policy.hazards import CAUSE, DriverConfig, hazards, idm
+from policy.language import LabelConfig, consistency, label, sentence, slot_masks
+from simulator.config import RenderConfig, SimulatorConfig
+from simulator.observe import observe
+from simulator.prepare import prepare
+from simulator.transition import start_state
+from simulator.world import Action
+
+SIMULATOR = SimulatorConfig(render=RenderConfig(height=8, width=8, tile_height=32, tile_width=32))
+LABELS = LabelConfig()
+
+
+def curved():
+    """The route bends left with a radius of 30 m, 10 m ahead."""
+    scene = scenes.straight()
+    arc = scenes.ROUTE_START_X + 2.0 * np.arange(scene.route_x.shape[0])
+    turn = np.clip((arc - 10.0) / 30.0, 0.0, np.pi / 2)
+    x = np.where(arc < 10, arc, 10 + 30 * np.sin(turn))
+    return scenes.with_route(scene, x, np.where(arc < 10, 0.0, 30 * (1 - np.cos(turn))))
+
+
+def beside():
+    """The ego drives 2.5 m right of its route."""
+    scene = scenes.straight()
+    return scenes.with_route(scene, scenes.ROUTE_START_X + 2.0 * np.arange(scene.route_x.shape[0]), 2.5)
+
+
+def standing(scene):
+    """The same scene with a standing ego."""
+    return scenes.with_agent(scene, 0, x=0.0, y=0.0, speed=0.0)
+
+
+def with_walker(x, y, heading, speed):
+    return scenes.with_agent(
+        scenes.straight(),
+        1,
+        x=x,
+        y=y,
+        heading=heading,
+        speed=speed,
+        agent_type=AgentType.PEDESTRIAN,
+        length=0.6,
+        width=0.6,
+    )
+
+
+# name: (scene, a*, kappa*, sentence)
+CASES = {
+    "free": (scenes.straight(speed=8.0), 0.6, 0.0, "speed up, keep lane: free road"),
+    "limit": (scenes.straight(speed=15.0), 0.0, 0.0, "keep speed, keep lane: speed limit"),
+    "slow lead": (scenes.lead_vehicle(gap=15.0, speed=5.0), -1.7, 0.0, "slow down, keep lane: lead vehicle 15 m ahead"),
+    "steady lead": (
+        scenes.lead_vehicle(gap=20.0, speed=10.0),
+        0.0,
+        0.0,
+        "keep distance, keep lane: lead vehicle 20 m ahead",
+    ),
+    "red": (scenes.red_light(32.0), -2.4, 0.0, "stop, keep lane: red light 30 m ahead"),
+    "waiting": (standing(scenes.red_light(4.0)), 0.0, 0.0, "wait, keep lane: red light 0 m ahead"),
+    "yellow": (
+        scenes.with_light(scenes.straight(), 32.0, LightState.CAUTION),
+        -1.7,
+        0.0,
+        "stop, keep lane: yellow light 30 m ahead",
+    ),
+    "green": (scenes.with_light(scenes.straight(), 32.0, LightState.GO), 0.25, 0.0, "keep speed, keep lane: free road"),
+    "crossing": (
+        scenes.crossing_vehicle(x=25.0, arrival_s=2.0, speed=5.0),
+        -1.7,
+        0.0,
+        "yield, keep lane: crossing vehicle 20 m ahead",
+    ),
+    "walker": (with_walker(18.0, -3.0, np.pi / 2, 1.4), -2.4, 0.0, "yield, keep lane: pedestrian 15 m ahead"),
+    "curve": (curved(), -0.6, 0.02, "slow down, follow the curve: curve 10 m ahead"),
+    "turn": (curved(), 0.6, 0.05, "speed up, steer left: route 10 m ahead"),
+    "change": (beside(), 0.0, 0.01, "keep speed, change lane left: route 0 m ahead"),
+    "nudge": (scenes.straight(), 0.0, -0.01, "keep speed, nudge right: free road"),
+}
+
+
+@pytest.fixture(scope="module")
+def observation():
+    batch = scenes.stack([prepare(case[0], SIMULATOR) for case in CASES.values()])
+    start = jnp.full(len(CASES), 10)
+    return jax.jit(lambda scene: observe(start_state(scene, start, ()), SIMULATOR))(batch)
+
+
+@pytest.fixture(scope="module")
+def labelled(observation):
+    _, acceleration, curvature, _ = zip(*CASES.values(), strict=True)
+    return np.asarray(
+        jax.jit(lambda o, a, k: label(LABELS, o, a, k))(observation, jnp.array(acceleration), jnp.array(curvature))
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_labels_say_what_is_seen_and_done(labelled, name):
+    assert sentence(labelled[list(CASES).index(name)]) == CASES[name][3]
+
+
+def test_labels_lie_in_their_slots(labelled):
+    assert slot_masks()[np.arange(4), labelled].all()
+
+
+def test_slots_partition_their_words():
+    masks = slot_masks()
+    assert masks.sum(1).tolist() == [len(LONGITUDINAL), len(LATERAL), len(CAUSES), 11]
+    assert masks.sum(0).max() == 1 and not masks[:, :2].any()
+
+
+def test_hazards_ignore_what_is_behind_aside_or_invalid(observation):
+    """A parked car on the oncoming lane, a follower, and an unseen car 10 m ahead leave the road free."""
+    row = jax.tree.map(lambda field: field[:1], observation)
+    aside = row.replace(
+        agent_x=jnp.array([[0.0, 10.0, -8.0, 10.0]]),
+        agent_y=jnp.array([[0.0, 3.5, 0.0, 0.0]]),
+        agent_length=jnp.full((1, 4), 4.5),
+        agent_width=jnp.full((1, 4), 1.8),
+        agent_type=jnp.ones((1, 4), jnp.int32),
+        agent_valid=jnp.array([[False, True, True, False]]),
+    )
+    measured = jax.jit(lambda o: hazards(DriverConfig(), o))
+    found = measured(aside)
+    np.testing.assert_allclose(found.acceleration[0, CAUSE["lead vehicle"]], DriverConfig.acceleration)
+    seen = measured(aside.replace(agent_valid=jnp.array([[False, True, True, True]])))
+    assert seen.acceleration[0, CAUSE["lead vehicle"]] < -3
+    np.testing.assert_allclose(seen.distance[0, CAUSE["lead vehicle"]], 10 - 4.5, atol=1e-4)
+
+
+def test_idm_equilibrium():
+    """At the desired gap s0 + v T = 22 m behind an equally fast car, far below the desired speed: a (-(v / v0)^4)."""
+    driver = dataclasses.replace(DriverConfig(), default_speed_mps=1e3)
+    found = idm(driver, jnp.array(10.0), jnp.array(20.0), jnp.array(22.0), jnp.array(10.0))
+    np.testing.assert_allclose(found, 2.0 * (1 - 0.5**4 - 1), rtol=1e-5)
+
+
+def action(acceleration, curvature):
+    return Action(acceleration=jnp.full((1, 5), acceleration), curvature=jnp.full((1, 5), curvature))
+
+
+@pytest.mark.parametrize(
+    ("longitudinal", "lateral", "acceleration", "curvature", "score"),
+    [
+        ("slow down", "keep lane", -1.5, 0.0, 1.0),
+        ("slow down", "keep lane", 1.5, 0.0, 0.5),
+        ("speed up", "steer left", 1.0, 0.1, 1.0),
+        ("speed up", "steer left", 1.0, -0.1, 0.5),
+        ("stop", "keep lane", 1.0, 0.2, 0.0),
+        ("keep speed", "follow the curve", 0.0, -0.02, 1.0),
+    ],
+)
+def test_consistency_of_words_and_deeds(longitudinal, lateral, acceleration, curvature, score):
+    tokens = jnp.asarray(encode((longitudinal, lateral, "free road", "0 m"), 4))[None]
+    np.testing.assert_allclose(consistency(tokens, action(acceleration, curvature)), [score])
+
+
+def test_own_labels_are_consistent(labelled):
+    _, acceleration, curvature, _ = zip(*CASES.values(), strict=True)
+    done = Action(acceleration=jnp.array(acceleration)[:, None], curvature=jnp.array(curvature)[:, None])
+    np.testing.assert_allclose(consistency(jnp.asarray(labelled), done), 1.0)
+
+
+def test_sentence_leaves_out_distances_without_a_place():
+    assert sentence(encode(("keep speed", "keep lane", "free road", "0 m"), 4)) == "keep speed, keep lane: free road"
+    assert len(VOCABULARY) == len(set(VOCABULARY))

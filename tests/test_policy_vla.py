@@ -1,0 +1,175 @@
+"""The VLA: exact log-probabilities, masks, temperature, plan; imitation targets and learning."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scenes
+
+from policy.imitation import ImitationConfig, imitation_loss, imitation_targets
+from policy.language import LabelConfig, slot_masks
+from policy.vla import REASONING, TOKENS, tiny
+from simulator.config import RenderConfig, SimulatorConfig
+from simulator.prepare import prepare
+
+SIMULATOR = SimulatorConfig(render=RenderConfig(height=32, width=32, resolution=2.0, tile_height=128, tile_width=128))
+VLA = tiny().build(SIMULATOR, scenes.TINY)
+ROWS = 8
+LOSS = ImitationConfig()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    logged = [scenes.straight(speed=5.0), scenes.lead_vehicle(), scenes.red_light(), scenes.crossing_vehicle()]
+    scene = scenes.stack([prepare(scene, SIMULATOR) for scene in logged] * 2)
+    start = jnp.array([10, 20, 30, 79, 80, 81, 45, 60])
+    keys = jax.random.split(jax.random.key(3), ROWS)
+    build = jax.jit(lambda scene: imitation_targets(scene, start, keys, VLA, SIMULATOR, LOSS, LabelConfig()))
+    return build(scene)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random, with logits that are far from uniform."""
+    params = VLA.init(jax.random.key(0))
+    return {**params, "logits": jax.tree.map(lambda leaf: 20 * leaf + 0.1, params["logits"])}
+
+
+@pytest.fixture(scope="module")
+def act():
+    return jax.jit(lambda params, key, observation: VLA.act(params, key, observation, ()))
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    return jax.jit(VLA.evaluate)
+
+
+@pytest.fixture(scope="module")
+def acted(act, params, batch):
+    return act(params, jax.random.split(jax.random.key(1), ROWS), batch.observation)
+
+
+def test_replay_parity(acted, evaluate, params, batch):
+    """What was sampled token by token scores the same in one teacher-forced pass."""
+    _, _, extras = acted
+    found = evaluate(params, batch.observation, extras["tokens"])
+    for name in ("log_prob", "reasoning_log_prob", "value"):
+        np.testing.assert_allclose(found[name], extras[name], atol=1e-4, err_msg=name)
+    assert np.std(extras["log_prob"]) > 0.05
+
+
+def test_tokens_stay_in_their_closed_sets(acted):
+    tokens = np.asarray(acted[2]["tokens"])
+    assert tokens.shape == (ROWS, TOKENS)
+    assert slot_masks()[np.arange(REASONING), tokens[:, :REASONING]].all()
+    assert (tokens[:, REASONING:] >= 0).all() and (tokens[:, REASONING:] < VLA.config.actions.shape).all()
+
+
+def test_joint_action_table_sums_to_one(evaluate, params, batch):
+    """p(a) p(kappa | a) over all pairs of bins, for one state and one reasoning."""
+    pairs = np.array(list(itertools.product(*(range(n) for n in VLA.config.actions.shape))))
+    padded = np.resize(pairs, (-(-len(pairs) // ROWS) * ROWS, 2))
+    one = jax.tree.map(lambda field: jnp.repeat(field[:1], ROWS, axis=0), batch.observation)
+    reasoning = np.tile(np.asarray(batch.tokens[:1, :REASONING]), (ROWS, 1))
+    log_probs = [
+        evaluate(params, one, jnp.asarray(np.concatenate([reasoning, chunk], 1)))["log_prob"]
+        for chunk in padded.reshape(-1, ROWS, 2)
+    ]
+    np.testing.assert_allclose(np.exp(np.concatenate(log_probs)[: len(pairs)]).sum(), 1.0, atol=1e-4)
+
+
+def test_entropy_is_that_of_the_slots(evaluate, params, batch):
+    found = evaluate(params, batch.observation, batch.tokens)
+    table = np.exp(np.asarray(found["logits"], np.float64))
+    np.testing.assert_allclose(table.sum(-1), 1.0, atol=1e-5)
+    entropy = -np.where(table > 0, table * np.log(np.maximum(table, 1e-300)), 0).sum(-1)
+    np.testing.assert_allclose(found["entropy"], entropy[:, REASONING:].sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(found["reasoning_entropy"], entropy[:, :REASONING].sum(-1), rtol=1e-4)
+
+
+def test_action_depends_on_the_reasoning(evaluate, params, batch):
+    """Other words before the same action change its probability: the reasoning is no appendix."""
+    other = batch.tokens.at[:, 0].set(jnp.where(batch.tokens[:, 0] == 6, 7, 6))
+    changed, kept = (evaluate(params, batch.observation, t)["log_prob"] for t in (other, batch.tokens))
+    assert np.abs(changed - kept).min() > 1e-6
+
+
+def test_instruction_matters_and_its_padding_does_not(evaluate, params, batch):
+    """The embedding of the padding token may be anything; that of a word may not."""
+
+    def with_word(index):
+        return {**params, "embedding": params["embedding"].at[index].add(1.0)}
+
+    base, padding, word = (
+        evaluate(p, batch.observation, batch.tokens)["log_prob"] for p in (params, with_word(0), with_word(2))
+    )
+    np.testing.assert_allclose(padding, base, atol=1e-6)
+    assert np.abs(word - base).min() > 1e-6
+
+
+def test_greedy_ignores_the_key(params, batch):
+    greedy = jax.jit(lambda key: VLA.with_temperature(0.0).act(params, key, batch.observation, ()))
+    first, second = (greedy(jax.random.split(jax.random.key(seed), ROWS))[2]["tokens"] for seed in (0, 1))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_samples_follow_the_key_of_their_row(acted, act, params, batch):
+    """Changing one row's key and picture changes no other row."""
+    keys = jax.random.split(jax.random.key(1), ROWS)
+    other = batch.observation.replace(bev=batch.observation.bev.at[0].set(0))
+    _, _, extras = act(params, keys.at[0].set(jax.random.key(99)), other)
+    np.testing.assert_array_equal(extras["tokens"][1:], acted[2]["tokens"][1:])
+
+
+def test_plan_begins_with_the_commit(params, batch):
+    def both(observation):
+        keys = jax.random.split(jax.random.key(0), ROWS)
+        return VLA.plan(params, observation), VLA.with_temperature(0.0).act(params, keys, observation, ())[0]
+
+    plan, committed = jax.jit(both)(batch.observation)
+    assert plan.acceleration.shape == plan.curvature.shape == (ROWS, 64)
+    np.testing.assert_allclose(plan.acceleration[:, :5], committed.acceleration, atol=1e-6)
+    np.testing.assert_allclose(plan.curvature[:, :5], committed.curvature, atol=1e-6)
+    assert np.abs(np.diff(plan.curvature, axis=1)).max() < 0.13
+
+
+def test_values_do_not_train_the_trunk(params, batch):
+    grads = jax.jit(jax.grad(lambda p: VLA.value(p, batch.observation).sum()))(params)
+    assert all(not np.any(leaf) for name, tree in grads.items() if name != "value" for leaf in jax.tree.leaves(tree))
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(grads["value"]))
+
+
+def test_imitation_targets_know_where_the_log_ends(batch):
+    """A label looks 1 s ahead: log step 80 is the last with one; knots at 1.0 s, 1.5 s, ... end with the log."""
+    np.testing.assert_array_equal(batch.valid, [True, True, True, True, True, False, True, True])
+    assert batch.plan_valid.sum(1).tolist() == [12, 12, 11, 1, 1, 0, 8, 5]
+    np.testing.assert_allclose(jnp.where(batch.plan_valid[..., None], batch.plan, 0.0), 0.0, atol=1e-3)
+
+
+def test_invalid_rows_teach_nothing(params, batch):
+    loss = jax.jit(lambda batch: imitation_loss(VLA, params, batch, LOSS)[0])
+    junk = jnp.where(batch.valid[:, None], batch.tokens, jnp.array([6, 13, 21, 31, 0, 0]))
+    np.testing.assert_allclose(loss(batch), loss(batch.replace(tokens=junk)), rtol=1e-6)
+
+
+def test_imitation_overfits_a_few_scenes(batch):
+    optimiser = optax.adam(3e-3)
+    params = VLA.init(jax.random.key(0))
+
+    @jax.jit
+    def step(params, state):
+        (loss, metrics), grads = jax.value_and_grad(lambda p: imitation_loss(VLA, p, batch, LOSS), has_aux=True)(params)
+        updates, state = optimiser.update(grads, state)
+        return optax.apply_updates(params, updates), state, loss, metrics
+
+    state, losses = optimiser.init(params), []
+    for _ in range(80):
+        params, state, loss, metrics = step(params, state)
+        losses.append(float(loss))
+    assert losses[-1] < 0.1 * losses[0]
+    assert set(metrics) == {"action_cross_entropy", "reasoning_cross_entropy", "plan_error", "exact_action"}
+    assert metrics["exact_action"].sum() == batch.valid.sum()

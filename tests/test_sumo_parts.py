@@ -1,0 +1,255 @@
+"""The SUMO generator's pure functions on inputs small enough to check by hand; SUMO is not needed."""
+
+import dataclasses
+import os
+import random
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import raw_scenes
+
+from data.scene import LightState, RoadType
+from data.sumo import gates, road_map, routes, scenes, simulate, traits, windows
+from data.sumo.generate import SPLIT_PATTERN, NetworkJob
+from data.sumo.install import SumoError
+from data.sumo.plain import KINDS, parse_shape, shape_text
+from data.sumo.road_network import Lane, Road, RoadNetwork, lane_use, read_network
+from data.sumo.workers import run_jobs
+
+
+def straight_lane(name: str, y: float, index: int = 0, length: float = 100.0) -> Lane:
+    """A lane eastwards at height y."""
+    shape = np.array([[0.0, y], [length, y]])
+    return Lane(name, name.rsplit("_", 1)[0], index, shape, 3.0, length, 13.0, "car", internal=False)
+
+
+def two_lanes() -> RoadNetwork:
+    """A road with two lanes, at heights 0 and 3."""
+    lanes = {"e_0": straight_lane("e_0", 0.0, 0), "e_1": straight_lane("e_1", 3.0, 1)}
+    return RoadNetwork(lanes, {"e": Road(("e_0", "e_1"), "a", "b")}, {}, {}, frozenset(), [], [])
+
+
+def signed_area(ring: np.ndarray) -> float:
+    """Positive where the ring runs counter-clockwise."""
+    x, y = ring[:-1].T
+    return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
+
+
+def test_road_edges_keep_the_road_on_their_left():
+    shapely = pytest.importorskip("shapely.geometry")
+    square = shapely.box(0, 0, 20, 20).difference(shapely.box(5, 5, 15, 15))
+    outer, hole = road_map.edge_rings(square)
+    assert signed_area(outer) == pytest.approx(400.0)
+    assert signed_area(hole) == pytest.approx(-100.0)
+
+
+def test_surface_holds_both_lanes_and_a_margin():
+    shapely = pytest.importorskip("shapely")
+    surface = road_map.road_surface(two_lanes())
+    low, high = -1.5 - road_map.KERB_MARGIN_M, 4.5 + road_map.KERB_MARGIN_M
+    assert surface.area == pytest.approx(100.0 * (high - low))
+    assert shapely.contains_xy(surface, 50.0, low + 0.01) and not shapely.contains_xy(surface, 50.0, low - 0.01)
+
+
+def test_divider_lies_between_the_lanes():
+    [(kind, line)] = road_map.dividers(two_lanes())
+    assert kind == RoadType.LINE_BROKEN_SINGLE_WHITE
+    np.testing.assert_allclose(line, [[0.0, 1.5], [100.0, 1.5]])
+
+
+def test_features_are_cropped_to_what_is_near():
+    line = road_map.densified(np.array([[0.0, 0.0], [100.0, 0.0]]))
+    assert np.diff(line[:, 0]).max() <= road_map.SPACING_M
+    [(_, part)] = road_map.cropped([(RoadType.LANE_SURFACE, line)], np.array([[50.0, 0.0]]), 20.0)
+    assert part[:, 0].min() > 30.0 and part[:, 0].max() < 70.0
+    assert road_map.cropped([(RoadType.LANE_SURFACE, line)], np.array([[50.0, 30.0]]), 20.0) == []
+
+
+@pytest.mark.parametrize(
+    ("allow", "disallow", "use"),
+    [
+        ("", "", "car"),
+        ("", "pedestrian tram", "car"),
+        ("", "all", "other"),
+        ("pedestrian", "", "sidewalk"),
+        ("bicycle", "", "bike"),
+        ("rail", "", "other"),
+        ("passenger bus", "", "car"),
+    ],
+)
+def test_lane_use(allow, disallow, use):
+    assert lane_use(allow.split(), disallow.split()) == use
+
+
+def test_network_is_parsed_with_links_through_the_junction(tmp_path):
+    text = """<net>
+      <edge id=":j_0" function="internal"><lane id=":j_0_0" index="0" speed="9" length="4" shape="10,0 14,0"/></edge>
+      <edge id=":j_1" function="internal"><lane id=":j_1_0" index="0" speed="9" length="4" shape="14,0 18,0"/></edge>
+      <edge id="a" from="n" to="j"><lane id="a_0" index="0" speed="9" length="10" shape="0,0 10,0"/></edge>
+      <edge id="b" from="j" to="m"><lane id="b_0" index="0" speed="9" length="10" shape="18,0 28,0"/></edge>
+      <junction id="n" type="dead_end" x="0" y="0" shape=""/>
+      <junction id="j" type="traffic_light" x="14" y="0" shape="10,-2 18,-2 18,2 10,2"/>
+      <connection from="a" to="b" fromLane="0" toLane="0" via=":j_0_0" tl="j" linkIndex="3" dir="s" state="o"/>
+      <connection from=":j_0" to="b" fromLane="0" toLane="0" via=":j_1_0" dir="s" state="M"/>
+      <connection from=":j_1" to="b" fromLane="0" toLane="0" dir="s" state="M"/>
+    </net>"""
+    path = tmp_path / "net.xml"
+    path.write_text(text)
+    network = read_network(path)
+    [link] = network.links["a_0"]
+    assert (link.target, link.via, link.signal) == ("b_0", (":j_0_0", ":j_1_0"), ("j", 3))
+    assert network.dead_ends == {"n"} and list(network.junctions) == ["j"]
+    assert network.driving_roads() == ["a", "b"] and list(network.next_roads()) == ["a"]
+
+
+def test_shapes_survive_being_written():
+    np.testing.assert_allclose(
+        parse_shape(shape_text(np.array([[1.25, -2.0], [3.0, 4.5]]))), [[1.25, -2.0], [3.0, 4.5]]
+    )
+
+
+def test_box_centre_is_half_a_length_behind_the_front():
+    x, y = simulate.box_centre(np.array(10.0), np.array(5.0), np.array(np.pi / 2), np.array(4.0))
+    assert (float(x), float(y)) == (pytest.approx(10.0), pytest.approx(3.0))
+
+
+def test_rows_become_tracks_with_the_speed_of_their_displacement():
+    log = simulate.Log(lanes={"e_0": 0}, lights={"j": ["r"] * 30})
+    log.agents = {
+        "v": (0, 1, 4.0, 2.0, "car0", ("e",)),
+        "p": (1, 2, 0.6, 0.6, "pedestrian", ()),
+    }
+    log.rows = [(0, step, 100.0 + 0.5 * step, 7.0, 90.0, 0) for step in range(30)]  # 90 degrees: eastwards
+    log.rows += [(1, step, 3.0, -0.1 * step, 180.0, -1) for step in range(20)]  # southwards
+    record = simulate.recording(log, 30)
+    np.testing.assert_allclose(record.x[0], 98.0 + 0.5 * np.arange(30))
+    np.testing.assert_allclose(record.vel_x[0], 5.0)
+    np.testing.assert_allclose(record.vel_y[1, :20], -1.0)
+    np.testing.assert_allclose(record.y[1, :20], -0.1 * np.arange(20), atol=1e-12)
+    assert record.present.sum(1).tolist() == [30, 20]
+
+
+def test_lights_are_translated():
+    for letter, state in (
+        ("r", LightState.STOP),
+        ("y", LightState.CAUTION),
+        ("g", LightState.GO),
+        ("G", LightState.GO),
+    ):
+        assert scenes.LIGHT_STATES[letter] == state
+
+
+def test_kinematic_gate():
+    step = np.arange(91)
+    still = np.zeros(91)
+    assert gates.is_drivable(step * 1.0, still, still, 0.1)
+    assert gates.is_drivable(still, still, still, 0.1)
+    assert not gates.is_drivable(step * 1.0, still, still + 0.3, 0.1), "slides sideways"
+    jump = np.where(step > 40, 3.0, 0.0)
+    assert not gates.is_drivable(step * 1.0 + jump, still, still, 0.1), "jumps ahead"
+    turn = 0.1 * step
+    assert not gates.is_drivable(np.cumsum(np.cos(turn)), np.cumsum(np.sin(turn)), turn, 0.1), "turns too fast"
+
+
+def test_gap_between_boxes():
+    size = (4.0, 2.0)
+    assert gates.box_gap(5.0, 0.0, 0.0, size, size) == pytest.approx(1.0)
+    assert gates.box_gap(0.0, 1.5, 0.0, size, size) == pytest.approx(-0.5)
+    assert gates.box_gap(0.0, 3.5, np.pi / 2, size, size) == pytest.approx(0.5)
+    corner = gates.box_gap(2.0 + np.sqrt(5.0) - 0.1, 1.0 + np.sqrt(5.0) - 0.1, np.pi / 4, size, size)
+    assert corner > 0, "the far box's own axes part them"
+
+
+def test_red_light_gate():
+    front = np.array([8.0, 9.0, 10.5, 12.0])
+    red, green = np.full(4, LightState.STOP), np.full(4, LightState.GO)
+    assert gates.runs_red(front, 10.0, red)
+    assert not gates.runs_red(front, 10.0, green)
+    assert not gates.runs_red(front, 13.0, red), "stops before it"
+    assert not gates.runs_red(front, 7.0, red), "was past it already"
+    assert gates.runs_red(front, 10.0, np.array([6, 6, 6, 4])) is False, "turned red behind the car"
+
+
+def test_lane_change_is_blended():
+    travelled = np.linspace(20.0, 60.0, 41)
+    aside = np.clip((travelled - 30.0) / 20.0, 0.0, 1.0) * 3.0
+    front = np.stack([travelled, aside], 1)
+    names = ["e_0" if y < 1.5 else "e_1" for y in aside]
+    centre = routes.driven_centre(two_lanes(), names, front)
+    assert np.abs(np.diff(centre[:, 1])).max() < 0.3, "no jump"
+    assert np.abs(centre - front).max() <= routes.CENTRED_M + 1e-6, "never far from the log"
+    assert centre[0, 1] == 0.0 and centre[-1, 1] == pytest.approx(3.0)
+
+
+def test_route_goes_on_along_the_next_road_and_behind_the_first_pose():
+    network = two_lanes()
+    lane = network.lanes["e_0"]
+    back = routes.behind(lane, np.array([[10.0, 0.0]]))
+    np.testing.assert_allclose(back[:, 1], 0.0)
+    assert back[0, 0] == pytest.approx(-15.0) and np.all(np.diff(back[:, 0]) > 0)
+    pieces, lanes = routes.onwards(network, "e_0", np.array([60.0, 0.2]), ("e",))
+    assert lanes == ["e_0"] and pieces[0][0, 0] == pytest.approx(60.0) and pieces[0][-1, 0] == pytest.approx(100.0)
+    moved = routes.shifted(lane, network.lanes["e_1"], 20.0)
+    assert moved[0, 1] == 0.0 and moved[-1, 1] == pytest.approx(3.0)
+
+
+def test_keeping_the_speed_runs_a_red_light_or_hits_who_stands_ahead():
+    red = raw_scenes.straight_road()
+    assert traits.constant_speed_event(red), "the light 20 m ahead is red"
+    free = dataclasses.replace(red, light_on_route=np.array([False, False]))
+    assert not traits.constant_speed_event(free), "the car ahead is as fast"
+    ahead = np.arange(4)[:, None] == 2
+    stands = dataclasses.replace(free, x=np.where(ahead, raw_scenes.EAST_M + 60.0, free.x))
+    assert traits.constant_speed_event(stands)
+
+
+def test_traits_of_a_straight_drive():
+    found = traits.traits(raw_scenes.straight_road())
+    assert [name for name, present in found.items() if present] == ["vehicle_near", "signal", "constant_speed_event"]
+
+
+def test_eventful_scenes_are_preferred_and_trivial_ones_few():
+    facts = traits.traits(raw_scenes.straight_road()) | {"lane_change": False}
+    dull, turns = facts | {"constant_speed_event": False}, facts | {"turns": True}
+
+    def candidate(number: int, found: dict[str, bool]) -> windows.Candidate:
+        return windows.Candidate(raw_scenes.straight_road(scenario_id=str(number)), found)
+
+    offered = [candidate(n, dull) for n in range(20)] + [candidate(n, turns) for n in range(20, 25)]
+    chosen = windows.preferred(random.Random(0), offered, 10)
+    names = [found.scene.scenario_id for found in chosen]
+    assert len(set(names)) == len(names) == 7
+    assert [found.is_trivial for found in chosen] == [False] * 5 + [True] * 2
+
+
+def test_a_network_belongs_to_one_split_and_each_split_has_every_kind():
+    jobs = [NetworkJob(0, index, 12) for index in range(4 * len(SPLIT_PATTERN))]
+    assert len({job.name for job in jobs}) == len(jobs)
+    for split in ("train", "grounding", "validation", "test"):
+        assert {job.kind for job in jobs if job.split == split} == set(KINDS)
+    assert jobs[0].stream("a").random() == NetworkJob(0, 0, 5).stream("a").random() != jobs[1].stream("a").random()
+
+
+def answer(job: int) -> int:
+    """Work for `run_jobs`: 1 is refused, 2 dies."""
+    if job == 1:
+        raise SumoError("refused")
+    if job == 2:
+        os._exit(3)
+    return 10 * job
+
+
+def test_jobs_run_in_processes_and_a_dead_one_is_named():
+    assert list(run_jobs(answer, [4], 1)) == [(4, 40)]
+    with pytest.raises(SumoError, match="1: refused"):
+        list(run_jobs(answer, [1], 1))
+    with pytest.raises(SumoError, match="2: its process died 3 times, last with exit status 3"):
+        list(run_jobs(answer, [2], 1))
+
+
+def test_elements_are_written_as_xml(tmp_path):
+    from data.sumo.plain import write_elements
+
+    write_elements(tmp_path / "x.xml", "nodes", [ET.Element("node", id="a")])
+    assert [e.get("id") for e in ET.parse(tmp_path / "x.xml").getroot()] == ["a"]

@@ -1,0 +1,173 @@
+"""Objectives against numbers worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simulator.world import Outcome
+from training import objectives
+
+
+def outcome(reward, termination=None, truncation=None, disagreement=None) -> Outcome:
+    """An `Outcome` [H, B] with the given fields and nothing else."""
+    reward = jnp.asarray(reward, jnp.float32)
+    empty = dict.fromkeys(Outcome.__dataclass_fields__, ())
+    flags = {"termination": termination, "truncation": truncation}
+    filled = {name: jnp.zeros(reward.shape, bool) if v is None else jnp.asarray(v, bool) for name, v in flags.items()}
+    disagreement = jnp.zeros_like(reward) if disagreement is None else jnp.asarray(disagreement, jnp.float32)
+    return Outcome(**{**empty, **filled, "reward": reward, "disagreement": disagreement})
+
+
+def column(*values):
+    return jnp.asarray(values, jnp.float32)[:, None]
+
+
+def solve(out: Outcome, value, final, **changes) -> objectives.Targets:
+    """`targets` of one row with two equal value heads, everything else at plain settings."""
+    valid = objectives.counted(jnp.ones(out.reward.shape, bool), out, jnp.int32(changes.pop("horizon", 99)), 1e9)
+    heads = jnp.repeat(value[..., None], 2, -1)
+    settings = {"discount": 0.9, "lam": 0.5, "penalty": 0.0, "group": 1, "dead_band": 0.0, **changes}
+    return objectives.targets(out, valid, heads, jnp.asarray([[final, final]], jnp.float32), **settings)
+
+
+def test_returns_of_a_three_state_chain():
+    # a -> b -> c -> end, rewards 1, 2, 4 on leaving a, b, c; gamma 0.5; lam 1: the plain discounted sums.
+    returns = objectives.lambda_return(column(1, 2, 4), column(0.5, 0.5, 0.0), column(7, 7, 7), jnp.array([9.0]), 1.0)
+    # c: 4;  b: 2 + 0.5 * 4 = 4;  a: 1 + 0.5 * 4 = 3
+    np.testing.assert_allclose(returns[:, 0], [3, 4, 4])
+
+
+def test_lambda_mixes_value_and_return():
+    returns = objectives.lambda_return(column(1, 2), column(0.9, 0.9), column(5, 6), jnp.array([10.0]), 0.5)
+    # R_1 = 2 + 0.9 * 10 = 11;  R_0 = 1 + 0.9 * (0.5 * 6 + 0.5 * 11) = 8.65
+    np.testing.assert_allclose(returns[:, 0], [8.65, 11.0], rtol=1e-6)
+
+
+def test_zero_lambda_is_one_step_bootstrapping():
+    returns = objectives.lambda_return(column(1, 2), column(0.9, 0.9), column(5, 6), jnp.array([10.0]), 0.0)
+    np.testing.assert_allclose(returns[:, 0], [1 + 0.9 * 6, 2 + 0.9 * 10], rtol=1e-6)
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match="must agree"):
+        objectives.lambda_return(column(1, 2), column(1), column(1, 2), jnp.zeros(1))
+
+
+def test_reward_belongs_to_the_transition():
+    later = solve(outcome(column(0, 0, 1)), column(0, 0, 0), 0.0, lam=1.0)
+    np.testing.assert_allclose(later.returns[:, 0], [0.81, 0.9, 1.0], rtol=1e-6)
+
+
+def test_no_bootstrap_after_termination():
+    out = outcome(column(1, -5, 0), termination=[[0], [1], [1]])
+    alive = jnp.asarray([[1], [1], [0]], bool)
+    valid = objectives.counted(alive, out, jnp.int32(99), 1e9)
+    value = jnp.full((3, 1, 2), 100.0)
+    got = objectives.targets(
+        out, valid, value, jnp.full((1, 2), 100.0), discount=0.9, lam=1.0, penalty=0.0, group=1, dead_band=0.0
+    )
+    # R_1 = -5 (no value of the crash's state);  R_0 = 1 + 0.9 * -5 = -3.5
+    np.testing.assert_allclose(got.returns[:2, 0], [-3.5, -5.0], rtol=1e-6)
+    assert not got.valid[2, 0]
+    assert got.undiscounted[0] == -4
+
+
+def test_bootstrap_at_truncation():
+    out = outcome(column(1, 2, 50), truncation=[[0], [1], [1]])
+    got = solve(out, column(0, 0, 10), 77.0, lam=1.0)
+    # the log ends in step 1: R_1 = 2 + 0.9 * V(s_2) = 11;  R_0 = 1 + 0.9 * 11 = 10.9;  step 2 does not count
+    np.testing.assert_allclose(got.returns[:2, 0], [10.9, 11.0], rtol=1e-6)
+    np.testing.assert_array_equal(got.valid[:, 0], [True, True, False])
+
+
+def test_horizon_and_lost_trust_cut_like_a_truncation():
+    by_horizon = solve(outcome(column(1, 2, 50)), column(0, 0, 10), 77.0, lam=1.0, horizon=2)
+    np.testing.assert_allclose(by_horizon.returns[:2, 0], [10.9, 11.0], rtol=1e-6)
+    doubted = outcome(column(1, 2, 50), disagreement=column(0, 0, 3))
+    valid = objectives.counted(jnp.ones((3, 1), bool), doubted, jnp.int32(99), 2.0)
+    np.testing.assert_array_equal(valid[:, 0], [True, True, False])
+
+
+def test_bootstrap_is_the_lowest_head_and_the_baseline_their_mean():
+    out, valid = outcome(column(1)), jnp.ones((1, 1), bool)
+    value, final = jnp.asarray([[[1.0, 3.0]]]), jnp.asarray([[4.0, 8.0]])
+    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0, group=1, dead_band=0.0)
+    assert got.returns[0, 0] == 1 + 0.5 * 4
+    assert got.advantage[0, 0] == 3 - 2
+
+
+def test_penalty_lowers_the_reward_by_the_disagreement():
+    got = solve(outcome(column(1), disagreement=column(0.25)), column(0), 0.0, penalty=2.0)
+    assert got.undiscounted[0] == 0.5
+
+
+def test_group_baseline_is_the_mean_of_the_others():
+    values, valid = jnp.asarray([[1.0, 2.0, 6.0, 5.0]]), jnp.asarray([[1, 1, 1, 0]], bool)
+    # groups (1, 2) and (6, invalid): others of 1 -> 2, of 2 -> 1, of 6 -> nobody, of the invalid one -> 6
+    np.testing.assert_allclose(objectives.leave_one_out(values, valid, 2)[0], [2, 1, 0, 6])
+
+
+def test_equal_groups_carry_nothing():
+    out = outcome(jnp.asarray([[1.0, 1.0, 0.0, 4.0]]))
+    valid = jnp.ones((1, 4), bool)
+    got = objectives.targets(
+        out, valid, jnp.zeros((1, 4, 2)), jnp.zeros((4, 2)), discount=0.9, lam=1.0, penalty=0.0, group=2, dead_band=0.0
+    )
+    np.testing.assert_allclose(got.advantage[0], [0, 0, -4, 4])
+
+
+def test_dead_band_silences_near_ties():
+    out = outcome(jnp.asarray([[0.0, 0.1, 0.0, 4.0]]))
+    got = objectives.targets(
+        out,
+        jnp.ones((1, 4), bool),
+        jnp.zeros((1, 4, 2)),
+        jnp.zeros((4, 2)),
+        discount=0.9,
+        lam=1.0,
+        penalty=0.0,
+        group=2,
+        dead_band=0.5,
+    )
+    np.testing.assert_allclose(got.advantage[0], [0, 0, -4, 4])
+
+
+def test_pmpo_splits_by_sign_and_balances_counts():
+    weight = objectives.pmpo_weight(jnp.asarray([3.0, 0.01, -2.0, 0.0]), alpha=0.5)
+    # N = 4: two good ones get 0.5 * 4 / 2 = 1 each, the bad one -0.5 * 4 / 1 = -2, the tie nothing
+    np.testing.assert_allclose(weight, [1, 1, -2, 0])
+
+
+def test_pmpo_gradient_raises_good_and_lowers_bad_actions():
+    weight = objectives.pmpo_weight(jnp.asarray([1.0, -1.0]), alpha=0.5)
+    taken = jnp.asarray([0, 1])
+
+    def loss(logits):
+        return -jnp.mean(weight * jax.nn.log_softmax(logits)[jnp.arange(2), taken])
+
+    gradient = jax.grad(loss)(jnp.zeros((2, 2)))
+    # d/dz of -0.5 * (1 * log p_0) = -0.5 * (1 - 0.5) = -0.25 for the good one, +0.25 for the bad one
+    np.testing.assert_allclose(gradient, [[-0.25, 0.25], [-0.25, 0.25]], atol=1e-6)
+
+
+def test_pmpo_without_bad_actions_is_cross_entropy():
+    np.testing.assert_allclose(objectives.pmpo_weight(jnp.asarray([1.0, 2.0]), alpha=0.5), [0.5, 0.5])
+
+
+def test_value_loss_is_huber_over_heads():
+    # errors 0.5 -> 0.125, 3 -> 2.5; mean 1.3125
+    np.testing.assert_allclose(objectives.value_loss(jnp.asarray([[1.5, 4.0]]), jnp.asarray([1.0])), [1.3125])
+
+
+def test_kl_of_two_categoricals():
+    logits, reference = jnp.log(jnp.asarray([[[0.5, 0.5]]])), jnp.log(jnp.asarray([[[0.25, 0.75]]]))
+    expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
+    np.testing.assert_allclose(objectives.categorical_kl(logits, reference), [expected], rtol=1e-6)
+    np.testing.assert_allclose(objectives.categorical_kl(logits, logits), [0], atol=1e-7)
+
+
+def test_masked_mean_ignores_what_is_invalid():
+    values, valid = jnp.asarray([1.0, 3.0, np.nan]), jnp.asarray([True, True, False])
+    assert objectives.masked_mean(values, valid) == 2
+    assert objectives.masked_mean(values, ~jnp.ones(3, bool)) == 0

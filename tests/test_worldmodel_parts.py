@@ -1,0 +1,146 @@
+"""The parts that world models share: motion, batches, sampling, quality measures, names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from simulator.config import SimulatorConfig
+from simulator.world import Agents
+from worldmodel import quality, registry
+from worldmodel.batch import log_window
+from worldmodel.features import _nearest
+from worldmodel.motion import estimate_motion, move
+from worldmodel.oracle import Oracle, OracleConfig
+from worldmodel.rssm import RSSMConfig, spread
+from worldmodel.rssm_net import agent_rank, sample
+from worldmodel.rssm_window import light_age
+
+
+def box(x=0.0, y=0.0, heading=0.0, vel_x=0.0, vel_y=0.0, valid=True) -> Agents:
+    """One agent."""
+    return Agents(*(jnp.array([v], jnp.float32) for v in (x, y, heading, vel_x, vel_y)), valid=jnp.array([valid]))
+
+
+def test_constant_turn_follows_a_circle():
+    """10 m/s at 0.5 rad/s is a circle of 20 m radius; a quarter of it takes pi seconds."""
+    now, before = box(heading=0.0, vel_x=10.0), box(heading=-0.25, vel_x=10.0)
+    motion = estimate_motion(now, before, 0.5)
+    assert float(motion.turn_rate[0]) == pytest.approx(0.5, abs=1e-5)
+    moved = move(now, motion, jnp.zeros(1), motion.turn_rate, 10, np.pi / 10)
+    assert float(moved.x[0, -1]) == pytest.approx(20.0, abs=1e-3)
+    assert float(moved.y[0, -1]) == pytest.approx(20.0, abs=1e-3)
+    assert float(moved.vel_y[0, -1]) == pytest.approx(10.0, abs=1e-3)
+
+
+def test_braking_ends_at_standstill_and_reverse_is_kept():
+    """From 1 m/s at -10 m/s^2 speed is 0 from the first sub-step on: mean speed 0.5 for 0.1 s is 0.05 m."""
+    now = box(vel_x=-1.0)  # heading 0, so it drives backwards
+    motion = estimate_motion(now, now, 0.5)
+    moved = move(now, motion, jnp.array([-10.0]), jnp.zeros(1), 5, 0.1)
+    np.testing.assert_allclose(moved.x[0], -0.05, atol=1e-5)
+    np.testing.assert_allclose(moved.vel_x[0], 0.0, atol=1e-6)
+
+
+def test_a_standing_agent_can_learn_to_start():
+    now = box()
+    motion = estimate_motion(now, now, 0.5)
+    slope = jax.grad(lambda a: move(now, motion, a, jnp.zeros(1), 5, 0.1).x[0, -1])(jnp.array([-1.0]))
+    assert float(slope[0]) > 0.1
+
+
+def test_log_window_is_invalid_outside_the_log(batch):
+    window = log_window(batch, jnp.full(4, 88), before=2, after=4)
+    assert window.x.shape == (4, 4, 7)
+    assert bool(window.valid[0, 0, :5].all()) and not bool(window.valid[0, 0, 5:].any())
+    np.testing.assert_allclose(window.x[0, 0, :5], batch.x[0, 0, 86:91])
+
+
+def test_nearest_picks_the_cheapest_in_order():
+    cost = jnp.array([[5.0, 1.0, jnp.inf, 0.0, 3.0], [jnp.inf, 2.0, jnp.inf, jnp.inf, jnp.inf]])
+    index, found = _nearest(cost, 3)
+    np.testing.assert_array_equal(index[0], [3, 1, 4])
+    np.testing.assert_array_equal(found, [[True, True, True], [True, False, False]])
+    assert int(index[1, 0]) == 1
+
+
+def test_samples_follow_their_distribution():
+    log_probs = jnp.log(jnp.array([0.1, 0.6, 0.3]))
+    uniforms = (jnp.arange(1000) + 0.5)[:, None] / 1000
+    drawn = sample(jnp.broadcast_to(log_probs, (1000, 1, 3)), uniforms)
+    np.testing.assert_allclose(drawn.mean(0), [0.1, 0.6, 0.3], atol=2e-3)
+
+
+def test_light_age_counts_from_the_last_change():
+    state = jnp.array([[4, 4, 4, 6, 6, 6, 4]])
+    np.testing.assert_allclose(light_age(state, 0.1), [[0.0, 0.1, 0.2, 0.0, 0.1, 0.2, 0.0]], atol=1e-6)
+
+
+def test_rank_is_the_order_by_distance_to_the_ego():
+    agents = Agents(
+        *(jnp.array([[9.0, 0.0, 0.0, 4.0]]),) + (jnp.zeros((1, 4)),) * 4, valid=jnp.array([[1, 1, 0, 1]]) > 0
+    )
+    np.testing.assert_array_equal(agent_rank(agents, jnp.array([1])), [[2, 0, 3, 1]])
+
+
+def test_spread_is_the_members_deviation_near_the_ego():
+    """Members at +-3 m and +-4 m put agent 1 apart by 5 m; agent 2 is 100 m away; agent 0 is the ego."""
+    end = jnp.zeros((1, 3, 2, 1)).at[0, 1, :, 0].set(jnp.array([-3.0, 3.0]))
+    members = Agents(end, end * 4 / 3, *(jnp.zeros_like(end),) * 3, valid=end == 0)
+    now = Agents(jnp.array([[0.0, 10.0, 100.0]]), *(jnp.zeros((1, 3)),) * 4, valid=jnp.ones((1, 3), bool))
+    assert float(spread(members, now, jnp.array([0]))[0]) == pytest.approx(5.0)
+
+
+def test_calibration_of_known_probabilities():
+    """Always saying the rate: no skill, no calibration error. Saying 0.8 where it never happens: error 0.8."""
+    happened = jnp.array([1.0, 0.0, 0.0, 0.0])
+    honest = quality.calibration(jnp.full(4, 0.25), happened, jnp.ones(4, bool))
+    assert float(honest["brier_skill"]) == pytest.approx(0.0, abs=1e-6)
+    assert float(honest["ece"]) == pytest.approx(0.0, abs=1e-6)
+    wrong = quality.calibration(jnp.full(4, 0.8), jnp.zeros(4), jnp.ones(4, bool))
+    assert float(wrong["ece"]) == pytest.approx(0.8, abs=1e-6)
+    assert float(quality.calibration(happened, happened, jnp.ones(4, bool))["brier_skill"]) == pytest.approx(1.0)
+
+
+def test_horizon_ends_where_disagreement_leaves_the_bound():
+    """Of two rollouts one leaves at step 2, the other at step 4."""
+    disagreement = jnp.array([[0.1, 0.1, 0.9, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.9]])
+    alive = jnp.ones((2, 5), bool)
+    assert int(quality.calibrate_horizon(disagreement, alive, bound=0.5, share=1.0)) == 2
+    assert int(quality.calibrate_horizon(disagreement, alive, bound=0.5, share=0.5)) == 4
+    assert int(quality.calibrate_horizon(disagreement, alive.at[0, 2:].set(False), bound=0.5, share=1.0)) == 4
+    assert float(quality.disagreement_bound(disagreement, alive, 1.0)) == pytest.approx(0.9)
+
+
+def test_average_displacement_counts_what_is_counted():
+    distance, counted = jnp.array([[[1.0, 3.0, 0.0]]]), jnp.array([[[True, True, False]]])
+    found = quality.average_displacement(distance, counted, 0.1, (0.1, 0.3))
+    assert float(found["ade_0.1s"]) == 1.0 and float(found["ade_0.3s"]) == 2.0
+
+
+def test_rank_correlation_is_one_for_any_increasing_function():
+    values = jnp.array([0.1, 5.0, 2.0, 3.0])
+    assert float(quality.rank_correlation(values, values**3)) == pytest.approx(1.0)
+
+
+def test_models_are_found_by_name_and_import_path():
+    assert isinstance(registry.build("oracle", None, SimulatorConfig()), Oracle)
+    assert isinstance(registry.build("worldmodel.oracle:OracleConfig", OracleConfig(), SimulatorConfig()), Oracle)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rsm", "did you mean 'rssm'"),
+        ("worldmodel.rssm:RSSMConfg", "did you mean 'RSSMConfig'"),
+        ("nowhere.model:Config", "No module named 'nowhere'"),
+    ],
+)
+def test_unknown_names_are_explained(name, words):
+    with pytest.raises(ValueError, match=words):
+        registry.build(name, None, SimulatorConfig())
+
+
+def test_a_config_of_another_model_is_refused():
+    with pytest.raises(TypeError, match="expected a OracleConfig, found a RSSMConfig"):
+        registry.build("oracle", RSSMConfig(), SimulatorConfig())

@@ -1,0 +1,88 @@
+"""The main job: `python train.py [preset] [--field value ...]`. Resumes by default; `--help` lists every field."""
+
+import logging
+import pathlib
+import sys
+import time
+
+import jax
+
+from training import loop, presets, stages
+from training.checkpoint import Checkpoints
+from training.config import Config
+from training.log import Logger
+from training.loop import Interrupted, Run, Stop
+from training.programs import build
+from training.scenes import open_splits
+from training.state import RunState
+
+
+def main(arguments: list[str]) -> int:
+    """Runs what the command line asks for. Returns the exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    config = presets.parse(arguments)
+    try:
+        directory = loop.claim_directory(config)
+        train(config, directory)
+    except Interrupted as stopped:
+        print(f"{stopped}; saved in {directory}. The same command goes on from there.")
+        return 130
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if config.stage == "all":
+        evaluate(directory)
+    return 0
+
+
+def train(config: Config, directory: pathlib.Path) -> None:
+    """Runs the stages that are not finished yet."""
+    began = time.monotonic()
+    cache_programs(config, directory)
+    mesh = loop.make_mesh()
+    splits = open_splits(config.data, config.spec, config.simulator)
+    checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
+    logger = Logger(directory)
+    run = Run(config, directory, splits, build(config), checkpoints, logger, Stop(), mesh, began)
+    describe(run)
+    try:
+        with run.stop:
+            state = loop.resume(run, stages.begin(run))
+            execute(run.since(state.progress.wall_s), state)
+    finally:
+        checkpoints.close()
+        logger.close()
+
+
+def execute(run: Run, state: RunState) -> RunState:
+    """One unit after another; each is saved when it is done."""
+    for unit in loop.pending(run.config, state.progress.finished):
+        state, metrics = stages.PARTS[unit.part](run, state, unit)
+        state = loop.finish(run, state, unit, metrics)
+    return state
+
+
+def cache_programs(config: Config, directory: pathlib.Path) -> None:
+    """Keeps compiled programs beside the runs, unless the user has named a place for them."""
+    if config.compilation_cache and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(directory.absolute().parent / ".compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def describe(run: Run) -> None:
+    """Says once what is about to run; all settings stand in `config.json`."""
+    sizes = ", ".join(f"{name} {len(getattr(run.splits, name))}" for name in ("train", "grounding", "validation"))
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    print(f"{run.directory}: preset {run.config.name}, seed {run.config.seed}, on {device}; scenes: {sizes}")
+
+
+def evaluate(directory: pathlib.Path) -> None:
+    """Drives the test split, writes the report, prints its headline."""
+    from training.evaluation import evaluate_run
+
+    print(evaluate_run(directory))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

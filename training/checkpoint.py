@@ -1,0 +1,92 @@
+"""Checkpoints: everything that a run needs to go on to the same numbers, verified when it is read.
+
+A checkpoint holds three items: `state` (every array: parameters, optimisers, replay tracks), `key`, and `meta` (JSON:
+where the run stands, data iterators, ledger, and a crc32 of every array, because Orbax restores flipped bytes
+silently).
+"""
+
+import json
+import logging
+import pathlib
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run directory.
+
+    Attributes:
+      directory: where they are; absolute.
+    """
+
+    def __init__(self, directory: pathlib.Path, keep: int):
+        self.directory = directory.absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, step: int, state: Any, key: jax.Array, meta: dict[str, Any]) -> None:
+        """Starts writing; the arrays are copied before it returns, the disk is written in the background.
+
+        Raises: ValueError if the step exists already.
+        """
+        host = jax.device_get(state)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(host),
+            key=ocp.args.JaxRandomKeySave(key),
+            meta=ocp.args.JsonSave({**meta, "crc32": checksums(host)}),
+        )
+        if not self._manager.save(step, args=items):
+            raise ValueError(f"checkpoint {step} was not written: {self.directory} already holds {self.steps()}")
+
+    def steps(self) -> list[int]:
+        """The finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, template: Any) -> tuple[int, Any, jax.Array, dict[str, Any]] | None:
+        """The newest undamaged checkpoint; damaged ones are named, removed and walked past.
+
+        Args:
+          template: a tree of arrays with the shapes and dtypes to restore.
+        Returns: step, state, key and meta; None where no checkpoint exists.
+        Raises: ValueError if checkpoints exist and all are damaged.
+        """
+        found = self.steps()
+        for step in reversed(found):
+            try:
+                return step, *self._read(step, template)
+            # Orbax, TensorStore, zarr and JSON each raise their own kind for a damaged file.
+            except (ValueError, KeyError, OSError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+                log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, error)
+                self._manager.delete(step)
+        if found:
+            raise ValueError(f"all checkpoints of {self.directory} are damaged: {found}; start again with --fresh")
+        return None
+
+    def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), template)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), key=ocp.args.JaxRandomKeyRestore(), meta=ocp.args.JsonRestore()
+        )
+        read = self._manager.restore(step, args=items)
+        expected, actual = read.meta.pop("crc32"), checksums(jax.device_get(read.state))
+        wrong = sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
+        if wrong:
+            raise ValueError(f"crc32 differs in {wrong[:4]} ({len(wrong)} arrays)")
+        return read.state, read.key, read.meta
+
+    def close(self) -> None:
+        """Waits for the last write. Call it in a `finally`: an unfinished write is lost silently."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def checksums(tree: Any) -> dict[str, int]:
+    """crc32 of every leaf's bytes by its path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in leaves}

@@ -1,0 +1,327 @@
+"""Settings of a run: frozen dataclasses, set from the command line (`python train.py cpu --rounds.group 8`).
+
+`training/presets.py` holds the presets; this file says what the fields mean, checks their values, and writes the
+resolved config beside the run.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+import types
+import typing
+from typing import Any, Literal
+
+from data.scene import SceneSpec
+from policy.imitation import ImitationConfig
+from policy.language import LabelConfig
+from policy.vla import VLAConfig
+from simulator.config import SimulatorConfig
+from worldmodel.rssm import RSSMConfig
+
+STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
+# Where a run is kept and how much of it is run now: neither changes its numbers.
+FREE_FIELDS = ("directory", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the scenes come from.
+
+    Attributes:
+      directory: a finished data set with the splits train, grounding, validation and test; the starter set if None.
+      train_scenes, grounding_scenes, validation_scenes, test_scenes: the first so many of each split; all if None.
+      cached_scenes: prepared scenes kept in memory per split, about 0.4 MB each.
+    """
+
+    directory: str | None = None
+    train_scenes: int | None = None
+    grounding_scenes: int | None = None
+    validation_scenes: int | None = None
+    test_scenes: int | None = None
+    cached_scenes: int = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """Fitting the world model.
+
+    Attributes:
+      steps: optimiser steps of the first fit.
+      refit_steps: of the refit in each round; 0 leaves the model as it is.
+      scenes: whole drives per step; half are the expert's, half a disturbed expert's or, in refits, the policy's.
+      learning_rate: peak, cosine decay to a tenth; refits go on at a tenth.
+      tracks: policy rollouts kept for refits, the oldest go first.
+      trust_quantile: imagination stops where the disagreement exceeds this quantile of held-out logs.
+    """
+
+    steps: int = 300
+    refit_steps: int = 20
+    scenes: int = 32
+    learning_rate: float = 1e-3
+    tracks: int = 512
+    trust_quantile: float = 0.99
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitateConfig:
+    """Imitation of the logs.
+
+    Attributes:
+      steps: optimiser steps.
+      scenes: scenes per step.   starts: random log steps of each; their product is the batch.
+      learning_rate: peak; linear warm-up over a twentieth, cosine decay to zero.
+      weight_decay: of AdamW.
+      loss: augmentation and weights of the terms.
+      labels: rules that label the reasoning.
+    """
+
+    steps: int = 600
+    scenes: int = 32
+    starts: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    loss: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
+    labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClosedLoopConfig:
+    """Closed-loop supervised fine-tuning (`cl_sft`).
+
+    Attributes:
+      steps: each drives `scenes` scenes and learns from what was driven.
+      scenes: rollouts per step.
+      candidates: K, actions drawn per decision; the one nearest the logged continuation is driven.
+      recover_above: distance to the log (`policy.action_space.deviation`) beyond which the whole set of candidates
+        counts as diverged and the action nearest the log is driven instead.
+      learning_rate: constant.
+      minibatch: transitions per update; every transition is used once.
+    """
+
+    steps: int = 30
+    scenes: int = 32
+    candidates: int = 16
+    recover_above: float = 8.0
+    learning_rate: float = 2e-4
+    minibatch: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueConfig:
+    """Fitting the value of the frozen policy before it is improved.
+
+    Attributes:
+      steps: imagined batches.   epochs: times each transition is used.
+      learning_rate: constant; also the value's in the rounds.
+    """
+
+    steps: int = 8
+    epochs: int = 2
+    learning_rate: float = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundsConfig:
+    """Rounds of imagination and grounding.
+
+    Attributes:
+      rounds: how many.
+      iterations: imagined batches per round.
+      objective: `pmpo`, or `cl_sft` (the fine-tuning of stage 2 again in place of imagination).
+      scenes: logged starts per batch.   group: G, rollouts from each, with common random numbers.
+      horizon: H, world steps imagined at most.   horizon_min: roll-backs shorten it no further.
+      minibatch: transitions per update.   epochs: times each transition is used.
+      learning_rate: of the policy, constant.
+      alpha: share of the good actions in PMPO.   dead_band: see `objectives.targets`.
+      kl_weight: of KL(policy || imitation).   entropy_weight: of the action entropy.
+      discount: per world step.   lam: lambda of the returns.
+      penalty: first weight of the disagreement in the imagined reward; `penalty_growth` raises it on a roll-back.
+      grounding_scenes: scenes driven for real after each round, from the same starts as imagined ones.
+      tolerance: a round is accepted if its grounded return fell by no more than this [reward].
+      failure_tolerance: nor its failure rate rose by more than this.
+      bias_tolerance: |imagined - grounded return| beyond which a roll-back distrusts the model: shorter horizon.
+      validation_scenes: scenes that choose the best policy; all of the split if None.
+    """
+
+    rounds: int = 4
+    iterations: int = 12
+    objective: Literal["pmpo", "cl_sft"] = "pmpo"
+    scenes: int = 8
+    group: int = 8
+    horizon: int = 12
+    horizon_min: int = 4
+    minibatch: int = 128
+    epochs: int = 1
+    learning_rate: float = 1e-4
+    alpha: float = 0.5
+    dead_band: float = 0.25
+    kl_weight: float = 0.1
+    entropy_weight: float = 0.0
+    discount: float = 0.95
+    lam: float = 0.95
+    penalty: float = 0.5
+    penalty_growth: float = 2.0
+    grounding_scenes: int = 64
+    tolerance: float = 0.3
+    failure_tolerance: float = 0.02
+    bias_tolerance: float = 2.0
+    validation_scenes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """The held-out evaluation that ends a run.
+
+    Attributes:
+      batch: scenes driven at once.
+      animations: top views drawn of improvements and failures each.
+    """
+
+    batch: int = 64
+    animations: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run.
+
+    Attributes:
+      name: of the preset; part of the default run directory.
+      seed: of everything random.
+      directory: the run's; `runs/<name>-seed<seed>` if None. A run found there is resumed.
+      fresh: start anew: an earlier run in the directory is moved aside, to `<directory>.1` or the next free number.
+      stage: run this stage alone (those it needs must be finished), or `all`.
+      world_model: short name or import path, see `worldmodel/registry.py`.
+      compilation_cache: keep compiled programs in `<directory>/../.compiled`, so that a resumed run starts at once.
+      log_every: steps between log lines.
+      checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.
+      keep_checkpoints: how many are kept.
+    """
+
+    name: str = "cpu"
+    seed: int = 0
+    directory: str | None = None
+    fresh: bool = False
+    stage: Literal["all", "fit_world_model", "imitate", "cl_sft", "fit_value", "post_train"] = "all"
+    world_model: str = "rssm"
+    compilation_cache: bool = True
+    log_every: int = 10
+    checkpoint_every_s: float = 60.0
+    keep_checkpoints: int = 2
+    data: DataConfig = DataConfig()
+    spec: SceneSpec = dataclasses.field(default_factory=SceneSpec)
+    simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
+    rssm: RSSMConfig = dataclasses.field(default_factory=RSSMConfig)
+    policy: VLAConfig = dataclasses.field(default_factory=VLAConfig)
+    fit: FitConfig = FitConfig()
+    imitation: ImitateConfig = ImitateConfig()
+    closed_loop: ClosedLoopConfig = ClosedLoopConfig()
+    value: ValueConfig = ValueConfig()
+    rounds: RoundsConfig = RoundsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def run_directory(self) -> pathlib.Path:
+        """Where the run is kept."""
+        return pathlib.Path(self.directory or f"runs/{self.name}-seed{self.seed}")
+
+    @property
+    def rollout_steps(self) -> int:
+        """World steps from the current log step to the log's end: a whole drive."""
+        return self.spec.future_steps // self.simulator.substeps
+
+
+def validate(config: Config) -> None:
+    """Checks values before anything is computed.
+
+    Raises: ValueError listing every field that is wrong, with what was expected and found.
+    """
+    rounds, fit = config.rounds, config.fit
+    needs = [
+        ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
+        ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
+        ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
+        ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
+        ("rounds.group", rounds.group, rounds.group > 1, "at least 2"),
+        ("rounds.alpha", rounds.alpha, 0 <= rounds.alpha <= 1, "0 to 1"),
+        ("rounds.discount", rounds.discount, 0 < rounds.discount <= 1, "above 0, at most 1"),
+        ("rounds.lam", rounds.lam, 0 <= rounds.lam <= 1, "0 to 1"),
+        ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
+        ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),
+        ("closed_loop.candidates", config.closed_loop.candidates, config.closed_loop.candidates > 0, "at least 1"),
+        ("spec.dt", config.spec.dt, config.spec.dt == config.simulator.dt, f"simulator.dt, {config.simulator.dt}"),
+    ]
+    wrong = [f"  {name}: expected {expected}, found {value}" for name, value, good, expected in needs if not good]
+    if wrong:
+        raise ValueError("\n".join(["these settings cannot work:", *wrong]))
+
+
+def _imagined(config: Config) -> int:
+    return config.rounds.scenes * config.rounds.group * config.rounds.horizon
+
+
+def _divides(part: int, whole: int) -> bool:
+    return part > 0 and whole % part == 0
+
+
+def _divisor(config: Config) -> str:
+    return f"a divisor of scenes x group x horizon = {_imagined(config)}"
+
+
+def _closed_loop_minibatch(config: Config) -> tuple[bool, str]:
+    whole = config.closed_loop.scenes * config.rollout_steps
+    return _divides(config.closed_loop.minibatch, whole), f"a divisor of scenes x {config.rollout_steps} = {whole}"
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every field by its dotted name, as the command line calls it; tuples become lists, as in JSON."""
+    out = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            out |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            out[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def write(config: Config, path: pathlib.Path) -> None:
+    """Writes the resolved config as JSON."""
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def read(path: pathlib.Path) -> Config:
+    """The config of a run.
+
+    Raises: ValueError for a field that `Config` does not have, with the nearest name.
+    """
+    return _build(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def differences(config: Config, earlier: Config) -> list[str]:
+    """The fields that two configs disagree on, `name: earlier -> now`; those in `FREE_FIELDS` may differ."""
+    now, then = flatten(config), flatten(earlier)
+    return [
+        f"{name}: {then[name]} -> {now[name]}" for name in now if name not in FREE_FIELDS and now[name] != then[name]
+    ]
+
+
+def _build(kind: type, values: dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    for name in values.keys() - hints.keys():
+        near = difflib.get_close_matches(name, hints, n=1)
+        raise ValueError(
+            f"{where}: unknown field {name!r} of {kind.__name__}" + (f"; did you mean {near[0]}?" if near else "")
+        )
+    return kind(**{name: _value(hints[name], value, where) for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, where)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    if isinstance(hint, types.UnionType) or hint is not float:
+        return value
+    return float(value)

@@ -1,0 +1,127 @@
+"""Policies that only training drives with: a disturbed expert, and the policy's own candidate nearest the log."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from policy.action_space import decode, deviation, logged_waypoints, targets
+from policy.baselines import LogExpert, ego_of
+from policy.language import LabelConfig, label
+from policy.vla import REASONING, VLA
+from simulator.config import SimulatorConfig
+from simulator.world import Action, Params
+
+
+@flax.struct.dataclass
+class Disturbance:
+    """How hard each row's expert is disturbed; float32[B], 0 is the expert itself.
+
+    Attributes:
+      acceleration: standard deviation [m/s^2].
+      curvature: standard deviation, as lateral acceleration at the current speed [m/s^2].
+    """
+
+    acceleration: Array
+    curvature: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class DisturbedExpert:
+    """The log's ego under slowly varying disturbances, so that crashes and departures happen and can be learned.
+
+    Its params are a `Disturbance`. The noise is an Ornstein-Uhlenbeck process over steps: white noise would average
+    out before the ego leaves its lane.
+
+    Attributes:
+      config: of the simulator.
+      memory: share of the noise that the next step keeps.
+    """
+
+    config: SimulatorConfig
+    memory: float = 0.8
+
+    def reset(self, params: Disturbance, scene: Scene) -> tuple[Scene, Array, Array]:
+        """The logged scene and no noise yet."""
+        nothing = jnp.zeros_like(params.acceleration)
+        return scene.replace(map_tile=()), nothing, nothing
+
+    def act(self, params: Disturbance, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
+        """The expert's action plus noise."""
+        scene, *noise = carry
+        action, _, _ = LogExpert(self.config).act((), key, observation, scene)
+        fresh = jax.vmap(lambda k: jax.random.normal(k, (2,)))(key)
+        pushes = [self.memory * old + (1 - self.memory**2) ** 0.5 * fresh[:, i] for i, old in enumerate(noise)]
+        speed = jnp.maximum(observation.ego[:, 0], 3.0)
+        disturbed = Action(
+            acceleration=action.acceleration + (params.acceleration * pushes[0])[:, None],
+            curvature=action.curvature + (params.curvature * pushes[1] / speed**2)[:, None],
+        )
+        return disturbed, (scene, *pushes), {}
+
+
+def disturbance(key: jax.Array, count: int) -> Disturbance:
+    """Rows from hardly to badly disturbed: magnitudes up to 3 m/s^2 along and 4 m/s^2 across, squared towards 0."""
+    along, across = jax.random.uniform(key, (2, count)) ** 2
+    return Disturbance(3.0 * along, 4.0 * across)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClosestToLog:
+    """Draws K candidates from the policy and drives the one nearest the logged continuation.
+
+    What it drives stays within reach of the policy and near the log, so the rollout is a demonstration of recovering
+    from the policy's own errors. Where every candidate diverges, the action nearest the log is driven instead.
+
+    Attributes:
+      policy: the VLA.
+      simulator: for the vehicle's limits.
+      labels: rules that say why the driven action was taken, so that a demonstration's reasoning fits its action.
+      candidates: K.
+      recover_above: see `ClosedLoopConfig`.
+    Source: RoaD, arXiv 2512.01993; CAT-K, arXiv 2412.05334.
+    """
+
+    policy: VLA
+    simulator: SimulatorConfig
+    labels: LabelConfig
+    candidates: int
+    recover_above: float
+
+    def reset(self, params: Params, scene: Scene) -> Scene:
+        """The scene, for its log."""
+        return scene.replace(map_tile=())
+
+    def act(self, params: Params, key: jax.Array, observation: Observation, carry: Scene) -> tuple:
+        """Extras: tokens int32[B, K], what was driven; recovered bool[B]; deviation float32[B] of the choice."""
+        space = self.policy.config.actions
+        keys = jax.vmap(lambda k: jax.random.split(k, self.candidates))(key).T
+        # The observation is not mapped over: the network reads it once for all candidates.
+        _, _, drawn = jax.vmap(lambda k: self.policy.act(params, k, observation, ()))(keys)
+        waypoints = logged_waypoints(carry, observation.time, space.horizon)
+        table = deviation(space, ego_of(observation), waypoints, self.simulator.limits).reshape(key.shape[0], -1)
+        chosen, distance = nearest(drawn["tokens"][..., REASONING:], table, space.shape[1])
+        recovered = distance > self.recover_above
+        best = jnp.stack(jnp.unravel_index(jnp.argmin(table, -1), space.shape), -1).astype(chosen.dtype)
+        driven = jnp.where(recovered[:, None], best, chosen)
+        reasoning = label(self.labels, observation, *targets(space, driven, observation.ego[:, 0]))
+        tokens = jnp.concatenate([reasoning, driven], axis=1)
+        action = decode(space, driven, observation.ego, self.simulator.substeps)
+        return action, carry, {"tokens": tokens, "recovered": recovered, "deviation": distance}
+
+
+def nearest(tokens: Array, table: Array, curvatures: int) -> tuple[Array, Array]:
+    """The candidate whose action deviates least.
+
+    Args:
+      tokens: int32[K, B, 2], candidates: acceleration and curvature bin.
+      table: float32[B, NA * NK], deviation of every joint bin.   curvatures: NK.
+    Returns: int32[B, 2] and its deviation float32[B].
+    """
+    joint = tokens[..., 0] * curvatures + tokens[..., 1]
+    distance = jnp.take_along_axis(table, joint.T, axis=1)
+    best = jnp.argmin(distance, axis=1)
+    chosen = jnp.take_along_axis(tokens, best[None, :, None], axis=0)[0]
+    return chosen, jnp.take_along_axis(distance, best[:, None], axis=1)[:, 0]

@@ -1,0 +1,231 @@
+"""Evaluation from a run, or of a baseline, to the report: drives, compares, draws, writes."""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from data.sources import open_split
+from training import config as configs
+from training import figures, findings, model_quality, report
+from training.config import Config
+from training.judge import BASELINES, JUDGES, LEARNED, Driver, Evaluation, baseline, named
+from training.programs import Programs, build
+from training.provenance import provenance, stage_seconds
+from training.report import PAIR, Results
+from training.restore import restore
+from training.scenes import PreparedRecords, data_directory
+from training.state import Learned, Progress
+from training.topview import Trace
+from worldmodel.registry import build as build_model
+
+BASELINES_BY_INTEREST = (*(name for name in BASELINES if name != "expert"), "expert")
+SPEAKING_SCENES = 4  # scenes whose sentences the report quotes
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    Attributes:
+      policies: names; None for all that there are.
+      judge: names out of `judge.JUDGES`.
+      split: of the data set.   data: another data set than the run's, or the starter set.
+      scenes: the first so many; the run's own choice if None.
+      temperature: of the learned policies; 0 is greedy.
+      list_events: whether the report lists every scene in which a policy had an event, with its cause.
+    """
+
+    policies: tuple[str, ...] | None = None
+    judges: tuple[str, ...] = tuple(JUDGES)
+    split: str = "test"
+    data: str | None = None
+    scenes: int | None = None
+    temperature: float = 0.0
+    list_events: bool = False
+
+
+def evaluate_run(
+    directory: str | pathlib.Path, request: Request = Request(), output: str | pathlib.Path | None = None
+) -> str:
+    """Judges a run's policies beside the baselines and writes the report into the run, or into `output`.
+
+    Returns: the report's headline.
+    Raises: ValueError for a missing run or an unknown name; `data.errors.DataError` for a missing data set.
+    """
+    directory, began = pathlib.Path(directory), time.monotonic()
+    config = with_request(read_run(directory), request)
+    chosen = [named("policy", name, (*BASELINES, *LEARNED)) for name in request.policies or (*BASELINES, *LEARNED)]
+    records, programs = open_records(config, request.split), build(config)
+    learned, progress = restore(directory, config, programs, records)
+    drivers = {name: baseline(name, config.simulator) for name in chosen if name in BASELINES}
+    wanted = [name for name in LEARNED if name in chosen]
+    drivers |= {name: learned_driver(name, programs, learned, request.temperature) for name in wanted}
+    evaluation = evaluation_of(drivers, records, config, request)
+    spent = {
+        "simulator_steps": progress.ledger.spent,
+        "wall_s_by_stage": stage_seconds(directory / "metrics.jsonl"),
+        "finished": list(progress.finished),
+    }
+    quality = compare_models(config, programs, learned, records)
+    output = pathlib.Path(output or directory)
+    return write_report(output, evaluation, config, request, progress, quality, spent, began)
+
+
+def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
+    """Judges policies that need no run, on the starter set or another data set, and writes the report.
+
+    Returns: the report's headline.
+    Raises: ValueError for an unknown name, or one that needs a run.
+    """
+    began, config = time.monotonic(), with_request(Config(name="baseline"), request)
+    names = request.policies or tuple(BASELINES)
+    for name in names:
+        if named("policy", name, (*BASELINES, *LEARNED)) in LEARNED:
+            raise ValueError(f"policy {name!r} is learned: name the run directory that holds it")
+    drivers = {name: baseline(name, config.simulator) for name in names}
+    evaluation = evaluation_of(drivers, open_records(config, request.split), config, request)
+    return write_report(pathlib.Path(output), evaluation, config, request, Progress(), {}, {}, began)
+
+
+def read_run(directory: pathlib.Path) -> Config:
+    """The config of a run. Raises: ValueError where there is none."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{directory} is not a run: expected a config.json in it, as train.py writes it")
+    return configs.read(path)
+
+
+def with_request(config: Config, request: Request) -> Config:
+    """The config with the data set and the number of scenes that are asked for."""
+    data = config.data if request.data is None else configs.DataConfig(directory=request.data)
+    field = f"{request.split}_scenes"
+    if request.scenes is not None and hasattr(data, field):
+        data = dataclasses.replace(data, **{field: request.scenes})
+    return dataclasses.replace(config, data=data)
+
+
+def open_records(config: Config, split: str) -> PreparedRecords:
+    """A split of the config's data set. Raises: DataError for a missing data set or split."""
+    source = open_split(data_directory(config.data), split, config.spec)
+    count = getattr(config.data, f"{split}_scenes", None)
+    return PreparedRecords(source, config.simulator, count, config.data.cached_scenes)
+
+
+def learned_driver(name: str, programs: Programs, learned: Learned, temperature: float) -> Driver:
+    """The imitation policy of a run, or the best one that its rounds accepted."""
+    params = {"imitation": learned.imitation, "post_trained": learned.best}[name]
+    return Driver(name, programs.vla.with_temperature(temperature), params)
+
+
+def evaluation_of(drivers: dict[str, Driver], records: PreparedRecords, config: Config, request: Request) -> Evaluation:
+    """The drivers, scenes and judges with the config's sizes."""
+    batch = min(config.evaluation.batch, len(records))
+    return Evaluation(drivers, records, request.judges, config.simulator, batch, config.rollout_steps, config.seed)
+
+
+def compare_models(config: Config, programs: Programs, learned: Learned, records: PreparedRecords) -> dict[str, Any]:
+    """The run's world model and the kinematic one on the first batch of scenes."""
+    models = {
+        config.world_model: (programs.model, learned.model),
+        "kinematic": (build_model("kinematic", None, config.simulator), ()),
+    }
+    some = [records[i] for i in range(min(config.evaluation.batch, len(records)))]
+    return model_quality.compare(models, some, config.simulator, config.rollout_steps)
+
+
+def write_report(
+    output: pathlib.Path,
+    evaluation: Evaluation,
+    config: Config,
+    request: Request,
+    progress: Progress,
+    quality: dict[str, Any],
+    spent: dict[str, Any],
+    began: float,
+) -> str:
+    """Drives, then writes the report and its figures. Returns the headline."""
+    results = evaluation.results()
+    judges = report.summarise(results)
+    (output / "figures").mkdir(parents=True, exist_ok=True)
+    drawn, shown = draw(output, evaluation, results, judges, progress, config.evaluation.animations)
+    listed = list_events(evaluation, results) if request.list_events else []
+    origin = provenance(config, request.split) | {"temperature": request.temperature} | spent
+    origin["evaluation_wall_s"] = round(time.monotonic() - began, 1)
+    told = {
+        "headline": report.headline(judges, config.seed),
+        "judges": judges,
+        "rounds": list(progress.rounds),
+        "world_model": quality,
+        "figures": drawn,
+        "sayings": [saying for trace in shown for saying in findings.sayings(trace)],
+        "events": listed,
+        "provenance": origin,
+    }
+    report.write(output, finite(told), results)
+    return told["headline"]
+
+
+def finite(value: Any) -> Any:
+    """The same tree with None for numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def draw(
+    output: pathlib.Path,
+    evaluation: Evaluation,
+    results: Results,
+    judges: dict[str, Any],
+    progress: Progress,
+    count: int,
+) -> tuple[dict[str, str], list[Trace]]:
+    """All figures, under the first judge.
+
+    Returns: path (relative to the report) to caption, and the learned policies' drives that were drawn.
+    """
+    judge = evaluation.judges[0]
+    figures.policy_chart(judges[judge]["policies"], output / "figures" / "policies.png")
+    drawn = {"figures/policies.png": f"Driving score and failures of every policy under {judge}."}
+    if progress.rounds:
+        figures.rounds_chart(list(progress.rounds), output / "figures" / "rounds.png")
+        drawn["figures/rounds.png"] = "Imagined against grounded return by round, with the rule's decision."
+    spoken = []
+    for name, caption, pair, row in showcases(evaluation, results, count):
+        traces = [evaluation.drive(judge, policy, [row], traced=True)[1][0] for policy in pair]
+        figures.animate(traces, output / "figures" / f"{name}.gif")
+        figures.still(traces, output / "figures" / f"{name}.png")
+        drawn[f"figures/{name}.gif"] = caption
+        spoken += [trace for trace in traces if trace.policy == PAIR[0]]
+    return drawn, spoken[:SPEAKING_SCENES]
+
+
+def showcases(evaluation: Evaluation, results: Results, count: int) -> list[tuple[str, str, tuple[str, ...], int]]:
+    """The scenes to draw: file name, caption, policies side by side, row."""
+    judge, drivers = evaluation.judges[0], evaluation.drivers
+    shown = []
+    if all(name in drivers for name in PAIR):
+        for number, row in enumerate(findings.improvements(results, judge, count), 1):
+            caption = f"Best improvement {number}: imitation failed, post-trained did not."
+            shown.append((f"improvement_{number}", caption, ("imitation", "post_trained"), row))
+    subject = next(name for name in (*PAIR, *BASELINES_BY_INTEREST) if name in drivers)
+    beside = tuple(dict.fromkeys((subject, *(name for name in ("expert",) if name in drivers))))
+    for number, row in enumerate(findings.worst_failures(results, judge, subject, count), 1):
+        caption = f"Worst remaining failure {number} of {figures.policy_name(subject)}."
+        shown.append((f"failure_{number}", caption, beside, row))
+    return shown
+
+
+def list_events(evaluation: Evaluation, results: Results) -> list[dict[str, Any]]:
+    """Every scene in which a policy had an event, with its cause, under the first judge."""
+    judge, listed = evaluation.judges[0], []
+    for policy in evaluation.drivers:
+        rows: Sequence[int] = findings.eventful(results, judge, policy)
+        traces = evaluation.drive(judge, policy, rows, traced=True)[1] if rows else []
+        listed += [event for trace in traces for event in findings.events(trace)]
+    return listed

@@ -1,0 +1,124 @@
+"""Imagined against driven: the gap of the same policy from the same starts, and the rule that decides about a round.
+
+Letters: H steps, R rows (scenes of the grounding split).
+"""
+
+import dataclasses
+
+import numpy as np
+
+from data.scene import Array
+from training.config import RoundsConfig
+from training.imagination import EVENTS, Imagined
+from training.state import Progress
+
+HEADS = ("at_fault", "off_road", "red_light")
+
+
+@dataclasses.dataclass(frozen=True)
+class Grounded:
+    """What a policy did in the simulator on the grounding scenes.
+
+    Attributes:
+      returns: float[R], undiscounted reward of the whole drive.
+      failures: bool[R].
+    """
+
+    returns: np.ndarray
+    failures: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What becomes of a round.
+
+    Attributes:
+      accept: keep the policy; otherwise the last accepted one comes back.
+      reason: in words, with the numbers that decided.
+      horizon: steps to imagine from now on.
+      penalty: weight of the disagreement from now on.
+    """
+
+    accept: bool
+    reason: str
+    horizon: int
+    penalty: float
+
+
+def window(imagined: Imagined, trust: float, horizon: int) -> np.ndarray:
+    """bool[H, R], the steps that are compared: those that imagination would have believed, ended rollouts included."""
+    believed = np.cumsum(np.asarray(imagined.disagreement) > trust, axis=0) == 0
+    return believed & (np.arange(len(believed))[:, None] < horizon)
+
+
+def gap(imagined: Imagined, driven: dict[str, Array], trust: float, horizon: int) -> dict[str, float]:
+    """How imagination differs from the simulator, paired by row and over the same steps.
+
+    Args:
+      imagined: [H, R].   driven: `imagination.per_step`, [H' >= H, R].
+    Returns: `imagined_return`, `grounded_return` and their mean difference `bias` (positive: imagination is too
+      optimistic), the mean absolute difference `gap`, the rank-free correlation `correlation`; for each event
+      `imagined_<event>`, `grounded_<event>` rates and `gap_<event>`; for each cost head its Brier score
+      `brier_<event>` against what happened in the simulator, and `brier_base_<event>`, that of always predicting the
+      rate.
+    """
+    steps = window(imagined, trust, horizon)
+    counted = steps & np.asarray(imagined.valid)
+    real = {name: np.asarray(values)[: len(steps)] for name, values in driven.items()}
+    dreamt_return = np.sum(np.asarray(imagined.reward) * counted, axis=0)
+    real_return = np.sum(real["reward"] * (steps & real["alive"]), axis=0)
+    difference = dreamt_return - real_return
+    out = {
+        "imagined_return": dreamt_return.mean(),
+        "grounded_return": real_return.mean(),
+        "bias": difference.mean(),
+        "gap": np.abs(difference).mean(),
+        "correlation": correlation(dreamt_return, real_return),
+        "compared_steps": steps.sum(0).mean(),
+    }
+    for event in EVENTS:
+        dreamt = np.any(np.asarray(imagined.events[event]) & counted, axis=0)
+        happened = np.any(real[event] & steps & real["alive"], axis=0)
+        out[f"imagined_{event}"], out[f"grounded_{event}"] = dreamt.mean(), happened.mean()
+        out[f"gap_{event}"] = dreamt.mean() - happened.mean()
+        if event in imagined.predicted:
+            out |= calibration(event, np.asarray(imagined.predicted[event]), counted, happened)
+    return {name: float(value) for name, value in out.items()}
+
+
+def calibration(event: str, probability: np.ndarray, counted: np.ndarray, happened: np.ndarray) -> dict[str, float]:
+    """Brier score of a cost head over a rollout: its chance of at least one event against whether it happened.
+
+    Args: probability, counted: [H, R]; happened: bool[R].
+    """
+    chance = 1 - np.prod(np.where(counted, 1 - probability, 1.0), axis=0)
+    rate = happened.mean()
+    return {f"brier_{event}": np.mean((chance - happened) ** 2), f"brier_base_{event}": rate * (1 - rate)}
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation; 0 where either is constant."""
+    spread = a.std() * b.std()
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 0 else 0.0
+
+
+def decide(config: RoundsConfig, progress: Progress, now: Grounded, bias: float) -> Decision:
+    """Accepts a round, or rolls back and says what changes.
+
+    A round is accepted if, on the same scenes with the same keys, the grounded return did not fall by more than
+    `tolerance` and the failure rate did not rise by more than `failure_tolerance` against the last accepted policy.
+    A roll-back always raises the penalty on disagreement; if imagination was off by more than `bias_tolerance`, it
+    also shortens the horizon by a third: the model is not to be believed that far.
+    """
+    keep = {"horizon": progress.horizon, "penalty": progress.penalty}
+    change = float(np.mean(now.returns - np.asarray(progress.grounded_return)))
+    rise = float(now.failures.mean() - progress.failures)
+    facts = f"grounded return {change:+.3f}, failure rate {rise:+.3f}, bias {bias:+.3f}"
+    if change >= -config.tolerance and rise <= config.failure_tolerance:
+        return Decision(True, f"accepted: {facts}", **keep)
+    penalty = progress.penalty * config.penalty_growth
+    if abs(bias) <= config.bias_tolerance:
+        return Decision(False, f"rolled back, penalty raised to {penalty:g}: {facts}", progress.horizon, penalty)
+    horizon = max(config.horizon_min, progress.horizon * 2 // 3)
+    reason = f"rolled back, horizon cut to {horizon}, penalty raised to {penalty:g}: {facts}"
+    return Decision(False, reason, horizon, penalty)

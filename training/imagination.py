@@ -1,0 +1,229 @@
+"""Driving for experience: in the learned World to improve, in the simulator near the log to fine-tune.
+
+Both give `Experience`: what was seen, what was decided, and a weight for each decision's log-probability. An objective
+is nothing but a choice of these weights, so one update (`improvement.py`) serves them all.
+Letters: R rows (starts x G), H steps, N = H x R flattened transitions.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from policy.vla import VLA
+from simulator.config import SimulatorConfig
+from simulator.log_replay import LogReplay
+from simulator.rollout import rollout
+from simulator.score import driving_score
+from simulator.world import Params, Rollout, World
+from training.config import RoundsConfig
+from training.drivers import ClosestToLog, Disturbance, DisturbedExpert
+from training.objectives import Targets, counted, masked_mean, pmpo_weight, targets
+from worldmodel.batch import ModelBatch, from_rollout
+
+
+@flax.struct.dataclass
+class Experience:
+    """Flattened transitions to learn from; arrays [N, ...].
+
+    Attributes:
+      observation: `Observation`.
+      tokens: int32[N, K], what was decided.
+      log_prob: float32[N], of the action tokens when they were drawn.
+      weight: float32[N], of the action's log-probability; 0 where nothing is to be learned.
+      reasoning_weight: float32[N], of the reasoning's.
+      returns: float32[N], target of the value heads.
+      valid: bool[N].
+    """
+
+    observation: Observation
+    tokens: Array
+    log_prob: Array
+    weight: Array
+    reasoning_weight: Array
+    returns: Array
+    valid: Array
+
+
+@flax.struct.dataclass
+class Imagined:
+    """What is kept of imagined rollouts besides the experience.
+
+    Attributes:
+      valid: bool[H, R], the transition is believed.
+      reward: float32[H, R], without the penalty.
+      disagreement: float32[H, R].
+      events: dict of bool[H, R], by geometry on the imagined boxes.
+      predicted: dict of float32[H, R], what the learned heads said of the same steps.
+    """
+
+    valid: Array
+    reward: Array
+    disagreement: Array
+    events: dict[str, Array]
+    predicted: dict[str, Array]
+
+
+@flax.struct.dataclass
+class Trust:
+    """How far imagination is believed; scalars.
+
+    Attributes:
+      horizon: int32, steps at most.
+      disagreement: float32, the largest believed.
+      penalty: float32, weight of the disagreement in the reward.
+    """
+
+    horizon: Array
+    disagreement: Array
+    penalty: Array
+
+
+EVENTS = ("at_fault", "off_road", "red_light", "corridor", "collision")
+
+
+def row_keys(key: jax.Array, starts: int, group: int) -> tuple[jax.Array, jax.Array]:
+    """Policy keys, all different, and World keys, equal within a group: common random numbers. key[R] each."""
+    k_policy, k_world = jax.random.split(key)
+    return jax.random.split(k_policy, starts * group), jnp.repeat(jax.random.split(k_world, starts), group)
+
+
+def imagine(
+    world: World,
+    vla: VLA,
+    config: RoundsConfig,
+    model_params: Params,
+    policy_params: Params,
+    scene: Scene,
+    start: Array,
+    keys: tuple[jax.Array, jax.Array],
+    trust: Trust,
+) -> tuple[Experience, Imagined, dict[str, Array]]:
+    """Drives the policy in the learned World and says what each decision was worth.
+
+    Args:
+      scene: `Scene` [R, ...], rows of a group next to each other.   start: int32[R], log step.
+      keys: see `row_keys`.
+    """
+    driven = rollout(world, model_params, vla, policy_params, scene, config.horizon, *keys, start)
+    valid = counted(driven.alive, driven.outcome, trust.horizon, trust.disagreement)
+    worth = targets(
+        driven.outcome,
+        valid,
+        driven.extras["value"],
+        driven.final_extras["value"],
+        discount=config.discount,
+        lam=config.lam,
+        penalty=trust.penalty,
+        group=config.group,
+        dead_band=config.dead_band,
+    )
+    kept = Imagined(
+        valid, driven.outcome.reward, driven.outcome.disagreement, events_of(driven), driven.outcome.predicted
+    )
+    return experience(driven, worth, config.alpha), kept, imagination_metrics(driven, worth)
+
+
+def events_of(driven: Rollout) -> dict[str, Array]:
+    """bool[H, R], whether each event happened in a step."""
+    outcome = driven.outcome
+    return {name: jnp.any(getattr(outcome, name) & outcome.valid, axis=-1) for name in EVENTS}
+
+
+def flat(tree):
+    """[H, R, ...] -> [H * R, ...]."""
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
+
+
+def experience(driven: Rollout, worth: Targets, alpha: float) -> Experience:
+    """Imagined decisions weighted by PMPO; the reasoning follows only through the KL to the imitation policy."""
+    extras = driven.extras
+    return flat(
+        Experience(
+            observation=driven.observation,
+            tokens=extras["tokens"],
+            log_prob=extras["log_prob"],
+            weight=pmpo_weight(worth.advantage, alpha),
+            reasoning_weight=jnp.zeros_like(worth.advantage),
+            returns=worth.returns,
+            valid=worth.valid,
+        )
+    )
+
+
+def imagination_metrics(driven: Rollout, worth: Targets) -> dict[str, Array]:
+    """Scalars about imagined rollouts."""
+    value = driven.extras["value"].mean(-1)
+    error = masked_mean((worth.returns - value) ** 2, worth.valid)
+    centred = worth.returns - masked_mean(worth.returns, worth.valid)
+    return {
+        "return": worth.undiscounted.mean(),
+        "failure": jnp.any(driven.outcome.termination & worth.valid, axis=0).mean(),
+        "steps": worth.valid.sum(0).mean(),
+        "disagreement": masked_mean(driven.outcome.disagreement, worth.valid),
+        "value_explained": 1 - error / jnp.maximum(masked_mean(centred**2, worth.valid), 1e-6),
+        "informative": jnp.mean(worth.advantage != 0),
+    }
+
+
+def drive(
+    simulator: SimulatorConfig, vla: VLA, steps: int, policy_params: Params, scene: Scene, key: jax.Array
+) -> tuple[ModelBatch, dict[str, Array], dict[str, Array], dict[str, Array]]:
+    """Drives the policy in the log-replay simulator from the current step.
+
+    Args: scene: `Scene` [R, ...]; key: key[R], the policy's.
+    Returns: the tracks, `driving_score` [R], and per step [H, R]: reward, alive, and the events.
+    """
+    driven = rollout(LogReplay(simulator), (), vla, policy_params, scene, steps, key, key)
+    batch = track(driven, scene, uniform=False)
+    return batch, driving_score(driven, scene, simulator), per_step(driven)
+
+
+def per_step(driven: Rollout) -> dict[str, Array]:
+    """Reward, alive and the events, [H, R] each."""
+    reward = jnp.where(driven.alive, driven.outcome.reward, 0.0)
+    return {"reward": reward, "alive": driven.alive, **events_of(driven)}
+
+
+def track(driven: Rollout, scene: Scene, uniform: Array | bool) -> ModelBatch:
+    """A replayed rollout as training data of the world model."""
+    start = driven.observation.time[0]
+    return from_rollout(scene, start, driven, jnp.broadcast_to(jnp.asarray(uniform), start.shape))
+
+
+def drive_expert(
+    simulator: SimulatorConfig, steps: int, scene: Scene, disturbance: Disturbance, key: jax.Array
+) -> ModelBatch:
+    """Drives the logged ego, more or less disturbed, in the simulator. Undisturbed rows are uniform log data."""
+    driven = rollout(LogReplay(simulator), (), DisturbedExpert(simulator), disturbance, scene, steps, key, key)
+    return track(driven, scene, uniform=(disturbance.acceleration == 0) & (disturbance.curvature == 0))
+
+
+def demonstrate(
+    driver: ClosestToLog, steps: int, policy_params: Params, scene: Scene, key: jax.Array
+) -> tuple[Experience, ModelBatch, dict[str, Array]]:
+    """Drives the candidates nearest the log in the simulator: rollouts as demonstrations (`cl_sft`).
+
+    Args: scene: `Scene` [R, ...]; key: key[R].
+    """
+    driven = rollout(LogReplay(driver.simulator), (), driver, policy_params, scene, steps, key, key)
+    failed, extras = jnp.any(driven.outcome.termination, axis=0), driven.extras
+    # A rollout that failed shows nothing worth copying.
+    valid = driven.alive & ~failed
+    share = valid * (valid.size / jnp.maximum(valid.sum(), 1))
+    shown = Experience(
+        observation=driven.observation,
+        tokens=extras["tokens"],
+        log_prob=jnp.zeros_like(share),
+        weight=share,
+        reasoning_weight=share,
+        returns=jnp.zeros_like(share),
+        valid=valid,
+    )
+    metrics = {
+        "failure": failed.mean(),
+        "recovered": masked_mean(extras["recovered"], driven.alive),
+        "deviation": masked_mean(extras["deviation"], driven.alive),
+        "return": jnp.sum(jnp.where(driven.alive, driven.outcome.reward, 0.0), axis=0).mean(),
+    }
+    return flat(shown), track(driven, scene, uniform=False), metrics

@@ -1,0 +1,199 @@
+"""Judges and drivers: the same scenes, the same keys, one compiled program for each pair of them.
+
+A judge is a World that policies are evaluated in; a driver is a policy with its parameters. An entry in `JUDGES` or
+`BASELINES` is all that a new one needs.
+"""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from data.scene import Array, Record, Scene
+from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
+from policy.language import sentence
+from simulator.config import SimulatorConfig
+from simulator.log_replay import LogReplay
+from simulator.rollout import rollout
+from simulator.score import driving_score
+from simulator.world import Params, Policy, Rollout, World
+from training.report import Results
+from training.scenes import chunks, take
+from training.topview import EVENT_NAMES, Trace
+
+JUDGES: dict[str, Callable[[SimulatorConfig], World]] = {"log_replay": LogReplay}
+BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
+    "expert": LogExpert,
+    "idm": IDM,
+    "constant_speed": ConstantSpeed,
+    "go_straight": GoStraight,
+}
+LEARNED = ("imitation", "post_trained")
+
+
+@dataclasses.dataclass(frozen=True)
+class Driver:
+    """A policy that can be judged.
+
+    Attributes:
+      name: as in the report.   policy: see `simulator.world.Policy`.   params: its parameters.
+    """
+
+    name: str
+    policy: Policy
+    params: Params
+
+
+def named(kind: str, name: str, known: Iterable[str]) -> str:
+    """The name itself. Raises: ValueError for an unknown one, with the nearest known name."""
+    known = sorted(known)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ValueError(
+        f"unknown {kind} {name!r}, expected one of {known}" + (f"; did you mean {near[0]!r}?" if near else "")
+    )
+
+
+def baseline(name: str, config: SimulatorConfig) -> Driver:
+    """A policy that needs no run. Raises: ValueError for an unknown name."""
+    return Driver(name, BASELINES[named("policy", name, (*BASELINES, *LEARNED))](config), ())
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def drive_batch(
+    world: World,
+    policy: Policy,
+    config: SimulatorConfig,
+    steps: int,
+    params: Params,
+    scene: Scene,
+    keys: tuple[jax.Array, jax.Array],
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Drives `Scene` [B, ...] from the current step.
+
+    Returns: `driving_score` [B], and the drive itself, [B, ...] (see `trace_of`).
+    """
+    driven = rollout(world, (), policy, params, scene, steps, *keys)
+    return driving_score(driven, scene, config), path_of(driven)
+
+
+def path_of(driven: Rollout) -> dict[str, Any]:
+    """What a top view needs of a rollout, batch first: sub-steps joined to K = H * S."""
+    outcome, substeps = driven.outcome, driven.outcome.valid.shape[-1]
+    valid = outcome.valid & driven.alive[..., None]
+
+    def joined(field: Array) -> Array:
+        moved = jnp.moveaxis(field, 0, -2)
+        return moved.reshape(*moved.shape[:-2], -1)
+
+    fields = {
+        "ego": {name: getattr(driven.ego, name) for name in ("x", "y", "heading", "speed")},
+        "agents": {name: getattr(driven.agents, name) for name in ("x", "y", "heading", "valid")},
+        "events": {name: getattr(outcome, name) & valid for name in EVENT_NAMES},
+        "light_state": jnp.repeat(driven.light_state[..., None], substeps, axis=-1),
+        "offset": outcome.route_offset_m,
+        "valid": valid,
+    }
+    tokens = {"tokens": jnp.swapaxes(driven.extras["tokens"], 0, 1)} if "tokens" in driven.extras else {}
+    return jax.tree.map(joined, fields) | tokens
+
+
+def trace_of(driver: Driver, record: Record, score: float, path: dict[str, Any], dt: float) -> Trace:
+    """One row of `path_of`, on the host, cut where the rollout ended."""
+    ego, agents, length = path["ego"], path["agents"], max(int(path["valid"].sum()), 1)
+    said = [sentence(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
+    each = -(-len(path["valid"]) // len(said))
+    return Trace(
+        record=record,
+        policy=driver.name,
+        score=float(score),
+        **{f"ego_{name}": values[:length] for name, values in ego.items()},
+        **{f"agent_{name}": values[:, :length] for name, values in agents.items()},
+        light_state=path["light_state"][:, :length],
+        offset=path["offset"][:length],
+        events={name: values[:length] for name, values in path["events"].items()},
+        sentences=tuple(np.repeat(said, each)[:length]),
+        dt=dt,
+    )
+
+
+def row_keys(seed: int, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """The policy's and the World's keys of scenes, key[B] each: functions of the seed and of the scene alone."""
+    kinds = jax.random.split(jax.random.key(seed))
+    policy, world = (jax.vmap(jax.random.fold_in, (None, 0))(kind, rows) for kind in kinds)
+    return policy, world
+
+
+def drive(
+    driver: Driver,
+    records: Sequence[Record],
+    world: World,
+    config: SimulatorConfig,
+    *,
+    batch: int,
+    steps: int,
+    seed: int = 0,
+    rows: Sequence[int] | None = None,
+    traced: bool = False,
+) -> tuple[dict[str, np.ndarray], list[Trace]]:
+    """Drives scenes in batches of one size, so that nothing is compiled twice; what pads the last one is dropped.
+
+    Args:
+      records: with prepared scenes.   batch: B.   steps: H.   seed: of all drivers alike: comparisons are paired.
+      rows: which records; all if None. A scene's result does not depend on which others are driven.
+      traced: whether to return the drives themselves, which `figures` draws.
+    Returns: `driving_score` as arrays [N], and N traces or none.
+    """
+    rows = np.arange(len(records)) if rows is None else np.asarray(rows)
+    scores, traces = [], []
+    with tqdm.tqdm(total=len(rows), desc=driver.name, unit="scene") as bar:
+        for chunk in chunks(len(rows), batch):
+            count, chosen = len(np.unique(chunk)), rows[chunk]
+            scene = take(records, chosen)
+            score, path = drive_batch(world, driver.policy, config, steps, driver.params, scene, row_keys(seed, chosen))
+            scores.append({name: np.asarray(values)[:count] for name, values in score.items()})
+            if traced:
+                path = jax.device_get(path)
+                for b in range(count):
+                    one = jax.tree.map(lambda values, b=b: values[b], path)
+                    traces.append(trace_of(driver, records[chosen[b]], scores[-1]["score"][b], one, config.dt))
+            bar.update(count)
+    return {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}, traces
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is judged, by whom, and on what.
+
+    Attributes:
+      drivers: by name.   records: with prepared scenes.
+      judges: names out of `JUDGES`.   simulator: for judges and scores.
+      batch: scenes driven at once.   steps: H.   seed: of the drives.
+    """
+
+    drivers: dict[str, Driver]
+    records: Sequence[Record]
+    judges: tuple[str, ...]
+    simulator: SimulatorConfig
+    batch: int
+    steps: int
+    seed: int = 0
+
+    def drive(self, judge: str, driver: str, rows: Sequence[int] | None = None, traced: bool = False) -> tuple:
+        """See `drive`; every call with the same judge and driver shares one compiled program."""
+        world = JUDGES[named("judge", judge, JUDGES)](self.simulator)
+        size = min(self.batch, len(self.records))
+        settings = {"batch": size, "steps": self.steps, "seed": self.seed, "rows": rows, "traced": traced}
+        return drive(self.drivers[driver], self.records, world, self.simulator, **settings)
+
+    def results(self) -> Results:
+        """Drives everyone over everything."""
+        scores = {judge: {name: self.drive(judge, name)[0] for name in self.drivers} for judge in self.judges}
+        return Results(tuple(record.scenario_id for record in self.records), scores)

@@ -1,0 +1,256 @@
+"""The machinery of a run: units of work in order, steps, logging, checkpoints, stopping and going on."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import signal
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from data.pipeline import SceneBatches
+from training import config as configs
+from training.checkpoint import Checkpoints
+from training.config import Config
+from training.log import Logger, postfix, progress
+from training.programs import Programs
+from training.scenes import Splits
+from training.state import Learned, Progress, RunState
+
+log = logging.getLogger(__name__)
+Metrics = dict[str, Any]
+Body = Callable[[RunState, int, jax.Array, Any], tuple[RunState, Metrics]]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; everything is saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A piece of work that is finished or not.
+
+    Attributes:
+      stage: what `--stage` calls it.   part: the function in `stages.PARTS`.   round: 0 before the rounds.
+    """
+
+    stage: str
+    part: str
+    round: int
+
+    @property
+    def name(self) -> str:
+        """As `Progress.finished` holds it."""
+        return f"{self.round}/{self.part}"
+
+
+def schedule(config: Config) -> list[Unit]:
+    """All units of a run, in order."""
+    first = [Unit(stage, stage, 0) for stage in ("fit_world_model", "imitate", "cl_sft", "fit_value")]
+    rounds = [
+        Unit("post_train", part, index)
+        for index in range(1, config.rounds.rounds + 1)
+        for part in ("refit", "improve", "ground")
+    ]
+    return [*first, Unit("post_train", "ground", 0), *rounds]
+
+
+def pending(config: Config, finished: tuple[str, ...]) -> list[Unit]:
+    """The units to run now.
+
+    Raises: ValueError where `--stage` asks for one whose earlier units are not finished.
+    """
+    units = schedule(config)
+    if config.stage == "all":
+        return [unit for unit in units if unit.name not in finished]
+    chosen = [unit for unit in units if unit.stage == config.stage]
+    # The world model and the imitation policy do not need each other.
+    free = config.stage in ("fit_world_model", "imitate")
+    earlier = [] if free else units[: units.index(chosen[0])]
+    missing = [unit.name for unit in earlier if unit.name not in finished]
+    if missing:
+        raise ValueError(f"stage {config.stage} needs {', '.join(missing)} first: run those, or --stage all")
+    return [unit for unit in chosen if unit.name not in finished]
+
+
+class Stop:
+    """Turns SIGTERM and the first Ctrl-C into a request that is honoured between two steps.
+
+    Attributes:
+      requested: whether to stop.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        self._previous = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, _: object) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+        log.warning("stopping after this step; a second Ctrl-C stops at once, without saving")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What every stage shares.
+
+    Attributes:
+      config: the resolved config.   directory: the run's.
+      splits: the scenes.   programs: the compiled functions.
+      checkpoints, logger, stop: see there.
+      mesh: one axis `data` over all devices; rows are spread over it, parameters are copied.
+      started: monotonic time at which this process began, less the time spent by earlier ones [s].
+    """
+
+    config: Config
+    directory: pathlib.Path
+    splits: Splits
+    programs: Programs
+    checkpoints: Checkpoints
+    logger: Logger
+    stop: Stop
+    mesh: jax.sharding.Mesh
+    started: float
+
+    def key(self, unit: Unit, step: int) -> jax.Array:
+        """The key of a step: a function of the seed and of where the run stands, so that a resumed run draws alike."""
+        named = jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(unit.name.encode()))
+        return jax.random.fold_in(named, step)
+
+    def data_seed(self, unit: Unit) -> int:
+        """The seed of a unit's shuffling."""
+        return zlib.crc32(f"{self.config.seed}/{unit.name}".encode())
+
+    def place(self, rows: Any) -> Any:
+        """Spreads arrays [R, ...] over the devices."""
+        return jax.device_put(rows, self._sharding("data"))
+
+    def copy(self, tree: Any) -> Any:
+        """Copies parameters to every device. Programs are compiled per placement: all arrays get theirs at once."""
+        return jax.device_put(tree, self._sharding())
+
+    def _sharding(self, *axes: str) -> NamedSharding | None:
+        # One device needs no layout, and arrays without one meet in any program without compiling it anew.
+        return NamedSharding(self.mesh, PartitionSpec(*axes)) if self.mesh.size > 1 else None
+
+    @property
+    def wall_s(self) -> float:
+        """Wall time of the run so far, earlier processes included [s]."""
+        return time.monotonic() - self.started
+
+    def since(self, earlier_s: float) -> "Run":
+        """The same run, counting the wall time of earlier processes [s] in."""
+        return dataclasses.replace(self, started=self.started - earlier_s)
+
+    def record(self, state: RunState, unit: Unit, metrics: Metrics) -> None:
+        """Writes a log line."""
+        self.logger.write(
+            round_index=unit.round,
+            stage=unit.part,
+            step=state.progress.step,
+            total=state.progress.total,
+            simulator_steps=state.progress.ledger.total,
+            wall_s=self.wall_s,
+            metrics=metrics,
+        )
+
+    def save(self, state: RunState) -> RunState:
+        """Writes a checkpoint of the state and returns it with the time noted."""
+        state = state.note(wall_s=self.wall_s)
+        key = jax.random.key(self.config.seed)
+        self.checkpoints.save(state.progress.total, state.learned, key, state.progress.to_json())
+        return state
+
+
+def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatches, body: Body) -> RunState:
+    """Repeats `body` on batch after batch, from where the state stands.
+
+    Args:
+      body: (state, step, key, (scene, indices)) -> state, metrics.
+    Raises: Interrupted between two steps, after saving.
+    """
+    if state.progress.iterator is not None:
+        batches.set_state(state.progress.iterator)
+    saved, bar = time.monotonic(), progress(unit.name, state.progress.step, count)
+    with bar:
+        for step in bar:
+            state, metrics = body(state, step, run.key(unit, step), next(batches))
+            state = state.note(step=step + 1, total=state.progress.total + 1)
+            if (step + 1) % run.config.log_every == 0 or step + 1 == count:
+                run.record(state, unit, metrics)
+                bar.set_postfix(postfix(metrics))
+            due = time.monotonic() - saved > run.config.checkpoint_every_s
+            if due or run.stop.requested:
+                state, saved = run.save(state.note(iterator=batches.get_state())), time.monotonic()
+            if run.stop.requested:
+                raise Interrupted(f"stopped in {unit.name} at step {step + 1} of {count}")
+    return state
+
+
+def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
+    """Marks a unit as done, logs its summary, saves, and writes `rounds.json`."""
+    now = state.progress
+    if metrics:
+        run.record(state, unit, metrics)
+    state = state.note(finished=(*now.finished, unit.name), step=0, iterator=None, total=now.total + 1)
+    (run.directory / "rounds.json").write_text(json.dumps(list(now.rounds), indent=2) + "\n", encoding="utf-8")
+    return run.save(state)
+
+
+def resume(run: Run, fresh: Learned) -> RunState:
+    """The state to go on from: the newest undamaged checkpoint, or the beginning."""
+    found = run.checkpoints.restore(fresh)
+    if found is None:
+        rounds = run.config.rounds
+        return RunState(run.copy(fresh), Progress(horizon=rounds.horizon, penalty=rounds.penalty))
+    _, learned, _, meta = found
+    state = RunState(run.copy(learned), Progress.from_json(meta))
+    log.info("resuming after %s, step %d", state.progress.finished[-1:] or "the start", state.progress.step)
+    return state
+
+
+def make_mesh() -> jax.sharding.Mesh:
+    """All devices of all hosts along one axis, `data`."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def claim_directory(config: Config) -> pathlib.Path:
+    """Makes the run's directory and writes the config into it, or checks that the run found there is the same one.
+
+    Raises: ValueError listing the fields that differ from the run found there.
+    """
+    directory = config.run_directory
+    path = directory / "config.json"
+    if path.exists() and config.fresh:
+        move_aside(directory)
+    if path.exists():
+        changed = configs.differences(config, configs.read(path))
+        if changed:
+            listed = "\n  ".join(changed)
+            raise ValueError(
+                f"{directory} holds a run with other settings:\n  {listed}\n"
+                "take them back, name another --directory, or start anew with --fresh"
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    configs.write(config, path)
+    return directory
+
+
+def move_aside(directory: pathlib.Path) -> None:
+    """Renames a directory to the first free `<directory>.<n>`; nothing is deleted."""
+    number = next(n for n in range(1, 10_000) if not directory.with_name(f"{directory.name}.{n}").exists())
+    directory.rename(directory.with_name(f"{directory.name}.{number}"))

@@ -1,0 +1,49 @@
+"""The run's world model beside the kinematic floor: how far the imagined others stray from held-out logs."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.scene import Array, Record
+from simulator.config import SimulatorConfig
+from simulator.world import Params, World
+from training.drivers import Disturbance
+from training.imagination import drive_expert
+from training.scenes import take
+from training.statistics import bootstrap
+from worldmodel.batch import ModelBatch
+from worldmodel.quality import displacement, imagine_log
+
+SECONDS = (1, 3, 8)
+
+
+def compare(
+    models: dict[str, tuple[World, Params]], records: Sequence[Record], simulator: SimulatorConfig, steps: int
+) -> dict[str, dict[str, dict]]:
+    """Average displacement of the moving others up to some times, the ego driving as in the log.
+
+    Args: models: by name.   records: prepared scenes, all driven at once.   steps: H.
+    Returns: model to `ade_<seconds>s` to interval [m] over the scenes in which others move.
+    """
+    scene = take(records, range(len(records)))
+    keys = jax.random.split(jax.random.key(0), len(records))
+    still = jnp.zeros(len(records))
+
+    def errors(world: World, params: Params, batch: ModelBatch) -> tuple[Array, Array]:
+        return displacement(imagine_log(world, params, keys, batch), batch)
+
+    expert = jax.jit(lambda scene: drive_expert(simulator, steps, scene, Disturbance(still, still), keys))(scene)
+    found = {}
+    for name, (world, params) in models.items():
+        distance, counted = map(np.asarray, jax.jit(errors, static_argnums=0)(world, params, expert))
+        found[name] = {f"ade_{s}s": scene_errors(distance, counted, round(s / simulator.dt)) for s in SECONDS}
+    return found
+
+
+def scene_errors(distance: np.ndarray, counted: np.ndarray, substeps: int) -> dict:
+    """The mean error of each scene up to a sub-step, over scenes. Args: [B, A, H * S]. Raises: ValueError if none."""
+    distance, counted = distance[..., :substeps], counted[..., :substeps]
+    number = counted.sum((1, 2))
+    return bootstrap((distance.sum((1, 2)) / np.maximum(number, 1))[number > 0])

@@ -1,0 +1,99 @@
+"""Presets: functions that return a config. Each says what it is for, how long it takes and what to expect."""
+
+import sys
+
+from data.scene import SceneSpec
+from policy import vla
+from policy.vla import VLAConfig
+from training.config import (
+    ClosedLoopConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    FitConfig,
+    ImitateConfig,
+    RoundsConfig,
+    ValueConfig,
+    validate,
+)
+from worldmodel.rssm import RSSMConfig
+from worldmodel.rssm_net import Sizes
+
+
+def cpu() -> Config:
+    """The main job: starter set, two CPU cores.
+
+    Time: not measured yet. Expected: not measured yet.
+    """
+    return Config(name="cpu")
+
+
+def tiny() -> Config:
+    """The whole job at the smallest sizes that still run every part; for tests. It learns nothing worth reporting.
+
+    Time: not measured yet.
+    """
+    return Config(
+        name="tiny",
+        log_every=1,
+        data=DataConfig(train_scenes=8, grounding_scenes=4, validation_scenes=4, test_scenes=4),
+        rssm=RSSMConfig(Sizes(deter=16, groups=2, classes=4, hidden=16, tokens=8, outcome_hidden=16, ensemble=2)),
+        policy=vla.tiny(),
+        fit=FitConfig(steps=4, refit_steps=2, scenes=4, tracks=16),
+        imitation=ImitateConfig(steps=4, scenes=2, starts=4),
+        closed_loop=ClosedLoopConfig(steps=2, scenes=4, candidates=4, minibatch=16),
+        value=ValueConfig(steps=2),
+        rounds=RoundsConfig(
+            rounds=2,
+            iterations=2,
+            scenes=2,
+            group=2,
+            horizon=8,
+            minibatch=16,
+            grounding_scenes=4,
+        ),
+        evaluation=EvaluationConfig(batch=4, animations=1),
+    )
+
+
+def h200() -> Config:
+    """A large policy and model on one accelerator, for a converted full data set (`--data.directory`).
+
+    Time: not measured yet. Expected: not measured yet.
+    """
+    return Config(
+        name="h200",
+        spec=SceneSpec(agents=64, polylines=512),
+        policy=VLAConfig(width=384, layers=8, heads=6, stem=(64, 128, 256, 384), value_heads=4, value_width=512),
+        rssm=RSSMConfig(Sizes(deter=256, groups=16, classes=16, hidden=256, tokens=128, outcome_hidden=512, ensemble=5)),
+        fit=FitConfig(steps=20_000, refit_steps=500, scenes=128, learning_rate=3e-4, tracks=8192),
+        imitation=ImitateConfig(steps=40_000, scenes=128, starts=4, learning_rate=3e-4),
+        closed_loop=ClosedLoopConfig(steps=1_000, scenes=128, candidates=32, learning_rate=5e-5, minibatch=512),
+        value=ValueConfig(steps=200),
+        rounds=RoundsConfig(
+            rounds=10, iterations=200, scenes=64, group=8, minibatch=512, learning_rate=3e-5, grounding_scenes=1024
+        ),
+        evaluation=EvaluationConfig(batch=256, animations=4),
+    )
+
+
+PRESETS = {"cpu": cpu, "tiny": tiny, "h200": h200}
+
+
+def parse(arguments: list[str]) -> Config:
+    """The config of a command line: a preset (`cpu` if none is named) and typed overrides, checked.
+
+    Unknown options end the process with the nearest names; values that cannot work, with the list of them.
+    """
+    import tyro
+
+    named = arguments if arguments and not arguments[0].startswith("--") else ["cpu", *arguments]
+    if arguments and arguments[0] in ("-h", "--help"):
+        named = arguments
+    choices = {name: ((preset.__doc__ or "").split("\n")[0], preset()) for name, preset in PRESETS.items()}
+    config = tyro.extras.overridable_config_cli(choices, args=named, use_underscores=True)
+    try:
+        validate(config)
+    except ValueError as error:
+        sys.exit(str(error))
+    return config

@@ -1,0 +1,225 @@
+"""The report of an evaluation: what improved and by how much, in `report.json`, `report.md` and `scenes.json`."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from training.statistics import bootstrap, excludes_zero, paired_difference
+
+METRICS = (
+    "score",
+    "failure",
+    "at_fault",
+    "collision",
+    "off_road",
+    "red_light",
+    "corridor",
+    "wrong_way",
+    "uncomfortable",
+    "progress",
+    "return",
+)
+TABLE = {
+    "score": "driving score",
+    "failure": "failed",
+    "at_fault": "at-fault collision",
+    "off_road": "off road",
+    "red_light": "red light run",
+    "corridor": "left corridor",
+    "wrong_way": "wrong way",
+    "uncomfortable": "uncomfortable",
+    "progress": "progress",
+}
+PAIR = ("post_trained", "imitation")
+PAIR_NAME = "post_trained - imitation"
+
+Interval = dict[str, float | int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Scores scene by scene.
+
+    Attributes:
+      scenario_ids: N names, in the order of the scores; scenes of one name share their traffic.
+      scores: judge to policy to metric to float[N].
+    """
+
+    scenario_ids: tuple[str, ...]
+    scores: dict[str, dict[str, dict[str, np.ndarray]]]
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """Every judge's metrics with intervals, and the paired difference of post-trained and imitation.
+
+    Returns: judge to `{"policies": policy to metric to interval, "paired": {PAIR_NAME: metric to interval}}`.
+    """
+    names = np.array(results.scenario_ids)
+    judges = {}
+    for judge, policies in results.scores.items():
+        summary = {
+            policy: {metric: bootstrap(scores[metric], names) for metric in METRICS}
+            for policy, scores in policies.items()
+        }
+        after, before = (policies.get(name) for name in PAIR)
+        paired = {}
+        if after and before:
+            paired = {PAIR_NAME: {m: paired_difference(after[m], before[m], names) for m in METRICS}}
+        judges[judge] = {"policies": summary, "paired": paired}
+    return judges
+
+
+def headline(judges: dict[str, Any], seed: int) -> str:
+    """The report's first sentence: what improved and by how much, or that it did not, under the first judge."""
+    judge, summary = next(iter(judges.items()))
+    policies = summary["policies"]
+    if PAIR_NAME not in summary["paired"]:
+        best = max(policies, key=lambda name: policies[name]["score"]["mean"])
+        said = (f"{name} {with_interval(policies[name]['score'])}" for name in policies)
+        return f"Driving score under {judge}: {', '.join(said)} (best: {best})."
+    change, after, before = summary["paired"][PAIR_NAME]["score"], *(policies[name]["score"] for name in PAIR)
+    verb = "raised" if change["mean"] > 0 else "lowered"
+    if not excludes_zero(change):
+        verb = "did not measurably change"
+    return (
+        f"Post-training {verb} the driving score of the imitation policy: from {before['mean']:.3f} to "
+        f"{after['mean']:.3f} on {change['n']} held-out scenes under {judge} ({signed(change)}, 95 % paired bootstrap "
+        f"interval, seed {seed})."
+    )
+
+
+def with_interval(interval: Interval, digits: int = 3) -> str:
+    """`0.512 [0.470, 0.554]`."""
+    return f"{interval['mean']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
+
+
+def signed(interval: Interval) -> str:
+    """`+0.042 [+0.011, +0.073]`."""
+    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    header = list(header)
+    lines = [header, ["---"] * len(header), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def policy_table(summary: dict[str, Any]) -> str:
+    """Rows: policies, the best first, then the paired difference. Columns: metrics with intervals."""
+    policies = summary["policies"]
+    order = sorted(policies, key=lambda name: -policies[name]["score"]["mean"])
+    rows = [[name, *(with_interval(policies[name][metric]) for metric in TABLE)] for name in order]
+    rows += [
+        [f"**{name}**", *(signed(metrics[metric]) for metric in TABLE)] for name, metrics in summary["paired"].items()
+    ]
+    return table(["policy", *TABLE.values()], rows)
+
+
+def rounds_table(rounds: list[dict[str, Any]]) -> str:
+    """Imagined against grounded return of every round and what was decided."""
+    columns = ("imagined_return", "grounded_return", "bias", "gap", "failure")
+    rows = [
+        [
+            str(one["round"]),
+            *(f"{one[name]:.3f}" for name in columns),
+            str(one["horizon"]),
+            one["decision"].replace("_", " "),
+            one["reason"],
+            f"{one['simulator_steps']:,}",
+            f"{one['wall_s']:.0f}",
+        ]
+        for one in rounds
+    ]
+    header = ["round", "imagined return", "grounded return", "bias", "gap", "failed", "horizon", "decision", "why"]
+    return table([*header, "simulator steps", "wall s"], rows)
+
+
+def model_table(quality: dict[str, dict[str, Interval]]) -> str:
+    """Displacement of the imagined others from the log, by model."""
+    columns = list(next(iter(quality.values())))
+    header = ["world model", *(name.replace("_", " ").replace("ade", "ADE to") + " [m]" for name in columns)]
+    return table(header, ([name, *(with_interval(row[c], 2) for c in columns)] for name, row in quality.items()))
+
+
+def sayings_table(sayings: list[dict[str, Any]]) -> str:
+    """What the policy said and what it then did."""
+    header = ["scene", "policy", "time", "said", "did in the next second"]
+    return table(
+        header, ([s["scenario_id"], s["policy"], f"{s['time_s']:.1f} s", s["said"], s["did"]] for s in sayings)
+    )
+
+
+def provenance_table(origin: dict[str, Any]) -> str:
+    """One row per fact."""
+    rows = [[name.replace("_", " "), text_of(value)] for name, value in origin.items()]
+    return table(["", ""], rows)
+
+
+def text_of(value: Any) -> str:
+    """A fact in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text_of(item)}" for name, item in value.items())
+    return f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+
+
+def render(report: dict[str, Any]) -> str:
+    """The report as Markdown, from what `report.json` holds."""
+    parts = [report["headline"]]
+    for judge, summary in report["judges"].items():
+        count = next(iter(summary["policies"].values()))["score"]["n"]
+        parts += [
+            f"## Policies under {judge}",
+            policy_table(summary),
+            f"Means over {count} scenes with 95 % bootstrap intervals; seed {report['provenance']['seed']}. The score "
+            "is 0 after an at-fault collision, leaving the road, a red light run or more than 4 m beside the route, "
+            "else min(progress / 0.8, 1); it is 1 where the log stands. Rates are shares of scenes, `uncomfortable` "
+            "a share of the time driven.",
+        ]
+    if report["rounds"]:
+        parts += ["## Rounds", "Return over the steps that were compared, imagined and driven from the same starts."]
+        parts += [rounds_table(report["rounds"])]
+    parts += [f"![{caption}]({path})\n\n*{caption}*" for path, caption in report["figures"].items()]
+    if report["world_model"]:
+        parts += ["## World model", "Others as imagined on held-out logs, 95 % intervals over scenes."]
+        parts += [model_table(report["world_model"])]
+    if report["sayings"]:
+        parts += ["## What it said and what it did", sayings_table(report["sayings"])]
+    if report["events"]:
+        parts += ["## Scenes with an event", events_table(report["events"])]
+    parts += ["## Provenance", provenance_table(report["provenance"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def events_table(events: list[dict[str, Any]]) -> str:
+    """Scenes in which something happened, with the cause."""
+    rows = ([e["scenario_id"], e["policy"], e["event"], f"{e['time_s']:.1f} s", e["cause"]] for e in events)
+    return table(["scene", "policy", "event", "at", "cause"], rows)
+
+
+def write(directory: pathlib.Path, report: dict[str, Any], results: Results) -> None:
+    """Writes `report.json`, `report.md` and `scenes.json`, each whole or not at all."""
+    scenes = {
+        "scenario_ids": list(results.scenario_ids),
+        "scores": {
+            judge: {
+                policy: {name: np.round(np.asarray(v, float), 6).tolist() for name, v in scores.items()}
+                for policy, scores in policies.items()
+            }
+            for judge, policies in results.scores.items()
+        },
+    }
+    write_text(directory / "scenes.json", json.dumps(scenes) + "\n")
+    write_text(directory / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_text(directory / "report.md", render(report))
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes beside the file, then replaces it: a reader never sees half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

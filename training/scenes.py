@@ -1,0 +1,94 @@
+"""The scenes of a run: every split, prepared once and kept in memory as far as a limit allows."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from data.pipeline import SceneBatches, stack
+from data.scene import Record, Scene, SceneSpec
+from data.sources import STARTER, open_split
+from simulator.config import SimulatorConfig
+from simulator.prepare import prepare
+from training.config import DataConfig
+
+
+class PreparedRecords(Sequence):
+    """A split whose scenes carry their map tile; the first `limit` read stay in memory.
+
+    Args:
+      source: `Record`s.   count: use the first so many; all if None.   limit: records kept.
+    Raises: ValueError where `count` exceeds the split.
+    """
+
+    def __init__(self, source: Sequence[Record], simulator: SimulatorConfig, count: int | None, limit: int):
+        if count is not None and not 0 < count <= len(source):
+            raise ValueError(f"expected 1 to {len(source)} scenes of this split, found {count}")
+        self._source, self._simulator = source, simulator
+        self._count, self._limit = len(source) if count is None else count, limit
+        self._kept: dict[int, Record] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Record:
+        if not 0 <= index < self._count:
+            raise IndexError(f"record {index} of {self._count}")
+        if index in self._kept:
+            return self._kept[index]
+        record = self._source[index]
+        record = dataclasses.replace(record, scene=prepare(record.scene, self._simulator))
+        if len(self._kept) < self._limit:
+            self._kept[index] = record
+        return record
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """What training may read. The test split is not among them.
+
+    Attributes:
+      train, grounding, validation: `Record`s with prepared scenes.
+    """
+
+    train: Sequence[Record]
+    grounding: Sequence[Record]
+    validation: Sequence[Record]
+
+
+def open_splits(config: DataConfig, spec: SceneSpec, simulator: SimulatorConfig) -> Splits:
+    """Opens the data set that the config names, or the starter set."""
+
+    def opened(split: str) -> PreparedRecords:
+        source = open_split(data_directory(config), split, spec)
+        return PreparedRecords(source, simulator, getattr(config, f"{split}_scenes"), config.cached_scenes)
+
+    return Splits(opened("train"), opened("grounding"), opened("validation"))
+
+
+def data_directory(config: DataConfig) -> pathlib.Path:
+    """The data set's folder."""
+    return pathlib.Path(config.directory) if config.directory else STARTER
+
+
+def batches(records: Sequence[Record], size: int, seed: int) -> SceneBatches:
+    """Endless shuffled batches of prepared scenes; each host reads its own shard."""
+    shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
+    return SceneBatches(records, size, seed, prepare=lambda scene: scene, cache=False, **shard)
+
+
+def take(records: Sequence[Record], indices: Sequence[int]) -> Scene:
+    """The scenes of the given records, stacked: `Scene` [B, ...]."""
+    return stack([records[int(i)].scene for i in indices])
+
+
+def repeat_rows(scene: Scene, times: int) -> Scene:
+    """Each row `times` times, copies next to each other: the rows of a group."""
+    return jax.tree.map(lambda a: np.repeat(a, times, axis=0), scene)
+
+
+def chunks(count: int, size: int) -> list[np.ndarray]:
+    """Row indices 0..count - 1 in arrays of exactly `size`; the last one is filled up by repeating its last row."""
+    return [np.minimum(np.arange(first, first + size), count - 1) for first in range(0, count, size)]

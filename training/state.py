@@ -1,0 +1,104 @@
+"""What a run is at a moment: the arrays that it learns and where it stands. Both go into every checkpoint."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+
+from training.ledger import Ledger
+from training.replay import Tracks
+
+Params = Any
+
+
+@flax.struct.dataclass
+class Learned:
+    """Every array of a run.
+
+    Attributes:
+      policy: parameters being trained.   policy_optimizer: their optimiser's state.
+      imitation: the frozen imitation policy, the reference of the KL.
+      accepted: the last policy that passed grounding; a roll-back returns to it.
+      best: the accepted policy with the highest driving score on the validation split; what is evaluated in the end.
+      model, model_optimizer: the world model's.
+      tracks: replayed policy rollouts that the world model is refitted on.
+    """
+
+    policy: Params
+    policy_optimizer: Any
+    imitation: Params
+    accepted: Params
+    best: Params
+    model: Params
+    model_optimizer: Any
+    tracks: Tracks
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a run stands; all of it is JSON.
+
+    Attributes:
+      finished: names of the units that are done (`loop.Unit.name`), in order.
+      step: steps done in the unit that comes next.
+      total: steps and finished units so far; numbers the checkpoints.
+      iterator: state of that unit's data iterator; None at its start.
+      horizon: steps imagined at most, shortened by roll-backs.
+      penalty: weight of the disagreement in the imagined reward, raised by roll-backs.
+      trust: the largest disagreement still believed, a quantile on held-out logs.
+      grounded_return: of the last accepted policy, per grounding row; empty before the first round.
+      failures: failure rate of the last accepted policy on the same rows.
+      best_score: driving score of `Learned.best` on the validation split.
+      ledger: simulator steps by purpose.
+      rounds: one record per finished round, as in `rounds.json`.
+      wall_s: wall time spent so far [s].
+    """
+
+    finished: tuple[str, ...] = ()
+    step: int = 0
+    total: int = 0
+    iterator: Any = None
+    horizon: int = 0
+    penalty: float = 0.0
+    trust: float = float("inf")
+    grounded_return: tuple[float, ...] = ()
+    failures: float = 1.0
+    best_score: float = -1.0
+    ledger: Ledger = dataclasses.field(default_factory=Ledger)
+    rounds: tuple[dict[str, Any], ...] = ()
+    wall_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Progress":
+        """The inverse of `to_json`."""
+        sequences = {name: tuple(values[name]) for name in ("finished", "rounds", "grounded_return")}
+        return cls(**{**values, **sequences, "ledger": Ledger(**values["ledger"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class RunState:
+    """A run at a moment.
+
+    Attributes:
+      learned: its arrays.
+      progress: where it stands.
+    """
+
+    learned: Learned
+    progress: Progress
+
+    def learn(self, **changes: Any) -> "RunState":
+        """With some arrays replaced."""
+        return dataclasses.replace(self, learned=self.learned.replace(**changes))
+
+    def note(self, **changes: Any) -> "RunState":
+        """With some of the progress replaced."""
+        return dataclasses.replace(self, progress=dataclasses.replace(self.progress, **changes))
+
+    def charge(self, purpose: str, alive: Any) -> "RunState":
+        """With driven simulator steps, bool[H, B], added to the ledger."""
+        return self.note(ledger=self.progress.ledger.charge(purpose, alive))

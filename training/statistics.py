@@ -1,0 +1,75 @@
+"""Intervals for reported numbers: a seeded bootstrap over scenarios, paired for differences."""
+
+import numpy as np
+
+RESAMPLES = 4000
+SEED = 20261122
+
+
+def bootstrap(values: np.ndarray, groups: np.ndarray | None = None, seed: int = SEED) -> dict[str, float | int]:
+    """Mean with a 95 % percentile interval.
+
+    Whole groups are drawn with replacement: scenes of one scenario (several egos in the same traffic) are not
+    independent, and drawing them one by one would make the interval too narrow.
+
+    Args:
+      values: float[N], one number per scene.
+      groups: [N] labels, or None where every scene stands alone.
+      seed: of the resampling; the same values always give the same interval.
+    Returns: `{mean, low, high, n}`, n = N.
+    Raises: ValueError where there is no value, a value is not finite, or the labels do not match.
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap, 13.3 (percentile interval).
+    """
+    values = np.asarray(values, np.float64)
+    groups = np.arange(len(values)) if groups is None else np.asarray(groups)
+    if values.ndim != 1 or len(values) == 0 or len(groups) != len(values):
+        raise ValueError(f"bootstrap: expected values[N] and groups[N], found {values.shape} and {groups.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"bootstrap: {int((~np.isfinite(values)).sum())} of {len(values)} values are not finite")
+    _, member = np.unique(groups, return_inverse=True)
+    count = np.bincount(member).astype(np.float64)
+    total = np.bincount(member, weights=values)
+    draws = np.random.default_rng(seed).multinomial(len(count), np.full(len(count), 1 / len(count)), RESAMPLES)
+    means = (draws @ total) / (draws @ count)
+    low, high = np.percentile(means, [2.5, 97.5])
+    mean = float(values.mean())
+    # Resampled means of equal values can differ from their mean in the last bit: keep low <= mean <= high.
+    return {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean), "n": len(values)}
+
+
+def paired_difference(
+    after: np.ndarray, before: np.ndarray, groups: np.ndarray | None = None, seed: int = SEED
+) -> dict[str, float | int]:
+    """`bootstrap` of after - before on the same scenes: what scenes have in common cancels.
+
+    Args: after, before: float[N], the same scenes in the same order.
+    Raises: ValueError where the two differ in length.
+    """
+    after, before = np.asarray(after, np.float64), np.asarray(before, np.float64)
+    if after.shape != before.shape:
+        raise ValueError(f"paired_difference: {after.shape} and {before.shape} are not the same scenes")
+    return bootstrap(after - before, groups, seed)
+
+
+def excludes_zero(interval: dict[str, float | int]) -> bool:
+    """Whether the interval lies wholly on one side of zero."""
+    return interval["low"] > 0 or interval["high"] < 0
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0, ties sharing their mean rank. values: float[N]; returns float64[N]."""
+    _, member, count = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(count) - 1
+    return (last - (count - 1) / 2)[member]
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Rank correlation in [-1, 1]; NaN where fewer than two values or one side is constant.
+
+    Source: Spearman 1904, as the Pearson correlation of ranks with ties averaged.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"spearman: {len(first)} and {len(second)} values")
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(np.corrcoef(ranks(first), ranks(second))[0, 1])

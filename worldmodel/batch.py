@@ -1,0 +1,104 @@
+"""What world models are fitted on: logged scenes and what an ego that was driven through them experienced."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Scene
+from simulator.world import Action, Agents, EgoState, Outcome, Rollout
+
+
+@flax.struct.dataclass
+class ModelBatch:
+    """Replayed transitions of B scenes. The others are the scene's log; the ego is `ego`.
+
+    Attributes:
+      scene: `Scene` [B, ...].
+      start: int32[B], log step of the first state.
+      first_ego: float32 `EgoState` [B], the ego in the first state (a perturbed start differs from the log).
+      action: `Action` [B, H, S].
+      ego: `EgoState` [B, H, S], after each sub-step.
+      outcome: `Outcome` [B, H, ...], labels by geometry.
+      alive: bool[B, H], alive before the step: the transition counts.
+      dynamics: bool[B], the row counts for the loss of the others' motion. Only uniform log data may: where rows were
+        picked or driven because of the ego's fate, the log's others are a biased sample.
+    """
+
+    scene: Scene
+    start: Array
+    first_ego: EgoState
+    action: Action
+    ego: EgoState
+    outcome: Outcome
+    alive: Array
+    dynamics: Array
+
+
+def from_rollout(scene: Scene, start: Array, rollout: Rollout, dynamics: Array) -> ModelBatch:
+    """Turns a rollout in the log-replay simulator into training data.
+
+    Args:
+      scene: `Scene` [B, ...] and start: int32[B], where the rollout started.
+      rollout: `Rollout` [H, B, ...] of the expert, a perturbed expert or a policy.
+      dynamics: bool[B], see `ModelBatch`.
+    """
+    action, ego, outcome, alive = jax.tree.map(
+        lambda a: jnp.swapaxes(a, 0, 1), (rollout.action, rollout.ego, rollout.outcome, rollout.alive)
+    )
+    first = jax.tree.map(lambda a: a[0], (rollout.observation.pose, rollout.observation.ego))
+    return ModelBatch(scene, start, _ego_state(*first, ego), action, ego, outcome, alive, dynamics)
+
+
+def _ego_state(pose: Array, motion: Array, ego: EgoState) -> EgoState:
+    return EgoState(
+        x=pose[:, 0],
+        y=pose[:, 1],
+        heading=pose[:, 2],
+        speed=motion[:, 0],
+        acceleration=motion[:, 1],
+        curvature=motion[:, 2],
+        length=ego.length[:, 0, 0],
+        width=ego.width[:, 0, 0],
+    )
+
+
+def log_window(scene: Scene, start: Array, before: int, after: int) -> Agents:
+    """The logged boxes from `before` log steps before `start` to `after` log steps after it.
+
+    Steps outside the log are invalid. Returns: `Agents` [B, A, before + 1 + after].
+    """
+    steps = start[:, None] + jnp.arange(-before, after + 1)
+    inside = (steps >= 0) & (steps < scene.valid.shape[-1])
+
+    def take(field: Array) -> Array:
+        return jnp.take_along_axis(field, jnp.clip(steps, 0, field.shape[-1] - 1)[:, None], axis=-1)
+
+    fields = (scene.x, scene.y, scene.heading, scene.vel_x, scene.vel_y)
+    return Agents(*(take(f) for f in fields), valid=take(scene.valid) & inside[:, None])
+
+
+def driven_window(batch: ModelBatch, before: int) -> Agents:
+    """The boxes around a batch's rollout: the log, with the ego's row as it was driven.
+
+    Returns: `Agents` [B, A, before + 1 + H * S]; index `before` is the first state.
+    """
+    horizon, substeps = batch.action.acceleration.shape[1:]
+    logged = log_window(batch.scene, batch.start, before, horizon * substeps)
+    driven = _ego_boxes(batch)
+    is_ego = (jnp.arange(logged.x.shape[1]) == batch.scene.ego[:, None])[..., None]
+
+    def place(field: Array, ego: Array) -> Array:
+        return jnp.concatenate([field[..., :before], jnp.where(is_ego, ego[:, None], field[..., before:])], -1)
+
+    return jax.tree.map(place, logged, driven)
+
+
+def _ego_boxes(batch: ModelBatch) -> Agents:
+    """The ego at the first state and after each sub-step. Returns: `Agents` [B, 1 + H * S]."""
+    ego = jax.tree.map(
+        lambda first, rest: jnp.concatenate([first[:, None], rest.reshape(rest.shape[0], -1)], 1),
+        batch.first_ego,
+        batch.ego,
+    )
+    velocity = ego.speed * jnp.cos(ego.heading), ego.speed * jnp.sin(ego.heading)
+    return Agents(ego.x, ego.y, ego.heading, *velocity, valid=jnp.ones_like(ego.x, bool))

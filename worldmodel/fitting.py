@@ -1,0 +1,74 @@
+"""One gradient step on a world model; the loop over data is the caller's."""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from data.scene import Array
+from simulator.world import Params
+from worldmodel.batch import ModelBatch
+from worldmodel.interface import WorldModel
+
+
+@dataclasses.dataclass(frozen=True)
+class FittingConfig:
+    """AdamW with warm-up and a constant rate.
+
+    Attributes:
+      learning_rate: after the warm-up.
+      warmup_steps: over which the rate grows linearly from 0.
+      clip: largest global norm of the gradient.
+      weight_decay: of AdamW.
+    """
+
+    learning_rate: float = 2e-3
+    warmup_steps: int = 30
+    clip: float = 10.0
+    weight_decay: float = 1e-3
+
+    def build(self) -> optax.GradientTransformation:
+        """The optimiser."""
+        rate = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+        return optax.chain(optax.clip_by_global_norm(self.clip), optax.adamw(rate, weight_decay=self.weight_decay))
+
+
+@flax.struct.dataclass
+class FitState:
+    """Where a fit stands.
+
+    Attributes:
+      params: of the model.
+      optimizer: the optimiser's state.
+      step: int32, gradient steps taken.
+    """
+
+    params: Params
+    optimizer: optax.OptState
+    step: Array
+
+
+def start_fit(params: Params, optimizer: optax.GradientTransformation) -> FitState:
+    """The state before the first step."""
+    return FitState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+
+def fit_step(
+    model: WorldModel, optimizer: optax.GradientTransformation
+) -> Callable[[FitState, jax.Array, ModelBatch], tuple[FitState, dict[str, Array]]]:
+    """The step as a pure function of (state, key, batch), to be jitted with the state donated.
+
+    The metrics are those of the model's loss, and `gradient_norm` before clipping. The key is folded with the step.
+    """
+
+    def step(state: FitState, key: jax.Array, batch: ModelBatch) -> tuple[FitState, dict[str, Array]]:
+        key = jax.random.fold_in(key, state.step)
+        gradients, metrics = jax.grad(model.loss, has_aux=True)(state.params, key, batch)
+        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        metrics = metrics | {"gradient_norm": jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradients)))}
+        return FitState(optax.apply_updates(state.params, updates), moments, state.step + 1), metrics
+
+    return step

@@ -1,0 +1,26 @@
+"""What a world model adds to a `World`: it can be initialised and fitted."""
+
+from typing import Protocol
+
+import jax
+
+from data.scene import Array
+from simulator.world import Params, World
+from worldmodel.batch import ModelBatch
+
+
+class WorldModel(World, Protocol):
+    """A World with parameters. Pure; `params` is a plain pytree, so nobody else needs to know how it is written.
+
+    Rules every model keeps (tests/test_world_models.py holds them against it): the ego moves by
+    `simulator.transition.advance_state` only; others at t + 1 never depend on the ego's action at t; padding, the
+    order of agents and the neighbours in a batch change nothing; the same key gives the same result.
+    """
+
+    def init(self, key: jax.Array, batch: ModelBatch) -> Params:
+        """Fresh parameters; `batch` gives the sizes. A model that needs no training returns ()."""
+        ...
+
+    def loss(self, params: Params, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
+        """The scalar to minimise and scalar metrics by name. key: one key for the batch."""
+        ...

@@ -1,0 +1,65 @@
+"""The floor of every model metric, and the template of a one-file world model: copy it and change `_others`.
+
+All others keep their turn rate and speed, lights keep their state, nobody appears or vanishes. Nothing is learned.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from simulator.config import SimulatorConfig
+from simulator.observe import observe
+from simulator.transition import advance_state, start_state
+from simulator.world import Action, Agents, Outcome, State
+from worldmodel.batch import ModelBatch
+from worldmodel.motion import at_step, estimate_motion, move
+
+
+@dataclasses.dataclass(frozen=True)
+class KinematicConfig:
+    """Settings of the model: there are none."""
+
+    def build(self, simulator: SimulatorConfig) -> "Kinematic":
+        """The model for this simulator's step and dynamics."""
+        return Kinematic(self, simulator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kinematic:
+    """`WorldModel`."""
+
+    config: KinematicConfig
+    simulator: SimulatorConfig
+
+    def init(self, key: jax.Array, batch: ModelBatch) -> tuple:
+        """Nothing to learn."""
+        return ()
+
+    def loss(self, params: tuple, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
+        """Nothing to minimise."""
+        return jnp.zeros(()), {}
+
+    def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
+        """Starts from the logged history."""
+        return start_state(scene, start, latent=())
+
+    def observe(self, params: tuple, state: State) -> Observation:
+        """The simulator's view of the imagined state."""
+        return observe(state, self.simulator)
+
+    def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """The model supplies the others and the lights; ego motion and outcome are the simulator's."""
+        lights = [
+            jnp.repeat(field[..., None], self.simulator.substeps, axis=-1)
+            for field in (state.light_state, state.light_valid)
+        ]
+        return advance_state(state, action, self._others(state.history), *lights, (), self.simulator)
+
+    def _others(self, history: Agents) -> Agents:
+        """`Agents` [B, A, K] -> [B, A, S]. It must not depend on the ego's action."""
+        substeps, dt = self.simulator.substeps, self.simulator.dt
+        now, before = at_step(history, -1), at_step(history, -1 - substeps)
+        motion = estimate_motion(now, before, substeps * dt)
+        return move(now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, substeps, dt)

@@ -1,0 +1,88 @@
+"""Small networks as pure functions over plain dicts of arrays."""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array
+
+
+class Initial(NamedTuple):
+    """A weight before it is drawn: its shape and the standard deviation of its normal distribution."""
+
+    shape: tuple[int, ...]
+    deviation: float
+
+
+def dense_layer(inputs: int, outputs: int, scale: float = 1.0, copies: tuple[int, ...] = ()) -> dict[str, Initial]:
+    """A linear layer with unit gain times `scale`; `copies` are leading axes, for ensembles."""
+    return {
+        "weight": Initial((*copies, inputs, outputs), scale / inputs**0.5),
+        "bias": Initial((*copies, outputs), 0.0),
+    }
+
+
+def mlp_layers(widths: tuple[int, ...], scale: float = 1.0, copies: tuple[int, ...] = ()) -> list[dict[str, Initial]]:
+    """Layers from widths[0] to widths[-1]; `scale` is that of the last one."""
+    scales = [1.0] * (len(widths) - 2) + [scale]
+    return [dense_layer(i, o, s, copies) for i, o, s in zip(widths[:-1], widths[1:], scales, strict=True)]
+
+
+def draw(key: jax.Array, layers: Any) -> Any:
+    """Draws a pytree of `Initial`. One draw for all: each call of the generator costs 0.4 s of compilation on CPU."""
+    initials, structure = jax.tree.flatten(layers, is_leaf=lambda leaf: isinstance(leaf, Initial))
+    sizes = [math.prod(initial.shape) for initial in initials]
+    pieces = jnp.split(jax.random.normal(key, (sum(sizes),)), list(itertools.accumulate(sizes[:-1])))
+    drawn = [piece.reshape(i.shape) * i.deviation for piece, i in zip(pieces, initials, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def dense(net: dict[str, Array], x: Array) -> Array:
+    """float32[..., inputs] -> float32[..., outputs]."""
+    return x @ net["weight"] + net["bias"]
+
+
+def layer_norm(x: Array) -> Array:
+    """Zero mean and unit variance along the last axis; without learned scale, the next layer has one."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-3)
+
+
+def mlp(net: list[dict[str, Array]], x: Array) -> Array:
+    """Linear layers with layer norm and SiLU between them. float32[..., sizes[0]] -> float32[..., sizes[-1]]."""
+    for layer in net[:-1]:
+        x = jax.nn.silu(layer_norm(dense(layer, x)))
+    return dense(net[-1], x)
+
+
+def gru(net: dict[str, Array], memory: Array, x: Array) -> Array:
+    """Gated recurrent unit with layer norm, update gate biased to keep (DreamerV2, arXiv 2010.02193).
+
+    Args: net: `dense_layer(D + inputs, 3 * D)`; memory: float32[..., D]; x: float32[..., inputs].
+    Returns: float32[..., D].
+    """
+    parts = layer_norm(dense(net, jnp.concatenate([memory, x], -1)))
+    reset, candidate, update = jnp.split(parts, 3, -1)
+    update = jax.nn.sigmoid(update - 1)
+    return update * jnp.tanh(jax.nn.sigmoid(reset) * candidate) + (1 - update) * memory
+
+
+def pool(net: dict[str, Array], tokens: Array, mask: Array) -> Array:
+    """Embeds each token and takes the maximum over the valid ones; 0 where there is none.
+
+    Args: tokens: float32[..., N, inputs]; mask: bool[..., N]. Returns: float32[..., D].
+    """
+    return jnp.max(dense(net, tokens), -2, where=mask[..., None], initial=0.0)
+
+
+def symlog(x: Array) -> Array:
+    """Linear near 0, logarithmic far out (DreamerV3, arXiv 2301.04104)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: Array) -> Array:
+    """The inverse of `symlog`."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))

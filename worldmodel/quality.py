@@ -1,0 +1,112 @@
+"""How good a world model is: measured by imagining held-out logs, the ego driving as it did there.
+
+The same functions judge every World. B batch, H steps, S sub-steps, A agents.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array
+from simulator.world import Action, Agents, Outcome, Params, World
+from worldmodel.batch import ModelBatch, log_window
+
+MOVED_M = 2.0  # an agent whose log stays within this of its first place is not moving
+
+
+@flax.struct.dataclass
+class Imagined:
+    """A log as a World continues it.
+
+    Attributes:
+      agents: `Agents` [B, A, H * S].
+      outcome: `Outcome` [B, H, ...].
+      alive: bool[B, H], before the step.
+    """
+
+    agents: Agents
+    outcome: Outcome
+    alive: Array
+
+
+def imagine_log(world: World, params: Params, key: jax.Array, batch: ModelBatch) -> Imagined:
+    """Repeats a batch's actions in a World. key: key[B]."""
+    state = world.reset(params, key, batch.scene, batch.start)
+    substeps = batch.action.acceleration.shape[-1]
+
+    def step(state: Any, inputs: tuple[Array, Action]) -> tuple[Any, tuple]:
+        index, action = inputs
+        keys = jax.vmap(jax.random.fold_in, (0, None))(key, index)
+        following, outcome = world.step(params, keys, state.replace(scene=batch.scene), action)
+        boxes = jax.tree.map(lambda a: a[..., -substeps:], following.history)
+        return following.replace(scene=()), (boxes, outcome, state.alive)
+
+    actions = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), batch.action)
+    inputs = (jnp.arange(batch.alive.shape[1]), actions)
+    _, (boxes, outcome, alive) = jax.lax.scan(step, state.replace(scene=()), inputs)
+    boxes = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(*a.shape[1:3], -1), boxes)
+    return Imagined(boxes, *jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (outcome, alive)))
+
+
+def displacement(imagined: Imagined, batch: ModelBatch) -> tuple[Array, Array]:
+    """Distance of the imagined others from the log [m], and where it counts. Each [B, A, H * S].
+
+    Counted: agents other than the ego that are seen at the start and move, while the log sees them and the rollout is
+    alive. An agent that the model lets vanish keeps the place where it did: vanishing hides no error.
+    """
+    substeps = batch.action.acceleration.shape[-1]
+    logged = log_window(batch.scene, batch.start, 0, imagined.agents.x.shape[-1])
+    first, after = (jax.tree.map(lambda a, cut=cut: a[..., cut], logged) for cut in (slice(0, 1), slice(1, None)))
+    moved = jnp.where(after.valid, jnp.hypot(after.x - first.x, after.y - first.y), 0.0).max(-1, keepdims=True)
+    other = (jnp.arange(after.x.shape[1]) != batch.scene.ego[:, None])[..., None]
+    alive = jnp.repeat(imagined.alive, substeps, axis=1)[:, None]
+    counted = after.valid & first.valid & (moved > MOVED_M) & other & alive
+    distance = jnp.hypot(imagined.agents.x - after.x, imagined.agents.y - after.y)
+    return jnp.where(counted, distance, 0.0), counted
+
+
+def average_displacement(distance: Array, counted: Array, dt: float, seconds: tuple[float, ...]) -> dict[str, Array]:
+    """ADE [m] up to each time: the mean over all counted agents and sub-steps. Args as `displacement` returns them."""
+    cuts = {f"ade_{second:g}s": round(second / dt) for second in seconds}
+    return {name: distance[..., :k].sum() / jnp.maximum(counted[..., :k].sum(), 1) for name, k in cuts.items()}
+
+
+def calibration(probability: Array, happened: Array, counted: Array, bins: int = 10) -> dict[str, Array]:
+    """How far a head's probabilities can be believed. Args: [N...], of one shape.
+
+    Returns:
+      rate: how often it happened.
+      brier: mean squared error;  brier_skill: 1 - brier / that of always saying `rate`; 0 where it never happened.
+      ece: expected calibration error, |said - happened| averaged over equal-width bins by their share.
+    """
+    weight = counted / jnp.maximum(counted.sum(), 1)
+    rate = jnp.sum(weight * happened)
+    brier = jnp.sum(weight * jnp.square(probability - happened))
+    spread = rate * (1 - rate)
+    index = jnp.clip((probability * bins).astype(int), 0, bins - 1).ravel()
+    excess = jnp.zeros(bins).at[index].add((weight * (probability - happened)).ravel())
+    skill = jnp.where(spread > 0, 1 - brier / jnp.maximum(spread, 1e-12), 0.0)
+    return {"rate": rate, "brier": brier, "brier_skill": skill, "ece": jnp.abs(excess).sum()}
+
+
+def rank_correlation(left: Array, right: Array) -> Array:
+    """Spearman's, ties in order of appearance: does more disagreement mean more error? Args: float32[N]."""
+    ranks = [jnp.argsort(jnp.argsort(values)).astype(jnp.float32) for values in (left, right)]
+    return jnp.corrcoef(*ranks)[0, 1]
+
+
+def disagreement_bound(disagreement: Array, alive: Array, quantile: float) -> Array:
+    """The quantile of the disagreement on held-out logs below which a model may be believed. Args: [B, H]."""
+    return jnp.nanquantile(jnp.where(alive, disagreement, jnp.nan), quantile)
+
+
+def calibrate_horizon(disagreement: Array, alive: Array, bound: float, share: float) -> Array:
+    """The longest horizon that at least `share` of the rollouts reach with the disagreement within `bound`.
+
+    Args: disagreement: float32[B, H], imagined; alive: bool[B, H]; rows that are over count as within.
+    Returns: int32, at most H.
+    """
+    within = jnp.cumprod((disagreement <= bound) | ~alive, axis=1)
+    return jnp.sum(jnp.cumprod(within.mean(0) >= share)).astype(jnp.int32)

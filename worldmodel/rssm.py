@@ -1,0 +1,182 @@
+"""A recurrent state-space model of traffic with discrete stochastic latents, one per agent.
+
+Each agent carries a memory h and draws an intention z, a set of categoricals, for each coming step:
+
+    prior      p(z_t | h_t)                  imagination draws from it
+    posterior  q(z_t | h_t, motion t..t+1)   fitting, and the history at reset, draw from it
+    decoder    motion t..t+1 from (h_t, z_t) acceleration and turn rate on top of constant turn rate and speed
+    memory     h_{t+1} = GRU(h_t, z_t, what the agent senses at t + 1)
+
+Nothing here reads the ego's action at t: the ego moves by exact dynamics, and the others sense at t + 1 what it did.
+The outcome heads read the ego's memory at t + 1 and its senses at t and t + 1, and predict the reward, the costs and
+cont of the transition between them. The ensemble of motion heads gives the disagreement.
+After DreamerV3 (arXiv 2301.04104); the networks are in `rssm_net.py`, the loss in `rssm_loss.py`.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from simulator.config import SimulatorConfig
+from simulator.observe import observe
+from simulator.transition import advance_state, start_state
+from simulator.world import Action, Agents, Outcome, State
+from worldmodel import rssm_net as nets
+from worldmodel.batch import ModelBatch, driven_window
+from worldmodel.features import Frame
+from worldmodel.motion import at_step
+from worldmodel.nets import symexp
+from worldmodel.rssm_loss import LossConfig, losses, reduce_losses
+from worldmodel.rssm_window import Window, driven, ego_row, observe_window, sense_frames
+
+NEAR_M = 50.0  # the others this near the ego count for the disagreement
+
+
+@dataclasses.dataclass(frozen=True)
+class RSSMConfig:
+    """The model's settings.
+
+    Attributes:
+      sizes: of the networks.
+      loss: weights of the loss.
+      context: world steps of history that warm the memory up when fitting; a reset uses all there is.
+    """
+
+    sizes: nets.Sizes = dataclasses.field(default_factory=nets.Sizes)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    context: int = 2
+
+    def build(self, simulator: SimulatorConfig) -> "RSSM":
+        """The model for this simulator's step and dynamics."""
+        return RSSM(self, simulator)
+
+
+@flax.struct.dataclass
+class Latent:
+    """What the model remembers.
+
+    Attributes:
+      memory: float32[B, A, D].
+      ego_senses: float32[B, F], what the ego senses now, for the outcome heads.
+      light_age: float32[B, L], seconds since each light changed.
+      rank: int32[B, A], which noise an agent draws.
+    """
+
+    memory: Array
+    ego_senses: Array
+    light_age: Array
+    rank: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class RSSM:
+    """`WorldModel`."""
+
+    config: RSSMConfig
+    simulator: SimulatorConfig
+
+    @property
+    def span_s(self) -> float:
+        """Length of a world step [s]."""
+        return self.simulator.substeps * self.simulator.dt
+
+    def init(self, key: jax.Array, batch: ModelBatch) -> dict:
+        """Fresh parameters."""
+        return nets.init_net(key, self.config.sizes, jax.eval_shape(self._batch_window, batch))
+
+    def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
+        """Teacher-forced on the logged others and the driven ego."""
+        window = self._batch_window(batch)
+        now = jax.tree.map(lambda a: a[:, self.config.context], window.frames.now)
+        shape = (window.evidence.shape[1], self.config.sizes.groups)
+        keys = jax.random.split(key, batch.start.shape[0])
+        uniforms = nets.agent_noise(keys, nets.agent_rank(now, batch.scene.ego), shape)
+        terms = losses(params, self.config.sizes, self.config.loss, batch, window, uniforms, self.simulator.dt)
+        return reduce_losses(terms, self.config.loss)
+
+    def _batch_window(self, batch: ModelBatch) -> Window:
+        before = self.config.context * self.simulator.substeps
+        boxes = driven_window(batch, before)
+        return observe_window(boxes, batch.scene, batch.start - before, self.simulator.substeps, self.simulator.dt)
+
+    def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
+        """Warms the memory up on the history, with intentions from the posterior."""
+        state, substeps = start_state(scene, start, latent=()), self.simulator.substeps
+        span = (state.history.x.shape[-1] - 1) // substeps * substeps
+        boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
+        window = observe_window(boxes, scene, start - span, substeps, self.simulator.dt)
+        rank = nets.agent_rank(at_step(state.history, -1), scene.ego)
+        uniforms = nets.agent_noise(key, rank, (span // substeps, self.config.sizes.groups))
+        embedded, seen = nets.embed(params, window.sensed), window.frames.now.valid
+        memory, _, _ = nets.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
+        return state.replace(
+            latent=Latent(memory[:, -1], window.ego_senses[:, -1], window.frames.light_age[:, -1], rank)
+        )
+
+    def observe(self, params: dict, state: State) -> Observation:
+        """The simulator's view of the imagined state."""
+        return observe(state, self.simulator)
+
+    def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """Draws intentions, moves the others, then the ego, then senses what has become of it."""
+        latent, now = state.latent, at_step(state.history, -1)
+        uniforms = nets.agent_noise(key, latent.rank, (self.config.sizes.groups,))
+        stoch = nets.sample(nets.log_probabilities(params["prior"], latent.memory, self.config.sizes), uniforms)
+        before = at_step(state.history, -1 - self.simulator.substeps)
+        predicted = nets.decode(params, latent.memory, stoch, now, before, self.simulator.substeps, self.simulator.dt)
+        stays = (predicted.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance before the ego
+        others = predicted.mean.replace(valid=predicted.mean.valid & stays)
+        lights, light_age = self._next_lights(params, key, state)
+        following, outcome = advance_state(
+            state, action, others, *lights, latent, self.simulator, spread(predicted.members, now, state.scene.ego)
+        )
+        sensed, ego_senses = self._sense(following, now, light_age)
+        seen = at_step(following.history, -1).valid
+        memory = nets.remember(params, latent.memory, stoch, nets.embed(params, sensed), seen)
+        latent = Latent(memory, ego_senses, light_age, latent.rank)
+        return following.replace(latent=latent), outcome.replace(
+            predicted=self._judge(params, state, following, latent)
+        )
+
+    def _next_lights(self, params: dict, key: jax.Array, state: State) -> tuple[tuple[Array, Array], Array]:
+        """State and validity [B, L, S] of the lights, which change amid the step, and their age after it.
+
+        One draw serves all lights of a row: those that show the same for as long switch together.
+        """
+        logits = nets.light_logits(params, state.light_state, state.latent.light_age)
+        draw = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, state.scene.x.shape[1])))(key)
+        drawn = jnp.argmax(nets.sample(jax.nn.log_softmax(logits)[..., None, :], draw[:, None, None]), -1)
+        changed = state.light_valid & (drawn != state.light_state)
+        late = jnp.arange(self.simulator.substeps) >= self.simulator.substeps // 2
+        after = jnp.where(changed, drawn, state.light_state)
+        shown = jnp.where(late, after[..., None], state.light_state[..., None])
+        age = jnp.where(changed, 0.0, state.latent.light_age + self.span_s)
+        return (shown, jnp.broadcast_to(state.light_valid[..., None], shown.shape)), age
+
+    def _sense(self, state: State, before: Agents, light_age: Array):
+        frame = Frame(at_step(state.history, -1), before, state.light_state, state.light_valid, light_age)
+        frames = jax.tree.map(lambda a: a[:, None], frame)
+        return jax.tree.map(lambda a: a[:, 0], sense_frames(frames, state.scene, self.span_s))
+
+    def _judge(self, params: dict, state: State, following: State, latent: Latent) -> dict[str, Array]:
+        """What the heads say of the step from `state` to `following`: the reward and probabilities."""
+        ego = state.scene.ego
+        boxes = (ego_row(at_step(s.history, -1), ego, -1) for s in (state, following))
+        senses = state.latent.ego_senses, latent.ego_senses
+        heads = nets.outcome_logits(params, ego_row(latent.memory, ego, -2), *senses, driven(*boxes))
+        return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in heads.items()}
+
+
+def spread(members: Agents, now: Agents, ego: Array) -> Array:
+    """How far apart the ensemble's members put an agent after the step [m], the mean over the others near the ego.
+
+    Args: members: `Agents` [B, A, E, S]; now: `Agents` [B, A]; ego: int32[B]. Returns: float32[B].
+    """
+    apart = jnp.sqrt(jnp.var(members.x[..., -1], -1) + jnp.var(members.y[..., -1], -1))
+    own = ego_row(now, ego, -1)
+    near = jnp.hypot(now.x - own.x[:, None], now.y - own.y[:, None]) < NEAR_M
+    counted = now.valid & near & (jnp.arange(now.x.shape[1]) != ego[:, None])
+    return jnp.sum(apart * counted, -1) / jnp.maximum(counted.sum(-1), 1)

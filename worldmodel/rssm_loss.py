@@ -1,0 +1,145 @@
+"""The loss of `rssm.py`: each term is values with weights, reduced in one place.
+
+Letters as in `rssm_net.py`; H transitions follow the first state, so there are F = context + H + 1 frames.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data.scene import Array
+from simulator.world import Agents
+from worldmodel import rssm_net as nets
+from worldmodel.batch import ModelBatch
+from worldmodel.features import Frame
+from worldmodel.nets import symlog
+from worldmodel.rssm_window import Window, driven, ego_row, motion_error
+
+MOVING_SPEED = 0.5  # m/s
+Terms = dict[str, tuple[Array, Array]]  # values and weights of one shape, B leading
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss.
+
+    Attributes:
+      kl_prior, kl_posterior: of the KL for either side (DreamerV3's dyn and rep).
+      free_nats: KL per agent and step that costs nothing.
+      still_weight: of a standing agent's motion against 1 for a moving one: parked cars are many and easy.
+    """
+
+    kl_prior: float = 1.0
+    kl_posterior: float = 0.1
+    free_nats: float = 1.0
+    still_weight: float = 0.1
+
+
+def losses(
+    params: dict, sizes: nets.Sizes, config: LossConfig, batch: ModelBatch, window: Window, uniforms: Array, dt: float
+) -> Terms:
+    """All terms of the loss and, under `_` names, of the metrics.
+
+    Args:
+      window: the batch's boxes, context included.
+      uniforms: float32[B, A, F - 1, G], the noise of the posterior's draws.
+    """
+    embedded, seen = nets.embed(params, window.sensed), window.frames.now.valid
+    memory, stoch, posterior = nets.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
+    context = window.after.x.shape[1] - batch.alive.shape[1]
+    window, memory, stoch, posterior = jax.tree.map(lambda a: a[:, context:], (window, memory, stoch, posterior))
+    start, end = (jax.tree.map(lambda a, cut=cut: a[:, cut], window.frames) for cut in (slice(-1), slice(1, None)))
+    counted = _counted(batch, window.after.x.shape[-1])
+    others = start.now.valid & counted[..., None] & (jnp.arange(seen.shape[-1]) != batch.scene.ego[:, None, None])
+    prior = nets.log_probabilities(params["prior"], memory[:, :-1], sizes)
+    predicted = nets.decode(params, memory[:, :-1], stoch, start.now, start.before, window.after.x.shape[-1], dt)
+    ego = batch.scene.ego
+    heads = nets.outcome_logits(
+        params,
+        ego_row(memory[:, 1:], ego, -2),
+        window.ego_senses[:, :-1],
+        window.ego_senses[:, 1:],
+        driven(ego_row(start.now, ego, -1), ego_row(end.now, ego, -1)),
+    )
+    return {
+        **_motion_terms(predicted, start.now, window.after, others, config.still_weight),
+        **_kl_terms(prior, posterior, others, config.free_nats),
+        **_light_terms(params, start, end, counted),
+        **_outcome_terms(heads, batch),
+    }
+
+
+def reduce_losses(terms: Terms, config: LossConfig) -> tuple[Array, dict[str, Array]]:
+    """The weighted mean of each term, and the sum of those that are losses."""
+    means = {name: jnp.sum(v * w) / jnp.maximum(jnp.sum(w), 1.0) for name, (v, w) in terms.items()}
+    scales = {"kl_prior": config.kl_prior, "kl_posterior": config.kl_posterior}
+    total = sum(scales.get(name, 1.0) * mean for name, mean in means.items() if not name.startswith("_"))
+    return total, {**{name.lstrip("_"): mean for name, mean in means.items()}, "loss": total}
+
+
+def _counted(batch: ModelBatch, substeps: int) -> Array:
+    """Transitions that tell about the others: uniform log data, alive, wholly inside the log. bool[B, H]."""
+    end = batch.start[:, None] + substeps * jnp.arange(1, batch.alive.shape[1] + 1)
+    return batch.dynamics[:, None] & batch.alive & (end < batch.scene.valid.shape[-1])
+
+
+def _motion_terms(predicted: nets.Prediction, now: Agents, after: Agents, others: Array, still_weight: float) -> Terms:
+    """Laplace likelihood of every member's motion, visibility, and the mean motion's error at the step's end [m]."""
+    truth = jax.tree.map(lambda a: a[..., None, :], after)
+    errors = jnp.stack(motion_error(now.heading[..., None], predicted.members, truth), -1)
+    scale = predicted.scale[..., None, :, :]
+    likelihood = jnp.mean(jnp.sum(jnp.abs(errors) / scale + jnp.log(scale), -1), -2)
+    fastest = jnp.maximum(jnp.hypot(now.vel_x, now.vel_y), jnp.hypot(after.vel_x[..., -1], after.vel_y[..., -1]))
+    moving = fastest > MOVING_SPEED
+    known = others[..., None] & after.valid
+    displacement = jnp.hypot(predicted.mean.x - after.x, predicted.mean.y - after.y)[..., -1]
+    return {
+        "motion": (likelihood, known * jnp.where(moving, 1.0, still_weight)[..., None]),
+        "stay": (optax.sigmoid_binary_cross_entropy(predicted.stay, after.valid[..., -1]), others),
+        "_displacement_m": (displacement, known[..., -1] & moving),
+    }
+
+
+def _kl_terms(prior: Array, posterior: Array, others: Array, free_nats: float) -> Terms:
+    """KL between posterior and prior, each side held in turn (KL balancing)."""
+
+    def divergence(left: Array, right: Array) -> Array:
+        return jnp.sum(jnp.exp(left) * (left - right), (-2, -1))
+
+    held = jax.lax.stop_gradient
+    return {
+        "kl_prior": (jnp.maximum(divergence(held(posterior), prior), free_nats), others),
+        "kl_posterior": (jnp.maximum(divergence(posterior, held(prior)), free_nats), others),
+        "_kl": (divergence(posterior, prior), others),
+    }
+
+
+def _light_terms(params: dict, start: Frame, end: Frame, counted: Array) -> Terms:
+    logits = nets.light_logits(params, start.light_state, start.light_age)
+    value = optax.softmax_cross_entropy_with_integer_labels(logits, end.light_state)
+    return {"light": (value, start.light_valid & end.light_valid & counted[..., None])}
+
+
+def _outcome_terms(heads: dict[str, Array], batch: ModelBatch) -> Terms:
+    """Reward by squared symlog error, events by cross-entropy."""
+    targets = outcome_targets(batch)
+    terms = {
+        name: optax.sigmoid_binary_cross_entropy(heads[name], target)
+        for name, target in targets.items()
+        if name != "reward"
+    }
+    terms["reward"] = jnp.square(heads["reward"] - symlog(targets["reward"])) / 2
+    return {name: (value, batch.alive) for name, value in terms.items()}
+
+
+def outcome_targets(batch: ModelBatch) -> dict[str, Array]:
+    """What the outcome heads are to say: float32[B, H] each."""
+    outcome = batch.outcome
+    events = {name: getattr(outcome, name) for name in ("at_fault", "off_road", "red_light")}
+    return {
+        "reward": outcome.reward,
+        "cont": 1.0 - outcome.termination,
+        **{name: jnp.any(event & outcome.valid, -1).astype(jnp.float32) for name, event in events.items()},
+    }

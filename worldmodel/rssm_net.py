@@ -1,0 +1,209 @@
+"""The networks of `rssm.py` and what they read, as functions of explicit parameters.
+
+Letters: B batch, F frames (one per world step, history included), A agents, S sub-steps, D memory, G x C latent groups
+and classes, E ensemble members, L lights.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, LightState
+from simulator.world import Agents
+from worldmodel.features import Sensed
+from worldmodel.motion import estimate_motion, move, running_sum
+from worldmodel.nets import dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool, symlog
+from worldmodel.rssm_window import DRIVEN, MOTION_ERRORS, Window
+
+OUTCOMES = ("reward", "cont", "at_fault", "off_road", "red_light")
+LIGHT_STATES = len(LightState)
+MAX_ACCELERATION, MAX_TURN = 8.0, 1.0  # m/s^2 and rad/s, bounds of what the decoder adds
+SCALE_FLOOR = 0.03  # m and rad, smallest Laplace scale: below it lies annotation noise
+HOLD_LOGIT = 4.0  # a light's belief in keeping its state before any fitting
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of the networks.
+
+    Attributes:
+      deter: D, memory per agent.
+      groups, classes: G categorical latents of C classes per agent.
+      hidden: width of hidden layers.
+      tokens: width of token embeddings.
+      outcome_hidden: width of the outcome heads, which only the ego has.
+      ensemble: E, motion heads.
+      unimix: share of a uniform distribution in every latent categorical.
+    """
+
+    deter: int = 64
+    groups: int = 4
+    classes: int = 8
+    hidden: int = 64
+    tokens: int = 32
+    outcome_hidden: int = 256
+    ensemble: int = 3
+    unimix: float = 0.01
+
+
+@flax.struct.dataclass
+class Prediction:
+    """What the decoder says of one world step; leading axes [...].
+
+    Attributes:
+      members: `Agents` [..., A, E, S], the motion by each ensemble member.
+      mean: `Agents` [..., A, S], the motion by the members' mean acceleration and turn rate.
+      scale: float32[..., A, S, 3], Laplace scales along and across the heading [m] and of the heading [rad].
+      stay: float32[..., A], logit of still being seen after the step.
+    """
+
+    members: Agents
+    mean: Agents
+    scale: Array
+    stay: Array
+
+
+def init_net(key: jax.Array, sizes: Sizes, window: Window) -> dict:
+    """Fresh parameters; the window gives the widths of the inputs."""
+    sensed, latent = window.sensed, sizes.groups * sizes.classes
+    senses = sensed.own.shape[-1] + 3 * sizes.tokens
+    outcome_inputs = sizes.deter + 2 * window.ego_senses.shape[-1] + DRIVEN
+    layers = {
+        "lanes": dense_layer(sensed.lanes.shape[-1], sizes.tokens),
+        "neighbours": dense_layer(sensed.neighbours.shape[-1], sizes.tokens),
+        "lights": dense_layer(sensed.lights.shape[-1], sizes.tokens),
+        "embed": mlp_layers((senses, sizes.hidden, sizes.hidden)),
+        "memory": dense_layer(sizes.deter + latent + sizes.hidden, 3 * sizes.deter),
+        "prior": mlp_layers((sizes.deter, sizes.hidden, latent)),
+        "posterior": mlp_layers((sizes.deter + window.evidence.shape[-1], sizes.hidden, latent)),
+        "trunk": mlp_layers((sizes.deter + latent, sizes.hidden, sizes.hidden)),
+        "motion": mlp_layers((sizes.hidden, sizes.hidden // 2, 2), scale=0.1, copies=(sizes.ensemble,)),
+        "spread": dense_layer(sizes.hidden, MOTION_ERRORS + 1, scale=0.1),
+        "light_change": mlp_layers((LIGHT_STATES + 1, sizes.tokens, LIGHT_STATES), scale=0.1),
+        "outcome": mlp_layers((outcome_inputs, sizes.outcome_hidden, sizes.outcome_hidden, len(OUTCOMES)), scale=0.1),
+    }
+    return draw(key, layers)
+
+
+def embed(params: dict, sensed: Sensed) -> Array:
+    """`Sensed` [..., A] -> float32[..., A, hidden]."""
+    pooled = [
+        pool(params["lanes"], sensed.lanes, sensed.lanes_mask),
+        pool(params["neighbours"], sensed.neighbours, sensed.neighbours_mask),
+        pool(params["lights"], sensed.lights, sensed.lights_mask),
+    ]
+    return layer_norm(mlp(params["embed"], jnp.concatenate([sensed.own, *pooled], -1)))
+
+
+def remember(params: dict, memory: Array, stoch: Array, embedded: Array, seen: Array) -> Array:
+    """The next memory; an agent's memory starts when it is first seen. All [..., A, ...]; seen: bool[..., A]."""
+    return jnp.where(seen[..., None], gru(params["memory"], memory, jnp.concatenate([stoch, embedded], -1)), 0.0)
+
+
+def log_probabilities(net: list, inputs: Array, sizes: Sizes) -> Array:
+    """Latent distributions mixed with a uniform one. Returns: float32[..., G, C]."""
+    logits = mlp(net, inputs).reshape(*inputs.shape[:-1], sizes.groups, sizes.classes)
+    return jnp.log((1 - sizes.unimix) * jax.nn.softmax(logits) + sizes.unimix / sizes.classes)
+
+
+def sample(log_probs: Array, uniforms: Array) -> Array:
+    """One-hot samples by inverse distribution function, with straight-through gradients.
+
+    Args: log_probs: float32[..., G, C]; uniforms: float32[..., G]. Returns: float32[..., G * C].
+    """
+    probs = jnp.exp(log_probs)
+    passed = running_sum(probs) <= uniforms[..., None] * probs.sum(-1, keepdims=True)
+    chosen = jax.nn.one_hot(jnp.minimum(passed.sum(-1), probs.shape[-1] - 1), probs.shape[-1])
+    through = jax.lax.stop_gradient(chosen - probs) + probs
+    return through.reshape(*through.shape[:-2], -1)
+
+
+def agent_noise(keys: jax.Array, rank: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform noise per agent from the row's key and the agent's rank: blind to row order and padding.
+
+    Args: keys: key[B]; rank: int32[B, A]. Returns: float32[B, A, *shape].
+    """
+    draw = jax.vmap(lambda key, r: jax.random.uniform(jax.random.fold_in(key, r), shape), (None, 0))
+    return jax.vmap(draw)(keys, rank)
+
+
+def agent_rank(now: Agents, ego: Array) -> Array:
+    """Order of the agents by distance to the ego, those not seen last. `Agents` [B, A] -> int32[B, A]."""
+
+    def one(now: Agents, ego: Array) -> Array:
+        distance_sq = jnp.square(now.x - now.x[ego]) + jnp.square(now.y - now.y[ego])
+        return jnp.argsort(jnp.argsort(jnp.where(now.valid, distance_sq, jnp.inf)))
+
+    return jax.vmap(one)(now, ego)
+
+
+def filter_frames(
+    params: dict, sizes: Sizes, embedded: Array, seen: Array, evidence: Array, uniforms: Array
+) -> tuple[Array, Array, Array]:
+    """Runs the memory over frames that were observed, drawing each step's intention from the posterior.
+
+    Args:
+      embedded: float32[B, F, A, hidden]; seen: bool[B, F, A].
+      evidence: float32[B, F - 1, A, 3 S + 1]; uniforms: float32[B, A, F - 1, G].
+    Returns: memory float32[B, F, A, D]; stoch float32[B, F - 1, A, G * C] and posterior log-probabilities
+      float32[B, F - 1, A, G, C] of the step that follows each frame but the last.
+    """
+    memory = jnp.zeros((*seen[:, 0].shape, sizes.deter))
+    memory = remember(
+        params, memory, jnp.zeros((*seen[:, 0].shape, sizes.groups * sizes.classes)), embedded[:, 0], seen[:, 0]
+    )
+
+    def advance(memory: Array, inputs: tuple) -> tuple[Array, tuple]:
+        embedded, seen, evidence, uniforms = inputs
+        log_probs = log_probabilities(params["posterior"], jnp.concatenate([memory, evidence], -1), sizes)
+        stoch = sample(log_probs, uniforms)
+        following = remember(params, memory, stoch, embedded, seen)
+        return following, (following, stoch, log_probs)
+
+    inputs = (embedded[:, 1:], seen[:, 1:], evidence, jnp.moveaxis(uniforms, 2, 1))
+    time_major = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), inputs)
+    _, outputs = jax.lax.scan(advance, memory, time_major)
+    following, stoch, log_probs = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), outputs)
+    return jnp.concatenate([memory[:, None], following], 1), stoch, log_probs
+
+
+def decode(
+    params: dict, memory: Array, stoch: Array, now: Agents, before: Agents, substeps: int, dt: float
+) -> Prediction:
+    """The motion of the coming world step.
+
+    Args: memory: float32[..., A, D]; stoch: float32[..., A, G * C]; now, before: `Agents` [..., A].
+    """
+    motion = estimate_motion(now, before, substeps * dt)
+    trunk = jax.nn.silu(layer_norm(mlp(params["trunk"], jnp.concatenate([memory, stoch], -1))))
+    raw = jax.vmap(mlp, (0, None), -2)(params["motion"], trunk)
+    acceleration = MAX_ACCELERATION * jnp.tanh(raw[..., 0] / 4)
+    turn_rate = motion.turn_rate[..., None] + MAX_TURN * jnp.tanh(raw[..., 1] / 4)
+    each_now, each_motion = jax.tree.map(lambda a: a[..., None], (now, motion))
+    spread = dense(params["spread"], trunk)
+    grown = jax.nn.softplus(spread[..., None, :-1] - 2) * (jnp.arange(1, substeps + 1) / substeps)[:, None]
+    return Prediction(
+        members=move(each_now, each_motion, acceleration, turn_rate, substeps, dt),
+        mean=move(now, motion, acceleration.mean(-1), turn_rate.mean(-1), substeps, dt),
+        scale=grown + SCALE_FLOOR,
+        stay=spread[..., -1] + HOLD_LOGIT,
+    )
+
+
+def light_logits(params: dict, light_state: Array, age: Array) -> Array:
+    """Logits of the state one world step later. int32[..., L], float32[..., L] -> float32[..., L, states]."""
+    shown = jax.nn.one_hot(light_state, LIGHT_STATES)
+    inputs = jnp.concatenate([shown, symlog(age)[..., None]], -1)
+    return mlp(params["light_change"], inputs) + HOLD_LOGIT * shown
+
+
+def outcome_logits(params: dict, memory: Array, senses: Array, next_senses: Array, driven: Array) -> dict[str, Array]:
+    """The outcome heads: symlog reward and logits of the others.
+
+    Args: memory: float32[..., D], the ego's after the step; senses, next_senses: float32[..., F]; driven: [..., 3].
+    Returns: dict of float32[...] by `OUTCOMES`.
+    """
+    outputs = mlp(params["outcome"], jnp.concatenate([memory, senses, next_senses, driven], -1))
+    return {name: outputs[..., i] for i, name in enumerate(OUTCOMES)}

@@ -1,0 +1,123 @@
+"""What `rssm.py` reads off a window of observed boxes: frames, features of each, and how agents depart from constancy.
+
+Letters: B batch, F frames (one per world step), A agents, S sub-steps, L lights.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.geometry import rotate, wrap_angle
+from data.scene import Array, Scene
+from simulator.world import Agents
+from worldmodel.features import Frame, Sensed, sense, sense_ego
+from worldmodel.motion import estimate_motion, move
+from worldmodel.nets import symlog
+
+EVIDENCE_SCALE = (4.0, 4.0, 10.0)  # 1/m, 1/m, 1/rad: brings ordinary residuals of 0.5 s near 1
+DRIVEN_SCALE = (0.1, 1.0, 5.0)  # 1/m, 1/m, 1/rad: the same for what the ego drove in a step
+MOTION_ERRORS, DRIVEN = len(EVIDENCE_SCALE), len(DRIVEN_SCALE)
+
+
+@flax.struct.dataclass
+class Window:
+    """Observed boxes as the networks read them.
+
+    Attributes:
+      frames: `Frame` [B, F, ...].
+      sensed: `Sensed` [B, F, A, ...].
+      ego_senses: float32[B, F, features].
+      after: `Agents` [B, F - 1, A, S], what followed each frame but the last.
+      evidence: float32[B, F - 1, A, 3 S + 1], how that departs from constant turn rate and speed.
+    """
+
+    frames: Frame
+    sensed: Sensed
+    ego_senses: Array
+    after: Agents
+    evidence: Array
+
+
+def observe_window(boxes: Agents, scene: Scene, first: Array, substeps: int, dt: float) -> Window:
+    """Reads a window of boxes [B, A, (F - 1) * S + 1] whose first one is at log step `first` [B]."""
+    frames = window_frames(boxes, scene, first, substeps, dt)
+    sensed, ego_senses = sense_frames(frames, scene, substeps * dt)
+    after = substep_boxes(boxes, substeps)
+    earlier = jax.tree.map(lambda a: a[:, :-1], frames)
+    return Window(frames, sensed, ego_senses, after, evidence(earlier, after, substeps * dt, dt))
+
+
+def window_frames(boxes: Agents, scene: Scene, first: Array, substeps: int, dt: float) -> Frame:
+    """Every `substeps`-th box of a window with the lights of that moment.
+
+    Args: boxes: `Agents` [B, A, (F - 1) * S + 1]; first: int32[B], log step of the window's first box.
+    Returns: `Frame` with fields [B, F, A] and [B, F, L]; the first frame has no `before`.
+    """
+    now = jax.tree.map(lambda a: jnp.moveaxis(a[..., ::substeps], -1, 1), boxes)
+    before = jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:, :1]), a[:, :-1]], 1), now)
+    steps = first[:, None] + substeps * jnp.arange(now.x.shape[1])
+    inside = (steps >= 0) & (steps < scene.light_state.shape[-1])
+    index = jnp.clip(steps, 0, scene.light_state.shape[-1] - 1)[:, None]
+    state, valid, age = (
+        jnp.swapaxes(jnp.take_along_axis(field, index, -1), 1, 2)
+        for field in (scene.light_state, scene.light_valid, light_age(scene.light_state, dt))
+    )
+    return Frame(now, before, state, valid & inside[..., None], age)
+
+
+def light_age(light_state: Array, dt: float) -> Array:
+    """Seconds since each light last changed, or since the log began. int32[..., T] -> float32[..., T]."""
+    steps = jnp.arange(light_state.shape[-1])
+    changed = jnp.concatenate([jnp.zeros_like(light_state[..., :1]), jnp.diff(light_state, axis=-1)], -1) != 0
+    last_change = jax.lax.cummax(jnp.where(changed, steps, 0), axis=light_state.ndim - 1)
+    return (steps - last_change) * dt
+
+
+def sense_frames(frames: Frame, scene: Scene, span_s: float) -> tuple[Sensed, Array]:
+    """Features of every frame. Returns: `Sensed` [B, F, A, ...] and the ego's senses float32[B, F, features]."""
+
+    def one(frame: Frame, scene: Scene) -> tuple[Sensed, Array]:
+        sensed = sense(frame, scene, span_s)
+        return sensed, sense_ego(sensed, frame, scene)
+
+    return jax.vmap(jax.vmap(one, (0, None)))(frames, scene)
+
+
+def substep_boxes(boxes: Agents, substeps: int) -> Agents:
+    """What follows each frame of a window: [B, A, (F - 1) * S + 1] -> [B, F - 1, A, S]."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a[..., 1:].reshape(*a.shape[:-1], -1, substeps), 2, 1), boxes)
+
+
+def motion_error(heading: Array, predicted: Agents, truth: Agents) -> tuple[Array, Array, Array]:
+    """Truth minus prediction along and across `heading` [m] and of the heading [rad], each [..., S].
+
+    Args: heading: float32[...]; predicted, truth: `Agents` [..., S].
+    """
+    along, across = rotate(truth.x - predicted.x, truth.y - predicted.y, -heading[..., None])
+    return along, across, wrap_angle(truth.heading - predicted.heading)
+
+
+def evidence(frames: Frame, after: Agents, span_s: float, dt: float) -> Array:
+    """What the posterior sees: how each agent departs from constant turn rate and speed in the coming step.
+
+    Args: frames: [B, F - 1, A]; after: `Agents` [B, F - 1, A, S]. Returns: float32[B, F - 1, A, 3 S + 1].
+    """
+    motion = estimate_motion(frames.now, frames.before, span_s)
+    constant = move(frames.now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, after.x.shape[-1], dt)
+    known = after.valid & frames.now.valid[..., None]
+    errors = motion_error(frames.now.heading, constant, after)
+    scaled = [jnp.where(known, symlog(e * s), 0.0) for e, s in zip(errors, EVIDENCE_SCALE, strict=True)]
+    return jnp.concatenate([*scaled, known[..., -1:]], -1)
+
+
+def driven(before: Agents, after: Agents) -> Array:
+    """The ego's displacement and turn over a step, in its own frame before it. `Agents` [...] -> float32[..., 3]."""
+    along, across = rotate(after.x - before.x, after.y - before.y, -before.heading)
+    turn = wrap_angle(after.heading - before.heading)
+    return jnp.stack([part * s for part, s in zip((along, across, turn), DRIVEN_SCALE, strict=True)], -1)
+
+
+def ego_row(tree: Agents | Array, ego: Array, axis: int) -> Agents | Array:
+    """The ego's entries along the agents' axis, counted from the end. Leaves [B, ...]; ego: int32[B]."""
+    take = jax.vmap(lambda leaf, index: jnp.take(leaf, index, axis=axis))
+    return jax.tree.map(lambda leaf: take(leaf, ego), tree)
