@@ -44,9 +44,9 @@ def show(report: dict) -> None:
         rows |= {name: [signed(scores[c]) for c in TABLE] for name, scores in summary["paired"].items()}
         count = next(iter(summary["policies"].values()))["score"]["n"]
         print(f"\n{judge}: {count} scenes, seed {report['provenance']['seed']}, mean [95 % bootstrap interval]")
-        print(f"{'policy':<24}" + "".join(f"{column:<25}" for column in TABLE))
+        print(f"{'policy':<26}" + "".join(f"{column:<25}" for column in TABLE))
         for name, cells in rows.items():
-            print(f"{name:<24}" + "".join(f"{cell:<25}" for cell in cells))
+            print(f"{name:<26}" + "".join(f"{cell:<25}" for cell in cells))
     for event in report["events"]:
         print(f"{event['policy']}: {event['scenario_id']}: {event['event']} at {event['time_s']} s: {event['cause']}")
     print(f"\n{report['headline']}")

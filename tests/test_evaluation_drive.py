@@ -74,11 +74,11 @@ def test_keys_depend_on_the_seed_and_the_scene_alone():
 
 def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
     _, [trace] = judged.drive("log_replay", "constant_speed", [1], traced=True)
-    # Bumper to bumper 20 m at 10 m/s: contact in the sub-step that ends at 2.0 s or the one after.
-    assert len(trace) in (20, 21)
-    assert trace.verdict()[0].startswith("at-fault collision at 2.")
+    # Bumper to bumper 20 m at 10 m/s: touching at 2.0 s is no contact, the sub-step after it is.
+    assert len(trace) == 21
+    assert trace.verdict()[0].startswith("at-fault collision at 2.1 s")
     [event] = findings.events(trace)
-    assert event["event"] == "at_fault" and "vehicle 1 (4.5 x 1.8 m, 0.0 m/s), +4." in event["cause"]
+    assert event["event"] == "at_fault" and "vehicle 1 (4.5 x 1.8 m, 0.0 m/s), +3.5 m ahead" in event["cause"]
 
 
 def test_top_views_are_drawn(judged, tmp_path):

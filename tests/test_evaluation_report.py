@@ -18,6 +18,7 @@ ROUND = {
     "bias": 0.5,
     "gap": 0.8,
     "failure": 0.25,
+    "validation_score": None,
     "horizon": 12,
     "decision": "roll_back",
     "reason": "rolled back, penalty raised",

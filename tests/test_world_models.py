@@ -13,7 +13,7 @@ from policy.baselines import LogExpert
 from simulator.dynamics import advance
 from simulator.log_replay import LogReplay
 from simulator.rollout import rollout
-from worldmodel.batch import ModelBatch, from_rollout
+from worldmodel.batch import ModelBatch, driven_window, from_rollout
 from worldmodel.fitting import FittingConfig, fit_step, start_fit
 from worldmodel.kinematic import KinematicConfig
 from worldmodel.oracle import OracleConfig
@@ -196,6 +196,14 @@ def test_starts_at_any_log_step(case, keys, model_batch):
     logged = model_batch.scene.x[1, 1, 40]
     assert abs(float(again.agents.x[1, 1, 0] - logged)) < 1.0
     assert_finite(again.agents)
+
+
+def test_failing_step_is_swept_to_its_end(model_batch, sim_config):
+    """The recorded ego rests where it fails; what a model reads of that step must not show it."""
+    rested = jax.tree.map(lambda a: a.at[:, 1].set(a[:, 1, :1]), model_batch.ego)
+    whole, cut = (driven_window(b, 10, sim_config) for b in (model_batch, model_batch.replace(ego=rested)))
+    end_of_step = 10 + 2 * 5
+    np.testing.assert_allclose(cut.x[:, :, : end_of_step + 1], whole.x[:, :, : end_of_step + 1], atol=1e-4)
 
 
 @pytest.fixture(scope="session", params=LEARNED)

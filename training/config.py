@@ -17,6 +17,7 @@ from policy.imitation import ImitationConfig
 from policy.language import LabelConfig
 from policy.vla import VLAConfig
 from simulator.config import SimulatorConfig
+from worldmodel.fitting import FittingConfig
 from worldmodel.rssm import RSSMConfig
 
 STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
@@ -50,17 +51,17 @@ class FitConfig:
       steps: optimiser steps of the first fit.
       refit_steps: of the refit in each round; 0 leaves the model as it is.
       scenes: whole drives per step; half are the expert's, half a disturbed expert's or, in refits, the policy's.
-      learning_rate: peak, cosine decay to a tenth; refits go on at a tenth.
       tracks: policy rollouts kept for refits, the oldest go first.
       trust_quantile: imagination stops where the disagreement exceeds this quantile of held-out logs.
+      optimizer: see `worldmodel.fitting`.
     """
 
     steps: int = 300
     refit_steps: int = 20
     scenes: int = 32
-    learning_rate: float = 1e-3
     tracks: int = 512
     trust_quantile: float = 0.99
+    optimizer: FittingConfig = dataclasses.field(default_factory=FittingConfig)
 
 
 @dataclasses.dataclass(frozen=True)

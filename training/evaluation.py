@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
       policies: names; None for all that there are.
-      judge: names out of `judge.JUDGES`.
+      judges: names out of `judge.JUDGES`; figures and listed events are under the first.
       split: of the data set.   data: another data set than the run's, or the starter set.
       scenes: the first so many; the run's own choice if None.
       temperature: of the learned policies; 0 is greedy.
@@ -67,7 +67,6 @@ def evaluate_run(
     spent = {
         "simulator_steps": progress.ledger.spent,
         "wall_s_by_stage": stage_seconds(directory / "metrics.jsonl"),
-        "finished": list(progress.finished),
     }
     quality = compare_models(config, programs, learned, records)
     output = pathlib.Path(output or directory)

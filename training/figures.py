@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -15,10 +16,15 @@ from PIL import Image
 from data.scene import AgentType
 from training.topview import (
     AGENT_COLOURS,
+    ASPHALT,
     BLACK,
     BLUE,
+    EDGE,
     GREEN,
+    GROUND,
+    LANE,
     ORANGE,
+    PAINT,
     PURPLE,
     SKY,
     VERMILLION,
@@ -39,7 +45,6 @@ POLICY_NAMES = {
     "go_straight": "go straight",
 }
 FRAME_STRIDE = 2  # sub-steps of 0.1 s between the frames of an animation
-COLOURS = 96  # of an image; rare ones are kept: a light is a few pixels
 
 
 def policy_name(policy: str) -> str:
@@ -151,8 +156,8 @@ class SideBySide:
         title = f"{record.scenario_id}   “{record.instruction}”"
         self.figure.text(margin, 1 - 0.09 / size[1], title, fontsize=9, va="top", color="#555555")
         self.figure.legend(
-            handles=legend_entries(), loc="lower center", ncols=8, fontsize=7, frameon=False, handlelength=1,
-            columnspacing=0.9, handletextpad=0.4, borderaxespad=0.15,
+            handles=legend_entries(), loc="lower center", ncols=8 if size[0] > 5 else 4, fontsize=7, frameon=False,
+            handlelength=1, columnspacing=0.9, handletextpad=0.4, borderaxespad=0.15,
         )  # fmt: skip
 
     def _caption(self, axis: Axes) -> Text:
@@ -179,6 +184,20 @@ class SideBySide:
         return Image.open(buffer).convert("RGB")
 
 
+def palette() -> Image.Image:
+    """The colours of top views, and each blended with the grounds that it is drawn on: an adaptive palette would
+    drop the rare ones, and a light is a few pixels."""
+    inks = [BLACK, EDGE, PAINT, LANE, GREY, SKY, *AGENT_COLOURS.values(), *POLICY_COLOURS.values(), VERMILLION, YELLOW]
+    ink = np.array([to_rgb(colour) for colour in inks])[:, None, None]
+    ground = np.array([to_rgb(colour) for colour in (GROUND, ASPHALT)])[None, :, None]
+    share = np.array([0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0])[None, None, :, None]
+    blends = np.round(255 * (share * ink + (1 - share) * ground)).astype(np.uint8)
+    chosen = np.unique(blends.reshape(-1, 3), axis=0)
+    image = Image.new("P", (1, 1))
+    image.putpalette(chosen.tobytes())
+    return image
+
+
 def animate(traces: list[Trace], path: Path, dpi: int = 90) -> None:
     """Writes the drives side by side as a GIF; the last frame stays for two seconds."""
     scene = SideBySide(traces)
@@ -187,8 +206,8 @@ def animate(traces: list[Trace], path: Path, dpi: int = 90) -> None:
     for step in [*range(0, last, FRAME_STRIDE), last]:
         scene.show(step)
         frames.append(scene.image(dpi))
-    palette = frames[-1].quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    colours = palette()
+    frames = [frame.quantize(palette=colours, dither=Image.Dither.NONE) for frame in frames]
     wait_ms = round(1000 * FRAME_STRIDE * traces[0].dt)
     part = path.with_name(path.name + ".part")
     frames[0].save(
@@ -203,5 +222,5 @@ def still(traces: list[Trace], path: Path, dpi: int = 110) -> None:
     scene = SideBySide(traces)
     scene.show(max(len(trace) for trace in traces) - 1)
     part = path.with_name(path.name + ".part")
-    scene.image(dpi).quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
+    scene.image(dpi).quantize(palette=palette(), dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
     part.replace(path)

@@ -1,4 +1,4 @@
-"""Gradient steps: one for every objective, one for the value heads alone, one for imitation, one for the model."""
+"""Gradient steps: one for every objective, one for the value heads alone, one for imitation."""
 
 from typing import Any
 
@@ -15,8 +15,6 @@ from simulator.world import Params
 from training.config import ImitateConfig
 from training.imagination import Experience
 from training.objectives import categorical_kl, masked_mean, value_loss
-from worldmodel.batch import ModelBatch
-from worldmodel.interface import WorldModel
 
 VALUE = "value"  # top-level name of the value heads in the policy's parameters
 
@@ -129,17 +127,3 @@ def imitate(
     gradients, metrics = jax.grad(lambda p: imitation_loss(vla, p, batch, config.loss), has_aux=True)(params)
     params, state = descend(params, state, gradients, rate, jnp.float32(0), config.weight_decay)
     return params, state, {name: masked_mean(values, batch.valid) for name, values in metrics.items()}
-
-
-def model_optimiser() -> optax.GradientTransformation:
-    """Adam directions for the world model."""
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(b2=0.99))
-
-
-def fit_model(
-    model: WorldModel, params: Params, state: Any, key: jax.Array, batch: ModelBatch, rate: Array
-) -> tuple[Params, Any, dict[str, Array]]:
-    """One gradient step of the world model."""
-    gradients, metrics = jax.grad(lambda p: model.loss(p, key, batch), has_aux=True)(params)
-    directions, state = model_optimiser().update(gradients, state)
-    return jax.tree.map(lambda p, d: p - rate * d, params, directions), state, metrics

@@ -25,7 +25,8 @@ def compare(
     """Average displacement of the moving others up to some times, the ego driving as in the log.
 
     Args: models: by name.   records: prepared scenes, all driven at once.   steps: H.
-    Returns: model to `ade_<seconds>s` to interval [m] over the scenes in which others move.
+    Returns: model to `ade_<seconds>s` to interval [m] over the scenes in which others move; a time at which
+      none does is left out.
     """
     scene = take(records, range(len(records)))
     keys = jax.random.split(jax.random.key(0), len(records))
@@ -38,12 +39,13 @@ def compare(
     found = {}
     for name, (world, params) in models.items():
         distance, counted = map(np.asarray, jax.jit(errors, static_argnums=0)(world, params, expert))
-        found[name] = {f"ade_{s}s": scene_errors(distance, counted, round(s / simulator.dt)) for s in SECONDS}
+        cuts = {f"ade_{s}s": round(s / simulator.dt) for s in SECONDS}
+        found[name] = {c: scene_errors(distance, counted, k) for c, k in cuts.items() if counted[..., :k].any()}
     return found
 
 
 def scene_errors(distance: np.ndarray, counted: np.ndarray, substeps: int) -> dict:
-    """The mean error of each scene up to a sub-step, over scenes. Args: [B, A, H * S]. Raises: ValueError if none."""
+    """The mean error of each scene up to a sub-step, over scenes. Args: [B, A, H * S]."""
     distance, counted = distance[..., :substeps], counted[..., :substeps]
     number = counted.sum((1, 2))
     return bootstrap((distance.sum((1, 2)) / np.maximum(number, 1))[number > 0])

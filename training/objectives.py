@@ -145,7 +145,8 @@ def pmpo_weight(advantage: Array, alpha: float) -> Array:
     good, bad = advantage > 0, advantage < 0
     push = alpha * advantage.size / jnp.maximum(good.sum(), 1)
     pull = (1 - alpha) * advantage.size / jnp.maximum(bad.sum(), 1)
-    return jnp.where(good, push, 0.0) - jnp.where(bad, pull, 0.0)
+    # In the advantage's own dtype, not a weak one: an update is compiled once for all objectives.
+    return (push * good - pull * bad).astype(advantage.dtype)
 
 
 def value_loss(value: Array, returns: Array) -> Array:

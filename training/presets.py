@@ -16,6 +16,7 @@ from training.config import (
     ValueConfig,
     validate,
 )
+from worldmodel.fitting import FittingConfig
 from worldmodel.rssm import RSSMConfig
 from worldmodel.rssm_net import Sizes
 
@@ -25,7 +26,15 @@ def cpu() -> Config:
 
     Time: not measured yet. Expected: not measured yet.
     """
-    return Config(name="cpu")
+    return Config(
+        name="cpu",
+        policy=VLAConfig(width=64, layers=3, heads=4, stem=(16, 32, 48, 64), value_width=64),
+        fit=FitConfig(steps=250, refit_steps=15),
+        imitation=ImitateConfig(steps=800, scenes=32, starts=4, learning_rate=1.5e-3),
+        closed_loop=ClosedLoopConfig(steps=15, scenes=32, candidates=8, learning_rate=2e-4),
+        value=ValueConfig(steps=8),
+        rounds=RoundsConfig(rounds=4, iterations=15, scenes=8, group=8, horizon=12, learning_rate=2e-4),
+    )
 
 
 def tiny() -> Config:
@@ -65,8 +74,12 @@ def h200() -> Config:
         name="h200",
         spec=SceneSpec(agents=64, polylines=512),
         policy=VLAConfig(width=384, layers=8, heads=6, stem=(64, 128, 256, 384), value_heads=4, value_width=512),
-        rssm=RSSMConfig(Sizes(deter=256, groups=16, classes=16, hidden=256, tokens=128, outcome_hidden=512, ensemble=5)),
-        fit=FitConfig(steps=20_000, refit_steps=500, scenes=128, learning_rate=3e-4, tracks=8192),
+        rssm=RSSMConfig(
+            Sizes(deter=256, groups=16, classes=16, hidden=256, tokens=128, outcome_hidden=512, ensemble=5)
+        ),
+        fit=FitConfig(
+            steps=20_000, refit_steps=500, scenes=128, tracks=8192, optimizer=FittingConfig(learning_rate=5e-4)
+        ),
         imitation=ImitateConfig(steps=40_000, scenes=128, starts=4, learning_rate=3e-4),
         closed_loop=ClosedLoopConfig(steps=1_000, scenes=128, candidates=32, learning_rate=5e-5, minibatch=512),
         value=ValueConfig(steps=200),

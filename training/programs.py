@@ -12,6 +12,7 @@ from training import imagination, improvement
 from training.config import Config
 from training.drivers import ClosestToLog
 from worldmodel import registry
+from worldmodel.fitting import fit_step
 from worldmodel.interface import WorldModel
 
 
@@ -21,7 +22,7 @@ class Programs:
 
     Attributes:
       model: the world model.   vla: the policy as it explores and is trained.   deployed: as it is evaluated.
-      fit, imitate, improve, fit_value: see `improvement`.
+      fit: see `worldmodel.fitting.fit_step`.   imitate, improve, fit_value: see `improvement`.
       drive_expert, demonstrate, imagine, drive: see `imagination`.
       gather: the rows of a tree of arrays.
     """
@@ -43,7 +44,8 @@ def build(config: Config) -> Programs:
     """Builds the models and wraps the functions; nothing is compiled before it is called."""
     simulator, steps = config.simulator, config.rollout_steps
     vla = config.policy.build(simulator, config.spec)
-    model = registry.build(config.world_model, config.rssm, simulator)
+    settings = config.rssm if config.world_model == "rssm" else None
+    model = registry.build(config.world_model, settings, simulator)
     closest = ClosestToLog(
         vla, simulator, config.imitation.labels, config.closed_loop.candidates, config.closed_loop.recover_above
     )
@@ -55,7 +57,7 @@ def build(config: Config) -> Programs:
         model=model,
         vla=vla,
         drive_expert=jit(imagination.drive_expert, simulator, steps),
-        fit=jit(improvement.fit_model, model),
+        fit=jax.jit(fit_step(model, config.fit.optimizer.build())),
         imitate=jit(improvement.imitate, vla, simulator, config.imitation),
         demonstrate=jit(imagination.demonstrate, closest, steps),
         improve=jit(improvement.improve, vla),

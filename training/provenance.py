@@ -24,12 +24,18 @@ def provenance(config: Config, split: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
         "machine": machine(),
-        "command": " ".join(["python", pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(["python", *map(shown, sys.argv)]),
         "seed": config.seed,
         "preset": config.name,
         "config_sha256": config_hash(config),
         "data": {**data_set(config), "split": split},
     }
+
+
+def shown(argument: str) -> str:
+    """A word of the command line, absolute paths cut to their last part."""
+    path = pathlib.Path(argument)
+    return path.name if path.is_absolute() else argument
 
 
 def commit() -> str:

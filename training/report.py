@@ -127,6 +127,7 @@ def rounds_table(rounds: list[dict[str, Any]]) -> str:
         [
             str(one["round"]),
             *(f"{one[name]:.3f}" for name in columns),
+            "" if one["validation_score"] is None else f"{one['validation_score']:.3f}",
             str(one["horizon"]),
             one["decision"].replace("_", " "),
             one["reason"],
@@ -135,8 +136,8 @@ def rounds_table(rounds: list[dict[str, Any]]) -> str:
         ]
         for one in rounds
     ]
-    header = ["round", "imagined return", "grounded return", "bias", "gap", "failed", "horizon", "decision", "why"]
-    return table([*header, "simulator steps", "wall s"], rows)
+    header = ["round", "imagined return", "grounded return", "bias", "gap", "failed"]
+    return table([*header, "validation score", "horizon", "decision", "why", "simulator steps", "wall s"], rows)
 
 
 def model_table(quality: dict[str, dict[str, Interval]]) -> str:

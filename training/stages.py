@@ -9,16 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.scene import SceneSpec
+from simulator.log_replay import LogReplay
 from simulator.world import Params
 from training import grounding, replay
 from training.drivers import Disturbance, disturbance
 from training.grounding import Grounded
 from training.imagination import Experience, Imagined, Trust, row_keys
-from training.improvement import Rates, model_optimiser, optimiser
+from training.improvement import Rates, optimiser
+from training.judge import Driver, drive
 from training.loop import Metrics, Run, Unit, steps
 from training.scenes import batches, chunks, repeat_rows, take
 from training.state import Learned, RunState
 from worldmodel.batch import ModelBatch
+from worldmodel.fitting import FitState, start_fit
 
 COMPARED = Unit("post_train", "compared", 0)  # names the keys that every grounding and validation shares
 
@@ -37,6 +40,7 @@ def begin(run: Run) -> Learned:
         return policy, programs.model.init(k_model, driven), driven.replace(scene=())
 
     policy, model, driven = jax.jit(init)(jax.random.key(config.seed))
+    fitting = start_fit(model, config.fit.optimizer.build())
     return Learned(
         policy=policy,
         policy_optimizer=optimiser().init(policy),
@@ -44,7 +48,7 @@ def begin(run: Run) -> Learned:
         accepted=policy,
         best=policy,
         model=model,
-        model_optimizer=model_optimiser().init(model),
+        model_optimizer=(fitting.optimizer, fitting.step),
         tracks=replay.empty(driven, config.fit.tracks),
     )
 
@@ -60,7 +64,7 @@ def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Me
         expert = drive_expert(run, clean, None, keys[: config.scenes // 2])
         disturbed = drive_expert(run, rough, disturbance(k_disturb, config.scenes // 2), keys[config.scenes // 2 :])
         state = state.charge("fit_world_model", expert.alive).charge("fit_world_model", disturbed.alive)
-        return fit(run, state, k_fit, join(expert, disturbed), cosine(config.learning_rate, step, config.steps, 0.1))
+        return fit(run, state, k_fit, join(expert, disturbed))
 
     scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
     return steps(run, state, unit, config.steps, scenes, body), {}
@@ -77,7 +81,7 @@ def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         indices, tracks = replay.draw(state.learned.tracks, k_draw, half)
         replayed = tracks.replace(scene=run.place(take(run.splits.train, indices)))
         state = state.charge("refit", expert.alive)
-        return fit(run, state, k_fit, join(expert, replayed), 0.1 * config.learning_rate)
+        return fit(run, state, k_fit, join(expert, replayed))
 
     scenes = batches(run.splits.train, half, run.data_seed(unit))
     return steps(run, state, unit, config.refit_steps, scenes, body), {}
@@ -100,20 +104,18 @@ def drive_expert(run: Run, scene: Any, disturbed: Disturbance | None, keys: jax.
     return run.programs.drive_expert(run.place(scene), disturbed or Disturbance(still, still), run.place(keys))
 
 
-def fit(run: Run, state: RunState, key: jax.Array, batch: ModelBatch, rate: float) -> tuple[RunState, Metrics]:
+def fit(run: Run, state: RunState, key: jax.Array, batch: ModelBatch) -> tuple[RunState, Metrics]:
     """One step of the world model."""
-    now = state.learned
-    model, optimizer, metrics = run.programs.fit(now.model, now.model_optimizer, key, batch, jnp.float32(rate))
-    return state.learn(model=model, model_optimizer=optimizer), metrics
+    now, metrics = run.programs.fit(FitState(state.learned.model, *state.learned.model_optimizer), key, batch)
+    return state.learn(model=now.params, model_optimizer=(now.optimizer, now.step)), metrics
 
 
-def cosine(peak: float, step: int, count: int, floor: float = 0.0, warmup: float = 0.0) -> float:
-    """Learning rate: linear from 0 over the share `warmup`, then a cosine from `peak` to `floor * peak`."""
+def cosine(peak: float, step: int, count: int, warmup: float = 0.05) -> float:
+    """Learning rate: linear from 0 to `peak` over the share `warmup`, then a cosine to 0."""
     done = (step + 1) / count
     if done < warmup:
         return peak * done / warmup
-    share = (done - warmup) / (1 - warmup)
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share)))
+    return peak * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 def imitate(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
@@ -122,7 +124,7 @@ def imitate(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
 
     def body(state, step, key, batch):
         now = state.learned
-        rate = jnp.float32(cosine(config.learning_rate, step, config.steps, warmup=0.05))
+        rate = jnp.float32(cosine(config.learning_rate, step, config.steps))
         policy, optimizer, metrics = run.programs.imitate(
             now.policy, now.policy_optimizer, run.place(batch[0]), key, rate
         )
@@ -335,15 +337,14 @@ def rows_of(parts: list[Any], axis: int, count: int) -> Any:
 
 
 def validation_score(run: Run, state: RunState, policy: Params) -> tuple[RunState, float]:
-    """Mean driving score on the validation split."""
-    config, records = run.config.rounds, run.splits.validation
-    size, found = config.scenes * config.group, []
-    for chunk, rows in enumerate(chunks(len(records), size)):
-        keys = jax.random.split(run.key(COMPARED, 10_000 + chunk), size)
-        _, score, driven = run.programs.drive(policy, *run.place((take(records, rows), keys)))
-        found.append((np.asarray(score["score"]), np.asarray(driven["alive"]).T))
-    scores, alive = (np.concatenate(part)[: len(records)] for part in zip(*found, strict=True))
-    return state.charge("validate", alive), float(scores.mean())
+    """Mean driving score on the validation split, as the evaluation will drive: greedily."""
+    config, records = run.config, run.splits.validation
+    driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy)
+    sizes = {"batch": min(config.evaluation.batch, len(records)), "steps": config.rollout_steps, "seed": config.seed}
+    scores, _ = drive(driver, records, LogReplay(config.simulator), config.simulator, **sizes)
+    # The judge does not say when a rollout ended: whole drives are charged.
+    state = state.charge("validate", np.ones((config.rollout_steps, len(records))))
+    return state, float(scores["score"].mean())
 
 
 PARTS: dict[str, Callable[[Run, RunState, Unit], tuple[RunState, Metrics]]] = {

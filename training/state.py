@@ -20,7 +20,7 @@ class Learned:
       imitation: the frozen imitation policy, the reference of the KL.
       accepted: the last policy that passed grounding; a roll-back returns to it.
       best: the accepted policy with the highest driving score on the validation split; what is evaluated in the end.
-      model, model_optimizer: the world model's.
+      model: the world model's parameters.   model_optimizer: its optimiser's state and steps taken.
       tracks: replayed policy rollouts that the world model is refitted on.
     """
 

@@ -5,6 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from data.scene import Array, Scene
+from simulator.config import SimulatorConfig
+from simulator.dynamics import advance
+from simulator.transition import ego_track_of, replace_row
 from simulator.world import Action, Agents, EgoState, Outcome, Rollout
 
 
@@ -77,28 +80,22 @@ def log_window(scene: Scene, start: Array, before: int, after: int) -> Agents:
     return Agents(*(take(f) for f in fields), valid=take(scene.valid) & inside[:, None])
 
 
-def driven_window(batch: ModelBatch, before: int) -> Agents:
+def driven_window(batch: ModelBatch, before: int, config: SimulatorConfig) -> Agents:
     """The boxes around a batch's rollout: the log, with the ego's row as it was driven.
+
+    Each step is swept anew from where it began, since the recorded ego rests where it failed within a step: a model
+    that saw this would read the label off its input.
 
     Returns: `Agents` [B, A, before + 1 + H * S]; index `before` is the first state.
     """
-    horizon, substeps = batch.action.acceleration.shape[1:]
-    logged = log_window(batch.scene, batch.start, before, horizon * substeps)
-    driven = _ego_boxes(batch)
-    is_ego = (jnp.arange(logged.x.shape[1]) == batch.scene.ego[:, None])[..., None]
-
-    def place(field: Array, ego: Array) -> Array:
-        return jnp.concatenate([field[..., :before], jnp.where(is_ego, ego[:, None], field[..., before:])], -1)
-
-    return jax.tree.map(place, logged, driven)
-
-
-def _ego_boxes(batch: ModelBatch) -> Agents:
-    """The ego at the first state and after each sub-step. Returns: `Agents` [B, 1 + H * S]."""
-    ego = jax.tree.map(
-        lambda first, rest: jnp.concatenate([first[:, None], rest.reshape(rest.shape[0], -1)], 1),
-        batch.first_ego,
-        batch.ego,
+    first = jax.tree.map(lambda field: field[:, None], batch.first_ego)
+    starts = jax.tree.map(lambda one, rest: jnp.concatenate([one, rest[:, :-1, -1]], 1), first, batch.ego)
+    swept = advance(starts, batch.action, config.limits, config.dt)
+    swept = jax.tree.map(lambda field: field.reshape(field.shape[0], -1), swept)
+    driven = ego_track_of(jax.tree.map(lambda one, rest: jnp.concatenate([one, rest], 1), first, swept))
+    logged = log_window(batch.scene, batch.start, before, swept.x.shape[1])
+    past, future = (
+        jax.tree.map(lambda a, cut=cut: a[..., cut], logged) for cut in (slice(before), slice(before, None))
     )
-    velocity = ego.speed * jnp.cos(ego.heading), ego.speed * jnp.sin(ego.heading)
-    return Agents(ego.x, ego.y, ego.heading, *velocity, valid=jnp.ones_like(ego.x, bool))
+    future = replace_row(future, batch.scene.ego, driven)
+    return jax.tree.map(lambda old, new: jnp.concatenate([old, new], -1), past, future)

@@ -22,16 +22,17 @@ import jax.numpy as jnp
 from data.scene import Array, Observation, Scene
 from simulator.config import SimulatorConfig
 from simulator.observe import observe
-from simulator.transition import advance_state, start_state
+from simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
 from simulator.world import Action, Agents, Outcome, State
-from worldmodel import rssm_net as nets
+from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch, driven_window
-from worldmodel.features import Frame
+from worldmodel.features import Frame, Sensed
 from worldmodel.motion import at_step
 from worldmodel.nets import symexp
 from worldmodel.rssm_loss import LossConfig, losses, reduce_losses
 from worldmodel.rssm_window import Window, driven, ego_row, observe_window, sense_frames
 
+LIGHT_STREAM = 0x7FFFFFFF  # beyond the rank of any agent: the lights' own noise
 NEAR_M = 50.0  # the others this near the ego count for the disagreement
 
 
@@ -45,7 +46,7 @@ class RSSMConfig:
       context: world steps of history that warm the memory up when fitting; a reset uses all there is.
     """
 
-    sizes: nets.Sizes = dataclasses.field(default_factory=nets.Sizes)
+    sizes: rssm_net.Sizes = dataclasses.field(default_factory=rssm_net.Sizes)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     context: int = 2
 
@@ -85,7 +86,7 @@ class RSSM:
 
     def init(self, key: jax.Array, batch: ModelBatch) -> dict:
         """Fresh parameters."""
-        return nets.init_net(key, self.config.sizes, jax.eval_shape(self._batch_window, batch))
+        return rssm_net.init_net(key, self.config.sizes, jax.eval_shape(self._batch_window, batch))
 
     def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
         """Teacher-forced on the logged others and the driven ego."""
@@ -93,13 +94,13 @@ class RSSM:
         now = jax.tree.map(lambda a: a[:, self.config.context], window.frames.now)
         shape = (window.evidence.shape[1], self.config.sizes.groups)
         keys = jax.random.split(key, batch.start.shape[0])
-        uniforms = nets.agent_noise(keys, nets.agent_rank(now, batch.scene.ego), shape)
+        uniforms = rssm_net.agent_noise(keys, rssm_net.agent_rank(now, batch.scene.ego), shape)
         terms = losses(params, self.config.sizes, self.config.loss, batch, window, uniforms, self.simulator.dt)
         return reduce_losses(terms, self.config.loss)
 
     def _batch_window(self, batch: ModelBatch) -> Window:
         before = self.config.context * self.simulator.substeps
-        boxes = driven_window(batch, before)
+        boxes = driven_window(batch, before, self.simulator)
         return observe_window(boxes, batch.scene, batch.start - before, self.simulator.substeps, self.simulator.dt)
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
@@ -108,10 +109,10 @@ class RSSM:
         span = (state.history.x.shape[-1] - 1) // substeps * substeps
         boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
         window = observe_window(boxes, scene, start - span, substeps, self.simulator.dt)
-        rank = nets.agent_rank(at_step(state.history, -1), scene.ego)
-        uniforms = nets.agent_noise(key, rank, (span // substeps, self.config.sizes.groups))
-        embedded, seen = nets.embed(params, window.sensed), window.frames.now.valid
-        memory, _, _ = nets.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
+        rank = rssm_net.agent_rank(at_step(state.history, -1), scene.ego)
+        uniforms = rssm_net.agent_noise(key, rank, (span // substeps, self.config.sizes.groups))
+        embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
+        memory, _, _ = rssm_net.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
         return state.replace(
             latent=Latent(memory[:, -1], window.ego_senses[:, -1], window.frames.light_age[:, -1], rank)
         )
@@ -123,32 +124,37 @@ class RSSM:
     def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """Draws intentions, moves the others, then the ego, then senses what has become of it."""
         latent, now = state.latent, at_step(state.history, -1)
-        uniforms = nets.agent_noise(key, latent.rank, (self.config.sizes.groups,))
-        stoch = nets.sample(nets.log_probabilities(params["prior"], latent.memory, self.config.sizes), uniforms)
+        uniforms = rssm_net.agent_noise(key, latent.rank, (self.config.sizes.groups,))
+        stoch = rssm_net.sample(rssm_net.log_probabilities(params["prior"], latent.memory, self.config.sizes), uniforms)
         before = at_step(state.history, -1 - self.simulator.substeps)
-        predicted = nets.decode(params, latent.memory, stoch, now, before, self.simulator.substeps, self.simulator.dt)
+        predicted = rssm_net.decode(
+            params, latent.memory, stoch, now, before, self.simulator.substeps, self.simulator.dt
+        )
         stays = (predicted.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance before the ego
         others = predicted.mean.replace(valid=predicted.mean.valid & stays)
         lights, light_age = self._next_lights(params, key, state)
         following, outcome = advance_state(
             state, action, others, *lights, latent, self.simulator, spread(predicted.members, now, state.scene.ego)
         )
-        sensed, ego_senses = self._sense(following, now, light_age)
-        seen = at_step(following.history, -1).valid
-        memory = nets.remember(params, latent.memory, stoch, nets.embed(params, sensed), seen)
-        latent = Latent(memory, ego_senses, light_age, latent.rank)
-        return following.replace(latent=latent), outcome.replace(
-            predicted=self._judge(params, state, following, latent)
+        # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
+        swept = replace_row(others, state.scene.ego, ego_track_of(sweep(state, action, self.simulator)))
+        after = at_step(swept, -1)
+        sensed, ego_senses = self._sense(
+            Frame(after, now, lights[0][..., -1], lights[1][..., -1], light_age), state.scene
         )
+        memory = rssm_net.remember(params, latent.memory, stoch, rssm_net.embed(params, sensed), after.valid)
+        judged = self._judge(params, state, now, after, memory, ego_senses)
+        latent = Latent(memory, ego_senses, light_age, latent.rank)
+        return following.replace(latent=latent), outcome.replace(predicted=judged)
 
     def _next_lights(self, params: dict, key: jax.Array, state: State) -> tuple[tuple[Array, Array], Array]:
         """State and validity [B, L, S] of the lights, which change amid the step, and their age after it.
 
         One draw serves all lights of a row: those that show the same for as long switch together.
         """
-        logits = nets.light_logits(params, state.light_state, state.latent.light_age)
-        draw = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, state.scene.x.shape[1])))(key)
-        drawn = jnp.argmax(nets.sample(jax.nn.log_softmax(logits)[..., None, :], draw[:, None, None]), -1)
+        logits = rssm_net.light_logits(params, state.light_state, state.latent.light_age)
+        draw = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, LIGHT_STREAM)))(key)
+        drawn = jnp.argmax(rssm_net.sample(jax.nn.log_softmax(logits)[..., None, :], draw[:, None, None]), -1)
         changed = state.light_valid & (drawn != state.light_state)
         late = jnp.arange(self.simulator.substeps) >= self.simulator.substeps // 2
         after = jnp.where(changed, drawn, state.light_state)
@@ -156,17 +162,18 @@ class RSSM:
         age = jnp.where(changed, 0.0, state.latent.light_age + self.span_s)
         return (shown, jnp.broadcast_to(state.light_valid[..., None], shown.shape)), age
 
-    def _sense(self, state: State, before: Agents, light_age: Array):
-        frame = Frame(at_step(state.history, -1), before, state.light_state, state.light_valid, light_age)
+    def _sense(self, frame: Frame, scene: Scene) -> tuple[Sensed, Array]:
+        """Features of one frame [B, ...]: `Sensed` [B, A, ...] and the ego's senses float32[B, F]."""
         frames = jax.tree.map(lambda a: a[:, None], frame)
-        return jax.tree.map(lambda a: a[:, 0], sense_frames(frames, state.scene, self.span_s))
+        return jax.tree.map(lambda a: a[:, 0], sense_frames(frames, scene, self.span_s))
 
-    def _judge(self, params: dict, state: State, following: State, latent: Latent) -> dict[str, Array]:
-        """What the heads say of the step from `state` to `following`: the reward and probabilities."""
+    def _judge(
+        self, params: dict, state: State, now: Agents, after: Agents, memory: Array, ego_senses: Array
+    ) -> dict[str, Array]:
+        """What the heads say of the step from `now` to `after`: the reward and probabilities, float32[B]."""
         ego = state.scene.ego
-        boxes = (ego_row(at_step(s.history, -1), ego, -1) for s in (state, following))
-        senses = state.latent.ego_senses, latent.ego_senses
-        heads = nets.outcome_logits(params, ego_row(latent.memory, ego, -2), *senses, driven(*boxes))
+        motion = driven(ego_row(now, ego, -1), ego_row(after, ego, -1))
+        heads = rssm_net.outcome_logits(params, ego_row(memory, ego, -2), state.latent.ego_senses, ego_senses, motion)
         return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in heads.items()}
 
 

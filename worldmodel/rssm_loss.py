@@ -11,7 +11,7 @@ import optax
 
 from data.scene import Array
 from simulator.world import Agents
-from worldmodel import rssm_net as nets
+from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch
 from worldmodel.features import Frame
 from worldmodel.nets import symlog
@@ -38,7 +38,13 @@ class LossConfig:
 
 
 def losses(
-    params: dict, sizes: nets.Sizes, config: LossConfig, batch: ModelBatch, window: Window, uniforms: Array, dt: float
+    params: dict,
+    sizes: rssm_net.Sizes,
+    config: LossConfig,
+    batch: ModelBatch,
+    window: Window,
+    uniforms: Array,
+    dt: float,
 ) -> Terms:
     """All terms of the loss and, under `_` names, of the metrics.
 
@@ -46,17 +52,17 @@ def losses(
       window: the batch's boxes, context included.
       uniforms: float32[B, A, F - 1, G], the noise of the posterior's draws.
     """
-    embedded, seen = nets.embed(params, window.sensed), window.frames.now.valid
-    memory, stoch, posterior = nets.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
+    embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
+    memory, stoch, posterior = rssm_net.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
     context = window.after.x.shape[1] - batch.alive.shape[1]
     window, memory, stoch, posterior = jax.tree.map(lambda a: a[:, context:], (window, memory, stoch, posterior))
     start, end = (jax.tree.map(lambda a, cut=cut: a[:, cut], window.frames) for cut in (slice(-1), slice(1, None)))
     counted = _counted(batch, window.after.x.shape[-1])
     others = start.now.valid & counted[..., None] & (jnp.arange(seen.shape[-1]) != batch.scene.ego[:, None, None])
-    prior = nets.log_probabilities(params["prior"], memory[:, :-1], sizes)
-    predicted = nets.decode(params, memory[:, :-1], stoch, start.now, start.before, window.after.x.shape[-1], dt)
+    prior = rssm_net.log_probabilities(params["prior"], memory[:, :-1], sizes)
+    predicted = rssm_net.decode(params, memory[:, :-1], stoch, start.now, start.before, window.after.x.shape[-1], dt)
     ego = batch.scene.ego
-    heads = nets.outcome_logits(
+    heads = rssm_net.outcome_logits(
         params,
         ego_row(memory[:, 1:], ego, -2),
         window.ego_senses[:, :-1],
@@ -85,7 +91,9 @@ def _counted(batch: ModelBatch, substeps: int) -> Array:
     return batch.dynamics[:, None] & batch.alive & (end < batch.scene.valid.shape[-1])
 
 
-def _motion_terms(predicted: nets.Prediction, now: Agents, after: Agents, others: Array, still_weight: float) -> Terms:
+def _motion_terms(
+    predicted: rssm_net.Prediction, now: Agents, after: Agents, others: Array, still_weight: float
+) -> Terms:
     """Laplace likelihood of every member's motion, visibility, and the mean motion's error at the step's end [m]."""
     truth = jax.tree.map(lambda a: a[..., None, :], after)
     errors = jnp.stack(motion_error(now.heading[..., None], predicted.members, truth), -1)
@@ -117,7 +125,7 @@ def _kl_terms(prior: Array, posterior: Array, others: Array, free_nats: float) -
 
 
 def _light_terms(params: dict, start: Frame, end: Frame, counted: Array) -> Terms:
-    logits = nets.light_logits(params, start.light_state, start.light_age)
+    logits = rssm_net.light_logits(params, start.light_state, start.light_age)
     value = optax.softmax_cross_entropy_with_integer_labels(logits, end.light_state)
     return {"light": (value, start.light_valid & end.light_valid & counted[..., None])}
 

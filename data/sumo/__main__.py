@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 
 from data.errors import DataError
-from data.sumo.generate import verify, write_starter
+from data.sumo.generate import verify, write_scenes
 from data.sumo.install import SumoError
 
 
@@ -48,7 +48,7 @@ def run(arguments: Arguments) -> None:
         print(f"{arguments.out}: hashes match, {arguments.verify} networks made again with the same bytes")
         return
     sizes = arguments.networks, arguments.scenes_per_network
-    written = write_starter(arguments.seed, *sizes, arguments.processes, arguments.out)
+    written = write_scenes(arguments.seed, *sizes, arguments.processes, arguments.out)
     print(f"{arguments.out}: {'written' if written else 'already there'}")
 
 

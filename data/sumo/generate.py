@@ -94,7 +94,7 @@ def generate(jobs: list[NetworkJob], processes: int) -> list[NetworkScenes]:
     return [done[job] for job in jobs]
 
 
-def write_starter(seed: int, networks: int, scenes_per_network: int, processes: int, directory: Path) -> bool:
+def write_scenes(seed: int, networks: int, scenes_per_network: int, processes: int, directory: Path) -> bool:
     """Generates a data set and writes it with its summary, README and hashes.
 
     Returns: False if the same data set was found finished, True if it was written.

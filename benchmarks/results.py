@@ -1,0 +1,143 @@
+"""Writes a section of RESULTS.md from finished runs, one per seed:
+
+python -m benchmarks.results RUN RUN RUN --section starter --title "Starter set, two CPU cores" [--file RESULTS.md]
+
+The section stands between markers; everything else in the file is left as it is.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+
+from training.report import PAIR, PAIR_NAME, TABLE, signed, table, with_interval, write_text
+from training.statistics import bootstrap, excludes_zero
+
+SEED_COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
+    parser.add_argument("runs", nargs="+", help="run directories with a report, one per seed")
+    parser.add_argument("--section", required=True, help="name in the markers, e.g. starter or real")
+    parser.add_argument("--title", help="heading; the section's name by default")
+    parser.add_argument("--judge", default="log_replay", help="whose numbers (default: %(default)s)")
+    parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
+    return parser.parse_args(arguments)
+
+
+def read(directory: str, judge: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Report and scene-by-scene scores of a run. Raises: ValueError where they are missing."""
+    folder = pathlib.Path(directory)
+    try:
+        report, scenes = (json.loads((folder / name).read_text("utf-8")) for name in ("report.json", "scenes.json"))
+    except FileNotFoundError as error:
+        missing = pathlib.Path(error.filename).name
+        raise ValueError(f"{directory} has no finished report: {missing} is missing") from None
+    if judge not in report["judges"] or PAIR_NAME not in report["judges"][judge]["paired"]:
+        raise ValueError(f"{directory}: its report compares no imitation and post-trained policy under {judge!r}")
+    return report, scenes
+
+
+def pooled(scenes: list[dict[str, Any]], judge: str) -> dict[str, dict[str, dict]]:
+    """Intervals over scenes of each scene's mean over seeds: `{policy or PAIR_NAME: metric: interval}`.
+
+    They hold for these seeds: scenes are resampled, seeds are not.
+    Raises: ValueError where the runs were judged on different scenes.
+    """
+    names = np.array(scenes[0]["scenario_ids"])
+    if any(one["scenario_ids"] != scenes[0]["scenario_ids"] for one in scenes):
+        raise ValueError("the runs were judged on other scenes: results of one section must share a data set and split")
+    policies = [name for name in scenes[0]["scores"][judge] if all(name in one["scores"][judge] for one in scenes)]
+    mean = {
+        policy: {m: np.mean([one["scores"][judge][policy][m] for one in scenes], axis=0) for m in TABLE}
+        for policy in policies
+    }
+    after, before = (mean[name] for name in PAIR)
+    mean[PAIR_NAME] = {metric: after[metric] - before[metric] for metric in TABLE}
+    return {name: {metric: bootstrap(values, names) for metric, values in row.items()} for name, row in mean.items()}
+
+
+def seeds_table(reports: list[dict[str, Any]], judge: str) -> str:
+    """A row for each seed: both policies' scores and the paired differences."""
+    rows = []
+    for report in reports:
+        summary, origin = report["judges"][judge], report["provenance"]
+        scores = [with_interval(summary["policies"][name]["score"]) for name in reversed(PAIR)]
+        change = [signed(summary["paired"][PAIR_NAME][metric]) for metric in SEED_COLUMNS]
+        accepted = sum(one["decision"] == "accept" for one in report["rounds"])
+        minutes = sum(origin.get("wall_s_by_stage", {}).values()) / 60
+        rounds = f"{accepted} of {len(report['rounds'])}"
+        rows.append([str(origin["seed"]), *scores, *change, rounds, f"{minutes:.1f}"])
+    differences = [f"difference: {TABLE[metric]}" for metric in SEED_COLUMNS]
+    header = ["seed", *(f"{name} score" for name in reversed(PAIR)), *differences, "rounds accepted", "training min"]
+    return table(header, rows)
+
+
+def pooled_table(rows: dict[str, dict[str, dict]]) -> str:
+    """Rows: policies, the best first, and the difference last."""
+    order = sorted((name for name in rows if name != PAIR_NAME), key=lambda name: -rows[name]["score"]["mean"])
+    cells = [[name, *(with_interval(rows[name][metric]) for metric in TABLE)] for name in order]
+    cells.append([f"**{PAIR_NAME}**", *(signed(rows[PAIR_NAME][metric]) for metric in TABLE)])
+    return table(["policy", *TABLE.values()], cells)
+
+
+def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, Any]], judge: str) -> str:
+    """The section's text."""
+    changes = [report["judges"][judge]["paired"][PAIR_NAME]["score"] for report in reports]
+    raised = sum(excludes_zero(change) and change["mean"] > 0 for change in changes)
+    lowered = sum(excludes_zero(change) and change["mean"] < 0 for change in changes)
+    rows, origins = pooled(scenes, judge), [report["provenance"] for report in reports]
+    facts = {
+        name: "; ".join(dict.fromkeys(str(origin[name]) for origin in origins))
+        for name in ("date", "commit", "machine", "command")
+    }
+    said = (
+        f"Post-training raised the driving score with a 95 % paired interval above zero for {raised} of {len(reports)} "
+        f"seeds" + (f" and lowered it for {lowered}" if lowered else "") + f"; all seeds together "
+        f"{signed(rows[PAIR_NAME]['score'])} on {changes[0]['n']} scenes under {judge}."
+    )
+    return "\n\n".join(
+        [
+            f"## {title}",
+            said,
+            table(["", ""], ([name, value] for name, value in facts.items())),
+            seeds_table(reports, judge),
+            "Each scene's mean over the seeds, intervals over scenes:",
+            pooled_table(rows),
+        ]
+    )
+
+
+def replace_section(text: str, name: str, body: str) -> str:
+    """The text with the section between its markers replaced, or added at the end."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    marked = f"{begin}\n{body}\n{end}"
+    if begin not in text:
+        return f"{text.rstrip()}\n\n{marked}\n".lstrip()
+    before, rest = text.split(begin, 1)
+    return before + marked + rest.split(end, 1)[1]
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the runs, writes the section, and returns the exit status."""
+    options = parse(arguments)
+    path = pathlib.Path(options.file)
+    try:
+        reports, scenes = zip(*(read(run, options.judge) for run in options.runs), strict=True)
+        body = section(options.title or options.section, list(reports), list(scenes), options.judge)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    write_text(path, replace_section(text, options.section, body))
+    print(f"wrote section {options.section!r} of {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
