@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def train(config: Config, directory: pathlib.Path) -> None:
-    """Runs the stages that are not finished yet."""
+def train(config: Config, directory: pathlib.Path) -> RunState:
+    """Runs the stages that are not finished yet and returns the final state."""
     began = time.monotonic()
     cache_programs(config, directory)
     mesh = loop.make_mesh()
@@ -48,7 +48,7 @@ def train(config: Config, directory: pathlib.Path) -> None:
     try:
         with run.stop:
             state = loop.resume(run, stages.begin(run))
-            execute(run.since(state.progress.wall_s), state)
+            return execute(run.since(state.progress.wall_s), state)
     finally:
         checkpoints.close()
         logger.close()

@@ -11,6 +11,7 @@ from data.scene import Array
 
 ROUTE_WINDOW_M = (-20.0, 40.0)  # around the last known arc length: a route may meet itself
 ROUTE_HEADING_M = 3.0  # a route segment at a right angle to the ego counts as this much farther away
+FREE_END_M = 2.0  # past the end of a road edge that nothing continues
 
 
 @flax.struct.dataclass
@@ -88,8 +89,8 @@ def segments(x: Array, y: Array, valid: Array) -> Segments:
     return Segments(x[..., :-1], y[..., :-1], x[..., 1:], y[..., 1:], valid[..., :-1] & valid[..., 1:])
 
 
-def offset_from(seg: Segments, x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """From each segment's nearest point to (x, y), and the distance to its line, left positive.
+def offset_from(seg: Segments, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
+    """From each segment's nearest point to (x, y), the distance to its line, left positive, and how far past its ends.
 
     An end point is returned exactly: neighbouring segments then tie there, which `signed_edge_distance` relies on.
     """
@@ -99,12 +100,13 @@ def offset_from(seg: Segments, x: Array, y: Array) -> tuple[Array, Array, Array]
     t = (from_x * dx + from_y * dy) / length**2
     off_x = jnp.where(t <= 0, from_x, jnp.where(t >= 1, x - seg.bx, from_x - t * dx))
     off_y = jnp.where(t <= 0, from_y, jnp.where(t >= 1, y - seg.by, from_y - t * dy))
-    return off_x, off_y, (dx * from_y - dy * from_x) / length
+    past = jnp.maximum(-t, t - 1) * length
+    return off_x, off_y, (dx * from_y - dy * from_x) / length, past
 
 
 def segment_distance(seg: Segments, x: Array, y: Array) -> Array:
     """Distance from a point to each segment [m]; +inf for invalid ones."""
-    off_x, off_y, _ = offset_from(seg, x, y)
+    off_x, off_y, _, _ = offset_from(seg, x, y)
     return jnp.where(seg.valid, jnp.sqrt(off_x * off_x + off_y * off_y), jnp.inf)
 
 
@@ -113,19 +115,21 @@ def signed_edge_distance(edges: Segments, x: Array, y: Array) -> Array:
 
     The road lies on an edge's left. Where the nearest point is a vertex, two segments tie and may disagree; the one
     whose line is farther away faces the point and decides (the pseudo-distance of signed-distance-field fonts), so
-    both convex and concave vertices come out right.
+    both convex and concave vertices come out right. More than `FREE_END_M` past the free end of an edge, where maps
+    stop, the edge says nothing: that is not off the road.
 
     Args: edges: fields [K].  x, y: float32[...].
     Returns: float32[...].
     """
     expanded = Segments(*(field[(None,) * x.ndim] for field in edges))
-    off_x, off_y, line = offset_from(expanded, x[..., None], y[..., None])
+    off_x, off_y, line, past = offset_from(expanded, x[..., None], y[..., None])
     square = jnp.where(expanded.valid, off_x * off_x + off_y * off_y, jnp.inf)
     nearest = jnp.min(square, axis=-1)
     tied = square <= nearest[..., None] * (1 + 1e-5) + 1e-9
     left = jnp.max(jnp.where(tied, line, -jnp.inf), axis=-1)
     right = jnp.min(jnp.where(tied, line, jnp.inf), axis=-1)
-    on_road = left >= -right
+    lone_end = (jnp.sum(tied, axis=-1) == 1) & (jnp.max(jnp.where(tied, past, -jnp.inf), axis=-1) > FREE_END_M)
+    on_road = (left >= -right) | lone_end
     distance = jnp.sqrt(nearest)
     return jnp.where(jnp.isinf(nearest), -jnp.inf, jnp.where(on_road, -distance, distance))
 
