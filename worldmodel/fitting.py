@@ -25,9 +25,9 @@ class FittingConfig:
       weight_decay: of AdamW.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     warmup_steps: int = 30
-    clip: float = 10.0
+    clip: float = 1.0
     weight_decay: float = 1e-3
 
     def build(self) -> optax.GradientTransformation:
