@@ -20,6 +20,7 @@ from training.state import RunState
 def main(arguments: list[str]) -> int:
     """Runs what the command line asks for. Returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about multi-process merges on every save
     config = presets.parse(arguments)
     try:
         directory = loop.claim_directory(config)

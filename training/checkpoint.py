@@ -35,7 +35,8 @@ class Checkpoints:
 
         Raises: ValueError if the step exists already.
         """
-        host = jax.device_get(state)
+        # A copy of its own: on a CPU `device_get` shows the live buffers, and the disk is written later.
+        host = jax.tree.map(np.array, jax.device_get(state))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
             key=ocp.args.JaxRandomKeySave(key),
@@ -69,7 +70,8 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), template)
+        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), template)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), key=ocp.args.JaxRandomKeyRestore(), meta=ocp.args.JsonRestore()
         )

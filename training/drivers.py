@@ -1,6 +1,7 @@
 """Policies that only training drives with: a disturbed expert, and the policy's own candidate nearest the log."""
 
 import dataclasses
+from typing import Literal
 
 import flax.struct
 import jax
@@ -72,15 +73,16 @@ def disturbance(key: jax.Array, count: int) -> Disturbance:
 class ClosestToLog:
     """Draws K candidates from the policy and drives the one nearest the logged continuation.
 
-    What it drives stays within reach of the policy and near the log, so the rollout is a demonstration of recovering
-    from the policy's own errors. Where every candidate diverges, the action nearest the log is driven instead.
+    What it drives stays within reach of the policy and near the log, so the rollout meets the policy's own errors but
+    does not run away with them; where every candidate diverges, the action nearest the log is driven instead. What
+    is learned there is the action nearest the log out of all: the log, tokenised anew from the rolled-out pose.
 
     Attributes:
       policy: the VLA.
       simulator: for the vehicle's limits.
-      labels: rules that say why the driven action was taken, so that a demonstration's reasoning fits its action.
+      labels: rules that say why the learned action is taken, so that a demonstration's reasoning fits its action.
       candidates: K.
-      recover_above: see `ClosedLoopConfig`.
+      recover_above, target: see `ClosedLoopConfig`.
     Source: RoaD, arXiv 2512.01993; CAT-K, arXiv 2412.05334.
     """
 
@@ -89,13 +91,14 @@ class ClosestToLog:
     labels: LabelConfig
     candidates: int
     recover_above: float
+    target: Literal["log", "driven"]
 
     def reset(self, params: Params, scene: Scene) -> Scene:
         """The scene, for its log."""
         return scene.replace(map_tile=())
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: Scene) -> tuple:
-        """Extras: tokens int32[B, K], what was driven; recovered bool[B]; deviation float32[B] of the choice."""
+        """Extras: tokens int32[B, K], what is to be learned; recovered bool[B]; deviation float32[B] of the choice."""
         space = self.policy.config.actions
         keys = jax.vmap(lambda k: jax.random.split(k, self.candidates))(key).T
         # The observation is not mapped over: the network reads it once for all candidates.
@@ -106,8 +109,8 @@ class ClosestToLog:
         recovered = distance > self.recover_above
         best = jnp.stack(jnp.unravel_index(jnp.argmin(table, -1), space.shape), -1).astype(chosen.dtype)
         driven = jnp.where(recovered[:, None], best, chosen)
-        reasoning = label(self.labels, observation, *targets(space, driven, observation.ego[:, 0]))
-        tokens = jnp.concatenate([reasoning, driven], axis=1)
+        reasoning = label(self.labels, observation, *targets(space, best, observation.ego[:, 0]))
+        tokens = jnp.concatenate([reasoning, best], axis=1)
         action = decode(space, driven, observation.ego, self.simulator.substeps)
         return action, carry, {"tokens": tokens, "recovered": recovered, "deviation": distance}
 

@@ -1,0 +1,111 @@
+"""The gap between imagined and driven, the rule about a round, and the drivers of training, on hand-made numbers."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from training import grounding
+from training.config import RoundsConfig
+from training.drivers import Disturbance, DisturbedExpert, nearest
+from training.grounding import Grounded
+from training.imagination import EVENTS, Imagined, drive_expert, row_keys
+from training.state import Progress
+
+ROUNDS = RoundsConfig(tolerance=0.5, failure_tolerance=0.1, bias_tolerance=2.0, horizon=12, horizon_min=4)
+BEFORE = Progress(horizon=12, penalty=0.5, grounded_return=(4.0, 6.0), failures=0.0)
+
+
+def events(**happened) -> dict[str, np.ndarray]:
+    return {name: np.asarray(happened.get(name, np.zeros((3, 2))), bool) for name in EVENTS}
+
+
+def imagined(**changes) -> Imagined:
+    """Three steps of two rows, reward 1 each."""
+    ones = np.ones((3, 2), np.float32)
+    plain = Imagined(ones > 0, ones, 0 * ones, events(), {"at_fault": 0 * ones})
+    return dataclasses.replace(plain, **changes)
+
+
+def driven(**changes) -> dict[str, np.ndarray]:
+    return {"reward": np.ones((3, 2)), "alive": np.ones((3, 2), bool), **events(), **changes}
+
+
+def test_equal_drives_have_no_gap():
+    found = grounding.gap(imagined(), driven(), trust=1.0, horizon=3)
+    assert (found["bias"], found["gap"], found["imagined_return"], found["compared_steps"]) == (0, 0, 3, 3)
+
+
+def test_a_crash_that_was_not_imagined_is_a_positive_bias():
+    crash = np.array([[0, 0], [1, 0], [0, 0]], bool)
+    alive = np.array([[1, 1], [1, 1], [0, 1]], bool)
+    reward = np.array([[1, 1], [-20, 1], [0, 1]], float)
+    found = grounding.gap(imagined(), driven(at_fault=crash, alive=alive, reward=reward), trust=1.0, horizon=3)
+    # row 0: imagined 3, driven -19; row 1: no difference
+    assert (found["bias"], found["gap"]) == (11, 11)
+    assert (found["imagined_at_fault"], found["grounded_at_fault"], found["gap_at_fault"]) == (0, 0.5, -0.5)
+    # the head said 0 in both: Brier (1 - 0)^2 / 2; always saying 0.5 gives 0.25
+    assert (found["brier_at_fault"], found["brier_base_at_fault"]) == (0.5, 0.25)
+
+
+def test_only_what_imagination_vouches_for_is_compared():
+    doubted = imagined(disagreement=np.array([[0, 0], [0, 9], [0, 0]]))
+    found = grounding.gap(doubted, driven(), trust=1.0, horizon=2)
+    assert found["compared_steps"] == 1.5  # two steps by the horizon; one until the doubt
+    assert found["grounded_return"] == 1.5
+
+
+def test_chances_of_steps_join_to_the_chance_of_a_rollout():
+    half = np.full((2, 1), 0.5)
+    score = grounding.calibration("at_fault", half, np.ones((2, 1), bool), np.array([True]))
+    assert score["brier_at_fault"] == pytest.approx((0.75 - 1) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("returns", "failures", "bias", "accept", "horizon", "penalty"),
+    [
+        ([5.0, 6.0], [0, 0], 0.0, True, 12, 0.5),
+        ([3.6, 5.6], [0, 0], 9.0, True, 12, 0.5),  # fell by 0.4: within the tolerance
+        ([3.0, 5.0], [0, 0], 0.0, False, 12, 1.0),  # fell by 1
+        ([3.0, 5.0], [0, 0], 3.0, False, 8, 1.0),  # and imagination was wrong
+        ([9.0, 9.0], [1, 0], 0.0, False, 12, 1.0),  # a higher return does not pay for failures
+    ],
+)
+def test_the_rule(returns, failures, bias, accept, horizon, penalty):
+    now = Grounded(np.array(returns), np.array(failures, bool))
+    decision = grounding.decide(ROUNDS, BEFORE, now, bias)
+    assert (decision.accept, decision.horizon, decision.penalty) == (accept, horizon, penalty)
+    assert "grounded return" in decision.reason
+
+
+def test_the_horizon_has_a_floor():
+    short = dataclasses.replace(BEFORE, horizon=5)
+    worse = Grounded(np.array([0.0, 0.0]), np.zeros(2, bool))
+    assert grounding.decide(ROUNDS, short, worse, bias=5.0).horizon == 4
+
+
+def test_groups_share_the_worlds_noise_and_not_the_policys():
+    policy, world = row_keys(jax.random.key(0), 2, 3)
+    data = np.asarray(jax.random.key_data(world))
+    assert (data[0] == data[2]).all() and (data[0] != data[3]).any()
+    assert len(np.unique(np.asarray(jax.random.key_data(policy)), axis=0)) == 6
+
+
+def test_the_nearest_candidate_is_chosen_per_row():
+    table = jnp.asarray([[3.0, 1.0, 2.0, 0.0], [0.0, 5.0, 6.0, 7.0]])  # 2 accelerations x 2 curvatures
+    candidates = jnp.asarray([[[0, 1], [1, 1]], [[1, 0], [0, 1]]])  # [K, B, 2]
+    tokens, distance = nearest(candidates, table, 2)
+    np.testing.assert_array_equal(tokens, [[0, 1], [0, 1]])
+    np.testing.assert_array_equal(distance, [1.0, 5.0])
+
+
+def test_disturbed_rows_leave_the_log_and_clean_ones_do_not(batch, sim_config, keys):
+    strength = jnp.asarray([0.0, 3.0, 0.0, 3.0])
+    drive = jax.jit(lambda s: drive_expert(sim_config, 6, batch, Disturbance(s, s), keys))
+    tracks = drive(strength)
+    last = np.asarray(tracks.ego.y[:, -1, -1])
+    assert abs(last[0]) < 0.05 and np.abs(last[[1, 3]]).max() > 0.2
+    np.testing.assert_array_equal(tracks.dynamics, [True, False, True, False])
+    assert DisturbedExpert(sim_config).memory < 1

@@ -1,0 +1,98 @@
+"""The whole job on the tiny preset: every stage, a kill and a resume to the same numbers, and the report."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import train
+from training import loop, presets, stages
+from training.checkpoint import checksums
+from training.config import Config
+from training.log import read_lines
+from training.loop import Interrupted
+
+
+def tiny(directory) -> Config:
+    return dataclasses.replace(presets.tiny(), directory=str(directory), compilation_cache=False)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A finished run: its directory and final state."""
+    config = tiny(tmp_path_factory.mktemp("uninterrupted"))
+    directory = loop.claim_directory(config)
+    return directory, train.train(config, directory)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The same run, stopped inside two stages and gone on with each time."""
+    config = tiny(tmp_path_factory.mktemp("interrupted"))
+    directory, original = loop.claim_directory(config), loop.Run.key
+    for unit, step in (("0/imitate", 1), ("1/improve", 0)):
+
+        def key(run, now, count, at=(unit, step)):
+            if (now.name, count) == at:
+                run.stop.requested = True
+            return original(run, now, count)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop.Run, "key", key)
+            with pytest.raises(Interrupted, match=unit):
+                train.train(config, directory)
+    return directory, train.train(config, directory)
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(uninterrupted, interrupted):
+    (_, whole), (_, pieces) = uninterrupted, interrupted
+    assert checksums(jax.device_get(whole.learned)) == checksums(jax.device_get(pieces.learned))
+    forget = {"wall_s": 0.0, "rounds": ()}
+    assert dataclasses.replace(whole.progress, **forget) == dataclasses.replace(pieces.progress, **forget)
+
+
+def test_a_finished_run_is_left_as_it_is(uninterrupted):
+    directory, state = uninterrupted
+    again = train.train(tiny(directory), directory)
+    assert again.progress.finished == state.progress.finished
+    assert checksums(jax.device_get(again.learned)) == checksums(jax.device_get(state.learned))
+
+
+def test_every_stage_left_its_mark(uninterrupted):
+    directory, state = uninterrupted
+    assert [*state.progress.finished] == [unit.name for unit in loop.schedule(tiny(directory))]
+    assert all(spent > 0 for spent in state.progress.ledger.spent.values())
+    lines = list(read_lines(directory / "metrics.jsonl"))
+    assert {line["stage"] for line in lines} == set(stages.PARTS)
+    assert all({"round", "stage", "step", "simulator_steps", "wall_s"} <= line.keys() for line in lines)
+
+
+def test_log_probabilities_replay(uninterrupted):
+    directory, _ = uninterrupted
+    parity = [line["parity"] for line in read_lines(directory / "metrics.jsonl") if line["stage"] == "improve"]
+    assert parity and max(parity) < 1e-4
+
+
+def test_each_round_says_what_was_imagined_driven_and_decided(uninterrupted):
+    directory, _ = uninterrupted
+    rounds = json.loads((directory / "rounds.json").read_text())
+    assert [one["round"] for one in rounds] == [0, 1, 2]
+    for one in rounds:
+        assert one["decision"] in ("accept", "roll_back") and one["reason"]
+        assert np.isfinite([one["imagined_return"], one["grounded_return"], one["bias"]]).all()
+
+
+def test_the_policy_was_trained_and_the_reference_was_not(uninterrupted):
+    _, state = uninterrupted
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.learned.accepted, state.learned.imitation)
+    assert max(jax.tree.leaves(moved)) > 0
+
+
+def test_the_report_is_written(interrupted):
+    directory, _ = interrupted
+    train.evaluate(directory)
+    report = json.loads((directory / "report.json").read_text())
+    assert len(report["rounds"]) == 3
+    assert (directory / "report.md").stat().st_size > 0

@@ -1,0 +1,180 @@
+"""The rounds: the value's first fit, improvement in imagination, grounding in the simulator, and the decision."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.scene import SceneSpec
+from simulator.log_replay import LogReplay
+from simulator.world import Params
+from training import grounding
+from training.grounding import Grounded
+from training.imagination import Experience, Imagined, Trust, row_keys
+from training.improvement import Rates
+from training.judge import Driver, drive
+from training.loop import Metrics, Run, Unit, steps
+from training.scenes import batches, chunks, repeat_rows, take
+from training.state import RunState
+from training.tuning import fresh_optimizer, learn, minibatches, tune
+
+COMPARED = Unit("post_train", "compared", 0)  # names the keys that every grounding and validation shares
+
+
+def fit_value(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
+    """Fits the value of the frozen policy on imagined rollouts, and measures how far imagination may be trusted."""
+    if state.progress.step == 0:
+        state = fresh_optimizer(run, state).note(trust=measure_trust(run, state))
+    config = run.config.rounds
+    rate = jnp.float32(run.config.value.learning_rate)
+
+    def body(state, step, key, batch):
+        k_dream, k_learn = jax.random.split(key)
+        shown, _, metrics = dream(run, state, k_dream, batch[0])
+        policy, optimizer, errors = state.learned.policy, state.learned.policy_optimizer, []
+        for rows in minibatches(k_learn, shown.weight.shape[0], config.minibatch, run.config.value.epochs):
+            batch = run.programs.gather(shown, rows)
+            policy, optimizer, found = run.programs.fit_value(policy, optimizer, batch, rate)
+            errors.append(found["value"])
+        return state.learn(policy=policy, policy_optimizer=optimizer), {**metrics, "value": sum(errors) / len(errors)}
+
+    scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
+    return steps(run, state, unit, run.config.value.steps, scenes, body), {}
+
+
+def dream(run: Run, state: RunState, key: jax.Array, scene: Any) -> tuple[Experience, Imagined, Metrics]:
+    """Imagines groups of rollouts from random log steps of the scenes [B]."""
+    config = run.config.rounds
+    k_start, k_rows = jax.random.split(key)
+    latest = run.config.spec.steps - config.horizon * run.config.simulator.substeps
+    start = jax.random.randint(k_start, scene.ego.shape, SceneSpec.current, latest)
+    start, rows = np.repeat(np.asarray(start), config.group), repeat_rows(scene, config.group)
+    return imagine(run, state, state.learned.policy, rows, start, row_keys(k_rows, scene.ego.shape[0], config.group))
+
+
+def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.ndarray, keys: tuple) -> tuple:
+    """`imagination.imagine` with the run's model and trust."""
+    now = state.progress
+    trust = Trust(jnp.int32(now.horizon), jnp.float32(now.trust), jnp.float32(now.penalty))
+    placed = run.place((scene, start, keys))
+    return run.programs.imagine(state.learned.model, policy, *placed, trust)
+
+
+def measure_trust(run: Run, state: RunState) -> float:
+    """The disagreement that held-out logs show: a quantile over the first imagined steps of the validation scenes."""
+    config, records = run.config.rounds, run.splits.validation
+    size, seen = config.scenes * config.group, []
+    for rows in chunks(len(records), size):
+        start = np.full(size, SceneSpec.current)
+        keys = row_keys(run.key(COMPARED, 1), size, 1)
+        _, found, _ = imagine(run, state, state.learned.policy, take(records, rows), start, keys)
+        seen.append(np.asarray(found.disagreement[0]))
+    return float(np.quantile(np.concatenate(seen)[: len(records)], run.config.fit.trust_quantile))
+
+
+def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
+    """Improves the policy: by imagined rollouts (`pmpo`), or by more demonstrations (`cl_sft`)."""
+    config = run.config.rounds
+    state = fresh_optimizer(run, state)
+    if config.objective == "cl_sft":
+        scenes = batches(run.splits.train, run.config.closed_loop.scenes, run.data_seed(unit))
+        return steps(run, state, unit, config.iterations, scenes, lambda s, _, key, batch: tune(run, s, key, batch)), {}
+    rates = (config.learning_rate, run.config.value.learning_rate, config.kl_weight, config.entropy_weight)
+
+    def body(state, step, key, batch):
+        k_dream, k_learn = jax.random.split(key)
+        shown, _, dreamt = dream(run, state, k_dream, batch[0])
+        state, learned = learn(
+            run, state, k_learn, shown, config.minibatch, config.epochs, Rates(*map(jnp.float32, rates))
+        )
+        return state, {**dreamt, **learned}
+
+    scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
+    return steps(run, state, unit, config.iterations, scenes, body), {}
+
+
+def ground(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
+    """Drives the grounding scenes for real, measures the gap to imagination, and decides about the policy.
+
+    The first time (round 0) the imitation policy is driven as well: it is what fine-tuning is judged against.
+    """
+    if not state.progress.grounded_return:
+        state, before, _ = drive_grounding(run, state, state.learned.imitation)
+        state, score = validation_score(run, state, state.learned.imitation)
+        state = noted(state, before).note(best_score=score)
+    state, now, gap = drive_grounding(run, state, state.learned.policy)
+    decision = grounding.decide(run.config.rounds, state.progress, now, gap["bias"])
+    used = {"horizon": state.progress.horizon, "penalty": state.progress.penalty, "trust": state.progress.trust}
+    state = state.note(horizon=decision.horizon, penalty=decision.penalty)
+    score = None
+    if decision.accept:
+        state, score = validation_score(run, state, state.learned.policy)
+        state = keep_best(noted(state, now).learn(accepted=state.learned.policy), score)
+    else:
+        state = state.learn(policy=state.learned.accepted)
+    record = {
+        "round": unit.round,
+        **gap,
+        "failure": float(now.failures.mean()),
+        **used,
+        "decision": "accept" if decision.accept else "roll_back",
+        "reason": decision.reason,
+        "validation_score": score,
+        "simulator_steps": state.progress.ledger.total,
+        "wall_s": round(run.wall_s, 1),
+    }
+    state = state.note(rounds=(*state.progress.rounds, record))
+    (run.directory / "decisions.txt").write_text(decisions(state), encoding="utf-8")
+    return state, {name: value for name, value in record.items() if isinstance(value, float)}
+
+
+def decisions(state: RunState) -> str:
+    """One line per round."""
+    return "".join(f"round {one['round']}: {one['reason']}\n" for one in state.progress.rounds)
+
+
+def noted(state: RunState, grounded: Grounded) -> RunState:
+    """Keeps what an accepted policy did: the next round is compared with it."""
+    return state.note(grounded_return=tuple(map(float, grounded.returns)), failures=float(grounded.failures.mean()))
+
+
+def keep_best(state: RunState, score: float) -> RunState:
+    """Keeps the policy if no earlier one scored higher on the validation split."""
+    if score <= state.progress.best_score:
+        return state
+    return state.learn(best=state.learned.policy).note(best_score=score)
+
+
+def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState, Grounded, dict[str, float]]:
+    """Drives a policy in the simulator and in imagination from the same starts with the same keys."""
+    config, records = run.config.rounds, run.splits.grounding
+    count, size = min(config.grounding_scenes, len(records)), config.scenes * config.group
+    dreams, drives = [], []
+    for chunk, rows in enumerate(chunks(count, size)):
+        scene, keys = take(records, rows), row_keys(run.key(COMPARED, 2 + chunk), size, 1)
+        _, dreamt, _ = imagine(run, state, policy, scene, np.full(size, SceneSpec.current), keys)
+        _, score, driven = run.programs.drive(policy, *run.place((scene, keys[0])))
+        dreams.append(jax.device_get(dreamt))
+        drives.append(jax.device_get((driven, score)))
+    dreamt = rows_of(dreams, 1, count)
+    driven, score = rows_of([one[0] for one in drives], 1, count), rows_of([one[1] for one in drives], 0, count)
+    state = state.charge("ground", driven["alive"])
+    found = grounding.gap(dreamt, driven, state.progress.trust, state.progress.horizon)
+    return state, Grounded(score["return"], score["failure"]), found
+
+
+def rows_of(parts: list[Any], axis: int, count: int) -> Any:
+    """The chunks' rows one after another, without those that only filled up the last chunk."""
+    return jax.tree.map(lambda *a: np.concatenate(a, axis).take(np.arange(count), axis), *parts)
+
+
+def validation_score(run: Run, state: RunState, policy: Params) -> tuple[RunState, float]:
+    """Mean driving score on the validation split, as the evaluation will drive: greedily."""
+    config, records = run.config, run.splits.validation
+    driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy)
+    sizes = {"batch": min(config.evaluation.batch, len(records)), "steps": config.rollout_steps, "seed": config.seed}
+    scores, _ = drive(driver, records, LogReplay(config.simulator), config.simulator, **sizes)
+    # The judge does not say when a rollout ended: whole drives are charged.
+    state = state.charge("validate", np.ones((config.rollout_steps, len(records))))
+    return state, float(scores["score"].mean())
