@@ -1,9 +1,14 @@
 """The main job: `python train.py [preset] [--field value ...]`. Resumes by default; `--help` lists every field."""
 
 import logging
+import os
 import pathlib
 import sys
 import time
+
+# XLA calls it an error whenever it reads back a program that it cached itself (a tuning hint counts as a missing CPU
+# feature). Only before JAX is imported can that be silenced; exceptions are raised as ever.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 

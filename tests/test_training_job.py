@@ -13,10 +13,20 @@ from training.checkpoint import checksums
 from training.config import Config
 from training.log import read_lines
 from training.loop import Interrupted
+from training.programs import build
 
 
 def tiny(directory) -> Config:
     return dataclasses.replace(presets.tiny(), directory=str(directory), compilation_cache=False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """All runs of this file share their compiled programs, which do not depend on the directory."""
+    shared = build(presets.tiny())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "build", lambda config: shared)
+        yield
 
 
 @pytest.fixture(scope="module")

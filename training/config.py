@@ -96,8 +96,6 @@ class ClosedLoopConfig:
       candidates: K, actions drawn per decision; the one nearest the logged continuation is driven.
       recover_above: distance to the log (`policy.action_space.deviation`) beyond which the whole set of candidates
         counts as diverged and the action nearest the log is driven instead.
-      target: what is learned in the states that were driven to: `log`, the action nearest the logged continuation among
-        all (CAT-K), or `driven`, the action that was driven (RoaD).
       learning_rate: constant.
       minibatch: transitions per update; every transition is used once.
     """
@@ -106,7 +104,6 @@ class ClosedLoopConfig:
     scenes: int = 32
     candidates: int = 16
     recover_above: float = 8.0
-    target: Literal["log", "driven"] = "log"
     learning_rate: float = 2e-4
     minibatch: int = 128
 

@@ -1,7 +1,6 @@
 """Policies that only training drives with: a disturbed expert, and the policy's own candidate nearest the log."""
 
 import dataclasses
-from typing import Literal
 
 import flax.struct
 import jax
@@ -82,7 +81,7 @@ class ClosestToLog:
       simulator: for the vehicle's limits.
       labels: rules that say why the learned action is taken, so that a demonstration's reasoning fits its action.
       candidates: K.
-      recover_above, target: see `ClosedLoopConfig`.
+      recover_above: see `ClosedLoopConfig`.
     Source: RoaD, arXiv 2512.01993; CAT-K, arXiv 2412.05334.
     """
 
@@ -91,7 +90,6 @@ class ClosestToLog:
     labels: LabelConfig
     candidates: int
     recover_above: float
-    target: Literal["log", "driven"]
 
     def reset(self, params: Params, scene: Scene) -> Scene:
         """The scene, for its log."""

@@ -24,7 +24,10 @@ from worldmodel.rssm_net import Sizes
 def cpu() -> Config:
     """The main job: starter set, two CPU cores.
 
-    Time: not measured yet. Expected: not measured yet.
+    Time: 13 min of stages and 2 min of evaluation, compilation included, on two cores that other jobs shared; not
+    measured yet on idle ones. Result, seed 0: imitation scores 0.692 on the test split (IDM 0.959, constant speed
+    0.561); the four `pmpo` rounds each lost grounded return and were rolled back, so that the post-trained policy was
+    the imitation policy. No setting that improves on it has been found yet (docs/experiments.md).
     """
     return Config(
         name="cpu",
@@ -40,7 +43,7 @@ def cpu() -> Config:
 def tiny() -> Config:
     """The whole job at the smallest sizes that still run every part; for tests. It learns nothing worth reporting.
 
-    Time: not measured yet.
+    Time: 3.5 CPU minutes with an empty compilation cache, nearly all of it compilation (at XLA's optimisation level 0).
     """
     return Config(
         name="tiny",

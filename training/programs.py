@@ -46,9 +46,8 @@ def build(config: Config) -> Programs:
     vla = config.policy.build(simulator, config.spec)
     settings = config.rssm if config.world_model == "rssm" else None
     model = registry.build(config.world_model, settings, simulator)
-    tuning = config.closed_loop
     closest = ClosestToLog(
-        vla, simulator, config.imitation.labels, tuning.candidates, tuning.recover_above, tuning.target
+        vla, simulator, config.imitation.labels, config.closed_loop.candidates, config.closed_loop.recover_above
     )
 
     def jit(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
