@@ -24,10 +24,10 @@ from worldmodel.rssm_net import Sizes
 def cpu() -> Config:
     """The main job: starter set, two CPU cores.
 
-    Time: 13 min of stages and 2 min of evaluation, compilation included, on two cores that other jobs shared; not
-    measured yet on idle ones. Result, seed 0: imitation scores 0.692 on the test split (IDM 0.959, constant speed
-    0.561); the four `pmpo` rounds each lost grounded return and were rolled back, so that the post-trained policy was
-    the imitation policy. No setting that improves on it has been found yet (docs/experiments.md).
+    Time: 21 min 20 s with installation and evaluation, on two cores that another job shared for about nine of them; not
+    measured on idle ones. Result, seed 0: imitation scores 0.692 on the test split (IDM 0.959, constant speed 0.561),
+    and so does the post-trained policy: validation chose imitation. No setting that improves on it has been found yet
+    (docs/experiments.md).
     """
     return Config(
         name="cpu",
