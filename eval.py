@@ -48,7 +48,8 @@ def show(report: dict) -> None:
         for name, cells in rows.items():
             print(f"{name:<26}" + "".join(f"{cell:<25}" for cell in cells))
     for event in report["events"]:
-        print(f"{event['policy']}: {event['scenario_id']}: {event['event']} at {event['time_s']} s: {event['cause']}")
+        where = f"{event['scenario_id']}, ego {event['ego']}"
+        print(f"{event['policy']}: {where}: {event['event']} at {event['time_s']} s: {event['cause']}")
     print(f"\n{report['headline']}")
 
 

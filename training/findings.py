@@ -35,7 +35,7 @@ def eventful(results: Results, judge: str, policy: str) -> list[int]:
 def events(trace: Trace) -> list[dict[str, Any]]:
     """Every kind of event of a drive, when it first happened, and what it had to do with.
 
-    Returns: dicts of scenario_id, policy, event, time_s, cause.
+    Returns: dicts of scenario_id, ego (its row: several may share a scenario), policy, event, time_s, cause.
     """
     found = []
     for name in EVENT_NAMES:
@@ -43,7 +43,8 @@ def events(trace: Trace) -> list[dict[str, Any]]:
         if step is None or (name == "collision" and step == trace.first("at_fault")):
             continue
         cause = f"ego at {trace.ego_speed[step]:.1f} m/s, {describe(trace, name, step)}"
-        where = {"scenario_id": trace.record.scenario_id, "policy": trace.policy}
+        record = trace.record
+        where = {"scenario_id": record.scenario_id, "ego": int(record.scene.ego), "policy": trace.policy}
         found.append({**where, "event": name, "time_s": round((step + 1) * trace.dt, 1), "cause": cause})
     return found
 
@@ -58,7 +59,7 @@ def describe(trace: Trace, event: str, step: int) -> str:
 
 
 def contact(trace: Trace, step: int) -> str:
-    """The agent that the ego touches: kind, size, where on the ego, and its speed."""
+    """The agent that the ego touches: kind, size, where on the ego, and its speed, or that it was not there before."""
     scene = trace.record.scene
     x, y = trace.agent_x[:, step] - trace.ego_x[step], trace.agent_y[:, step] - trace.ego_y[step]
     cos, sin = np.cos(trace.ego_heading[step]), np.sin(trace.ego_heading[step])
@@ -69,10 +70,11 @@ def contact(trace: Trace, step: int) -> str:
     row = int(np.argmin(gap))
     before = max(step - 1, 0)
     moved = np.hypot(*(track[row, step] - track[row, before] for track in (trace.agent_x, trace.agent_y)))
-    speed = moved / trace.dt if step > before and trace.agent_valid[row, before] else float("nan")
+    followed = step > before and trace.agent_valid[row, before]
+    motion = f"{moved / trace.dt:.1f} m/s" if followed else "first seen in this step"
     size = f"{scene.length[row]:.1f} x {scene.width[row]:.1f} m"
     kind = AgentType(int(scene.agent_type[row])).name.lower()
-    return f"{kind} {row} ({size}, {speed:.1f} m/s), {ahead[row]:+.1f} m ahead, {left[row]:+.1f} m left of its centre"
+    return f"{kind} {row} ({size}, {motion}), {ahead[row]:+.1f} m ahead, {left[row]:+.1f} m left of its centre"
 
 
 def red_light_passed(trace: Trace, step: int) -> int:

@@ -198,8 +198,10 @@ def render(report: dict[str, Any]) -> str:
 
 def events_table(events: list[dict[str, Any]]) -> str:
     """Scenes in which something happened, with the cause."""
-    rows = ([e["scenario_id"], e["policy"], e["event"], f"{e['time_s']:.1f} s", e["cause"]] for e in events)
-    return table(["scene", "policy", "event", "at", "cause"], rows)
+    rows = (
+        [e["scenario_id"], str(e["ego"]), e["policy"], e["event"], f"{e['time_s']:.1f} s", e["cause"]] for e in events
+    )
+    return table(["scene", "ego", "policy", "event", "at", "cause"], rows)
 
 
 def write(directory: pathlib.Path, report: dict[str, Any], results: Results) -> None:
