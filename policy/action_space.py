@@ -135,6 +135,29 @@ def decode(space: ActionSpace, tokens: Array, ego: Array, substeps: int) -> Acti
     return drive_to(space, *targets(space, tokens, ego[..., 0]), ego, substeps)
 
 
+def dithered(space: ActionSpace, acceleration: Array, curvature: Array, speed: Array, key: jax.Array) -> Array:
+    """Action tokens of a wanted (a*, kappa*), rounded up or down at random so that the bins' mean is what was wanted.
+
+    Who learns from many such tokens learns the decision itself and not its nearest bin.
+
+    Args:
+      acceleration: [m/s^2], curvature: [1/m], speed: [m/s], float32[B]; beyond the outermost bins these are taken.
+      key: key[B].
+    Returns: int32[B, 2].
+    """
+    chance = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(key)
+    wanted = (acceleration, curvature / space.max_curvature_at(speed))
+    bins = (space.acceleration_bins(), space.curvature_fractions())
+    return jnp.stack([_rounded(bins[i], wanted[i], chance[:, i]) for i in range(2)], axis=-1)
+
+
+def _rounded(bins: Array, value: Array, chance: Array) -> Array:
+    """The bin below or above each value [B], the one above with the share of the way to it as probability."""
+    below = jnp.clip(jnp.searchsorted(bins, value, side="right") - 1, 0, bins.size - 2)
+    share = (value - bins[below]) / (bins[below + 1] - bins[below])
+    return (below + (chance < share)).astype(jnp.int32)
+
+
 def extend(space: ActionSpace, committed: Action, ego: Array, later: Array) -> Action:
     """A committed action followed by later knots: linear between them.
 

@@ -13,6 +13,7 @@ from policy.action_space import (
     Waypoints,
     decode,
     deviation,
+    dithered,
     encode_towards,
     logged_waypoints,
     ramp,
@@ -125,3 +126,17 @@ def test_targets_of_a_coarser_space():
     acceleration, curvature = targets(space, jnp.array([[0, 2], [2, 0]]), jnp.array([10.0, 1.0]))
     np.testing.assert_allclose(acceleration, [-2.0, 1.0])
     np.testing.assert_allclose(curvature, [0.06, -0.3], rtol=1e-6)
+
+
+def test_dithered_tokens_are_right_on_average():
+    """0.8 m/s^2 lies half way between the bins of 0.6 and 1.0; beyond the outermost bins these are taken."""
+    count = 4000
+    keys, speed = jax.random.split(jax.random.key(0), count), jnp.full(count, 10.0)
+    wanted = jnp.full(count, 0.8), jnp.full(count, 0.011)
+    tokens = dithered(SPACE, *wanted, speed, keys)
+    acceleration, curvature = targets(SPACE, tokens, speed)
+    assert set(np.unique(acceleration)) == {np.float32(0.6), np.float32(1.0)}
+    assert np.unique(curvature).size == 2
+    np.testing.assert_allclose([acceleration.mean(), curvature.mean()], [0.8, 0.011], rtol=0.02)
+    extreme = dithered(SPACE, jnp.array([-9.0, 9.0]), jnp.array([-1.0, 1.0]), jnp.full(2, 10.0), keys[:2])
+    np.testing.assert_array_equal(extreme, [[0, 0], [SPACE.shape[0] - 1, SPACE.shape[1] - 1]])

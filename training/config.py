@@ -129,11 +129,13 @@ class RoundsConfig:
     Attributes:
       rounds: how many.
       iterations: imagined batches per round.
-      objective: `pmpo`, or `cl_sft` (the fine-tuning of stage 2 again in place of imagination).
+      objective: `pmpo` learns from what imagined decisions were worth, `dagger` from what a rule-based teacher says in
+        the states that the imagining policy gets itself into; `cl_sft` is the fine-tuning of stage 2 again, in the
+        simulator in place of imagination.
       scenes: logged starts per batch.   group: G, rollouts from each, with common random numbers.
       horizon: H, world steps imagined at most.   horizon_min: roll-backs shorten it no further.
       minibatch: transitions per update.   epochs: times each transition is used.
-      learning_rate: of the policy, constant.
+      learning_rate: of the policy, peak; linear warm-up and cosine decay to zero over all rounds together.
       alpha: share of the good actions in PMPO.   dead_band: see `objectives.targets`.
       kl_weight: of KL(policy || imitation).   entropy_weight: of the action entropy.
       discount: per world step.   lam: lambda of the returns.
@@ -147,7 +149,7 @@ class RoundsConfig:
 
     rounds: int = 4
     iterations: int = 12
-    objective: Literal["pmpo", "cl_sft"] = "pmpo"
+    objective: Literal["pmpo", "dagger", "cl_sft"] = "pmpo"
     scenes: int = 8
     group: int = 8
     horizon: int = 12
@@ -244,7 +246,7 @@ def validate(config: Config) -> None:
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
         ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
-        ("rounds.group", rounds.group, rounds.group > 1, "at least 2"),
+        ("rounds.group", rounds.group, rounds.group > (rounds.objective == "pmpo"), "at least 1, for pmpo 2"),
         ("rounds.alpha", rounds.alpha, 0 <= rounds.alpha <= 1, "0 to 1"),
         ("rounds.discount", rounds.discount, 0 < rounds.discount <= 1, "above 0, at most 1"),
         ("rounds.lam", rounds.lam, 0 <= rounds.lam <= 1, "0 to 1"),

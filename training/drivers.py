@@ -1,4 +1,4 @@
-"""Policies that only training drives with: a disturbed expert, and the policy's own candidate nearest the log."""
+"""Drivers that only training needs: a disturbed expert, the policy's candidate nearest the log, and a teacher."""
 
 import dataclasses
 
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from data.scene import Array, Observation, Scene
-from policy.action_space import decode, deviation, logged_waypoints, targets
-from policy.baselines import LogExpert, ego_of
+from policy.action_space import ActionSpace, decode, deviation, dithered, logged_waypoints, targets
+from policy.baselines import IDM, LogExpert, ego_of
 from policy.language import LabelConfig, label
 from policy.vla import REASONING, VLA
 from simulator.config import SimulatorConfig
@@ -126,3 +126,30 @@ def nearest(tokens: Array, table: Array, curvatures: int) -> tuple[Array, Array]
     best = jnp.argmin(distance, axis=1)
     chosen = jnp.take_along_axis(tokens, best[None, :, None], axis=0)[0]
     return chosen, jnp.take_along_axis(distance, best[:, None], axis=1)[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Says what a rule-based driver would do, and why, wherever the policy has got to.
+
+    The log has no answer beside the log: it only knows how to come back to it. Rules do, and theirs agree with the
+    reasoning, because both come from the same hazards.
+
+    Attributes:
+      space: the policy's actions.
+      simulator: for the vehicle's limits.
+      labels: the driver that is asked, and the rules that say why.
+    Source: DAgger, arXiv 1011.0686.
+    """
+
+    space: ActionSpace
+    simulator: SimulatorConfig
+    labels: LabelConfig
+
+    def label(self, key: jax.Array, observation: Observation) -> Array:
+        """Tokens int32[B, K], reasoning and action. key: key[B]; observation: [B, ...]."""
+        wanted, _, _ = IDM(self.simulator, self.labels.driver).act((), key, observation, ())
+        speed = observation.ego[:, 0]
+        action = dithered(self.space, wanted.acceleration[:, -1], wanted.curvature[:, -1], speed, key)
+        reasoning = label(self.labels, observation, *targets(self.space, action, speed))
+        return jnp.concatenate([reasoning, action], axis=1)

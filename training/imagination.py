@@ -13,11 +13,11 @@ from data.scene import Array, Observation, Scene
 from policy.vla import VLA
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
-from simulator.rollout import rollout
+from simulator.rollout import fold_in, rollout
 from simulator.score import driving_score
 from simulator.world import Params, Rollout, World
 from training.config import RoundsConfig
-from training.drivers import ClosestToLog, Disturbance, DisturbedExpert
+from training.drivers import ClosestToLog, Disturbance, DisturbedExpert, Teacher
 from training.objectives import Targets, counted, masked_mean, pmpo_weight, targets
 from worldmodel.batch import ModelBatch, from_rollout
 
@@ -91,6 +91,7 @@ def row_keys(key: jax.Array, starts: int, group: int) -> tuple[jax.Array, jax.Ar
 def imagine(
     world: World,
     vla: VLA,
+    teacher: Teacher,
     config: RoundsConfig,
     model_params: Params,
     policy_params: Params,
@@ -99,7 +100,7 @@ def imagine(
     keys: tuple[jax.Array, jax.Array],
     trust: Trust,
 ) -> tuple[Experience, Imagined, dict[str, Array]]:
-    """Drives the policy in the learned World and says what each decision was worth.
+    """Drives the policy in the learned World and says what each decision was worth, or what it should have been.
 
     Args:
       scene: `Scene` [R, ...], rows of a group next to each other.   start: int32[R], log step.
@@ -121,7 +122,11 @@ def imagine(
     kept = Imagined(
         valid, driven.outcome.reward, driven.outcome.disagreement, events_of(driven), driven.outcome.predicted
     )
-    return experience(driven, worth, config.alpha), kept, imagination_metrics(driven, worth)
+    if config.objective == "dagger":
+        shown = corrected(driven, worth, teacher, fold_in(keys[0], config.horizon + 1))  # beyond the rollout's steps
+    else:
+        shown = experience(driven, worth, config.alpha)
+    return shown, kept, imagination_metrics(driven, worth)
 
 
 def events_of(driven: Rollout) -> dict[str, Array]:
@@ -148,6 +153,22 @@ def experience(driven: Rollout, worth: Targets, alpha: float) -> Experience:
             returns=worth.returns,
             valid=worth.valid,
         )
+    )
+
+
+def corrected(driven: Rollout, worth: Targets, teacher: Teacher, key: jax.Array) -> Experience:
+    """The states that the policy got itself into, with what the teacher says and does there. key: key[R]."""
+    keys = jax.vmap(lambda k: jax.random.split(k, driven.alive.shape[0]), out_axes=1)(key)
+    share = worth.valid * (worth.valid.size / jnp.maximum(worth.valid.sum(), 1))
+    seen, keys, share, returns, valid = flat((driven.observation, keys, share, worth.returns, worth.valid))
+    return Experience(
+        observation=seen,
+        tokens=teacher.label(keys, seen),
+        log_prob=jnp.zeros_like(share),
+        weight=share,
+        reasoning_weight=share,
+        returns=returns,
+        valid=valid,
     )
 
 

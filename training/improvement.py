@@ -1,5 +1,6 @@
 """Gradient steps: one for every objective, one for the value heads alone, one for imitation."""
 
+import math
 from typing import Any
 
 import flax.struct
@@ -32,6 +33,14 @@ class Rates:
     value: Array
     kl: Array
     entropy: Array
+
+
+def cosine(peak: float, step: int, count: int, warmup: float = 0.05) -> float:
+    """Learning rate: linear from 0 to `peak` over the share `warmup`, then a cosine to 0."""
+    done = (step + 1) / count
+    if done < warmup:
+        return peak * done / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 def optimiser() -> optax.GradientTransformation:

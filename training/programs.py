@@ -10,7 +10,7 @@ import jax
 from policy.vla import VLA
 from training import imagination, improvement
 from training.config import Config
-from training.drivers import ClosestToLog
+from training.drivers import ClosestToLog, Teacher
 from worldmodel import registry
 from worldmodel.fitting import fit_step
 from worldmodel.interface import WorldModel
@@ -49,6 +49,7 @@ def build(config: Config) -> Programs:
     closest = ClosestToLog(
         vla, simulator, config.imitation.labels, config.closed_loop.candidates, config.closed_loop.recover_above
     )
+    teacher = Teacher(config.policy.actions, simulator, config.imitation.labels)
 
     def jit(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
         return jax.jit(functools.partial(function, *static))
@@ -62,7 +63,7 @@ def build(config: Config) -> Programs:
         demonstrate=jit(imagination.demonstrate, closest, steps),
         improve=jit(improvement.improve, vla),
         fit_value=jit(improvement.fit_value, vla),
-        imagine=jit(imagination.imagine, model, vla, config.rounds),
+        imagine=jit(imagination.imagine, model, vla, teacher, config.rounds),
         drive=jit(imagination.drive, simulator, vla, steps),
         gather=jax.jit(lambda tree, rows: jax.tree.map(lambda a: a[rows], tree)),
     )

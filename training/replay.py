@@ -56,6 +56,6 @@ def draw(tracks: Tracks, key: jax.Array, count: int) -> tuple[np.ndarray, ModelB
     """
     filled = min(int(tracks.count), tracks.scene.shape[0])
     if filled == 0:
-        raise ValueError("no policy rollout was replayed yet: run the stage cl_sft before a refit")
+        raise ValueError("no policy rollout was replayed yet")
     rows = np.asarray(jax.random.randint(key, (count,), 0, filled))
     return np.asarray(tracks.scene)[rows], jax.tree.map(lambda ring: jnp.asarray(ring[rows]), tracks.batch)

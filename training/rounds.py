@@ -12,7 +12,7 @@ from simulator.world import Params
 from training import grounding
 from training.grounding import Grounded
 from training.imagination import Experience, Imagined, Trust, row_keys
-from training.improvement import Rates
+from training.improvement import Rates, cosine
 from training.judge import Driver, drive
 from training.loop import Metrics, Run, Unit, steps
 from training.scenes import batches, chunks, repeat_rows, take
@@ -74,21 +74,24 @@ def measure_trust(run: Run, state: RunState) -> float:
 
 
 def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
-    """Improves the policy: by imagined rollouts (`pmpo`), or by more demonstrations (`cl_sft`)."""
+    """Improves the policy: by imagined rollouts (`pmpo`, `dagger`), or by more demonstrations (`cl_sft`)."""
     config = run.config.rounds
     state = fresh_optimizer(run, state)
     if config.objective == "cl_sft":
         scenes = batches(run.splits.train, run.config.closed_loop.scenes, run.data_seed(unit))
         return steps(run, state, unit, config.iterations, scenes, lambda s, _, key, batch: tune(run, s, key, batch)), {}
-    rates = (config.learning_rate, run.config.value.learning_rate, config.kl_weight, config.entropy_weight)
+    told = config.objective == "dagger"  # what is learned was not drawn: there is no log-probability to replay
 
     def body(state, step, key, batch):
         k_dream, k_learn = jax.random.split(key)
         shown, _, dreamt = dream(run, state, k_dream, batch[0])
+        done = (unit.round - 1) * config.iterations + step
+        rate = cosine(config.learning_rate, done, config.rounds * config.iterations)
+        rates = (rate, run.config.value.learning_rate, config.kl_weight, config.entropy_weight)
         state, learned = learn(
             run, state, k_learn, shown, config.minibatch, config.epochs, Rates(*map(jnp.float32, rates))
         )
-        return state, {**dreamt, **learned}
+        return state, {**dreamt, **{name: value for name, value in learned.items() if not (told and name == "parity")}}
 
     scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
     return steps(run, state, unit, config.iterations, scenes, body), {}

@@ -1,6 +1,5 @@
 """The stages of a run: each takes the state and gives back the next one, and can be run alone (`--stage`)."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from simulator.world import Params
 from training import replay, rounds, tuning
 from training.drivers import Disturbance, disturbance
-from training.improvement import optimiser
+from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
 from training.scenes import batches, take
 from training.state import Learned, RunState
@@ -63,9 +62,11 @@ def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Me
 
 
 def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
-    """Fits the world model again, half on logs, half on replayed rollouts of the policy."""
+    """Fits the world model again, half on logs, half on replayed rollouts of the policy as it is now and was before."""
     config = run.config.fit
     half = config.scenes // 2
+    if state.progress.step == 0:
+        state = drive_policy(run, state, unit)
 
     def body(state, step, key, batch):
         k_drive, k_draw, k_fit = jax.random.split(key, 3)
@@ -77,6 +78,15 @@ def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
 
     scenes = batches(run.splits.train, half, run.data_seed(unit))
     return steps(run, state, unit, config.refit_steps, scenes, body), {}
+
+
+def drive_policy(run: Run, state: RunState, unit: Unit) -> RunState:
+    """Drives the policy in the simulator on training scenes and keeps its tracks for the refits."""
+    count = run.config.rounds.scenes * run.config.rounds.group
+    scene, indices = next(batches(run.splits.train, count, run.data_seed(unit) + 1))
+    keys = jax.random.split(run.key(unit, run.config.fit.refit_steps), count)
+    track, _, _ = run.programs.drive(state.learned.policy, *run.place((scene, keys)))
+    return state.charge("refit", track.alive).learn(tracks=replay.add(state.learned.tracks, indices, track))
 
 
 def halves(scene: Any) -> tuple[Any, Any]:
@@ -100,14 +110,6 @@ def fit(run: Run, state: RunState, key: jax.Array, batch: ModelBatch) -> tuple[R
     """One step of the world model."""
     now, metrics = run.programs.fit(FitState(state.learned.model, *state.learned.model_optimizer), key, batch)
     return state.learn(model=now.params, model_optimizer=(now.optimizer, now.step)), metrics
-
-
-def cosine(peak: float, step: int, count: int, warmup: float = 0.05) -> float:
-    """Learning rate: linear from 0 to `peak` over the share `warmup`, then a cosine to 0."""
-    done = (step + 1) / count
-    if done < warmup:
-        return peak * done / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 def imitate(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:

@@ -1,0 +1,99 @@
+"""DAgger in imagination: the teacher's words and actions in the states that the policy got itself into."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scenes
+
+from data.text import TOKEN_ID
+from policy.action_space import ActionSpace, targets
+from policy.language import LabelConfig, sentence
+from policy.vla import REASONING, tiny
+from simulator.config import RenderConfig, SimulatorConfig
+from simulator.log_replay import LogReplay
+from simulator.prepare import prepare
+from training.config import RoundsConfig
+from training.drivers import Teacher
+from training.imagination import Trust, imagine, row_keys
+
+SIMULATOR = SimulatorConfig(render=RenderConfig(tile_height=96, tile_width=96, tile_y_min=-48.0))
+SCENES = {
+    "free": scenes.straight(speed=8.0),
+    "stopped lead": scenes.lead_vehicle(gap=30.0, speed=0.0),
+    "red light": scenes.red_light(30.0),
+}
+TEACHER = Teacher(ActionSpace(), SIMULATOR, LabelConfig())
+
+
+@pytest.fixture(scope="module")
+def said():
+    """Scene to the teacher's tokens at the log's current step."""
+    scene = scenes.stack([prepare(one, SIMULATOR) for one in SCENES.values()])
+    world, start = LogReplay(SIMULATOR), jnp.full(len(SCENES), 10)
+
+    def label(keys):
+        return TEACHER.label(keys, world.observe((), world.reset((), keys, scene, start)))
+
+    return dict(zip(SCENES, np.asarray(jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))), strict=True))
+
+
+def test_it_brakes_for_what_is_ahead_and_says_so(said):
+    brakes = {name: TEACHER.space.accelerations[tokens[REASONING]] for name, tokens in said.items()}
+    assert brakes["stopped lead"] < -1 and brakes["red light"] < -1 and brakes["free"] >= 0
+    assert "lead vehicle" in sentence(said["stopped lead"]) and "red light" in sentence(said["red light"])
+    assert said["free"][0] in (TOKEN_ID["keep speed"], TOKEN_ID["speed up"])
+
+
+def test_it_keeps_straight_on_a_straight_route(said):
+    tokens = jnp.asarray(np.stack(list(said.values())))[:, REASONING:]
+    np.testing.assert_allclose(targets(TEACHER.space, tokens, jnp.full(len(SCENES), 8.0))[1], 0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def imagined():
+    """Experience [H, R] by objective, from the same rollouts of an untrained policy; in log replay, to be quick."""
+    vla = dataclasses.replace(tiny(), actions=TEACHER.space).build(SIMULATOR, scenes.TINY)
+    rows = [prepare(SCENES[name], SIMULATOR) for name in ("stopped lead", "free")]
+    scene, keys = scenes.stack(rows), row_keys(jax.random.key(1), 2, 1)
+    params, trust = vla.init(jax.random.key(2)), Trust(jnp.int32(3), jnp.float32(1), jnp.float32(0))
+
+    def both(params, scene):
+        config = RoundsConfig(horizon=4, group=1)
+        return {
+            objective: imagine(
+                LogReplay(SIMULATOR),
+                vla,
+                TEACHER,
+                dataclasses.replace(config, objective=objective),
+                (),
+                params,
+                scene,
+                jnp.full(2, 10),
+                keys,
+                trust,
+            )[0]
+            for objective in ("pmpo", "dagger")
+        }
+
+    found = jax.device_get(jax.jit(both)(params, scene))
+    return jax.tree.map(lambda a: a.reshape(4, 2, *a.shape[1:]), found)
+
+
+def test_the_policys_own_states_are_labelled(imagined):
+    """Same observations as those that its own decisions led to; other tokens."""
+    drawn, told = imagined["pmpo"], imagined["dagger"]
+    np.testing.assert_array_equal(drawn.observation.pose, told.observation.pose)
+    np.testing.assert_array_equal(drawn.returns, told.returns)
+    assert (drawn.tokens != told.tokens).any()
+    first = np.asarray(TEACHER.space.accelerations)[told.tokens[0, :, REASONING]]
+    assert first[0] < -1 and first[1] >= 0
+
+
+def test_only_believed_states_are_learned_from(imagined):
+    """The horizon of 3 of 4 steps leaves weights of 4/3 on it and none behind."""
+    told = imagined["dagger"]
+    np.testing.assert_allclose(told.weight, np.outer([4 / 3] * 3 + [0], [1, 1]), rtol=1e-6)
+    np.testing.assert_array_equal(told.weight, told.reasoning_weight)
