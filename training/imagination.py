@@ -1,7 +1,7 @@
 """Driving for experience: in the learned World to improve, in the simulator near the log to fine-tune.
 
-Both give `Experience`: what was seen, what was decided, and a weight for each decision's log-probability. An objective
-is nothing but a choice of these weights, so one update (`improvement.py`) serves them all.
+Both give `Experience`: what was seen, what to decide there, and a weight for each decision's log-probability. An
+objective is nothing but a choice of these, so one update (`improvement.py`) serves them all.
 Letters: R rows (starts x G), H steps, N = H x R flattened transitions.
 """
 
@@ -28,7 +28,7 @@ class Experience:
 
     Attributes:
       observation: `Observation`.
-      tokens: int32[N, K], what was decided.
+      tokens: int32[N, K], what was decided, or should have been.
       log_prob: float32[N], of the action tokens when they were drawn.
       weight: float32[N], of the action's log-probability; 0 where nothing is to be learned.
       reasoning_weight: float32[N], of the reasoning's.

@@ -80,7 +80,6 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     if config.objective == "cl_sft":
         scenes = batches(run.splits.train, run.config.closed_loop.scenes, run.data_seed(unit))
         return steps(run, state, unit, config.iterations, scenes, lambda s, _, key, batch: tune(run, s, key, batch)), {}
-    told = config.objective == "dagger"  # what is learned was not drawn: there is no log-probability to replay
 
     def body(state, step, key, batch):
         k_dream, k_learn = jax.random.split(key)
@@ -91,7 +90,9 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         state, learned = learn(
             run, state, k_learn, shown, config.minibatch, config.epochs, Rates(*map(jnp.float32, rates))
         )
-        return state, {**dreamt, **{name: value for name, value in learned.items() if not (told and name == "parity")}}
+        if config.objective == "dagger":
+            del learned["parity"]  # what is learned was not drawn: there is no log-probability to replay
+        return state, {**dreamt, **learned}
 
     scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
     return steps(run, state, unit, config.iterations, scenes, body), {}
