@@ -48,7 +48,7 @@ def show(report: dict) -> None:
         for name, cells in rows.items():
             print(f"{name:<26}" + "".join(f"{cell:<25}" for cell in cells))
     for event in report["events"]:
-        where = f"{event['scenario_id']}, ego {event['ego']}"
+        where = f"{event['scenario_id']}, record {event['record']}"
         print(f"{event['policy']}: {where}: {event['event']} at {event['time_s']} s: {event['cause']}")
     print(f"\n{report['headline']}")
 

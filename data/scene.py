@@ -168,7 +168,7 @@ class Record:
 
     Attributes:
       scene: `Scene` of numpy arrays without batch axes.
-      scenario_id: name of the scene, unique within its data set together with the ego.
+      scenario_id: name of the scene; records with different egos share it.
       source: data set it came from (`sumo`, `womd`, ...).
       group: road network or location: splits never cut through a group.
       instruction: the navigation instruction as text.

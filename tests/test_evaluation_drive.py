@@ -77,16 +77,16 @@ def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
     # Bumper to bumper 20 m at 10 m/s: touching at 2.0 s is no contact, the sub-step after it is.
     assert len(trace) == 21
     assert trace.verdict()[0].startswith("at-fault collision at 2.1 s")
-    [event] = findings.events(trace)
+    [event] = findings.events(trace, 1)
     assert event["event"] == "at_fault" and "vehicle 1 (4.5 x 1.8 m, 0.0 m/s), +3.5 m ahead" in event["cause"]
-    assert event["scenario_id"] == "blocked" and event["ego"] == trace.record.scene.ego
+    assert event["scenario_id"] == "blocked" and event["record"] == 1
 
 
 def test_a_contact_with_a_track_that_begins_there_says_so(judged):
     _, [trace] = judged.drive("log_replay", "constant_speed", [1], traced=True)
     seen = trace.agent_valid.copy()
     seen[1, :-1] = False
-    [event] = findings.events(dataclasses.replace(trace, agent_valid=seen))
+    [event] = findings.events(dataclasses.replace(trace, agent_valid=seen), 1)
     assert "vehicle 1 (4.5 x 1.8 m, first seen in this step), +3.5 m ahead" in event["cause"]
 
 

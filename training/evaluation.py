@@ -226,5 +226,5 @@ def list_events(evaluation: Evaluation, results: Results) -> list[dict[str, Any]
     for policy in evaluation.drivers:
         rows: Sequence[int] = findings.eventful(results, judge, policy)
         traces = evaluation.drive(judge, policy, rows, traced=True)[1] if rows else []
-        listed += [event for trace in traces for event in findings.events(trace)]
+        listed += [event for row, trace in zip(rows, traces, strict=True) for event in findings.events(trace, row)]
     return listed

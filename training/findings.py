@@ -32,10 +32,11 @@ def eventful(results: Results, judge: str, policy: str) -> list[int]:
     return [int(row) for row in np.flatnonzero(np.any([scores[name] for name in EVENT_NAMES], axis=0))]
 
 
-def events(trace: Trace) -> list[dict[str, Any]]:
+def events(trace: Trace, number: int) -> list[dict[str, Any]]:
     """Every kind of event of a drive, when it first happened, and what it had to do with.
 
-    Returns: dicts of scenario_id, ego (its row: several may share a scenario), policy, event, time_s, cause.
+    Args: number: of the record in its split: several egos share a scenario.
+    Returns: dicts of scenario_id, record (the number), policy, event, time_s, cause.
     """
     found = []
     for name in EVENT_NAMES:
@@ -43,8 +44,7 @@ def events(trace: Trace) -> list[dict[str, Any]]:
         if step is None or (name == "collision" and step == trace.first("at_fault")):
             continue
         cause = f"ego at {trace.ego_speed[step]:.1f} m/s, {describe(trace, name, step)}"
-        record = trace.record
-        where = {"scenario_id": record.scenario_id, "ego": int(record.scene.ego), "policy": trace.policy}
+        where = {"scenario_id": trace.record.scenario_id, "record": number, "policy": trace.policy}
         found.append({**where, "event": name, "time_s": round((step + 1) * trace.dt, 1), "cause": cause})
     return found
 

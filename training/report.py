@@ -199,9 +199,9 @@ def render(report: dict[str, Any]) -> str:
 def events_table(events: list[dict[str, Any]]) -> str:
     """Scenes in which something happened, with the cause."""
     rows = (
-        [e["scenario_id"], str(e["ego"]), e["policy"], e["event"], f"{e['time_s']:.1f} s", e["cause"]] for e in events
+        [e["scenario_id"], str(e["record"]), e["policy"], e["event"], f"{e['time_s']:.1f} s", e["cause"]] for e in events
     )
-    return table(["scene", "ego", "policy", "event", "at", "cause"], rows)
+    return table(["scene", "record", "policy", "event", "at", "cause"], rows)
 
 
 def write(directory: pathlib.Path, report: dict[str, Any], results: Results) -> None:
