@@ -144,7 +144,6 @@ class RoundsConfig:
       tolerance: a round is accepted if its grounded return fell by no more than this [reward].
       failure_tolerance: nor its failure rate rose by more than this.
       bias_tolerance: |imagined - grounded return| beyond which a roll-back distrusts the model: shorter horizon.
-      validation_scenes: scenes that choose the best policy; all of the split if None.
     """
 
     rounds: int = 4
@@ -169,7 +168,6 @@ class RoundsConfig:
     tolerance: float = 0.3
     failure_tolerance: float = 0.02
     bias_tolerance: float = 2.0
-    validation_scenes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
