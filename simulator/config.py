@@ -30,7 +30,7 @@ class ComfortBounds:
       longitudinal_jerk, jerk: absolute [m/s^3].
       yaw_rate: absolute [rad/s].
       yaw_acceleration: absolute [rad/s^2].
-      window_s: span over which jerk and yaw acceleration are differenced [s]; nuPlan smooths over a like span.
+      window_s: least span over which jerk and yaw acceleration are differenced [s]; nuPlan smooths over a like span.
     """
 
     acceleration_min: float = -4.05

@@ -9,12 +9,13 @@ Decisions, where the field differs:
 - A collision that is not at fault costs reward but does not terminate: replayed traffic cannot brake.
 - Off the road: any corner beyond the nearest road edge, by segments and not by points; never where a scene has no road
   edge. An ego that starts off the road is caught at its first sub-step.
-- Wrong way: the nearest centre line of a driving lane within `lane_range_m` points against the ego by more than 120
-  degrees, and nothing that runs with the ego (within 90), lane or route, is less than 1 m farther away. The route
-  counts because few maps have a lane for every turn out of a driveway. Does not terminate.
+- Wrong way: within `lane_range_m` a driving lane or the route runs against the ego by more than 120 degrees, and none
+  that runs with it (within 90) is less than 1 m farther away than the nearest of those. The route counts because few
+  maps have a lane for every turn out of a driveway. Does not terminate.
 - Red light: the ego's front crosses the stop point between two sub-steps while the light is red. The state is that of
   the ego's own lane, so a turn on red is a violation unless its lane shows something else.
-- Jerk and yaw acceleration are differenced over `ComfortBounds.window_s`: raw 10 Hz differences are noise.
+- Jerk and yaw acceleration are the change since the step began over the time since then, `ComfortBounds.window_s` at
+  least: raw 10 Hz differences are noise.
 """
 
 import jax

@@ -33,7 +33,7 @@ def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, c
     Returns: dict of float32[...].
     """
     weights = config.reward
-    happened = {name: jnp.any(measures[name] & valid, axis=-1) for name in (*FAILURES, "collision")}
+    happened = {name: jnp.any(measures[name] & valid, axis=-1) for name in FAILURES}
     failed = jnp.any(jnp.stack([happened[name] for name in FAILURES]), axis=0)
     reference = jnp.where(speed_limit > 0, speed_limit, weights.reference_speed)
     gained = share(measures["progress_m"], valid) / (reference * config.dt)
@@ -44,7 +44,7 @@ def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, c
     return {
         "progress": weights.progress * jnp.where(failed, 0.0, jnp.clip(gained, -1.0, 1.0)),
         **{name: -weights.failure * happened[name] for name in FAILURES},
-        "contact": -weights.contact * (happened["collision"] & ~happened["at_fault"]),
+        "contact": -weights.contact * jnp.any(measures["collision"] & ~measures["at_fault"] & valid, axis=-1),
         "overlap": -weights.overlap * jnp.minimum(depth, weights.overlap_cap),
         "jerk": -weights.jerk * share(jerk, valid),
         "uncomfortable": -weights.uncomfortable * share(measures["uncomfortable"], valid),

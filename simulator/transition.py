@@ -9,7 +9,7 @@ from data.geometry import from_frame, to_frame, wrap_angle
 from data.scene import Array, Scene, SceneSpec
 from simulator import geometry
 from simulator.config import SimulatorConfig
-from simulator.dynamics import advance, log_ego
+from simulator.dynamics import advance, last_valid_step, log_ego
 from simulator.outcome import measure
 from simulator.reward import FAILURES, reward_terms
 from simulator.world import Action, Agents, EgoState, Outcome, State
@@ -155,8 +155,8 @@ def advance_state(
     outcome = _outcome(state, measures, valid, config)
     swept, route_s = _held((swept, measures["route_s"]), valid)
     agents = replace_row(agents, state.scene.ego, ego_track_of(swept))
-    over = state.time + swept.x.shape[-1] >= state.scene.x.shape[-1] - 1
-    ended = jnp.zeros_like(state.alive) if log_valid is None else over | ~jnp.all(log_valid, axis=-1)
+    over = state.time + swept.x.shape[-1] >= last_valid_step(state.scene)
+    ended = jnp.zeros_like(state.alive) if log_valid is None else over
     outcome = outcome.replace(
         truncation=state.alive & ended & ~outcome.termination,
         disagreement=jnp.zeros_like(outcome.reward) if disagreement is None else disagreement,

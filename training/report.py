@@ -198,9 +198,8 @@ def render(report: dict[str, Any]) -> str:
 
 def events_table(events: list[dict[str, Any]]) -> str:
     """Scenes in which something happened, with the cause."""
-    rows = (
-        [e["scenario_id"], str(e["record"]), e["policy"], e["event"], f"{e['time_s']:.1f} s", e["cause"]] for e in events
-    )
+    columns = ("scenario_id", "record", "policy", "event", "time_s", "cause")
+    rows = ([f"{event[name]} s" if name == "time_s" else str(event[name]) for name in columns] for event in events)
     return table(["scene", "record", "policy", "event", "at", "cause"], rows)
 
 

@@ -1,0 +1,609 @@
+"""The simulator's documented definitions a second time, in NumPy float64: what the JAX code is compared with.
+
+Written from the docstrings of `simulator/` and with other algorithms than theirs where there is a choice: arcs by the
+circle's closed form, overlap by separating axes over explicit corner polygons, the side of a road edge by vertex
+normals, and always over the whole map. Only settings (`SimulatorConfig`) and codes (`data/scene.py`) are shared.
+
+Letters: N sub-steps driven, A agents, K segments, Q points, L lights, H steps, S sub-steps of a step. Arrays [N + 1]
+begin with the start. SI units.
+
+A decision is a `Verdict`, which knows whether it is clear: float32 and float64 may disagree where a quantity lies
+within `NEAR_M` (`NEAR_COS`, `NEAR_RATE`) of its threshold, or where two parts of the map are equally near and differ.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data.scene import DRIVING_LANE_TYPES, RED_STATES, ROAD_EDGE_TYPES, Scene
+from simulator.config import SimulatorConfig, VehicleLimits
+
+DT = 0.1
+NEAR_M = 1e-3
+NEAR_M2 = 5e-5
+NEAR_COS = 1e-4
+NEAR_RATE = 2e-3  # of speeds, accelerations, jerks and yaw rates
+# Time to collision jumps where boxes barely pass each other: it is bracketed by boxes this much wider and narrower.
+TTC_NEAR_M = 6e-3
+FAILURES = ("at_fault", "off_road", "red_light", "corridor")
+EVENTS = ("collision", *FAILURES, "wrong_way", "uncomfortable")
+
+
+class Track(NamedTuple):
+    """The ego at the start and after each sub-step, float64[N + 1]; fields as in `EgoState`."""
+
+    x: np.ndarray
+    y: np.ndarray
+    heading: np.ndarray
+    speed: np.ndarray
+    acceleration: np.ndarray
+    curvature: np.ndarray
+
+
+class Verdict(NamedTuple):
+    """A decision after each sub-step, bool[N], and whether it lies clear of rounding errors, bool[N]."""
+
+    value: np.ndarray
+    clear: np.ndarray
+
+
+class Place(NamedTuple):
+    """Where a pose lies along the route.
+
+    Attributes:
+      s, offset: arc length, offset to the left [m].
+      s_doubt, offset_doubt: how far places that rounding might prefer differ in s and in the offset's size [m].
+    """
+
+    s: float
+    offset: float
+    s_doubt: float
+    offset_doubt: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether no other place ties."""
+        return max(self.s_doubt, self.offset_doubt) < NEAR_M / 10
+
+
+class Segments(NamedTuple):
+    """Directed segments of positive length: a, b, unit float64[K, 2]; length float64[K]."""
+
+    a: np.ndarray
+    b: np.ndarray
+    unit: np.ndarray
+    length: np.ndarray
+
+
+class Judgement(NamedTuple):
+    """Everything about a drive that does not depend on where it ends.
+
+    Attributes:
+      events: `Verdict` by name, `EVENTS`.
+      overlap_m: [N].   route: `Place` at the start and after each sub-step, [N + 1].
+      ttc_s: float64[2, N], the earliest and latest that rounding allows, capped.
+      longitudinal_jerk: [N].
+    """
+
+    events: dict[str, Verdict]
+    overlap_m: np.ndarray
+    route: list[Place]
+    ttc_s: np.ndarray
+    longitudinal_jerk: np.ndarray
+
+
+class Episode(NamedTuple):
+    """What a drive earns.
+
+    Attributes:
+      valid: bool[N], up to the terminating event and the end of the log.
+      known: how many sub-steps go before the first unclear failure; beyond them validity may rightly differ. All of
+        them where a clear failure ends the drive earlier.
+      terms: the reward's terms float64[H].   alive, termination, truncation: bool[H].
+      clear: bool[H], every decision and place that the step's reward hangs on is clear.
+      score, progress, score_clear: of the whole drive.
+    """
+
+    valid: np.ndarray
+    known: int
+    terms: dict[str, np.ndarray]
+    alive: np.ndarray
+    termination: np.ndarray
+    truncation: np.ndarray
+    clear: np.ndarray
+    score: float
+    progress: float
+    score_clear: bool
+
+
+def wrapped(angle: np.ndarray) -> np.ndarray:
+    """Into (-pi, pi] [rad]."""
+    return np.arctan2(np.sin(angle), np.cos(angle))
+
+
+def log_pose(scene: Scene, step: int) -> tuple[float, float, float]:
+    """x, y, heading of the logged ego."""
+    return tuple(float(getattr(scene, name)[scene.ego, step]) for name in ("x", "y", "heading"))
+
+
+def log_start(scene: Scene, step: int) -> tuple[float, ...]:
+    """The logged ego as the fields of `Track`: speed along its heading; rates from the past 0.3 s."""
+
+    def speed_at(step):
+        heading = log_pose(scene, step)[2]
+        velocity = float(scene.vel_x[scene.ego, step]), float(scene.vel_y[scene.ego, step])
+        return max(velocity[0] * np.cos(heading) + velocity[1] * np.sin(heading), 0.0)
+
+    before = max(step - 3, 0)
+    span = max(step - before, 1) * DT
+    speed, speed_before = speed_at(step), speed_at(before)
+    way = (speed + speed_before) / 2 * span
+    turn = wrapped(log_pose(scene, step)[2] - log_pose(scene, before)[2])
+    return *log_pose(scene, step), speed, (speed - speed_before) / span, turn / way if way > 0.5 else 0.0
+
+
+def last_log_step(scene: Scene) -> int:
+    """Where the ego's log ends."""
+    return int(np.flatnonzero(scene.valid[scene.ego])[-1])
+
+
+def drive(start: tuple[float, ...], acceleration: np.ndarray, curvature: np.ndarray, limits: VehicleLimits) -> Track:
+    """Drives actions [N] from `start` (fields of `Track`): exact arcs within the limits, no reversing."""
+    states = [start]
+    for a, k in zip(acceleration.astype(float), curvature.astype(float), strict=True):
+        x, y, heading, speed, _, _ = states[-1]
+        a = min(max(a, limits.acceleration_min), limits.acceleration_max)
+        tightest = min(limits.curvature_max, limits.lateral_acceleration_max / max(speed, 0.1) ** 2)
+        k = min(max(k, -tightest), tightest)
+        moves_s = DT if speed + a * DT >= 0 else speed / -a
+        way, after = speed * moves_s + a * moves_s**2 / 2, speed + a * moves_s
+        x, y = along_arc(x, y, heading, way, k)
+        states.append((x, y, heading + k * way, after, (after - speed) / DT, k))
+    return Track(*np.array(states).T)
+
+
+def along_arc(x: float, y: float, heading: float, way: float, curvature: float) -> tuple[float, float]:
+    """The end of an arc, around a centre 1 / curvature to the left; a straight line where it hardly bends."""
+    if abs(curvature * way) < 1e-6:
+        return x + way * np.cos(heading), y + way * np.sin(heading)
+    radius, after = 1 / curvature, heading + curvature * way
+    centre_x, centre_y = x - radius * np.sin(heading), y + radius * np.cos(heading)
+    return centre_x + radius * np.sin(after), centre_y - radius * np.cos(after)
+
+
+def corners(x, y, heading, length, width) -> np.ndarray:
+    """Corner points of boxes [...]: float64[..., 4, 2], around the box."""
+    forward = np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+    left = np.stack([-np.sin(heading), np.cos(heading)], axis=-1)
+    ahead = forward * np.asarray(length, float)[..., None] / 2
+    aside = left * np.asarray(width, float)[..., None] / 2
+    centre = np.stack([x, y], axis=-1)
+    return np.stack(
+        [centre + ahead + aside, centre + ahead - aside, centre - ahead - aside, centre - ahead + aside], -2
+    )
+
+
+def overlap_depth(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The least shift along an edge normal that parts two rectangles [..., 4, 2]; negative where they are apart."""
+    depth = np.inf
+    for box in (a, b):
+        for i in (0, 1):
+            edge = box[..., i + 1, :] - box[..., i, :]
+            normal = (edge / np.linalg.norm(edge, axis=-1, keepdims=True))[..., None, :]
+            along_a, along_b = (normal * a).sum(-1), (normal * b).sum(-1)
+            one_way, other_way = along_a.max(-1) - along_b.min(-1), along_b.max(-1) - along_a.min(-1)
+            depth = np.minimum(depth, np.minimum(one_way, other_way))
+    return depth
+
+
+class Others(NamedTuple):
+    """The other agents as logged, at the start and after each sub-step: [A, N + 1]; box float64[A, N + 1, 4, 2]."""
+
+    x: np.ndarray
+    y: np.ndarray
+    vel_x: np.ndarray
+    vel_y: np.ndarray
+    valid: np.ndarray
+    box: np.ndarray
+
+
+def others_of(scene: Scene, start: int, count: int) -> Others:
+    """All agents but the ego that are seen at any of `count` log steps from `start`; after its end the log rests."""
+    steps = np.minimum(start + np.arange(count), scene.x.shape[-1] - 1)
+    rows = [row for row in range(len(scene.x)) if row != scene.ego and scene.valid[row, steps].any()]
+    x, y, heading, vel_x, vel_y = (
+        getattr(scene, name)[rows][:, steps].astype(float) for name in ("x", "y", "heading", "vel_x", "vel_y")
+    )
+    size = (np.broadcast_to(field[rows][:, None], x.shape) for field in (scene.length, scene.width))
+    return Others(x, y, vel_x, vel_y, scene.valid[rows][:, steps], corners(x, y, heading, *size))
+
+
+def ego_boxes(scene: Scene, track: Track) -> np.ndarray:
+    """float64[N + 1, 4, 2]."""
+    size = (np.full(track.x.shape, float(field[scene.ego])) for field in (scene.length, scene.width))
+    return corners(track.x, track.y, track.heading, *size)
+
+
+def bearing_of(track: Track, others: Others) -> np.ndarray:
+    """The angle at which the ego sees each centre, 0 ahead: [A, N + 1]."""
+    return wrapped(np.arctan2(others.y - track.y, others.x - track.x) - track.heading)
+
+
+def contacts(track: Track, others: Others, depth: np.ndarray) -> tuple[Verdict, Verdict, np.ndarray]:
+    """Contacts that begin, whether one is the ego's fault, and their greatest depth.
+
+    Args: depth: [A, N + 1].
+    """
+    overlaps, near = others.valid & (depth > 0), others.valid & (np.abs(depth) < NEAR_M)
+    begins = overlaps[:, 1:] & ~overlaps[:, :-1]
+    unclear = near[:, 1:] | (overlaps[:, 1:] & near[:, :-1])
+    speed = np.maximum(track.speed[1:], track.speed[:-1])
+    other_speed = np.hypot(others.vel_x, others.vel_y)[:, 1:]
+    from_behind = np.pi - np.abs(bearing_of(track, others))[:, 1:]
+    fault = begins & (speed > 0.05) & ((other_speed <= 0.05) | (from_behind >= np.pi / 6))
+    close_call = (np.abs(speed - 0.05) < NEAR_RATE) | (np.abs(other_speed - 0.05) < NEAR_RATE)
+    close_call |= np.abs(from_behind - np.pi / 6) < NEAR_M
+    collision = Verdict(begins.any(0), ~unclear.any(0))
+    at_fault = Verdict(fault.any(0), ~(unclear | (begins & close_call)).any(0))
+    return collision, at_fault, np.where(begins, depth[:, 1:], 0.0).max(0, initial=0.0)
+
+
+def time_to_collision(scene: Scene, track: Track, others: Others, depth: np.ndarray, cap: float) -> np.ndarray:
+    """Seconds until the ego meets something ahead if all keep their velocity, boxes widened along the ego's axes.
+
+    Looked at are agents whose centre is in front of the ego's, that it does not overlap, while it moves.
+    Returns: [2, N], earliest and latest.
+    """
+    cos, sin = np.cos(track.heading)[:, None], np.sin(track.heading)[:, None]
+    from_ego = others.box - np.stack([track.x, track.y], axis=-1)[:, None]
+    ahead, left = (
+        from_ego[..., 0] * cos + from_ego[..., 1] * sin,
+        from_ego[..., 1] * cos - from_ego[..., 0] * sin,
+    )
+    closing = others.vel_x * cos[:, 0] + others.vel_y * sin[:, 0] - track.speed
+    drifting = others.vel_y * cos[:, 0] - others.vel_x * sin[:, 0]
+    bearing = np.abs(bearing_of(track, others))
+    bounds = []
+    for slack in (1, -1):
+        wider = slack * TTC_NEAR_M
+        along = meeting(ahead, closing, float(scene.length[scene.ego]) / 2 + wider)
+        across = meeting(left, drifting, float(scene.width[scene.ego]) / 2 + wider)
+        begin, end = np.maximum(np.maximum(along[0], across[0]), 0.0), np.minimum(along[1], across[1])
+        seen = others.valid & (depth <= slack * NEAR_M) & (bearing < np.pi / 2 + slack * NEAR_M)
+        seen &= track.speed > 0.05 - slack * NEAR_RATE
+        bounds.append(np.where(seen & (begin < end), begin, cap).min(0, initial=cap)[1:])
+    return np.stack(bounds)
+
+
+def meeting(reach: np.ndarray, speed: np.ndarray, half: float) -> tuple[np.ndarray, np.ndarray]:
+    """When the span of `reach` [..., 4], moving at `speed` [...], begins and ceases to meet [-half, half]."""
+    low, high = reach.min(-1), reach.max(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        times = np.sort(np.stack([(-half - high) / speed, (half - low) / speed]), axis=0)
+    touches = (low < half) & (high > -half)
+    still = speed == 0
+    return np.where(still, np.where(touches, -np.inf, np.inf), times[0]), np.where(still, np.inf, times[1])
+
+
+def segments_of(x: np.ndarray, y: np.ndarray, valid: np.ndarray) -> Segments:
+    """The segments between neighbouring valid points of polylines [..., P]; those without length have no direction."""
+    points = np.stack([x, y], axis=-1).astype(float)
+    kept = valid[..., 1:] & valid[..., :-1]
+    a, b = points[..., :-1, :][kept], points[..., 1:, :][kept]
+    length = np.linalg.norm(b - a, axis=-1)
+    a, b, length = a[length > 0], b[length > 0], length[length > 0]
+    return Segments(a, b, (b - a) / length[:, None], length)
+
+
+def road_segments(scene: Scene, types: tuple[int, ...]) -> Segments:
+    """All segments of the map of some types."""
+    rows = np.isin(scene.road_type, [int(kind) for kind in types])
+    return segments_of(scene.road_x[rows], scene.road_y[rows], scene.road_valid[rows])
+
+
+def feet(points: np.ndarray, lines: Segments) -> tuple[np.ndarray, np.ndarray]:
+    """How far along each segment the nearest place to each point is, and its distance: [Q, K]; points [Q, 2]."""
+    from_x, from_y = (points[:, None, i] - lines.a[:, i] for i in (0, 1))
+    along = np.clip(from_x * lines.unit[:, 0] + from_y * lines.unit[:, 1], 0.0, lines.length)
+    return along, np.hypot(from_x - along * lines.unit[:, 0], from_y - along * lines.unit[:, 1])
+
+
+class Ends(NamedTuple):
+    """Of the first and last point of each segment: outward normals summed over the segments that meet there.
+
+    Attributes:
+      normal: float64[2, K, 2], to the left.   meet: int[2, K], how many segments have an end there.
+    """
+
+    normal: np.ndarray
+    meet: np.ndarray
+
+
+def ends_of(lines: Segments) -> Ends:
+    """Segments meet where their end points are equal."""
+    left = np.stack([-lines.unit[:, 1], lines.unit[:, 0]], axis=-1)
+    _, vertex = np.unique(np.concatenate([lines.a, lines.b]), axis=0, return_inverse=True)
+    vertex = vertex.reshape(-1)
+    total = np.zeros((vertex.max() + 1, 2))
+    np.add.at(total, vertex, np.concatenate([left, left]))
+    return Ends(total[vertex].reshape(2, -1, 2), np.bincount(vertex)[vertex].reshape(2, -1))
+
+
+def off_road(scene: Scene, boxes: np.ndarray) -> Verdict:
+    """Whether a corner is on the right-hand side of the road edge that is nearest to it; never without edges.
+
+    At a vertex the sum of the normals decides. A point more than 2 m past the free end of an edge is not off the road.
+
+    Args: boxes: float64[N, 4, 2].
+    """
+    lines = road_segments(scene, ROAD_EDGE_TYPES)
+    if not len(lines.a):
+        return Verdict(np.zeros(len(boxes), bool), np.ones(len(boxes), bool))
+    points, ends = boxes.reshape(-1, 2), ends_of(lines)
+    along, distance = feet(points, lines)
+    point, line = np.nonzero(distance <= distance.min(1, keepdims=True) + NEAR_M)
+    off, clear = beside_edge(points[point], along[point, line], line, lines, ends)
+    every_off, any_off, all_clear = np.ones(len(points), bool), np.zeros(len(points), bool), np.ones(len(points), bool)
+    np.logical_and.at(every_off, point, off)
+    np.logical_or.at(any_off, point, off)
+    np.logical_and.at(all_clear, point, clear)
+    all_clear &= every_off == any_off
+    beyond, certain = (values.reshape(-1, 4) for values in (every_off, all_clear))
+    return Verdict(beyond.any(1), certain.all(1) | (beyond & certain).any(1))
+
+
+def beside_edge(
+    points: np.ndarray, along: np.ndarray, line: np.ndarray, lines: Segments, ends: Ends
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether points [Q, 2] are off the road by the edge segments `line` [Q], and whether that is clear."""
+    offset = points - lines.a[line] - along[:, None] * lines.unit[line]
+    at_end = np.stack([along <= 0, along >= lines.length[line]])
+    own = np.stack([-lines.unit[line][:, 1], lines.unit[line][:, 0]], axis=-1)
+    normal = np.where(at_end[0][:, None], ends.normal[0, line], np.where(at_end[1][:, None], ends.normal[1, line], own))
+    side = (offset * normal).sum(-1)
+    meet = np.where(at_end[0], ends.meet[0, line], np.where(at_end[1], ends.meet[1, line], 2))
+    past = np.where(meet == 1, np.abs((offset * lines.unit[line]).sum(-1)), 0.0)
+    clear = (np.abs(side) > NEAR_M) & (meet <= 2) & (np.abs(past - 2.0) > NEAR_M)
+    return (side < 0) & (past <= 2.0), clear
+
+
+def wrong_way(scene: Scene, track: Track, range_m: float) -> Verdict:
+    """Whether a lane or the route within `range_m` runs against the ego and nothing near it runs with it.
+
+    Against is by more than 120 degrees; with it, within 90; near is less than 1 m farther than the nearest against.
+    """
+    lanes, route = (
+        road_segments(scene, DRIVING_LANE_TYPES),
+        segments_of(scene.route_x, scene.route_y, scene.route_valid),
+    )
+    lines = Segments(*(np.concatenate(pair) for pair in zip(lanes, route, strict=True)))
+    centre = np.stack([track.x, track.y], axis=-1)[1:]
+    forward = np.stack([np.cos(track.heading), np.sin(track.heading)], axis=-1)[1:]
+    distance, cos = feet(centre, lines)[1], forward @ lines.unit.T
+    sure, possible = (
+        (against < range_m - slack * NEAR_M) & (along > against + 1 + slack * NEAR_M)
+        for slack in (1, -1)
+        for against in [np.where(cos < -0.5 - slack * NEAR_COS, distance, np.inf).min(1, initial=np.inf)]
+        for along in [np.where(cos > -slack * NEAR_COS, distance, np.inf).min(1, initial=np.inf)]
+    )
+    return Verdict(sure, sure == possible)
+
+
+class Route(NamedTuple):
+    """The route's segments and their arc lengths: s float64[K], where each begins."""
+
+    lines: Segments
+    s: np.ndarray
+
+
+def route_of(scene: Scene) -> Route:
+    """The whole route."""
+    lines = segments_of(scene.route_x, scene.route_y, scene.route_valid)
+    return Route(lines, np.cumsum(lines.length) - lines.length)
+
+
+def place_on(route: Route, x: float, y: float, heading: float, near_s: float | None = None) -> Place:
+    """The nearest place on the route, whose first and last segment extend to infinity.
+
+    Segments that point elsewhere count as farther away: squared distance plus 9 m^2 (1 - cos of the angle). With
+    `near_s` only segments that reach into 20 m before to 40 m after it count.
+    """
+    lines = route.lines
+    if not len(lines.a):
+        return Place(0.0, 0.0, 0.0, 0.0)
+    low, high = np.zeros(len(lines.a)), lines.length.copy()
+    low[0], high[-1] = -np.inf, np.inf
+    offset = np.array([x, y]) - lines.a
+    along = np.clip((offset * lines.unit).sum(-1), low, high)
+    distance = np.linalg.norm(offset - along[:, None] * lines.unit, axis=-1)
+    cost = distance**2 + 9.0 * (1 - lines.unit @ [np.cos(heading), np.sin(heading)])
+    if near_s is not None:
+        near_s = min(max(near_s, 0.0), route.s[-1] + lines.length[-1])
+        cost[(route.s + lines.length < near_s - 20.0) | (route.s > near_s + 40.0)] = np.inf
+    best = int(np.argmin(cost))
+    is_left = lines.unit[best, 0] * offset[best, 1] - lines.unit[best, 1] * offset[best, 0] >= 0
+    tied = cost <= cost[best] + NEAR_M2 * (1 + distance[best])
+    s = route.s + along
+    signed = distance[best] if is_left else -distance[best]
+    return Place(float(s[best]), float(signed), float(np.ptp(s[tied])), float(np.ptp(distance[tied])))
+
+
+def places(route: Route, track: Track, substeps: int) -> list[Place]:
+    """The place at the start and after each sub-step; within a step the window lies around where the step began."""
+    found = [place_on(route, track.x[0], track.y[0], track.heading[0])]
+    for i in range(1, len(track.x)):
+        near_s = found[(i - 1) // substeps * substeps].s
+        found.append(place_on(route, track.x[i], track.y[i], track.heading[i], near_s))
+    return found
+
+
+def red_light(scene: Scene, route: list[Place], start: int) -> Verdict:
+    """Whether the front passes the stop point of a light on the route that is red after the sub-step."""
+    front = np.array([place.s for place in route]) + float(scene.length[scene.ego]) / 2
+    doubt = NEAR_M + np.array([place.s_doubt for place in route])
+    steps = np.minimum(start + np.arange(1, len(front)), scene.x.shape[-1] - 1)
+    on_route = np.flatnonzero(scene.light_route_s >= 0)
+    stop = scene.light_route_s[on_route].astype(float)[:, None]
+    red = np.isin(scene.light_state, [int(state) for state in RED_STATES]) & scene.light_valid
+    red = red[on_route][:, steps]
+    passed = (front[:-1] < stop) & (stop <= front[1:]) & red
+    near = np.abs(front - stop) < doubt
+    unclear = red & (near[:, 1:] | near[:, :-1])
+    return Verdict(passed.any(0), ~unclear.any(0))
+
+
+def corridor(route: list[Place], width: float) -> Verdict:
+    """Whether the ego is farther from the route than `width`."""
+    offset = np.abs([place.offset for place in route[1:]])
+    doubt = NEAR_M + np.array([place.offset_doubt for place in route[1:]])
+    return Verdict(offset > width, np.abs(offset - width) > doubt)
+
+
+def rate(values: np.ndarray, substeps: int, window_s: float) -> np.ndarray:
+    """The change since the step began, over the time since then but `window_s` at least: [N + 1] -> [N]."""
+    after = np.arange(1, len(values))
+    begun = (after - 1) // substeps * substeps
+    return (values[1:] - values[begun]) / np.maximum((after - begun) * DT, window_s)
+
+
+def comfort(track: Track, config: SimulatorConfig) -> tuple[Verdict, np.ndarray]:
+    """Whether any comfort bound is exceeded, and the longitudinal jerk."""
+    bounds, lateral, yaw_rate = config.comfort, track.curvature * track.speed**2, track.curvature * track.speed
+    jerk, lateral_jerk, yaw_acceleration = (
+        rate(values, config.substeps, bounds.window_s) for values in (track.acceleration, lateral, yaw_rate)
+    )
+    beyond = np.array(
+        [
+            bounds.acceleration_min - track.acceleration[1:],
+            track.acceleration[1:] - bounds.acceleration_max,
+            np.abs(lateral[1:]) - bounds.lateral_acceleration,
+            np.abs(jerk) - bounds.longitudinal_jerk,
+            np.hypot(jerk, lateral_jerk) - bounds.jerk,
+            np.abs(yaw_rate[1:]) - bounds.yaw_rate,
+            np.abs(yaw_acceleration) - bounds.yaw_acceleration,
+        ]
+    ).max(0)
+    return Verdict(beyond > 0, np.abs(beyond) > NEAR_RATE), jerk
+
+
+def judge(scene: Scene, track: Track, start: int, config: SimulatorConfig) -> Judgement:
+    """What happens to an ego on `track` from log step `start` among the log's others."""
+    others, boxes = others_of(scene, start, len(track.x)), ego_boxes(scene, track)
+    depth = overlap_depth(boxes, others.box)
+    route = places(route_of(scene), track, config.substeps)
+    collision, at_fault, overlap_m = contacts(track, others, depth)
+    uncomfortable, jerk = comfort(track, config)
+    events = {
+        "collision": collision,
+        "at_fault": at_fault,
+        "off_road": off_road(scene, boxes[1:]),
+        "red_light": red_light(scene, route, start),
+        "corridor": corridor(route, config.corridor_m),
+        "wrong_way": wrong_way(scene, track, config.lane_range_m),
+        "uncomfortable": uncomfortable,
+    }
+    return Judgement(
+        events=events,
+        overlap_m=overlap_m,
+        route=route,
+        ttc_s=time_to_collision(scene, track, others, depth, config.ttc_cap_s),
+        longitudinal_jerk=jerk,
+    )
+
+
+def speed_limit(scene: Scene, point_s: np.ndarray, s: float) -> tuple[float, bool]:
+    """Of the route point at or before `s` (0: unknown), and whether no other point is so near that it might count."""
+    low, here, high = (
+        float(scene.route_speed_limit[max(int((point_s <= s + d).sum()) - 1, 0)]) for d in (-NEAR_M, 0.0, NEAR_M)
+    )
+    return here, low == here == high
+
+
+def episode(scene: Scene, judged: Judgement, start: int, config: SimulatorConfig) -> Episode:
+    """Ends a drive at its first failure or with the log, and adds up its reward and score."""
+    count = len(judged.overlap_m)
+    first = first_true(np.any([judged.events[name].value for name in FAILURES], axis=0))
+    unclear = first_true(~np.all([judged.events[name].clear for name in FAILURES], axis=0))
+    left = last_log_step(scene) - start
+    valid = (np.arange(count) <= first) & (np.arange(1, count + 1) <= left)
+    ends = np.arange(1, count // config.substeps + 1) * config.substeps
+    termination = (first < ends) & (first >= ends - config.substeps) & (first < left)
+    over = termination | (ends >= left)
+    alive = np.cumsum(over) - over == 0
+    terms, clear = reward_terms(scene, judged, valid, config)
+    failure, way = first < min(left, count), (judged.route[0], judged.route[valid.sum()])
+    score, progress, score_clear = driving_score(scene, failure, way, start, count)
+    return Episode(
+        valid=valid,
+        known=count if first < unclear else unclear,
+        terms=terms,
+        alive=alive,
+        termination=termination & alive,
+        truncation=alive & ~termination & (ends >= left),
+        clear=clear,
+        score=score,
+        progress=progress,
+        score_clear=score_clear,
+    )
+
+
+def first_true(values: np.ndarray) -> int:
+    """Index of the first True; the length where there is none."""
+    return int(np.argmax(values)) if values.any() else len(values)
+
+
+def reward_terms(
+    scene: Scene, judged: Judgement, valid: np.ndarray, config: SimulatorConfig
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The terms of the reward of each step, float64[H], and whether all they hang on is clear."""
+    rows, clear, route = [], [], route_of(scene)
+    point_s = np.append(route.s, route.s[-1] + route.lines.length[-1])
+    for first in range(0, len(valid), config.substeps):
+        inside = np.arange(first, first + config.substeps)
+        driven = inside[valid[inside]]
+        limit, sure_limit = speed_limit(scene, point_s, judged.route[first].s)
+        rows.append(step_terms(judged, driven, limit or config.reward.reference_speed, config))
+        sure = [verdict.clear[driven].all() for verdict in judged.events.values()]
+        sure += [judged.route[i].clear for i in (first, *(driven + 1))]
+        sure += [np.ptp(judged.ttc_s[:, driven], axis=0).max(initial=0.0) < 0.05, sure_limit]
+        clear.append(all(sure))
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}, np.array(clear)
+
+
+def step_terms(judged: Judgement, driven: np.ndarray, reference: float, config: SimulatorConfig) -> dict[str, float]:
+    """The terms of one step whose valid sub-steps are `driven`; costs per time count for its whole length."""
+    weights, size = config.reward, config.substeps
+    happened = {name: verdict.value[driven] for name, verdict in judged.events.items()}
+    failed = any(happened[name].any() for name in FAILURES)
+    gained = sum(judged.route[i + 1].s - judged.route[i].s for i in driven)
+    innocent = happened["collision"] & ~happened["at_fault"]
+    danger = np.clip(1 - judged.ttc_s.mean(0)[driven] / weights.ttc_safe, 0.0, 1.0)
+    offset = np.abs([judged.route[i + 1].offset for i in driven]) / config.corridor_m
+    jerk = np.abs(judged.longitudinal_jerk[driven]) / config.comfort.longitudinal_jerk
+    return {
+        "progress": 0.0 if failed else weights.progress * np.clip(gained / (reference * size * DT), -1.0, 1.0),
+        **{name: -weights.failure * happened[name].any() for name in FAILURES},
+        "contact": -weights.contact * innocent.any(),
+        "overlap": -weights.overlap * min(judged.overlap_m[driven].max(initial=0.0), weights.overlap_cap),
+        "jerk": -weights.jerk * jerk.sum() / size,
+        "uncomfortable": -weights.uncomfortable * happened["uncomfortable"].sum() / size,
+        "ttc": -weights.ttc * danger.sum() / size,
+        "offset": -weights.offset * (np.minimum(offset, 1.0) ** 2).sum() / size,
+        "wrong_way": -weights.wrong_way * happened["wrong_way"].sum() / size,
+    }
+
+
+def driving_score(
+    scene: Scene, failure: bool, way: tuple[Place, Place], start: int, count: int
+) -> tuple[float, float, bool]:
+    """The score, progress as a share of the log's own along the route (of 5 m at least), and whether both are clear.
+
+    Args: way: where the drive began and ended.
+    """
+    route, end = route_of(scene), min(start + count, last_log_step(scene))
+    log_way = place_on(route, *log_pose(scene, start)), place_on(route, *log_pose(scene, end))
+    logged, gained = (last.s - first.s for first, last in (log_way, way))
+    progress = gained / max(logged, 5.0)
+    earned = 1.0 if logged < 5.0 else min(min(max(progress, 0.0), 1.0) / 0.8, 1.0)
+    clear = all(place.clear for place in (*way, *log_way)) and abs(logged - 5.0) > NEAR_M
+    return 0.0 if failure else earned, progress, clear

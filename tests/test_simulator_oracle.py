@@ -1,0 +1,365 @@
+"""The simulator agrees with `oracle.py` on random scenes, on the starter set and on every real log.
+
+A drive is a list of actions: the inverse of the log, or the same disturbed so that it crashes, leaves the road and runs
+lights. A `Table` holds what simulator and oracle say of all drives of one source, and the oracle's own word on whether
+rounding could turn it.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import scenes
+
+from data.errors import SkipLedger
+from data.padding import pad
+from data.scene import LightState, RoadType, Scene, SceneSpec
+from data.sources import STARTER, open_split
+from data.womd import read_scenes
+from simulator.config import SimulatorConfig
+from simulator.dynamics import log_actions
+from simulator.log_replay import LogReplay
+from simulator.outcome import map_events
+from simulator.rollout import rollout
+from simulator.score import driving_score
+from simulator.world import Action, EgoState
+
+CONFIG = SimulatorConfig()
+SPEC = SceneSpec()
+HORIZON, ROWS = 16, 32
+SUBSTEPS = HORIZON * CONFIG.substeps
+
+DECISIONS = (*oracle.EVENTS, "valid", "alive", "termination", "truncation")
+TERMS = ("progress", *oracle.FAILURES, "contact", "overlap", "jerk", "uncomfortable", "ttc", "offset", "wrong_way")
+POSE = ("x", "y", "heading", "speed")
+VALUES = ("overlap_m", "route_offset_m", "progress_m", "ttc_s")
+TOLERANCES = {name: 2e-4 for name in (*POSE, "progress_m", "route_offset_m", "overlap_m")}
+TOLERANCES |= {"score": 1e-4, "progress": 1e-4, "reward": 2e-3} | {f"reward_{name}": 1e-3 for name in TERMS}
+LEAST_CLEAR = 0.9  # share of what is compared, of each kind
+LEAST_EVENTS = {"random": 4, "starter": 1, "real": 4}  # of each kind
+
+
+class Drive(NamedTuple):
+    """A scene, the log step to start from, and how the log's actions are changed.
+
+    Attributes:
+      disturbance: size of the errors of acceleration and curvature.   push: added to the acceleration [m/s^2].
+    """
+
+    scene: Scene
+    start: int
+    disturbance: float
+    push: float = 0.0
+
+
+class Script(NamedTuple):
+    """A policy whose parameters are its actions [B, H * S]."""
+
+    def reset(self, params, scene):
+        return params
+
+    def act(self, params, key, observation, carry):
+        now = jax.tree.map(lambda actions: actions[:, : CONFIG.substeps], carry)
+        return now, jax.tree.map(lambda actions: jnp.roll(actions, -CONFIG.substeps, axis=1), carry), {}
+
+
+@jax.jit
+def follow(scene, start):
+    """The log's own actions [B, H * S] from log step `start` [B]."""
+    return log_actions(scene, start, SUBSTEPS, CONFIG)
+
+
+@jax.jit
+def simulate(scene, start, action):
+    """Ego, Outcome [H, B, ...] and alive [H, B] of the actions [B, H * S], and the score [B]."""
+    keys = jax.random.split(jax.random.key(0), ROWS)
+    driven = rollout(LogReplay(CONFIG), (), Script(), action, scene, HORIZON, keys, keys, start)
+    return driven.ego, driven.outcome, driven.alive, driving_score(driven, scene, CONFIG)
+
+
+def changed(actions: Action, drives: list[Drive], rng: np.random.Generator) -> Action:
+    """Actions [B, N] with errors that last a second, a little noise in each sub-step, and the push."""
+    size, push = (np.array([getattr(drive, name) for drive in drives])[:, None] for name in ("disturbance", "push"))
+    rows, count = actions.acceleration.shape
+
+    def error():
+        lasting = np.repeat(rng.normal(size=(rows, count // 10)), 10, axis=1)
+        return size * (lasting + 0.2 * rng.normal(size=(rows, count)))
+
+    acceleration = np.asarray(actions.acceleration) + 2.0 * error() + push
+    curvature = np.asarray(actions.curvature) + 0.03 * error()
+    return Action(acceleration.astype(np.float32), curvature.astype(np.float32))
+
+
+Table = dict[str, np.ndarray]  # float64[n, 3] by name: what the simulator says, the oracle, and whether that is clear
+
+
+def compare(drives: list[Drive]) -> Table:
+    """Drives everything in batches of one shape, the last one filled with its first row."""
+    rng, tables = np.random.default_rng(1), []
+    for first in range(0, len(drives), ROWS):
+        some = drives[first : first + ROWS]
+        filled = some + some[:1] * (ROWS - len(some))
+        batch, start = scenes.stack([drive.scene for drive in filled]), np.array([drive.start for drive in filled])
+        action = changed(follow(batch, start), filled, rng)
+        results = jax.tree.map(np.asarray, simulate(batch, start, action))
+        tables += [compare_row(drive, action, results, row) for row, drive in enumerate(some)]
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def compare_row(drive: Drive, action: Action, results: tuple, row: int) -> Table:
+    """What simulator (`results` of the batch) and oracle say of one drive."""
+    ego, outcome, alive, score = results
+    scene, start = drive.scene, drive.start
+    track = oracle.drive(oracle.log_start(scene, start), action.acceleration[row], action.curvature[row], CONFIG.limits)
+    judged = oracle.judge(scene, track, start, CONFIG)
+    episode = oracle.episode(scene, judged, start, CONFIG)
+    simulated = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
+    swept = {name: getattr(ego, name)[:, row].reshape(-1) for name in POSE}
+    by_substep = {name: simulated[name][:, row].reshape(-1) for name in (*oracle.EVENTS, *VALUES, "valid")}
+    table = substep_rows(by_substep, swept, track, judged, episode)
+    steps = {name: simulated[name][:, row] for name in ("termination", "truncation", "reward")}
+    terms = {name: values[:, row] for name, values in outcome.reward_terms.items()}
+    table |= step_rows(steps | {"alive": alive[:, row]}, terms, episode)
+    clear = episode.known >= episode.valid.sum() and episode.score_clear
+    for name in ("score", "progress"):
+        table[name] = rows_of(score[name][row : row + 1], getattr(episode, name), clear)
+    return table
+
+
+def rows_of(simulated, expected, clear) -> np.ndarray:
+    """float64[n, 3] of arrays [n] or scalars."""
+    return np.stack(np.broadcast_arrays(simulated, expected, clear), axis=-1).astype(float)
+
+
+def substep_rows(simulated, swept, track, judged, episode) -> Table:
+    """Rows of the sub-steps that both call valid, and of validity itself, up to the first unclear failure."""
+    known = np.arange(len(episode.valid)) < episode.known
+    table = {"valid": rows_of(simulated["valid"], episode.valid, known)}
+    both = simulated["valid"] & episode.valid & known
+    for name, verdict in judged.events.items():
+        table[name] = rows_of(simulated[name], verdict.value, verdict.clear)[both]
+    s, offset, clear = (np.array([getattr(place, n) for place in judged.route]) for n in ("s", "offset", "clear"))
+    table["progress_m"] = rows_of(simulated["progress_m"], np.diff(s), clear[1:] & clear[:-1])[both]
+    table["route_offset_m"] = rows_of(simulated["route_offset_m"], offset[1:], clear[1:])[both]
+    table["overlap_m"] = rows_of(simulated["overlap_m"], judged.overlap_m, judged.events["collision"].clear)[both]
+    for bound, value in zip(("ttc_earliest", "ttc_latest"), judged.ttc_s, strict=True):
+        table[bound] = rows_of(simulated["ttc_s"], value, True)[both]
+    for name, values in swept.items():
+        expected = getattr(track, name)[1:]
+        expected = values + oracle.wrapped(expected - values) if name == "heading" else expected
+        table[name] = rows_of(values, expected, True)[both]
+    return table
+
+
+def step_rows(simulated, terms, episode) -> Table:
+    """Rows of the steps that lie before the first unclear failure: how they end, and while alive what they earn."""
+    known = (np.arange(HORIZON) + 1) * CONFIG.substeps <= episode.known
+    table = {name: rows_of(simulated[name], getattr(episode, name), known) for name in ("termination", "truncation")}
+    table["alive"] = rows_of(simulated["alive"], episode.alive, known)
+    judged = known & episode.alive & simulated["alive"]
+    for name, values in episode.terms.items():
+        table[f"reward_{name}"] = rows_of(terms[name], values, episode.clear)[judged]
+    table["reward"] = rows_of(simulated["reward"], sum(episode.terms.values()), episode.clear)[judged]
+    return table
+
+
+def jagged_scene(rng: np.random.Generator) -> Scene:
+    """Road edges, lanes and a route that wind and fold back sharply, no two alike, within about 40 m."""
+    scene = scenes.empty(SPEC)
+    for kind in rng.permutation([RoadType.EDGE_BOUNDARY, RoadType.LANE_SURFACE] * 12):
+        scene = scenes.with_polyline(scene, *jagged_line(rng).T, kind)
+    return scenes.with_route(scene, *jagged_line(rng).T)
+
+
+def jagged_line(rng: np.random.Generator) -> np.ndarray:
+    """float64[12, 2]."""
+    heading = rng.uniform(-np.pi, np.pi) + np.cumsum(rng.normal(0, 1.2, 12))
+    step = rng.uniform(1, 6, (12, 1)) * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+    return rng.uniform(-30, 30, 2) + np.cumsum(step, axis=0)
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """A winding two-way road, with or without edges, loose lines, agents of all kinds and lights that change."""
+    centre = winding_line(rng)
+    scene = scenes.empty(SPEC)
+    edges = (
+        (-rng.uniform(1.8, 4.0), True, RoadType.EDGE_BOUNDARY),
+        (rng.uniform(5.0, 6.5), False, RoadType.EDGE_MEDIAN),
+    )
+    lanes = ((0.0, True, RoadType.LANE_SURFACE), (3.5, False, RoadType.LANE_FREEWAY))
+    for offset, forward, kind in (*lanes[rng.choice([0, 0, 1]) :], *edges[: rng.choice([0, 2, 2])]):
+        for part in chunks(beside(centre, offset)[:: 1 if forward else -1]):
+            scene = scenes.with_polyline(scene, *part.T, kind)
+    for kind in rng.choice([1, 2, 2, 3, 7, 15, 16], rng.integers(6)):
+        scene = scenes.with_polyline(scene, *loose_line(rng, centre).T, kind)
+    scene = scenes.with_route(scene, *beside(centre, rng.normal(0, 0.3))[12:, :2].T)
+    limits = np.repeat(rng.choice([0.0, 7.0, 13.0, 25.0], SPEC.route_points // 10), 10)
+    scene = dataclasses.replace(scene, route_speed_limit=(limits * scene.route_valid).astype(np.float32))
+    scene = random_agents(with_random_ego(scene, rng, centre), rng, centre)
+    return random_lights(scene, rng)
+
+
+def winding_line(rng: np.random.Generator) -> np.ndarray:
+    """x, y, heading every 2 m from 40 m before the origin: float64[n, 3]."""
+    curvature = np.repeat(rng.normal(0, 0.03, 14), 10)
+    heading = np.cumsum(2 * curvature)
+    x, y = np.cumsum(2 * np.cos(heading)), np.cumsum(2 * np.sin(heading))
+    return np.stack([x - x[20], y - y[20], heading], axis=-1)
+
+
+def beside(line: np.ndarray, offset: float) -> np.ndarray:
+    """The points x, y that lie `offset` to the left of a line [n, 3]."""
+    return line[:, :2] + offset * np.stack([-np.sin(line[:, 2]), np.cos(line[:, 2])], axis=-1)
+
+
+def chunks(points: np.ndarray) -> list[np.ndarray]:
+    """Parts that share their end points and fit into a polyline."""
+    step = SPEC.points - 1
+    return [points[first : first + SPEC.points] for first in range(0, len(points) - 1, step)]
+
+
+def loose_line(rng: np.random.Generator, centre: np.ndarray) -> np.ndarray:
+    """A short random walk somewhere beside the road."""
+    count = rng.integers(2, SPEC.points + 1)
+    place = beside(centre, rng.uniform(-6, 10))[rng.integers(15, 100)]
+    heading = rng.uniform(-np.pi, np.pi) + np.cumsum(rng.normal(0, 0.3, count))
+    step = rng.uniform(0.5, 4.0) * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
+    return place + np.cumsum(step, axis=0)
+
+
+def with_random_ego(scene: Scene, rng: np.random.Generator, centre: np.ndarray) -> Scene:
+    """The ego drives along the road at a changing speed; some logs end early."""
+    last = rng.choice([90, 90, 35, 58, 71])
+    speed = np.maximum(rng.uniform(0, 16) + np.cumsum(rng.normal(0, 0.15, SPEC.steps)), 0)
+    s = 2 * 20 + np.cumsum(speed) * SPEC.dt
+    x, y, heading = (np.interp(s - s[SPEC.current] + 40, 2 * np.arange(len(centre)), column) for column in centre.T)
+    track = with_velocity(x, y, heading, speed, np.arange(SPEC.steps) <= last)
+    ego = int(rng.integers(SPEC.agents))
+    return dataclasses.replace(scenes.with_rows(scene, ego, track | {"length": 4.6, "width": 1.9}), ego=np.int32(ego))
+
+
+def with_velocity(x, y, heading, speed, valid) -> dict[str, np.ndarray]:
+    """A track [T] that moves along its heading, 0 where it is not seen."""
+    track = {"x": x, "y": y, "heading": (heading + np.pi) % (2 * np.pi) - np.pi}
+    track |= {"vel_x": speed * np.cos(heading), "vel_y": speed * np.sin(heading)}
+    return {name: values * valid for name, values in track.items()} | {"valid": valid}
+
+
+def random_agents(scene: Scene, rng: np.random.Generator, centre: np.ndarray) -> Scene:
+    """Agents that stand, creep or drive on circles, seen for a while; every third follows on the ego's lane."""
+    time = (np.arange(SPEC.steps) - SPEC.current) * SPEC.dt
+    rows = np.delete(np.arange(SPEC.agents), scene.ego)
+    for i, row in enumerate(rng.choice(rows, rng.integers(1, 12), replace=False)):
+        follows = i % 3 == 0
+        place = int(rng.integers(8, 18) if follows else rng.integers(24, 80))
+        start = beside(centre, rng.normal(0, 0.5) if follows else rng.uniform(-4, 6))[place]
+        speed = rng.uniform(8, 18) if follows else rng.choice([0.0, 0.03, rng.uniform(0, 15)])
+        heading = centre[place, 2] + (0 if follows else rng.choice([0, np.pi, rng.uniform(-np.pi, np.pi)]))
+        headings = heading + rng.normal(0, 0.03) * speed * time
+        x, y = (start[i] + np.cumsum(speed * f(headings)) * SPEC.dt for i, f in enumerate((np.cos, np.sin)))
+        seen = (np.arange(SPEC.steps) >= rng.integers(-60, 40)) & (np.arange(SPEC.steps) <= rng.integers(40, 150))
+        size = {"length": rng.uniform(0.4, 9), "width": rng.uniform(0.4, 2.6), "agent_type": rng.integers(1, 5)}
+        scene = scenes.with_rows(scene, row, with_velocity(x, y, headings, speed, seen) | size)
+    return scene
+
+
+def random_lights(scene: Scene, rng: np.random.Generator) -> Scene:
+    """Lights on and off the route that change every second and are not always observed."""
+    states = [LightState.STOP, LightState.ARROW_STOP, LightState.CAUTION, LightState.GO]
+    for row in range(rng.integers(1, 6)):
+        valid = np.repeat(rng.random(10) < 0.8, 10)[: SPEC.steps]
+        light = {
+            "light_route_s": rng.choice([-1.0, rng.uniform(18, 80), rng.uniform(18, 40), rng.uniform(18, 40)]),
+            "light_state": np.repeat(rng.choice(states, 10), 10)[: SPEC.steps] * valid,
+            "light_valid": valid,
+        }
+        scene = scenes.with_rows(scene, row, light)
+    return scene
+
+
+def random_drives() -> list[Drive]:
+    """Also from later log steps than the current one."""
+    rng = np.random.default_rng(0)
+    changes = ((0.0, 0.0), (0.3, 1.0), (0.3, -2.0), (1.0, 0.0))
+    return [Drive(random_scene(rng), int(rng.choice([10, 10, 13, 40])), *changes[i % 4]) for i in range(128)]
+
+
+def starter_drives() -> list[Drive]:
+    """Some scenes, each hurried, braked and thrown about."""
+    source = open_split(STARTER, "train", SPEC)
+    chosen = [source[i].scene for i in range(0, len(source), len(source) // 24)]
+    return [Drive(scene, SPEC.current, *change) for scene in chosen for change in ((0.1, 1.0), (0.5, -1.0), (1.0, 0.0))]
+
+
+def real_drives(folder) -> list[Drive]:
+    """Every scene, once with the log's own actions and once with others."""
+    raw = read_scenes(str(folder / "train" / "*.tfrecord"), SkipLedger(1.0))
+    logged = [pad(scene, SPEC).scene for scene in raw]
+    changes = ((1.0, 0.0), (0.3, 1.5), (0.3, -2.0))
+    other = [Drive(scene, SPEC.current, *changes[i % 3]) for i, scene in enumerate(logged)]
+    return [Drive(scene, SPEC.current, 0.0) for scene in logged] + other
+
+
+@pytest.fixture(scope="module", params=LEAST_EVENTS)
+def source(request) -> str:
+    """Where the scenes come from."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def table(source, request) -> Table:
+    """What is compared of one source."""
+    if source == "real":
+        pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
+        return compare(real_drives(request.getfixturevalue("real_data")))
+    return compare({"random": random_drives, "starter": starter_drives}[source]())
+
+
+def clear_rows(table: Table, name: str) -> np.ndarray:
+    """What simulator and oracle say where rounding cannot turn it: float64[n, 2]."""
+    return table[name][table[name][:, 2] > 0, :2]
+
+
+@pytest.mark.parametrize("name", (*DECISIONS, *TOLERANCES))
+def test_simulator_and_oracle_agree(table, name):
+    simulated, expected = clear_rows(table, name).T
+    np.testing.assert_allclose(simulated, expected, rtol=0, atol=TOLERANCES.get(name, 0))
+
+
+@pytest.mark.parametrize("name", ("off_road", "wrong_way"))
+def test_road_events_agree_at_scattered_poses(name, rng):
+    """Sharp vertices, free ends and lanes that point everywhere, which few drives meet."""
+    scene, count = jagged_scene(rng), 2000
+    x, y, heading = (rng.uniform(-size, size, count).astype(np.float32) for size in (35, 35, np.pi))
+    zero, ones = np.zeros(count, np.float32), np.ones(count, np.float32)
+    ego = EgoState(x, y, heading, zero, zero, zero, 0.5 * ones, 0.25 * ones)
+    one_substep = jax.tree.map(lambda field: field[:, None], ego)
+    road = jax.tree.map(jnp.asarray, scene)
+    simulated = jax.jit(jax.vmap(lambda ego: map_events(road, ego, CONFIG)))(one_substep)[name][:, 0]
+    track = oracle.Track(*(np.append(field[:1], field).astype(float) for field in (x, y, heading, zero, zero, zero)))
+    boxes = oracle.corners(*track[:3], 0.5 * np.ones(count + 1), 0.25 * np.ones(count + 1))[1:]
+    expected = (
+        oracle.off_road(scene, boxes) if name == "off_road" else oracle.wrong_way(scene, track, CONFIG.lane_range_m)
+    )
+    assert expected.clear.mean() > LEAST_CLEAR and 50 < expected.value.sum() < count - 50
+    np.testing.assert_array_equal(np.asarray(simulated)[expected.clear], expected.value[expected.clear])
+
+
+def test_time_to_collision_lies_within_what_rounding_allows(table):
+    simulated, earliest = table["ttc_earliest"][:, :2].T
+    latest = table["ttc_latest"][:, 1]
+    assert (simulated >= earliest - 1e-3).all() and (simulated <= latest + 1e-3).all()
+    assert (latest - earliest < 0.05).mean() > LEAST_CLEAR and (latest < CONFIG.ttc_cap_s).sum() > 100
+
+
+def test_the_comparison_is_not_empty(table, source):
+    """Nearly everything is clear, and everything that can happen does."""
+    assert min(rows[:, 2].mean() for rows in table.values()) > LEAST_CLEAR
+    happened = {name: int((clear_rows(table, name)[:, 1] != 0).sum()) for name in (*DECISIONS, "reward_contact")}
+    assert min(happened.values()) >= LEAST_EVENTS[source], happened
+    assert happened["valid"] > 2000
