@@ -140,7 +140,8 @@ class RoundsConfig:
       kl_weight: of KL(policy || imitation).   entropy_weight: of the action entropy.
       discount: per world step.   lam: lambda of the returns.
       penalty: first weight of the disagreement in the imagined reward; `penalty_growth` raises it on a roll-back.
-      grounding_scenes: scenes driven for real after each round, from the same starts as imagined ones.
+      grounding_scenes: scenes driven for real after each round, from the same starts as imagined ones; spread evenly
+        over the split.
       tolerance: a round is accepted if its grounded return fell by no more than this [reward].
       failure_tolerance: nor its failure rate rose by more than this.
       bias_tolerance: |imagined - grounded return| beyond which a roll-back distrusts the model: shorter horizon.

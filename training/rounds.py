@@ -154,9 +154,11 @@ def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState
     """Drives a policy in the simulator and in imagination from the same starts with the same keys."""
     config, records = run.config.rounds, run.splits.grounding
     count, size = min(config.grounding_scenes, len(records)), config.scenes * config.group
+    # Spread over the split: neighbours come from one source or road network.
+    chosen = np.arange(count) * len(records) // count
     dreams, drives = [], []
     for chunk, rows in enumerate(chunks(count, size)):
-        scene, keys = take(records, rows), row_keys(run.key(COMPARED, 2 + chunk), size, 1)
+        scene, keys = take(records, chosen[rows]), row_keys(run.key(COMPARED, 2 + chunk), size, 1)
         _, dreamt, _ = imagine(run, state, policy, scene, np.full(size, SceneSpec.current), keys)
         _, score, driven = run.programs.drive(policy, *run.place((scene, keys[0])))
         dreams.append(jax.device_get(dreamt))
