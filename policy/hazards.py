@@ -15,37 +15,29 @@ import jax.numpy as jnp
 from data.geometry import rotate, wrap_angle
 from data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation
 from data.text import CAUSES
+from simulator.car_following import CarFollowing, idm
 
 CAUSE = {name: index for index, name in enumerate(CAUSES)}
 FAR_M = 200.0
 
 
 @dataclasses.dataclass(frozen=True)
-class DriverConfig:
-    """The intelligent driver model (Treiber 2000) and what it heeds.
+class DriverConfig(CarFollowing):
+    """A car follower and what it heeds, beyond the driver model's own parameters.
 
     Attributes:
       default_speed_mps: desired speed where no limit is known.
-      headway_s, gap_m, acceleration, deceleration, exponent: IDM's T, s0, a, b and delta; T, s0, a, b and delta as in
-        the field's reference simulator.
       lateral_acceleration: comfortable in curves [m/s^2]; sets the speed through them.
       corridor_margin_m: free space wanted on each side of the ego's body.
       foresight_s: agents that will enter the corridor within this time count as if they were in it.
       curve_horizon_m: how far ahead curves matter.
-      strongest_braking: bound of what any cause asks for [m/s^2].
     """
 
     default_speed_mps: float = 13.9
-    headway_s: float = 2.0
-    gap_m: float = 2.0
-    acceleration: float = 2.0
-    deceleration: float = 4.0
-    exponent: float = 4.0
     lateral_acceleration: float = 2.5
     corridor_margin_m: float = 0.3
     foresight_s: float = 3.0
     curve_horizon_m: float = 50.0
-    strongest_braking: float = 8.0
 
 
 @flax.struct.dataclass
@@ -137,17 +129,6 @@ def curvature_ahead(path: Path, arc: Array, window_m: float = 6.0) -> Array:
     """Mean route curvature [1/m] centred at each arc length [N]: single corners are noise."""
     half = window_m / 2
     return wrap_angle(heading_at(path, arc + half) - heading_at(path, arc - half)) / window_m
-
-
-def idm(config: DriverConfig, speed: Array, desired: Array, gap: Array, lead_speed: Array) -> Array:
-    """IDM acceleration behind something `gap` metres ahead that moves at `lead_speed`."""
-    dynamic = speed * config.headway_s + speed * (speed - lead_speed) / (
-        2 * (config.acceleration * config.deceleration) ** 0.5
-    )
-    wanted_gap = config.gap_m + jnp.maximum(dynamic, 0.0)
-    free = 1 - (speed / desired) ** config.exponent
-    allowed = config.acceleration * (free - (wanted_gap / jnp.maximum(gap, 0.1)) ** 2)
-    return jnp.maximum(allowed, -config.strongest_braking)
 
 
 def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, ego_size: tuple, desired: Array) -> dict:

@@ -10,8 +10,9 @@ import scenes
 
 from data.scene import AgentType, LightState
 from data.text import CAUSES, LATERAL, LONGITUDINAL, VOCABULARY, encode
-from policy.hazards import CAUSE, DriverConfig, hazards, idm
+from policy.hazards import CAUSE, DriverConfig, hazards
 from policy.language import LabelConfig, consistency, label, sentence, slot_masks
+from simulator.car_following import idm
 from simulator.config import RenderConfig, SimulatorConfig
 from simulator.observe import observe
 from simulator.prepare import prepare

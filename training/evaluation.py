@@ -11,7 +11,7 @@ from data.sources import open_split
 from training import config as configs
 from training import figures, findings, model_quality, report
 from training.config import Config
-from training.judge import BASELINES, JUDGES, LEARNED, Driver, Evaluation, baseline, named
+from training.judge import BASELINES, LEARNED, Driver, Evaluation, baseline, named
 from training.programs import Programs, build
 from training.provenance import provenance, stage_seconds
 from training.report import PAIR, Results
@@ -39,7 +39,7 @@ class Request:
     """
 
     policies: tuple[str, ...] | None = None
-    judges: tuple[str, ...] = tuple(JUDGES)
+    judges: tuple[str, ...] = ("log_replay",)
     split: str = "test"
     data: str | None = None
     scenes: int | None = None

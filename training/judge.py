@@ -20,6 +20,7 @@ from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
 from policy.language import sentence
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
+from simulator.reactive import Reactive
 from simulator.rollout import rollout
 from simulator.score import driving_score
 from simulator.world import Params, Policy, Rollout, World
@@ -27,7 +28,7 @@ from training.report import Results
 from training.scenes import chunks, take
 from training.topview import EVENT_NAMES, Trace
 
-JUDGES: dict[str, Callable[[SimulatorConfig], World]] = {"log_replay": LogReplay}
+JUDGES: dict[str, Callable[[SimulatorConfig], World]] = {"log_replay": LogReplay, "reactive": Reactive}
 BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
     "expert": LogExpert,
     "idm": IDM,

@@ -1,0 +1,58 @@
+"""What others expect of the ego: where it will be if it goes on as it has been driving."""
+
+import jax
+import jax.numpy as jnp
+
+from data.geometry import wrap_angle
+from data.scene import Array, SceneSpec
+from simulator.config import VehicleLimits
+from simulator.corridor import Boxes
+from simulator.dynamics import move
+from simulator.transition import HISTORY_STEPS
+from simulator.world import Agents, EgoState
+
+SEEN_STEPS = 3  # log steps over which a turn shows
+LEAST_WAY_M = 0.5  # a turn shows only over some distance
+
+
+def seen(track: Agents, length: Array, width: Array) -> EgoState:
+    """The ego [S] before each of S sub-steps, from its track [K + S] until after them.
+
+    The turn is what the last few steps show, not the action: nobody sees that before it works.
+    """
+    present = slice(HISTORY_STEPS - 1, -1)
+    past = slice(HISTORY_STEPS - 1 - SEEN_STEPS, -1 - SEEN_STEPS)
+    speed = jnp.hypot(track.vel_x, track.vel_y)
+    way = (speed[present] + speed[past]) / 2 * SEEN_STEPS * SceneSpec.dt
+    turn = wrap_angle(track.heading[present] - track.heading[past])
+    return EgoState(
+        x=track.x[present],
+        y=track.y[present],
+        heading=track.heading[present],
+        speed=speed[present],
+        acceleration=jnp.zeros_like(way),
+        curvature=jnp.where(track.valid[past] & (way > LEAST_WAY_M), turn / jnp.maximum(way, LEAST_WAY_M), 0.0),
+        length=jnp.full_like(way, length),
+        width=jnp.full_like(way, width),
+    )
+
+
+def foresee(track: Agents, length: Array, width: Array, in_s: Array, limits: VehicleLimits) -> Boxes:
+    """The ego [S, P] as foreseen at the start of each sub-step for times `in_s` [P] after it: it keeps speed and turn.
+
+    Args: track: fields [K + S], the ego at the steps of the history and after each sub-step.  length, width: scalars.
+    """
+    ego = seen(track, length, width)
+    ego = jax.tree.map(lambda field: jnp.broadcast_to(field[:, None], (len(field), len(in_s))), ego)
+    ego = move(ego, ego.acceleration, ego.curvature, limits, in_s)
+    return Boxes(
+        x=ego.x,
+        y=ego.y,
+        heading=ego.heading,
+        vel_x=ego.speed * jnp.cos(ego.heading),
+        vel_y=ego.speed * jnp.sin(ego.heading),
+        length=ego.length,
+        width=ego.width,
+        in_s=jnp.broadcast_to(in_s, ego.x.shape),
+        visible=jnp.broadcast_to(track.valid[HISTORY_STEPS - 1 : -1, None], ego.x.shape),
+    )

@@ -1,0 +1,317 @@
+"""The reactive World: the others drive their logged paths, but brake for the ego and for each other.
+
+Replayed logs cannot brake: an ego that brakes where its log did not is hit from behind, one that stops in a junction
+is driven through. Here each vehicle keeps its logged path and, as long as nothing is worse than in the log, its
+logged schedule, exactly. Decisions:
+- Vehicles that move along their path react; pedestrians, cyclists and parked vehicles are replayed.
+- The acceleration is the smallest of what the schedule asks for, what IDM allows behind each box in the corridor of
+  the vehicle's own path, and what IDM allows towards the place where the ego is about to enter that corridor.
+- The log's allowance: logged drivers follow closer and yield later than any fixed IDM. So the same terms are
+  evaluated on the log at the same time, pair by pair: a driver keeps the share of IDM's wanted gap that the log shows,
+  and may do with as much more than IDM allows as the log did. On the log itself no term then asks for less than the
+  logged acceleration, whatever IDM's parameters; off it, the reaction grows continuously with how much worse things
+  are. Counting only the ego and late vehicles as leaders would switch abruptly, and would let a late vehicle drive
+  into one that is on time.
+- A vehicle is never ahead of its schedule: what the log waited for (a light, a gap) is waited for. One that is late
+  drives at the speeds logged around each place and stops behind its own schedule where that stands. It may pass a
+  light that changed after the log passed it.
+- Yielding: the ego is foreseen for a few seconds at its present speed and turn. Where it is then in the corridor, and
+  the vehicle at its present speed would not have reached it, the ego is first, and the vehicle treats it as if it were
+  there already. Of the others only what they occupy now counts.
+- Nobody knows what has not happened yet: in each sub-step all act on the boxes, the ego's included, as the sub-step
+  before left them.
+- A vehicle appears when its log begins. It vanishes when its log ends; if it is late, where its log ends.
+Letters as in `simulator/world.py`; P times at which the ego is foreseen.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import AgentType, Array, Observation, Scene
+from simulator.car_following import CarFollowing, idm
+from simulator.config import SimulatorConfig
+from simulator.corridor import Boxes, Corridor, corridor_ahead, look
+from simulator.dynamics import last_valid_step
+from simulator.foresight import foresee
+from simulator.logged_paths import Paths, logged_paths, pose_at
+from simulator.observe import observe
+from simulator.outcome import is_type
+from simulator.transition import (
+    HISTORY_STEPS,
+    advance_state,
+    ego_track_of,
+    log_agents,
+    log_lights,
+    start_state,
+    sweep,
+)
+from simulator.world import Action, Agents, Outcome, State
+
+ON_TIME_M = 1e-3  # a vehicle this close to its schedule is on it
+
+
+@dataclasses.dataclass(frozen=True)
+class ReactiveConfig(CarFollowing):
+    """The drivers of the traffic, beyond the driver model's own parameters.
+
+    Attributes:
+      headway_s: below the driver model's default, about what logged drivers keep.
+      least_share: of IDM's wanted gap, however close a logged driver follows.
+      tolerance: a driver on schedule ignores what asks for this much less acceleration or less [m/s^2].
+      parked_m: tracks that never get this far from where they begin are replayed [m].
+      place_m: a late vehicle wants the highest speed logged within this distance along its path [m],
+      slowest: but at least this [m/s],
+      hurry: times this: it makes up for lost time.
+      corridor_points: looked at along the path ahead; they are
+      spacing_m, spacing_s: apart by the former, or by the way within the latter if that is farther.
+      grazing_m: overlap with a corridor's side that does not count [m]: boxes and chords are no more exact.
+      foresight_s: how far ahead the ego is foreseen [s].
+      foresight_points: P, times within it.
+    """
+
+    headway_s: float = 1.0
+    least_share: float = 0.2
+    tolerance: float = 0.3
+    parked_m: float = 3.0
+    place_m: float = 10.0
+    slowest: float = 3.0
+    hurry: float = 1.1
+    corridor_points: int = 20
+    spacing_m: float = 2.0
+    spacing_s: float = 0.3
+    grazing_m: float = 0.2
+    foresight_s: float = 3.0
+    foresight_points: int = 10
+
+
+@flax.struct.dataclass
+class Traffic:
+    """How far the agents have got; float32[..., A].
+
+    Attributes:
+      arc: along the logged path [m].  speed: [m/s].
+    """
+
+    arc: Array
+    speed: Array
+
+
+@flax.struct.dataclass
+class Latent:
+    """The World's private state; fields [B, ...].
+
+    Attributes:
+      paths: `Paths`, which never change, kept because they cost as much as half a step.   traffic: `Traffic`.
+    """
+
+    paths: Paths
+    traffic: Traffic
+
+
+@flax.struct.dataclass
+class Moment:
+    """All that moves in one scene at one time, as driven or as logged.
+
+    Attributes:
+      traffic: `Traffic` [A].   boxes: `Boxes` [A + P], all agents, then the ego as foreseen.
+    """
+
+    traffic: Traffic
+    boxes: Boxes
+
+
+@flax.struct.dataclass
+class Setting:
+    """What does not change within a step of one scene.
+
+    Attributes:
+      scene: `Scene`.   paths: `Paths`.   corridor: `Corridor`, from where the agents are at the step's start.
+    """
+
+    scene: Scene
+    paths: Paths
+    corridor: Corridor
+
+
+@dataclasses.dataclass(frozen=True)
+class Reactive:
+    """A World without parameters: `params` is () everywhere. It ends with the ego's log."""
+
+    config: SimulatorConfig
+    drivers: ReactiveConfig = ReactiveConfig()
+
+    def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
+        """See `World.reset`."""
+        paths = jax.vmap(logged_paths)(scene.replace(map_tile=()))
+        return start_state(scene, start, Latent(paths, jax.vmap(on_schedule)(paths, start)))
+
+    def observe(self, params: tuple, state: State) -> Observation:
+        """See `World.observe`."""
+        return observe(state, self.config)
+
+    def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """See `World.step`."""
+        substeps = action.acceleration.shape[-1]
+        steps = state.time[:, None] + 1 + jnp.arange(substeps)
+        light_state, light_valid = log_lights(state.scene, steps)
+        log = log_agents(state.scene, state.time[:, None] + jnp.arange(1 - HISTORY_STEPS, substeps + 1))
+        ego = ego_track_of(sweep(state, action, self.config))
+        latent, agents = jax.vmap(self._drive)(state, ego, log)
+        return advance_state(
+            state,
+            action,
+            agents,
+            light_state,
+            light_valid,
+            latent=latent,
+            config=self.config,
+            log_valid=steps <= last_valid_step(state.scene)[:, None],
+        )
+
+    def _drive(self, state: State, ego: Agents, log: Agents) -> tuple[Latent, Agents]:
+        """The others of one scene over S sub-steps.
+
+        Args:
+          state: without batch axis.
+          ego: fields [S], the swept ego; a sub-step sees only what those before it ended in.
+          log: fields [A, K + S], the log at the steps of `state.history` and at the S that follow.
+        Returns: the next latent, and the others' boxes [A, S].
+        """
+        scene, present, following = state.scene, slice(HISTORY_STEPS - 1, -1), slice(HISTORY_STEPS, None)
+        setting = self._setting(scene, state.latent)
+        driven = jax.tree.map(lambda past, new: jnp.concatenate([past[scene.ego], new]), state.history, ego)
+        with_ego = jax.tree.map(lambda rows, row: rows.at[scene.ego].set(row), log, driven)
+
+        def body(carry, step):
+            (traffic, agents), (time, ego_now, ego_in_log, log_now, log_next) = carry, step
+            now = Moment(traffic, joined(boxes_of(agents, scene), ego_now))
+            in_log = Moment(on_schedule(setting.paths, time), joined(boxes_of(log_now, scene), ego_in_log))
+            traffic = self._advance(setting, traffic, self._allowed(setting, now, in_log, time), time)
+            agents = placed(setting.paths, traffic, log_next, time + 1)
+            return (traffic, agents), agents
+
+        steps = (
+            state.time + jnp.arange(ego.x.shape[-1]),
+            self._foresee(scene, driven),
+            self._foresee(scene, jax.tree.map(lambda rows: rows[scene.ego], log)),
+            jax.tree.map(lambda field: field[:, present].T, log),
+            jax.tree.map(lambda field: field[:, following].T, with_ego),
+        )
+        start = jax.tree.map(lambda field: field[:, -1], state.history)
+        (traffic, _), agents = jax.lax.scan(body, (state.latent.traffic, start), steps)
+        return state.latent.replace(traffic=traffic), jax.tree.map(jnp.transpose, agents)
+
+    def _setting(self, scene: Scene, latent: Latent) -> Setting:
+        drivers, paths, traffic = self.drivers, latent.paths, latent.traffic
+        spacing = jnp.maximum(drivers.spacing_m, drivers.spacing_s * traffic.speed)
+        size = (scene.length, scene.width - 2 * drivers.grazing_m)
+        return Setting(scene, paths, corridor_ahead(paths, traffic.arc, spacing, drivers.corridor_points, *size))
+
+    def _foresee(self, scene: Scene, ego: Agents) -> Boxes:
+        points = self.drivers.foresight_points
+        in_s = self.drivers.foresight_s / points * jnp.arange(1, points + 1)
+        return foresee(ego, scene.length[scene.ego], scene.width[scene.ego], in_s, self.config.limits)
+
+    def _allowed(self, setting: Setting, now: Moment, in_log: Moment, time: Array) -> Array:
+        """The acceleration float32[A] that what is ahead leaves to each agent, given what the log took."""
+        drivers, logged = self.drivers, at_time(setting.paths.acceleration, time)
+        view = look(setting.corridor, in_log.traffic.arc, in_log.traffic.speed, in_log.boxes)
+        wanted = drivers.gap_m + drivers.headway_s * in_log.traffic.speed[:, None]
+        share = jnp.where(view.ahead, jnp.clip(view.gap / wanted, drivers.least_share, 1.0), 1.0)
+        own = dataclasses.replace(drivers, gap_m=share * drivers.gap_m, headway_s=share * drivers.headway_s)
+
+        def asked(moment, view):
+            """[A, A + 1]: because of each agent, and of the worst that is foreseen of the ego."""
+            speed, desired = moment.traffic.speed, desired_speed(setting.paths, moment.traffic.arc, drivers)
+            found = idm(own, speed[:, None], desired[:, None], view.gap, view.lead_speed)
+            in_s = moment.boxes.in_s
+            stands = -speed[:, None] / jnp.maximum(in_s, 1e-6)  # nobody has to stand before the ego is there
+            found = jnp.where(in_s > 0, jnp.maximum(found, stands), found)
+            found = jnp.where(view.ahead, found, jnp.inf)
+            agents, foreseen = jnp.split(found, [speed.shape[0]], axis=1)
+            return jnp.concatenate([agents, jnp.min(foreseen, axis=1, keepdims=True)], axis=1)
+
+        allowance = jnp.maximum(logged[:, None] - asked(in_log, view), 0.0)
+        view = look(setting.corridor, now.traffic.arc, now.traffic.speed, now.boxes)
+        return jnp.maximum(jnp.min(asked(now, view) + allowance, axis=1), -drivers.strongest_braking)
+
+    def _advance(self, setting: Setting, traffic: Traffic, allowed: Array, time: Array) -> Traffic:
+        """One sub-step along the paths at no more than the `allowed` acceleration [A], never ahead of the schedule."""
+        paths, drivers, dt = setting.paths, self.drivers, self.config.dt
+        due, next_due = on_schedule(paths, time), on_schedule(paths, time + 1)
+        late = traffic.arc < due.arc - ON_TIME_M
+        present = (time >= paths.first) & ((time <= paths.last) | (traffic.arc < paths.length))
+        disturbed = allowed < at_time(paths.acceleration, time) - drivers.tolerance
+        leaves = present & reacts(setting.scene, paths, drivers) & (late | disturbed)
+
+        free = idm(drivers, traffic.speed, desired_speed(paths, traffic.arc, drivers), jnp.inf, 0.0)
+        wish = jnp.minimum(allowed, jnp.where(late, free, jnp.inf))
+        # No faster than lets it fall in with its own schedule by IDM's braking.
+        behind = jnp.maximum(next_due.arc - traffic.arc - next_due.speed * dt, 0.0)
+        brakes = drivers.deceleration * dt
+        fastest = next_due.speed - brakes + jnp.sqrt(brakes**2 + 2 * drivers.deceleration * behind)
+        speed = jnp.clip(traffic.speed + wish * dt, 0.0, fastest)
+        arc = jnp.where(leaves, jnp.minimum(traffic.arc + speed * dt, next_due.arc), next_due.arc)
+        on_time = arc >= next_due.arc - ON_TIME_M
+        return Traffic(arc=jnp.where(on_time, next_due.arc, arc), speed=jnp.where(on_time, next_due.speed, speed))
+
+
+def reacts(scene: Scene, paths: Paths, drivers: ReactiveConfig) -> Array:
+    """bool[A], the agents that are not replayed."""
+    vehicle = is_type(scene.agent_type, (AgentType.VEHICLE, AgentType.OTHER))
+    return vehicle & (paths.extent >= drivers.parked_m) & (jnp.arange(vehicle.shape[0]) != scene.ego)
+
+
+def at_time(field: Array, time: Array) -> Array:
+    """Values [A] of a field [A, T] at a log step, held beyond the log."""
+    return field[:, jnp.clip(time, 0, field.shape[1] - 1)]
+
+
+def on_schedule(paths: Paths, time: Array) -> Traffic:
+    """Where the log has the agents at a log step."""
+    return Traffic(arc=at_time(paths.arc, time), speed=at_time(paths.speed, time))
+
+
+def desired_speed(paths: Paths, arc: Array, drivers: ReactiveConfig) -> Array:
+    """The highest speed logged near arc lengths [A], and a little more, [m/s]."""
+    near = jnp.abs(paths.arc - arc[:, None]) <= drivers.place_m
+    return drivers.hurry * jnp.maximum(jnp.max(jnp.where(near, paths.speed, 0.0), axis=1), drivers.slowest)
+
+
+def boxes_of(agents: Agents, scene: Scene) -> Boxes:
+    """The agents [A] as they are now."""
+    return Boxes(
+        x=agents.x,
+        y=agents.y,
+        heading=agents.heading,
+        vel_x=agents.vel_x,
+        vel_y=agents.vel_y,
+        length=scene.length,
+        width=scene.width,
+        in_s=jnp.zeros_like(agents.x),
+        visible=agents.valid,
+    )
+
+
+def joined(first: Boxes, second: Boxes) -> Boxes:
+    """Both, one after the other."""
+    return jax.tree.map(lambda *fields: jnp.concatenate(fields), first, second)
+
+
+def placed(paths: Paths, traffic: Traffic, log: Agents, time: Array) -> Agents:
+    """The agents' boxes [A] at a log step: as in the log `log` [A] where on schedule, else on the path."""
+    on_time = traffic.arc >= on_schedule(paths, time).arc - ON_TIME_M
+    x, y, heading = (field[:, 0] for field in pose_at(paths, traffic.arc[:, None]))
+    velocity = paths.sense * traffic.speed
+    late = Agents(
+        x=x,
+        y=y,
+        heading=heading,
+        vel_x=velocity * jnp.cos(heading),
+        vel_y=velocity * jnp.sin(heading),
+        valid=(time >= paths.first) & (traffic.arc < paths.length),
+    )
+    return jax.tree.map(lambda logged, moved: jnp.where(on_time, logged, moved), log, late)
