@@ -84,6 +84,19 @@ def test_no_file_is_an_error(tmp_path):
         tfrecord.list_files(str(tmp_path / "*.tfrecord"))
 
 
+def test_remote_files_are_listed_and_read():
+    """A file system in memory takes the same way as gs://."""
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for number, payload in enumerate((b"first", b"second")):
+        files.pipe(f"/logs/part-{number}.tfrecord", tfrecord.frame(payload))
+    found = tfrecord.list_files("memory://logs/*.tfrecord")
+    assert [next(iter(tfrecord.read_records(path))) for path in found] == [b"first", b"second"]
+    with pytest.raises(DataError, match="no file matches"):
+        tfrecord.list_files("memory://logs/*.proto")
+
+
 def write(path, *payloads):
     path.write_bytes(b"".join(tfrecord.frame(payload) for payload in payloads))
     return str(path)
