@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2
 
 from data.errors import DataError
 from data.raw import RawScene, localize
@@ -97,7 +100,21 @@ def write_dataset(scenes_by_split: Splits, directory: str | pathlib.Path, reques
 def _build(scenes_by_split: Splits, work: pathlib.Path) -> pathlib.Path:
     builder = TetherScenes(scenes=scenes_by_split, data_dir=work, file_format="array_record")
     builder.download_and_prepare()
-    return pathlib.Path(builder.data_dir)
+    built = pathlib.Path(builder.data_dir)
+    for file in sorted(built.glob("*.array_record*")):
+        _order_fields(file)
+    return built
+
+
+def _order_fields(file: pathlib.Path) -> None:
+    """Writes a file's records again with their fields in one order: as TFDS writes them it differs from run to run."""
+    records, ordered = ArrayRecordDataSource(str(file)), file.with_name(f".{file.name}")
+    writer = ArrayRecordWriter(str(ordered), "group_size:1")  # as TFDS does: each record can be read alone
+    for index in range(len(records)):
+        example = tf_example_pb2.Example.FromString(records[index])
+        writer.write(example.SerializeToString(deterministic=True))
+    writer.close()
+    ordered.replace(file)
 
 
 def _check_request(target: pathlib.Path, request: dict) -> None:
