@@ -240,12 +240,13 @@ def validate(config: Config) -> None:
     Raises: ValueError listing every field that is wrong, with what was expected and found.
     """
     rounds, fit = config.rounds, config.fit
+    least_group = 2 if rounds.objective == "pmpo" else 1  # only pmpo compares the rollouts of a group
     needs = [
         ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
         ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
-        ("rounds.group", rounds.group, rounds.group > (rounds.objective == "pmpo"), "at least 1, for pmpo 2"),
+        ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
         ("rounds.alpha", rounds.alpha, 0 <= rounds.alpha <= 1, "0 to 1"),
         ("rounds.discount", rounds.discount, 0 < rounds.discount <= 1, "above 0, at most 1"),
         ("rounds.lam", rounds.lam, 0 <= rounds.lam <= 1, "0 to 1"),
