@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
+import oracle_map
 import pytest
 import scenes
 
@@ -341,11 +342,14 @@ def test_road_events_agree_at_scattered_poses(name, rng):
     one_substep = jax.tree.map(lambda field: field[:, None], ego)
     road = jax.tree.map(jnp.asarray, scene)
     simulated = jax.jit(jax.vmap(lambda ego: map_events(road, ego, CONFIG)))(one_substep)[name][:, 0]
-    track = oracle.Track(*(np.append(field[:1], field).astype(float) for field in (x, y, heading, zero, zero, zero)))
-    boxes = oracle.corners(*track[:3], 0.5 * np.ones(count + 1), 0.25 * np.ones(count + 1))[1:]
-    expected = (
-        oracle.off_road(scene, boxes) if name == "off_road" else oracle.wrong_way(scene, track, CONFIG.lane_range_m)
+    track = oracle_map.Track(
+        *(np.append(field[:1], field).astype(float) for field in (x, y, heading, zero, zero, zero))
     )
+    boxes = oracle.corners(*track[:3], 0.5 * np.ones(count + 1), 0.25 * np.ones(count + 1))[1:]
+    if name == "off_road":
+        expected = oracle_map.off_road(scene, boxes)
+    else:
+        expected = oracle_map.wrong_way(scene, track, CONFIG.lane_range_m)
     assert expected.clear.mean() > LEAST_CLEAR and 50 < expected.value.sum() < count - 50
     np.testing.assert_array_equal(np.asarray(simulated)[expected.clear], expected.value[expected.clear])
 

@@ -47,7 +47,7 @@ def cpu() -> Config:
             learning_rate=5e-4,
             kl_weight=0.0,
             grounding_scenes=96,
-            # About one standard error of the paired difference over the grounding scenes, and five of them.
+            # About one standard error of the return's paired difference over 96 scenes, and about five of these scenes.
             tolerance=1.0,
             failure_tolerance=0.05,
         ),
