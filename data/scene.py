@@ -109,6 +109,36 @@ class SceneSpec:
 
 
 @flax.struct.dataclass
+class CellLists:
+    """Lists of segments, one for each of C cells, J entries in all.
+
+    Attributes:
+      begin, count: int32[..., C], where a cell's list begins and how long it is.
+      entry: int32[..., J], rows of `RoadIndex.segments`.
+    """
+
+    begin: Array
+    count: Array
+    entry: Array
+
+
+@flax.struct.dataclass
+class RoadIndex:
+    """Which road edges and lanes can matter where (`simulator/road_index.py`); N = M * P places for segments.
+
+    Attributes:
+      segments: float32[..., N, 4], ax, ay, bx, by of the segment that begins at each point of the roadgraph [m].
+      grid: float32[..., 5], corner x, y and size of a cell [m], rows and columns. A cell is row * columns + column.
+      edges, lanes: `CellLists`.
+    """
+
+    segments: Array
+    grid: Array
+    edges: CellLists
+    lanes: CellLists
+
+
+@flax.struct.dataclass
 class Scene:
     """A logged scenario, padded to a `SceneSpec`. Invalid entries are 0.
 
@@ -133,6 +163,7 @@ class Scene:
       instruction: int32[..., N], token ids of the navigation instruction (`data/text.py`).
       map_tile: uint8[..., Ht, Wt, C], the roadgraph drawn once per scene (`simulator/render.py`); zero-sized until
         `simulator.prepare` has run.
+      road_index: `RoadIndex`; () until `simulator.prepare` has run.
     """
 
     x: Array
@@ -160,6 +191,7 @@ class Scene:
     route_valid: Array
     instruction: Array
     map_tile: Array
+    road_index: RoadIndex | tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,7 +111,10 @@ class SimulatorConfig:
       corridor_m: lateral departure from the route that ends a rollout [m].
       ttc_cap_s: time to collision is looked for within this span [s].
       lane_range_m: wrong way is judged by lanes whose centre line is at most this far [m].
-      near_polylines: road edges and lanes each are tested against this many nearest polylines per step.
+      lane_margin_m: a lane that runs with the ego excuses it if it is less than this much farther than one against it.
+      index_cells: C, cells of the road index (`simulator/road_index.py`); fewer are used where the lists do not fit.
+      index_entries: J, entries of its lists of edges and of lanes.
+      near_edges, near_lanes: most segments that a cell lists.
       limits, comfort, reward, render: see there.
     """
 
@@ -120,7 +123,11 @@ class SimulatorConfig:
     corridor_m: float = 4.0
     ttc_cap_s: float = 5.0
     lane_range_m: float = 2.0
-    near_polylines: int = 16
+    lane_margin_m: float = 1.0
+    index_cells: int = 4096
+    index_entries: int = 16384
+    near_edges: int = 32
+    near_lanes: int = 64
     limits: VehicleLimits = VehicleLimits()
     comfort: ComfortBounds = ComfortBounds()
     reward: RewardConfig = RewardConfig()

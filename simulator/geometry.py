@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import flax.struct
-import jax
 import jax.numpy as jnp
 
 from data.geometry import to_frame
@@ -43,21 +42,38 @@ def corners(box: Box) -> tuple[Array, Array]:
     return box.x[..., None] + along * cos - across * sin, box.y[..., None] + along * sin + across * cos
 
 
+class Relative(NamedTuple):
+    """A box as seen from another: its centre, and the cosine and sine of how far it is turned; fields [...]."""
+
+    x: Array
+    y: Array
+    cos: Array
+    sin: Array
+
+
+def relative(a: Box, b: Box) -> Relative:
+    """`b` in the frame of `a`. Trigonometry is done per box, not per pair: pairs are many."""
+    cos_a, sin_a, cos_b, sin_b = jnp.cos(a.heading), jnp.sin(a.heading), jnp.cos(b.heading), jnp.sin(b.heading)
+    dx, dy = b.x - a.x, b.y - a.y
+    place = dx * cos_a + dy * sin_a, dy * cos_a - dx * sin_a
+    return Relative(*place, cos_b * cos_a + sin_b * sin_a, sin_b * cos_a - cos_b * sin_a)
+
+
 def penetration(a: Box, b: Box) -> Array:
     """Depth by which two boxes overlap [m]: the least shift along any box axis that parts them; negative if apart.
 
     Separating axes: boxes overlap exactly where the projections on all four box axes do. Touching is 0.
     """
-    turn = b.heading - a.heading
-    cos, sin = jnp.abs(jnp.cos(turn)), jnp.abs(jnp.sin(turn))
+    x, y, turn_cos, turn_sin = relative(a, b)
+    cos, sin = jnp.abs(turn_cos), jnp.abs(turn_sin)
 
-    def depth(x, y, own: Box, other: Box):
-        along = (own.length + other.length * cos + other.width * sin) / 2 - jnp.abs(x)
-        across = (own.width + other.length * sin + other.width * cos) / 2 - jnp.abs(y)
+    def depth(along, across, own: Box, other: Box):
+        along = (own.length + other.length * cos + other.width * sin) / 2 - jnp.abs(along)
+        across = (own.width + other.length * sin + other.width * cos) / 2 - jnp.abs(across)
         return jnp.minimum(along, across)
 
-    in_a = depth(*to_frame(b.x, b.y, a.x, a.y, a.heading), a, b)
-    in_b = depth(*to_frame(a.x, a.y, b.x, b.y, b.heading), b, a)
+    in_a = depth(x, y, a, b)
+    in_b = depth(x * turn_cos + y * turn_sin, y * turn_cos - x * turn_sin, b, a)
     return jnp.minimum(in_a, in_b)
 
 
@@ -67,10 +83,9 @@ def time_to_collision(ego: Box, ego_speed: Array, other: Box, vel_x: Array, vel_
     The other's box is widened to an axis-aligned one in the ego's frame: exact for parallel and perpendicular
     traffic, early for oblique.
     """
-    x, y = to_frame(other.x, other.y, ego.x, ego.y, ego.heading)
+    x, y, turn_cos, turn_sin = relative(ego, other)
     speed_x, speed_y = to_frame(vel_x, vel_y, 0.0, 0.0, ego.heading)
-    turn = other.heading - ego.heading
-    cos, sin = jnp.abs(jnp.cos(turn)), jnp.abs(jnp.sin(turn))
+    cos, sin = jnp.abs(turn_cos), jnp.abs(turn_sin)
     in_x, out_x = _crossing(x, speed_x - ego_speed, (ego.length + other.length * cos + other.width * sin) / 2)
     in_y, out_y = _crossing(y, speed_y, (ego.width + other.length * sin + other.width * cos) / 2)
     entry = jnp.maximum(jnp.maximum(in_x, in_y), 0.0)
@@ -118,12 +133,11 @@ def signed_edge_distance(edges: Segments, x: Array, y: Array) -> Array:
     both convex and concave vertices come out right. More than `FREE_END_M` past the free end of an edge, where maps
     stop, the edge says nothing: that is not off the road.
 
-    Args: edges: fields [K].  x, y: float32[...].
+    Args: edges: fields [K] or [..., K].  x, y: float32[...].
     Returns: float32[...].
     """
-    expanded = Segments(*(field[(None,) * x.ndim] for field in edges))
-    off_x, off_y, line, past = offset_from(expanded, x[..., None], y[..., None])
-    square = jnp.where(expanded.valid, off_x * off_x + off_y * off_y, jnp.inf)
+    off_x, off_y, line, past = offset_from(edges, x[..., None], y[..., None])
+    square = jnp.where(edges.valid, off_x * off_x + off_y * off_y, jnp.inf)
     nearest = jnp.min(square, axis=-1)
     tied = square <= nearest[..., None] * (1 + 1e-5) + 1e-9
     left = jnp.max(jnp.where(tied, line, -jnp.inf), axis=-1)
@@ -132,21 +146,6 @@ def signed_edge_distance(edges: Segments, x: Array, y: Array) -> Array:
     on_road = (left >= -right) | lone_end
     distance = jnp.sqrt(nearest)
     return jnp.where(jnp.isinf(nearest), -jnp.inf, jnp.where(on_road, -distance, distance))
-
-
-def near_segments(road: Segments, chosen: Array, x: Array, y: Array, count: int) -> Segments:
-    """The segments of the `count` polylines of `chosen` [M] that are nearest to (x, y), flattened.
-
-    Testing all segments at each sub-step costs ten times more than choosing once per step. A point within r of (x, y)
-    gets the exact result if the last polyline chosen is 2 r farther away than the nearest; a vehicle's corners within
-    0.5 s are that near, and `tests/test_simulator_geometry.py` compares with all segments.
-    """
-    distance = jnp.min(segment_distance(road, x, y), axis=-1)
-    distance = jnp.where(chosen, distance, jnp.inf)
-    nearest, index = jax.lax.top_k(-distance, min(count, distance.shape[0]))
-    near = Segments(*(field[index] for field in road))
-    near = near._replace(valid=near.valid & jnp.isfinite(nearest)[:, None])
-    return Segments(*(field.reshape(-1) for field in near))
 
 
 def project(

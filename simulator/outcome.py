@@ -21,16 +21,16 @@ Decisions, where the field differs:
 import jax
 import jax.numpy as jnp
 
-from data.scene import DRIVING_LANE_TYPES, RED_STATES, ROAD_EDGE_TYPES, Array, Scene
+from data.scene import RED_STATES, Array, RoadIndex, Scene
 from simulator import geometry
 from simulator.config import ComfortBounds, SimulatorConfig
-from simulator.geometry import Box
+from simulator.geometry import Box, Segments
+from simulator.road_index import segments_at
 from simulator.world import Agents, EgoState, State
 
 STANDING_MPS = 0.05  # nuPlan's threshold of a stopped vehicle
 BEHIND_COS = -0.866  # cos 150 degrees
 WITH_COS, AGAINST_COS = 0.0, -0.5  # a lane that runs with the ego; one against it
-WITH_MARGIN_M = 1.0
 
 
 def is_type(values: Array, types: tuple[int, ...]) -> Array:
@@ -56,7 +56,8 @@ def contacts(state: State, swept: EgoState, agents: Agents) -> dict[str, Array]:
     depth = jnp.where(present, geometry.penetration(ego_box(ego), other), 0.0)
     begun = (depth > 0) & ~(jnp.concatenate([_overlap_before(state)[:, None], depth[:, :-1] > 0], axis=1))
     moving = jnp.maximum(ego.speed, jnp.concatenate([state.ego.speed[None], swept.speed[:-1]])) > STANDING_MPS
-    ahead = jnp.cos(jnp.arctan2(other.y - ego.y, other.x - ego.x) - ego.heading)
+    seen = geometry.relative(ego_box(ego), other)
+    ahead = seen.x / jnp.maximum(jnp.hypot(seen.x, seen.y), 1e-6)  # the cosine of the bearing
     stands = jnp.hypot(agents.vel_x, agents.vel_y) <= STANDING_MPS
     blamed = begun & moving & (stands | (ahead > BEHIND_COS))
     ttc = geometry.time_to_collision(ego_box(ego), ego.speed, other, agents.vel_x, agents.vel_y)
@@ -78,27 +79,32 @@ def _overlap_before(state: State) -> Array:
 
 
 def map_events(scene: Scene, swept: EgoState, config: SimulatorConfig) -> dict[str, Array]:
-    """off_road, wrong_way: bool[S] of one scene; the map is narrowed once, around the middle of the step."""
-    road = geometry.segments(scene.road_x, scene.road_y, scene.road_valid)
-    middle = swept.x.shape[0] // 2
-    around = (swept.x[middle], swept.y[middle], config.near_polylines)
-    edges = geometry.near_segments(road, is_type(scene.road_type, ROAD_EDGE_TYPES), *around)
-    lanes = geometry.near_segments(road, is_type(scene.road_type, DRIVING_LANE_TYPES), *around)
+    """off_road, wrong_way: bool[S] of one prepared scene."""
+    corners, index = geometry.corners(ego_box(swept)), scene.road_index
+    if not isinstance(index, RoadIndex):
+        raise ValueError(f"expected a scene with a road index (simulator.prepare makes it), found {index!r}")
+    edges = segments_at(index, index.edges, config.near_edges, *corners)
+    lanes = segments_at(index, index.lanes, config.near_lanes, swept.x, swept.y)
     route = geometry.segments(scene.route_x, scene.route_y, scene.route_valid)
-    lanes = geometry.Segments(*(jnp.concatenate(pair) for pair in zip(lanes, route, strict=True)))
-    beyond = geometry.signed_edge_distance(edges, *geometry.corners(ego_box(swept)))
-    wrong = jax.vmap(lambda x, y, heading: against_lanes(lanes, x, y, heading, config.lane_range_m))
-    return {"off_road": jnp.any(beyond > 0, axis=-1), "wrong_way": wrong(swept.x, swept.y, swept.heading)}
+    pose = swept.x, swept.y, swept.heading
+    against, along = map(jnp.minimum, lane_distances(lanes, *pose), lane_distances(route, *pose))
+    return {
+        "off_road": jnp.any(geometry.signed_edge_distance(edges, *corners) > 0, axis=-1),
+        "wrong_way": (against < config.lane_range_m) & (against + config.lane_margin_m < along),
+    }
 
 
-def against_lanes(lanes: geometry.Segments, x: Array, y: Array, heading: Array, range_m: float) -> Array:
-    """Whether a pose (scalars) drives against the lane that it is on; `lanes` [K] include the route."""
+def lane_distances(lanes: Segments, x: Array, y: Array, heading: Array) -> tuple[Array, Array]:
+    """Distance [...] of poses [...] to the nearest lane against them and to the nearest that runs with them.
+
+    Args: lanes: fields [K] or [..., K].
+    """
     dx, dy = lanes.bx - lanes.ax, lanes.by - lanes.ay
-    along = (dx * jnp.cos(heading) + dy * jnp.sin(heading)) / jnp.maximum(jnp.hypot(dx, dy), 1e-6)
+    x, y, forward_x, forward_y = (field[..., None] for field in (x, y, jnp.cos(heading), jnp.sin(heading)))
+    along = (dx * forward_x + dy * forward_y) / jnp.maximum(jnp.hypot(dx, dy), 1e-6)
     distance = geometry.segment_distance(lanes, x, y)
-    against = jnp.min(jnp.where(along < AGAINST_COS, distance, jnp.inf))
-    along_with = jnp.min(jnp.where(along > WITH_COS, distance, jnp.inf))
-    return (against < range_m) & (against + WITH_MARGIN_M < along_with)
+    against = jnp.min(jnp.where(along < AGAINST_COS, distance, jnp.inf), axis=-1)
+    return against, jnp.min(jnp.where(along > WITH_COS, distance, jnp.inf), axis=-1)
 
 
 def route_progress(state: State, swept: EgoState) -> dict[str, Array]:

@@ -5,8 +5,9 @@ import dataclasses
 from data.scene import Scene
 from simulator.config import SimulatorConfig
 from simulator.render import rasterize_map
+from simulator.road_index import index_road
 
 
 def prepare(scene: Scene, config: SimulatorConfig) -> Scene:
-    """A numpy `Scene` without batch axes, completed with its map tile."""
-    return dataclasses.replace(scene, map_tile=rasterize_map(scene, config))
+    """A numpy `Scene` without batch axes, completed with its map tile and road index."""
+    return dataclasses.replace(scene, map_tile=rasterize_map(scene, config), road_index=index_road(scene, config))

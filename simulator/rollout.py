@@ -26,15 +26,14 @@ def driven(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]
     with_start = jax.tree.map(recent, after.history)
     row = state.scene.ego[:, None, None]
     track = jax.tree.map(lambda field: jnp.take_along_axis(field, row, axis=1)[:, 0], with_start)
-    return _as_ego(track, state), jax.tree.map(lambda field: field[..., 1:], with_start)
+    return ego_motion(track, state.ego.length, state.ego.width), jax.tree.map(lambda field: field[..., 1:], with_start)
 
 
-def _as_ego(track: Agents, state: State) -> EgoState:
-    """The ego [B, S] from its track [B, S + 1]: on an arc, turn and chord give the curvature exactly."""
+def ego_motion(track: Agents, length: Array, width: Array) -> EgoState:
+    """The motion [B, S] from tracks [B, S + 1]: on an arc, turn and chord give the curvature exactly."""
     speed, turn = jnp.hypot(track.vel_x, track.vel_y), wrap_angle(jnp.diff(track.heading))
     chord = jnp.hypot(jnp.diff(track.x), jnp.diff(track.y))
     distance = chord / jnp.sinc(turn / (2 * jnp.pi))
-    size = {name: jnp.broadcast_to(getattr(state.ego, name)[:, None], turn.shape) for name in ("length", "width")}
     return EgoState(
         x=track.x[:, 1:],
         y=track.y[:, 1:],
@@ -42,7 +41,8 @@ def _as_ego(track: Agents, state: State) -> EgoState:
         speed=speed[:, 1:],
         acceleration=jnp.diff(speed) / SceneSpec.dt,
         curvature=jnp.where(distance > 1e-3, turn / jnp.maximum(distance, 1e-3), 0.0),
-        **size,
+        length=jnp.broadcast_to(length[:, None], turn.shape),
+        width=jnp.broadcast_to(width[:, None], turn.shape),
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from data.scene import AgentType, LightState, RoadType, Scene, SceneSpec
 from data.text import encode
+from simulator.config import SimulatorConfig
+from simulator.road_index import index_road
 
 TINY = SceneSpec(agents=4, polylines=12, points=16, lights=2, route_points=64, text=4)
 ROAD_X = (-60.0, 220.0)
@@ -44,6 +46,11 @@ def empty(spec: SceneSpec = TINY) -> Scene:
         instruction=encode(("follow the road",), spec.text),
         map_tile=np.zeros((0, 0, 0), np.uint8),
     )
+
+
+def indexed(scene: Scene, config: SimulatorConfig) -> Scene:
+    """With its road index, as `prepare` makes it; without a map tile, which nothing but images needs."""
+    return dataclasses.replace(scene, road_index=index_road(scene, config))
 
 
 def straight(spec: SceneSpec = TINY, speed: float = 10.0, ego: int = 0) -> Scene:

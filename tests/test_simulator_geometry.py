@@ -1,18 +1,14 @@
 import itertools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from simulator.geometry import (
     Box,
-    Segments,
     corners,
-    near_segments,
     penetration,
     project,
-    segment_distance,
     segments,
     signed_edge_distance,
     time_to_collision,
@@ -120,17 +116,6 @@ def test_signed_distance_to_a_closed_ring_matches_its_inside(rng):
         inside ^= straddles & (points[:, 0] < (bx - ax) * (points[:, 1] - ay) / (by - ay) + ax)
     distance = signed_edge_distance(line(closed), jnp.asarray(points[:, 0]), jnp.asarray(points[:, 1]))
     np.testing.assert_array_equal(np.asarray(distance) < 0, inside)
-
-
-def test_near_segments_give_the_exact_edge_distance(rng):
-    """Corners within 12 m of the place of choice, in a map of 200 random polylines of which 16 are tested."""
-    step = rng.normal(0, 4, (2, 200, 16)).cumsum(-1) + rng.uniform(-200, 200, (2, 200, 1))
-    road = segments(*(jnp.asarray(part, jnp.float32) for part in step), jnp.ones((200, 16), bool))
-    every = Segments(*(field.reshape(-1) for field in road))
-    near = jax.jit(near_segments, static_argnums=4)(road, jnp.ones(200, bool), 0.0, 0.0, 16)
-    for x, y in rng.uniform(-8, 8, (50, 2)).astype(np.float32):
-        assert jnp.min(segment_distance(near, x, y)) == jnp.min(segment_distance(every, x, y))
-        assert signed_edge_distance(near, x, y) == signed_edge_distance(every, x, y)
 
 
 def place(points, x, y, heading, near_s=None):

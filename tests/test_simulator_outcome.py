@@ -33,7 +33,7 @@ def step(scene, start=10, acceleration=0.0, curvature=0.0, **shift):
     action = Action(jnp.full((1, 5), acceleration), jnp.full((1, 5), curvature))
     zero = dict(x=0.0, y=0.0, heading=0.0, speed=0.0)
     shift = {name: jnp.full(1, shift.get(name, 0.0)) for name in zero}
-    after, outcome = _step(scenes.stack([scene]), jnp.array([start]), action, shift)
+    after, outcome = _step(scenes.stack([scenes.indexed(scene, CONFIG)]), jnp.array([start]), action, shift)
     return jax.tree.map(lambda field: np.asarray(field[0]), (after, outcome))
 
 

@@ -125,10 +125,9 @@ def test_rows_are_independent(case, imagined, keys, model_batch):
 def test_order_of_agents_is_nothing(case, imagined, keys, model_batch):
     """Reversing the agents, the polylines and the lights reverses the agents and changes nothing else."""
     agents, scene = model_batch.scene.x.shape[1], model_batch.scene
+    ordered = ("route_x", "route_y", "route_speed_limit", "route_valid", "instruction", "map_tile", "road_index")
     turned = {
-        name: getattr(scene, name)[:, ::-1]
-        for name in scene.__dataclass_fields__
-        if name not in ("ego", "route_x", "route_y", "route_speed_limit", "route_valid", "instruction", "map_tile")
+        name: getattr(scene, name)[:, ::-1] for name in scene.__dataclass_fields__ if name not in ("ego", *ordered)
     }
     turned = scene.replace(**turned, ego=agents - 1 - scene.ego)
     again = case.imagine(keys, model_batch.replace(scene=turned))
@@ -145,7 +144,7 @@ def test_padding_is_nothing(case, imagined, keys, model_batch):
         extra = sizes.get((field.ndim, field.shape[1] if field.ndim > 1 else 0), 0)
         return jnp.pad(field, [(0, 0), (0, extra)] + [(0, 0)] * (field.ndim - 2)) if extra else field
 
-    kept = {name: getattr(model_batch.scene, name) for name in ("instruction", "map_tile")}
+    kept = {name: getattr(model_batch.scene, name) for name in ("instruction", "map_tile", "road_index")}
     bigger = jax.tree.map(padded, model_batch.scene).replace(**kept)
     assert bigger.x.shape[1] == 6 and bigger.road_x.shape[1] == 15 and bigger.light_x.shape[1] == 3
     short = jax.tree.map(lambda a: a[:, :2], (model_batch.action, model_batch.alive))

@@ -1,0 +1,87 @@
+"""How often the simulator decides otherwise than exact geometry, as JSON:
+
+python -m benchmarks.accuracy --data DIR [--disturbed 1000]
+
+Every scene of every split is driven for 8 s with the log's own actions, then random ones with disturbed actions. Each
+sub-step's decisions, from the road index and in float32, are compared with those of the independent oracle of the
+tests, which looks at the whole map in float64. Nothing is left out as too close to call; `clear` counts the differences
+that rounding cannot explain.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import oracle
+from oracle_drives import CONFIG, Drive, driven
+from tqdm import tqdm
+
+from data.scene import Scene, SceneSpec
+from data.sources import STARTER, open_split
+
+DECISIONS = ("collision", "at_fault", "off_road", "wrong_way", "red_light")
+SPLITS = ("train", "validation", "grounding", "test")
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("--data", default=str(STARTER), help="data set (default: the starter set)")
+    parser.add_argument("--disturbed", type=int, default=1000, help="disturbed drives (default: %(default)s)")
+    parser.add_argument("--agents", type=int, default=64, help="agents kept per scene (default: %(default)s)")
+    return parser.parse_args()
+
+
+def drives_of(logged: list[Scene], disturbed: int, rng: np.random.Generator) -> list[Drive]:
+    """Each scene with its own actions, then random ones disturbed."""
+    current = SceneSpec.current
+    chosen = rng.integers(len(logged), size=disturbed)
+    changes = rng.uniform(0.1, 1.2, disturbed), rng.uniform(-2.0, 2.0, disturbed)
+    return [Drive(scene, current, 0.0) for scene in logged] + [
+        Drive(logged[i], current, *change) for i, *change in zip(chosen, *changes, strict=True)
+    ]
+
+
+def count(drives: list[Drive], rng: np.random.Generator) -> dict[str, dict[str, int]]:
+    """Of each decision: how often it was taken, was true by the oracle, and differed."""
+    found = {name: dict(steps=0, true=0, differ=0, clear=0, missed=0) for name in DECISIONS}
+    for drive, action, (_, outcome, _, _), row in tqdm(driven(drives, rng), total=len(drives), unit="drive"):
+        start = oracle.log_start(drive.scene, drive.start)
+        track = oracle.drive(start, action.acceleration[row], action.curvature[row], CONFIG.limits)
+        judged, valid = oracle.judge(drive.scene, track, drive.start, CONFIG), outcome.valid[:, row].reshape(-1)
+        for name, entry in found.items():
+            verdict, said = judged.events[name], getattr(outcome, name)[:, row].reshape(-1)
+            differs = (said != verdict.value) & valid
+            entry["steps"] += int(valid.sum())
+            entry["true"] += int((verdict.value & valid).sum())
+            entry["differ"] += int(differs.sum())
+            entry["clear"] += int((differs & verdict.clear).sum())
+            entry["missed"] += int((differs & verdict.value).sum())
+    return found
+
+
+def main() -> None:
+    """Compares and prints."""
+    options, rng = parse(), np.random.default_rng(0)
+    sources = [open_split(pathlib.Path(options.data), split, SceneSpec(agents=options.agents)) for split in SPLITS]
+    logged = [source[i].scene for source in sources for i in range(len(source))]
+    found = count(drives_of(logged, options.disturbed, rng), rng)
+    taken = sum(entry["steps"] for entry in found.values())
+    report = {
+        "scenes": len(logged),
+        "disturbed_drives": options.disturbed,
+        "decisions": found,
+        "share_that_differs": {name: entry["differ"] / entry["steps"] for name, entry in found.items()},
+        "share_that_differs_of_all": sum(entry["differ"] for entry in found.values()) / taken,
+    }
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The outcomes of all agents: each measured by `outcome.measure` as if it were the ego, its logged path its route.
+
+For realism metrics and for looking at data sets; a World needs only the ego's.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Scene
+from simulator import geometry
+from simulator.config import SimulatorConfig
+from simulator.logged_paths import logged_paths
+from simulator.outcome import measure
+from simulator.road_index import segments_at
+from simulator.rollout import ego_motion
+from simulator.world import Agents, EgoState, State
+
+STOP_LATERAL_M = 1.5  # a stop point this close to a path is on it,
+STOP_COS = 0.7  # if its lane runs along the path
+
+
+@flax.struct.dataclass
+class Routes:
+    """What the agents of one scene follow.
+
+    Attributes:
+      x, y: float32[A, T], the logged paths [m].
+      light_s: float32[A, L], arc length of the stop points along them [m]; -1 where not on the path.
+    """
+
+    x: Array
+    y: Array
+    light_s: Array
+
+
+def logged_routes(scene: Scene, config: SimulatorConfig) -> Routes:
+    """The routes of one prepared scene, without batch axis; they never change."""
+    paths = logged_paths(scene)
+    light_s = jax.vmap(lambda x, y: stops_along(scene, x, y, light_heading(scene, config)))(paths.x, paths.y)
+    return Routes(paths.x, paths.y, light_s)
+
+
+def light_heading(scene: Scene, config: SimulatorConfig) -> Array:
+    """Direction of the driving lane nearest to each stop point, float32[L]."""
+    lanes = segments_at(scene.road_index, scene.road_index.lanes, config.near_lanes, scene.light_x, scene.light_y)
+    nearest = jnp.argmin(geometry.segment_distance(lanes, scene.light_x[:, None], scene.light_y[:, None]), axis=-1)
+    ends = (jnp.take_along_axis(field, nearest[:, None], axis=-1)[:, 0] for field in lanes[:4])
+    ax, ay, bx, by = ends
+    return jnp.arctan2(by - ay, bx - ax)
+
+
+def stops_along(scene: Scene, x: Array, y: Array, heading: Array) -> Array:
+    """Arc length float32[L] of the stop points along a path [T] that runs over them as their lanes do; else -1."""
+    path = geometry.segments(x, y, jnp.ones(x.shape, bool))
+    dx, dy = path.bx - path.ax, path.by - path.ay
+    length = jnp.hypot(dx, dy)
+    along = (dx * jnp.cos(heading)[:, None] + dy * jnp.sin(heading)[:, None]) / jnp.maximum(length, 1e-6)
+    distance = geometry.segment_distance(path, scene.light_x[:, None], scene.light_y[:, None])
+    distance = jnp.where(along > STOP_COS, distance, jnp.inf)
+    nearest = jnp.argmin(distance, axis=-1)
+    past = (scene.light_x - path.ax[nearest]) * dx[nearest] + (scene.light_y - path.ay[nearest]) * dy[nearest]
+    s = jnp.cumsum(length)[nearest] - length[nearest] + past / jnp.maximum(length[nearest], 1e-6)
+    return jnp.where(jnp.min(distance, axis=-1) <= STOP_LATERAL_M, s, -1.0)
+
+
+def place(routes: Routes, now: Agents) -> Array:
+    """Arc length float32[A] of the agents' boxes [A] along their routes."""
+    known = jnp.ones(routes.x.shape[-1:], bool)
+    project = jax.vmap(lambda x, y, *pose: geometry.project(x, y, known, *pose)[0])
+    return project(routes.x, routes.y, now.x, now.y, now.heading)
+
+
+def measure_everyone(
+    state: State,
+    agents: Agents,
+    light_state: Array,
+    light_valid: Array,
+    routes: Routes,
+    route_s: Array,
+    config: SimulatorConfig,
+) -> dict[str, Array]:
+    """All measures of one step of one scene, for each agent.
+
+    Args:
+      state: before the step, without batch axis.   agents: fields [A, S], the ego's row as driven.
+      light_*: [L, S].   routes: see `logged_routes`.   route_s: float32[A], where the agents are along them.
+    Returns: what `outcome.measure` returns, [A, S], and `valid`, bool[A, S]: the agent is there, as it was before.
+    """
+    tracks = jax.tree.map(lambda past, new: jnp.concatenate([past[:, -2:], new], axis=-1), state.history, agents)
+    motion = ego_motion(tracks, state.scene.length, state.scene.width)
+    known = jnp.ones(routes.x.shape[-1:], bool)
+
+    def one(row, ego, x, y, light_s, s):
+        scene = state.scene.replace(ego=row, route_x=x, route_y=y, route_valid=known, light_route_s=light_s)
+        before = jax.tree.map(lambda field: field[0], ego)
+        swept = jax.tree.map(lambda field: field[1:], ego)
+        of_row = state.replace(scene=scene, ego=before, route_s=s)
+        return measure(of_row, swept, agents, light_state, light_valid, config)
+
+    rows = jnp.arange(agents.x.shape[0])
+    measures = jax.vmap(one)(rows, motion, routes.x, routes.y, routes.light_s, route_s)
+    return measures | {"valid": tracks.valid[:, 2:] & tracks.valid[:, 1:-1]}
+
