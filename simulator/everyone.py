@@ -14,7 +14,7 @@ from simulator.logged_paths import logged_paths
 from simulator.outcome import measure
 from simulator.road_index import segments_at
 from simulator.rollout import ego_motion
-from simulator.world import Agents, EgoState, State
+from simulator.world import Agents, State
 
 STOP_LATERAL_M = 1.5  # a stop point this close to a path is on it,
 STOP_COS = 0.7  # if its lane runs along the path
@@ -101,4 +101,3 @@ def measure_everyone(
     rows = jnp.arange(agents.x.shape[0])
     measures = jax.vmap(one)(rows, motion, routes.x, routes.y, routes.light_s, route_s)
     return measures | {"valid": tracks.valid[:, 2:] & tracks.valid[:, 1:-1]}
-

@@ -49,33 +49,37 @@ def contacts(state: State, swept: EgoState, agents: Agents) -> dict[str, Array]:
     Args: state: before the step, without batch axis.  swept: fields [S].  agents: fields [A, S].
     Returns: collision, at_fault: bool[S]; overlap_m, ttc_s (uncapped): float32[S].
     """
-    ego = jax.tree.map(lambda field: field[None], swept)
-    size = {"length": state.scene.length[:, None], "width": state.scene.width[:, None]}
-    other = Box(x=agents.x, y=agents.y, heading=agents.heading, **size)
-    present = agents.valid & (jnp.arange(agents.x.shape[0]) != state.scene.ego)[:, None]
-    depth = jnp.where(present, geometry.penetration(ego_box(ego), other), 0.0)
-    begun = (depth > 0) & ~(jnp.concatenate([_overlap_before(state)[:, None], depth[:, :-1] > 0], axis=1))
-    moving = jnp.maximum(ego.speed, jnp.concatenate([state.ego.speed[None], swept.speed[:-1]])) > STANDING_MPS
+    ego = jax.tree.map(lambda field: field[:, None], swept)
+    # Agents last: that axis is long enough for a CPU's vector units.
+    agents = jax.tree.map(lambda field: field.T, agents)
+    other = boxes_of(agents, state.scene)
+    present = agents.valid & (jnp.arange(agents.x.shape[1]) != state.scene.ego)
+    depth = jax.lax.optimization_barrier(jnp.where(present, geometry.penetration(ego_box(ego), other), 0.0))
+    begun = (depth > 0) & ~jnp.concatenate([_overlap_before(state)[None], depth[:-1] > 0])
+    moving = jnp.maximum(swept.speed, jnp.concatenate([state.ego.speed[None], swept.speed[:-1]])) > STANDING_MPS
     seen = geometry.relative(ego_box(ego), other)
-    ahead = seen.x / jnp.maximum(jnp.hypot(seen.x, seen.y), 1e-6)  # the cosine of the bearing
+    behind = seen.x <= BEHIND_COS * jnp.sqrt(seen.x**2 + seen.y**2)
     stands = jnp.hypot(agents.vel_x, agents.vel_y) <= STANDING_MPS
-    blamed = begun & moving & (stands | (ahead > BEHIND_COS))
+    blamed = begun & moving[:, None] & (stands | ~behind)
     ttc = geometry.time_to_collision(ego_box(ego), ego.speed, other, agents.vel_x, agents.vel_y)
-    looked_at = present & (depth <= 0) & (ahead > 0) & (ego.speed > STANDING_MPS)
+    looked_at = present & (depth <= 0) & (seen.x > 0) & (ego.speed > STANDING_MPS)
     return {
-        "collision": jnp.any(begun, axis=0),
-        "at_fault": jnp.any(blamed, axis=0),
-        "overlap_m": jnp.max(jnp.where(begun, depth, 0.0), axis=0),
-        "ttc_s": jnp.min(jnp.where(looked_at, ttc, jnp.inf), axis=0),
+        "collision": jnp.any(begun, axis=-1),
+        "at_fault": jnp.any(blamed, axis=-1),
+        "overlap_m": jnp.max(jnp.where(begun, depth, 0.0), axis=-1),
+        "ttc_s": jnp.min(jnp.where(looked_at, ttc, jnp.inf), axis=-1),
     }
+
+
+def boxes_of(agents: Agents, scene: Scene) -> Box:
+    """The boxes of agents [..., A]."""
+    return Box(x=agents.x, y=agents.y, heading=agents.heading, length=scene.length, width=scene.width)
 
 
 def _overlap_before(state: State) -> Array:
     """bool[A], boxes that overlap the ego's before the step."""
     now = jax.tree.map(lambda field: field[:, -1], state.history)
-    size = {"length": state.scene.length, "width": state.scene.width}
-    other = Box(x=now.x, y=now.y, heading=now.heading, **size)
-    return now.valid & (geometry.penetration(ego_box(state.ego), other) > 0)
+    return now.valid & (geometry.penetration(ego_box(state.ego), boxes_of(now, state.scene)) > 0)
 
 
 def map_events(scene: Scene, swept: EgoState, config: SimulatorConfig) -> dict[str, Array]:
