@@ -159,7 +159,7 @@ class Reactive:
         light_state, light_valid = log_lights(state.scene, steps)
         log = log_agents(state.scene, state.time[:, None] + jnp.arange(1 - HISTORY_STEPS, substeps + 1))
         ego = ego_track_of(sweep(state, action, self.config))
-        latent, agents = jax.vmap(self._drive)(state, ego, log)
+        latent, agents = jax.vmap(self.others)(state, ego, log)
         return advance_state(
             state,
             action,
@@ -171,7 +171,7 @@ class Reactive:
             log_valid=steps <= last_valid_step(state.scene)[:, None],
         )
 
-    def _drive(self, state: State, ego: Agents, log: Agents) -> tuple[Latent, Agents]:
+    def others(self, state: State, ego: Agents, log: Agents) -> tuple[Latent, Agents]:
         """The others of one scene over S sub-steps.
 
         Args:
