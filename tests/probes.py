@@ -219,11 +219,12 @@ def with_crosser(scene: Scene, case: dict[str, float], x: float) -> Scene:
 
 
 def yields() -> Iterator[Probe]:
-    """The logged ego crosses before the crosser; this one stops before the crossing and stays there."""
-    for case, x, half in crossings((1.5, 2.5)):
-        way = x - half - LENGTH / 2 - 3.0
-        scene = with_crosser(open_plain(case["ego_speed"]), case, x)
-        yield Probe("yields", case, scene, plan(-(case["ego_speed"] ** 2) / (2 * way)))
+    """The logged ego crosses before the crosser; this one brakes, at once or later, and waits before the crossing."""
+    for (case, x, half), from_s in itertools.product(crossings((1.5, 2.5)), (0.0, 1.0)):
+        speed = case["ego_speed"]
+        way = x - half - LENGTH / 2 - 3.0 - speed * from_s
+        braking = plan(-(speed**2) / (2 * way), first=round(from_s / SceneSpec.dt))
+        yield Probe("yields", case | {"from_s": from_s}, with_crosser(open_plain(speed), case, x), braking)
 
 
 def goes_first() -> Iterator[Probe]:
