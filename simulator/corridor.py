@@ -135,9 +135,10 @@ def look(corridor: Corridor, arc: Array, speed: Array, boxes: Boxes, grazing_m: 
     """The boxes as seen by agents at arc lengths `arc` [A] with `speed` [A]; the first A boxes are the agents' own.
 
     A box is placed by the corridor's point nearest to its centre; what of it lies inside the corridor counts, and only
-    if it reaches in by more than `grazing_m`. One that is there now is ahead by its centre. One that is foreseen is ahead if the agent, at its present speed, will
-    not have reached it by then, and the gap to it is what it would be now if it came along the corridor: to a slower
-    car that cuts in, or to the place where one crosses. If it is faster, it is the gap then.
+    if it reaches in by more than `grazing_m`. One that is there now is ahead by its centre. One that is foreseen is
+    ahead if the agent, at its present speed, will not have reached it by then, and the gap to it is what it would be
+    now if it came along the corridor: to a slower car that cuts in, or to the place where one crosses. If it is faster,
+    it is the gap then.
     """
     nearest = nearest_point(corridor, boxes)
     direction = at(corridor.direction, nearest)

@@ -17,8 +17,8 @@ logged schedule, exactly. Decisions:
   light that changed after the log passed it.
 - Yielding: the ego is foreseen for a few seconds at its present speed and turn, or, if it brakes, as braking on. Where
   it is then in the corridor, and the vehicle at its present speed would not have reached it, the ego is first, and the
-  vehicle treats it as if it were there already. An ego that brakes to let somebody pass is thereby seen to do so. Of the
-  others only what they occupy now counts.
+  vehicle treats it as if it were there already; who sees it brake to let him pass, passes. Of the others only what they
+  occupy now counts.
 - Nobody knows what has not happened yet: in each sub-step all act on the boxes, the ego's included, as the sub-step
   before left them.
 - A vehicle appears when its log begins. It vanishes when its log ends; if it is late, where its log ends.
