@@ -89,8 +89,8 @@ def probe_report(kind: str) -> dict[str, Any]:
     return {
         "cases": len(cases),
         "right_sign": len(cases) - len(wrong),
-        "hits_under_log_replay": sum(reaction.hit for reaction in replayed),
-        "hits": sum(reaction.hit for reaction in reacted),
+        "hits_under_log_replay": sum(bool(reaction.hit) for reaction in replayed),
+        "hits": sum(bool(reaction.hit) for reaction in reacted),
         "mean_hardest_braking_beyond_log_mps2": rounded(np.mean([one.extra_braking.max() for one in reacted])),
         "mean_way_behind_log_m": rounded(np.mean([one.lag[-1] for one in reacted])),
         "wrong": [{name: rounded(value) for name, value in case.items()} for case in wrong[:LISTED]],
@@ -140,7 +140,7 @@ def contacts_of_others(scene: Scene, ego: EgoState, agents: Agents, outcome: Out
             "after_s": rounded((step + 1) * SceneSpec.dt),
             "agent": row,
             "type": AgentType(int(scene.agent_type[b, row])).name.lower(),
-            "replayed": not reacting[b, row],
+            "replayed": not bool(reacting[b, row]),
             "first_seen_s": rounded((int(np.argmax(scene.valid[b, row])) - SceneSpec.current) * SceneSpec.dt),
         }
 

@@ -18,21 +18,22 @@ LEAST_WAY_M = 0.5  # a turn shows only over some distance
 def seen(track: Agents, length: Array, width: Array) -> EgoState:
     """The ego [S] before each of S sub-steps, from its track [K + S] until after them.
 
-    Turn and braking are what the last few steps show, not the action: nobody sees that before it works. That it will
-    go on to gain speed is not expected.
+    Braking is what the last step shows, as brake lights do, and the turn what the last few show, not the action: nobody
+    sees that before it works. That it goes on to gain speed is not expected.
     """
     present = slice(HISTORY_STEPS - 1, -1)
     past = slice(HISTORY_STEPS - 1 - SEEN_STEPS, -1 - SEEN_STEPS)
+    just_before = slice(HISTORY_STEPS - 2, -2)
     speed = jnp.hypot(track.vel_x, track.vel_y)
     way = (speed[present] + speed[past]) / 2 * SEEN_STEPS * SceneSpec.dt
-    gained = speed[present] - speed[past]
+    braking = jnp.minimum(speed[present] - speed[just_before], 0.0) / SceneSpec.dt
     turn = wrap_angle(track.heading[present] - track.heading[past])
     return EgoState(
         x=track.x[present],
         y=track.y[present],
         heading=track.heading[present],
         speed=speed[present],
-        acceleration=jnp.where(track.valid[past], jnp.minimum(gained / (SEEN_STEPS * SceneSpec.dt), 0.0), 0.0),
+        acceleration=jnp.where(track.valid[just_before], braking, 0.0),
         curvature=jnp.where(track.valid[past] & (way > LEAST_WAY_M), turn / jnp.maximum(way, LEAST_WAY_M), 0.0),
         length=jnp.full_like(way, length),
         width=jnp.full_like(way, width),
