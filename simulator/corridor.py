@@ -5,11 +5,13 @@ J boxes that are looked at.
 """
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 
 from data.geometry import rotate, to_frame
-from data.scene import Array
+from data.scene import Array, Scene
 from simulator.logged_paths import Paths, at, pose_at
+from simulator.world import Agents
 
 EQUAL = 1 + 1e-5  # ratio of squared distances that differ by rounding alone
 
@@ -68,6 +70,26 @@ class View:
     ahead: Array
 
 
+def boxes_of(agents: Agents, scene: Scene) -> Boxes:
+    """The agents [A] as they are now."""
+    return Boxes(
+        x=agents.x,
+        y=agents.y,
+        heading=agents.heading,
+        vel_x=agents.vel_x,
+        vel_y=agents.vel_y,
+        length=scene.length,
+        width=scene.width,
+        in_s=jnp.zeros_like(agents.x),
+        visible=agents.valid,
+    )
+
+
+def joined(first: Boxes, second: Boxes) -> Boxes:
+    """Both, one after the other."""
+    return jax.tree.map(lambda *fields: jnp.concatenate(fields), first, second)
+
+
 def corridor_ahead(paths: Paths, arc: Array, spacing: Array, points: int, length: Array, width: Array) -> Corridor:
     """K = `points` points, `spacing` [A] apart from arc lengths `arc` [A] on; `length`, `width`: [A], the agents'."""
     places = arc[:, None] + spacing[:, None] * jnp.arange(points + 1)
@@ -88,29 +110,49 @@ def nearest_point(corridor: Corridor, boxes: Boxes) -> Array:
     return jnp.min(jnp.where(equal, order, square.shape[1] - 1), axis=1)
 
 
-def look(corridor: Corridor, arc: Array, speed: Array, boxes: Boxes) -> View:
+def span_within(across: Array, boxes: Boxes, direction: Array, half_width: Array) -> tuple[Array, Array]:
+    """How far boxes reach into a corridor, and where along it they begin there, from their centres [m]: [A, J].
+
+    The part of a box that lies outside does not count: one that comes in at an angle begins with a corner, which may
+    be metres ahead of its rear. On both sides of its hindmost corner a box recedes in a straight line.
+
+    Args: across: of the centres, left positive.  direction: of the corridor there [rad].  half_width: [A, 1].
+    Returns: the reach, negative outside; the beginning, which means nothing there.
+    """
+    turn = boxes.heading - direction
+    cos, sin = jnp.abs(jnp.cos(turn)), jnp.abs(jnp.sin(turn))
+    half_length, half_breadth = boxes.length / 2, boxes.width / 2
+    half_along, half_across = cos * half_length + sin * half_breadth, sin * half_length + cos * half_breadth
+    side = jnp.where(jnp.sin(turn) * jnp.cos(turn) >= 0, 1.0, -1.0)
+    hindmost = side * (cos * half_breadth - sin * half_length)
+    low, high = jnp.maximum(-half_across, -half_width - across), jnp.minimum(half_across, half_width - across)
+    past = side * (jnp.clip(hindmost, low, high) - hindmost)
+    slope = jnp.where(past > 0, cos / jnp.maximum(sin, 1e-6), sin / jnp.maximum(cos, 1e-6))
+    return half_across + half_width - jnp.abs(across), jnp.abs(past) * slope - half_along
+
+
+def look(corridor: Corridor, arc: Array, speed: Array, boxes: Boxes, grazing_m: float) -> View:
     """The boxes as seen by agents at arc lengths `arc` [A] with `speed` [A]; the first A boxes are the agents' own.
 
-    A box is placed by the corridor's point nearest to its centre and extends along and across the direction there. One
-    that is there now is ahead by its centre. One that is foreseen is ahead if the agent, at its present speed, will
-    not have reached it by then, and the gap to it is what it would be now if it came along the corridor: to a slower
-    car that cuts in, or to the place where one crosses. If it is faster, it is the gap then.
+    A box is placed by the corridor's point nearest to its centre; what of it lies inside the corridor counts, and only
+    if it reaches in by more than `grazing_m`. One that is there now is ahead by its centre. One that is foreseen is
+    ahead if the agent, at its present speed, will not have reached it by then, and the gap to it is what it would be
+    now if it came along the corridor: to a slower car that cuts in, or to the place where one crosses. If it is faster,
+    it is the gap then.
     """
     nearest = nearest_point(corridor, boxes)
     direction = at(corridor.direction, nearest)
     along, across = to_frame(boxes.x, boxes.y, at(corridor.x, nearest), at(corridor.y, nearest), direction)
-    cos, sin = jnp.abs(jnp.cos(boxes.heading - direction)), jnp.abs(jnp.sin(boxes.heading - direction))
-    half_along = (cos * boxes.length + sin * boxes.width) / 2
-    half_across = (cos * boxes.width + sin * boxes.length) / 2
+    reach, near_end = span_within(across, boxes, direction, corridor.half_width[:, None])
+    inside = reach > grazing_m
     place = at(corridor.arc, nearest) + along
     lead_speed = jnp.maximum(rotate(boxes.vel_x, boxes.vel_y, -direction)[0], 0.0)
-    inside = jnp.abs(across) < half_across + corridor.half_width[:, None]
     front = (arc + corridor.half_length)[:, None]
-    unreached = place - half_along > front + speed[:, None] * boxes.in_s
+    unreached = place + near_end > front + speed[:, None] * boxes.in_s
     further = jnp.where(boxes.in_s > 0, unreached, place > arc[:, None])
     come = jnp.minimum(lead_speed, speed[:, None]) * boxes.in_s
     return View(
-        gap=place - half_along - front - come,
+        gap=place + near_end - front - come,
         lead_speed=lead_speed,
         ahead=boxes.visible & inside & further & ~jnp.eye(*inside.shape, dtype=bool),
     )

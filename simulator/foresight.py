@@ -1,4 +1,4 @@
-"""What others expect of the ego: where it will be if it goes on as it has been driving."""
+"""What others expect of the ego: where it will be if it goes on as it has been driving, or brakes on to a stop."""
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,22 @@ LEAST_WAY_M = 0.5  # a turn shows only over some distance
 def seen(track: Agents, length: Array, width: Array) -> EgoState:
     """The ego [S] before each of S sub-steps, from its track [K + S] until after them.
 
-    The turn is what the last few steps show, not the action: nobody sees that before it works.
+    Braking is what the last step shows, as brake lights do, and the turn what the last few show, not the action: nobody
+    sees that before it works. That it goes on to gain speed is not expected.
     """
     present = slice(HISTORY_STEPS - 1, -1)
     past = slice(HISTORY_STEPS - 1 - SEEN_STEPS, -1 - SEEN_STEPS)
+    just_before = slice(HISTORY_STEPS - 2, -2)
     speed = jnp.hypot(track.vel_x, track.vel_y)
     way = (speed[present] + speed[past]) / 2 * SEEN_STEPS * SceneSpec.dt
+    braking = jnp.minimum(speed[present] - speed[just_before], 0.0) / SceneSpec.dt
     turn = wrap_angle(track.heading[present] - track.heading[past])
     return EgoState(
         x=track.x[present],
         y=track.y[present],
         heading=track.heading[present],
         speed=speed[present],
-        acceleration=jnp.zeros_like(way),
+        acceleration=jnp.where(track.valid[just_before], braking, 0.0),
         curvature=jnp.where(track.valid[past] & (way > LEAST_WAY_M), turn / jnp.maximum(way, LEAST_WAY_M), 0.0),
         length=jnp.full_like(way, length),
         width=jnp.full_like(way, width),
@@ -38,7 +41,7 @@ def seen(track: Agents, length: Array, width: Array) -> EgoState:
 
 
 def foresee(track: Agents, length: Array, width: Array, in_s: Array, limits: VehicleLimits) -> Boxes:
-    """The ego [S, P] as foreseen at the start of each sub-step for times `in_s` [P] after it: it keeps speed and turn.
+    """The ego [S, P] as foreseen at the start of each sub-step for times `in_s` [P] after it.
 
     Args: track: fields [K + S], the ego at the steps of the history and after each sub-step.  length, width: scalars.
     """

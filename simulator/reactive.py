@@ -15,9 +15,10 @@ logged schedule, exactly. Decisions:
 - A vehicle is never ahead of its schedule: what the log waited for (a light, a gap) is waited for. One that is late
   drives at the speeds logged around each place and stops behind its own schedule where that stands. It may pass a
   light that changed after the log passed it.
-- Yielding: the ego is foreseen for a few seconds at its present speed and turn. Where it is then in the corridor, and
-  the vehicle at its present speed would not have reached it, the ego is first, and the vehicle treats it as if it were
-  there already. Of the others only what they occupy now counts.
+- Yielding: the ego is foreseen for a few seconds at its present speed and turn, or, if it brakes, as braking on. Where
+  it is then in the corridor, and the vehicle at its present speed would not have reached it, the ego is first, and the
+  vehicle treats it as if it were there already; who sees it brake to let him pass, passes. Of the others only what they
+  occupy now counts.
 - Nobody knows what has not happened yet: in each sub-step all act on the boxes, the ego's included, as the sub-step
   before left them.
 - A vehicle appears when its log begins. It vanishes when its log ends; if it is late, where its log ends.
@@ -33,7 +34,7 @@ import jax.numpy as jnp
 from data.scene import AgentType, Array, Observation, Scene
 from simulator.car_following import CarFollowing, idm
 from simulator.config import SimulatorConfig
-from simulator.corridor import Boxes, Corridor, corridor_ahead, look
+from simulator.corridor import Boxes, Corridor, boxes_of, corridor_ahead, joined, look
 from simulator.dynamics import last_valid_step
 from simulator.foresight import foresee
 from simulator.logged_paths import Paths, logged_paths, pose_at
@@ -67,7 +68,7 @@ class ReactiveConfig(CarFollowing):
       hurry: times this: it makes up for lost time.
       corridor_points: looked at along the path ahead; they are
       spacing_m, spacing_s: apart by the former, or by the way within the latter if that is farther.
-      grazing_m: overlap with a corridor's side that does not count [m]: boxes and chords are no more exact.
+      grazing_m: reach into a corridor's side that does not count [m]: boxes and chords are no more exact.
       foresight_s: how far ahead the ego is foreseen [s].
       foresight_points: P, times within it.
     """
@@ -159,7 +160,7 @@ class Reactive:
         light_state, light_valid = log_lights(state.scene, steps)
         log = log_agents(state.scene, state.time[:, None] + jnp.arange(1 - HISTORY_STEPS, substeps + 1))
         ego = ego_track_of(sweep(state, action, self.config))
-        latent, agents = jax.vmap(self._drive)(state, ego, log)
+        latent, agents = jax.vmap(self.others)(state, ego, log)
         return advance_state(
             state,
             action,
@@ -171,7 +172,7 @@ class Reactive:
             log_valid=steps <= last_valid_step(state.scene)[:, None],
         )
 
-    def _drive(self, state: State, ego: Agents, log: Agents) -> tuple[Latent, Agents]:
+    def others(self, state: State, ego: Agents, log: Agents) -> tuple[Latent, Agents]:
         """The others of one scene over S sub-steps.
 
         Args:
@@ -207,7 +208,7 @@ class Reactive:
     def _setting(self, scene: Scene, latent: Latent) -> Setting:
         drivers, paths, traffic = self.drivers, latent.paths, latent.traffic
         spacing = jnp.maximum(drivers.spacing_m, drivers.spacing_s * traffic.speed)
-        size = (scene.length, scene.width - 2 * drivers.grazing_m)
+        size = (scene.length, scene.width)
         return Setting(scene, paths, corridor_ahead(paths, traffic.arc, spacing, drivers.corridor_points, *size))
 
     def _foresee(self, scene: Scene, ego: Agents) -> Boxes:
@@ -218,10 +219,12 @@ class Reactive:
     def _allowed(self, setting: Setting, now: Moment, in_log: Moment, time: Array) -> Array:
         """The acceleration float32[A] that what is ahead leaves to each agent, given what the log took."""
         drivers, logged = self.drivers, at_time(setting.paths.acceleration, time)
-        view = look(setting.corridor, in_log.traffic.arc, in_log.traffic.speed, in_log.boxes)
+        view = look(setting.corridor, in_log.traffic.arc, in_log.traffic.speed, in_log.boxes, drivers.grazing_m)
         wanted = drivers.gap_m + drivers.headway_s * in_log.traffic.speed[:, None]
         share = jnp.where(view.ahead, jnp.clip(view.gap / wanted, drivers.least_share, 1.0), 1.0)
         own = dataclasses.replace(drivers, gap_m=share * drivers.gap_m, headway_s=share * drivers.headway_s)
+        # Bounded twice as far out: what the log took is added before the bound, and must not weaken an emergency.
+        own = dataclasses.replace(own, strongest_braking=2 * drivers.strongest_braking)
 
         def asked(moment, view):
             """[A, A + 1]: because of each agent, and of the worst that is foreseen of the ego."""
@@ -235,7 +238,7 @@ class Reactive:
             return jnp.concatenate([agents, jnp.min(foreseen, axis=1, keepdims=True)], axis=1)
 
         allowance = jnp.maximum(logged[:, None] - asked(in_log, view), 0.0)
-        view = look(setting.corridor, now.traffic.arc, now.traffic.speed, now.boxes)
+        view = look(setting.corridor, now.traffic.arc, now.traffic.speed, now.boxes, drivers.grazing_m)
         return jnp.maximum(jnp.min(asked(now, view) + allowance, axis=1), -drivers.strongest_braking)
 
     def _advance(self, setting: Setting, traffic: Traffic, allowed: Array, time: Array) -> Traffic:
@@ -279,26 +282,6 @@ def desired_speed(paths: Paths, arc: Array, drivers: ReactiveConfig) -> Array:
     """The highest speed logged near arc lengths [A], and a little more, [m/s]."""
     near = jnp.abs(paths.arc - arc[:, None]) <= drivers.place_m
     return drivers.hurry * jnp.maximum(jnp.max(jnp.where(near, paths.speed, 0.0), axis=1), drivers.slowest)
-
-
-def boxes_of(agents: Agents, scene: Scene) -> Boxes:
-    """The agents [A] as they are now."""
-    return Boxes(
-        x=agents.x,
-        y=agents.y,
-        heading=agents.heading,
-        vel_x=agents.vel_x,
-        vel_y=agents.vel_y,
-        length=scene.length,
-        width=scene.width,
-        in_s=jnp.zeros_like(agents.x),
-        visible=agents.valid,
-    )
-
-
-def joined(first: Boxes, second: Boxes) -> Boxes:
-    """Both, one after the other."""
-    return jax.tree.map(lambda *fields: jnp.concatenate(fields), first, second)
 
 
 def placed(paths: Paths, traffic: Traffic, log: Agents, time: Array) -> Agents:

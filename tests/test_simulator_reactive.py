@@ -1,73 +1,22 @@
 """Reactive traffic: the log where nothing is worse than in it, and the right reaction where something is."""
 
-import dataclasses
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scenes
+from probes import STEPS, Planned, in_file, moving, open_plain, plan
 
-from data.scene import AgentType, SceneSpec
-from policy.baselines import ego_of
-from simulator.dynamics import track_log
+from data.scene import AgentType
 from simulator.log_replay import LogReplay
 from simulator.logged_paths import logged_paths, pose_at
 from simulator.prepare import prepare
 from simulator.reactive import Reactive
 from simulator.rollout import rollout
-from simulator.world import Action
 
-HORIZON, STEPS = 16, 80
+HORIZON = 16
 TRACK = ("x", "y", "heading", "vel_x", "vel_y", "valid")
 SIZE = ("length", "width", "agent_type")
-
-
-class Plan(NamedTuple):
-    """What an ego does from the current step on: float32[80] as in `Action`, or, if `expert`, what follows the log."""
-
-    acceleration: np.ndarray
-    curvature: np.ndarray
-    expert: bool = False
-
-
-class Planned(NamedTuple):
-    """Drives a `Plan` [B], its params."""
-
-    config: object
-
-    def reset(self, params, scene):
-        return scene
-
-    def act(self, params, key, observation, scene):
-        logged = track_log(ego_of(observation), scene, observation.time, self.config.substeps, self.config)
-        steps = observation.time[:, None] - SceneSpec.current + jnp.arange(self.config.substeps)
-        planned = [jnp.take_along_axis(field, steps, axis=1) for field in params[:2]]
-        return jax.tree.map(lambda *a: jnp.where(params.expert[:, None], *a), logged, Action(*planned)), scene, {}
-
-
-def moving(scene, row, x, speed, acceleration=0.0, y=0.0, heading=0.0, from_s=0.0, **kind):
-    """An agent at `x` at the current step whose speed changes from `from_s` after it on, until it stands."""
-    time = (np.arange(SceneSpec.steps) - SceneSpec.current) * SceneSpec.dt
-    speeds = np.maximum(speed + acceleration * np.maximum(time - from_s, 0.0), 0.0)
-    way = np.concatenate([[0.0], np.cumsum((speeds[1:] + speeds[:-1]) / 2 * SceneSpec.dt)])
-    way -= way[SceneSpec.current]
-    scene = scenes.with_agent(scene, row, 0.0, 0.0, **kind)
-    track = {
-        "x": x + way * np.cos(heading),
-        "y": y + way * np.sin(heading),
-        "heading": heading,
-        "vel_x": speeds * np.cos(heading),
-        "vel_y": speeds * np.sin(heading),
-    }
-    return scenes.with_rows(scene, row, track)
-
-
-def open_plain(speed):
-    """The ego's lane without road edges: probes drive beside it."""
-    scene = scenes.straight(speed=speed)
-    return dataclasses.replace(scene, road_valid=np.zeros_like(scene.road_valid))
 
 
 def followed(follower_x):
@@ -106,14 +55,6 @@ def comings_and_goings():
     scene = scenes.with_agent(scenes.straight(), 1, -7.0, 0.0, speed=10.0, steps=seen)
     scene = scenes.with_agent(scene, 2, 9.0, 0.0, speed=10.0, steps=range(5, 50))
     return scenes.with_agent(scene, 3, 30.0, -35.0, np.pi / 2, 8.0, steps=range(0, 70))
-
-
-def plan(acceleration=0.0, first=0, last=STEPS, steer=(), expert=False):
-    """Constant acceleration over a span of steps, and curvatures over spans of steps."""
-    steps = np.arange(STEPS)
-    curvature = sum((value * ((steps >= begin) & (steps < end)) for begin, end, value in steer), np.zeros(STEPS))
-    braking = np.where((steps >= first) & (steps < last), acceleration, 0.0)
-    return Plan(braking.astype(np.float32), curvature.astype(np.float32), np.asarray(expert))
 
 
 TO_THE_LEFT = ((0, 12, 0.025), (12, 24, -0.025))
@@ -293,6 +234,15 @@ def test_harder_braking_brakes_the_follower_harder(drive, sim_config):
     _, agents, _ = drive(Reactive(sim_config), scene, plans)
     way = np.asarray(agents.x)[:5, :, 1, -1]
     assert (np.diff(way, axis=1)[2:] < 0).all()
+
+
+def test_who_follows_closely_brakes_as_hard_as_it_can_if_it_must(drive, sim_config):
+    """Half a second behind an ego that does so at 20 m/s; that its log asks for such a gap is no excuse."""
+    scene = batched([in_file(20.0, 10.0, 0.0, 0.0)] * 6, sim_config)
+    _, agents, outcome = drive(Reactive(sim_config), scene, six(plan(-8.0)))
+    pace = speed(jax.tree.map(lambda field: np.asarray(field)[:, 0, 1].reshape(-1), agents))
+    assert not np.asarray(outcome.collision).any()
+    assert np.diff(pace).min() == pytest.approx(-0.8, abs=1e-3)
 
 
 def test_nobody_reacts_before_the_ego_has_acted(drive, probes, sim_config):

@@ -1,0 +1,251 @@
+"""How the others react to an ego that leaves its log, as JSON:
+
+python -m benchmarks.reactive [--data DIR] [--split test] [--scenes N] [--agents 32]
+
+Two parts. Probes made in code (`tests/probes.py`): one other vehicle, many speeds, gaps, angles and offsets, and
+whether its reaction has the right sign. A data set's scenes, the starter set's by default: the ego drives its route and
+brakes from the current step on, once under log replay and once under reactive traffic, or it keeps its own log.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
+
+import probes
+import scenes
+
+from data.scene import AgentType, Array, Record, Scene, SceneSpec
+from data.sources import STARTER, open_split
+from policy.baselines import LogExpert, follow_route
+from simulator.config import SimulatorConfig
+from simulator.geometry import Box, penetration
+from simulator.log_replay import LogReplay
+from simulator.logged_paths import logged_paths
+from simulator.outcome import BEHIND_COS, ego_box
+from simulator.reactive import Reactive, reacts
+from simulator.rollout import rollout
+from simulator.transition import HISTORY_STEPS, log_agents
+from simulator.world import Agents, EgoState, Outcome, Policy, World
+
+CONFIG = SimulatorConfig()
+HORIZON, BATCH = 16, 32
+BRAKING = (-6.0, -3.0)  # [m/s^2]
+LISTED = 20  # wrong probes and remaining hits that are named
+LEFT_M = 1e-3  # a vehicle this far from its log has left it
+
+
+@dataclasses.dataclass(frozen=True)
+class Brakes:
+    """Follows the route at a constant deceleration; its params are the acceleration [m/s^2]."""
+
+    config: SimulatorConfig
+
+    def reset(self, params: Array, scene: Scene) -> tuple[()]:
+        """No carry."""
+        return ()
+
+    def act(self, params: Array, key: jax.Array, observation: Any, carry: tuple) -> tuple:
+        """Pure pursuit of the route."""
+        acceleration = jnp.full((observation.time.shape[0], self.config.substeps), params)
+        return follow_route(self.config, observation, acceleration), carry, {}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def drive(world: World, policy: Policy, params: Any, scene: Scene) -> tuple[EgoState, Agents, Outcome]:
+    """Ego, agents and outcome of a whole log, as in `Rollout`; scene: `Scene` [B, ...]."""
+    keys = jax.random.split(jax.random.key(0), scene.ego.shape[0])
+    driven = rollout(world, (), policy, params, scene, HORIZON, keys, keys)
+    outcome = driven.outcome.replace(valid=driven.outcome.valid & driven.alive[..., None])
+    return driven.ego, driven.agents, outcome
+
+
+def unseen(scene: Scene) -> Scene:
+    """With an empty map tile: nobody here looks at images, and drawing them takes long."""
+    return dataclasses.replace(scene, map_tile=np.zeros((1, 1, 4), np.uint8))
+
+
+def probe_report(kind: str) -> dict[str, Any]:
+    """Cases, right signs and the mean reaction of one kind; see `probes.KINDS`."""
+    make, right = probes.KINDS[kind]
+    cases = list(make())
+    scene = scenes.stack([unseen(probe.scene) for probe in cases])
+    plans = scenes.stack([probe.plan for probe in cases])
+    reacted, replayed = (
+        probes.reactions(scene, *drive(world(CONFIG), probes.Planned(CONFIG), plans, scene))
+        for world in (Reactive, LogReplay)
+    )
+    wrong = [probe.case for probe, reaction in zip(cases, reacted, strict=True) if not right(reaction)]
+    return {
+        "cases": len(cases),
+        "right_sign": len(cases) - len(wrong),
+        "hits_under_log_replay": sum(bool(reaction.hit) for reaction in replayed),
+        "hits": sum(bool(reaction.hit) for reaction in reacted),
+        "mean_hardest_braking_beyond_log_mps2": rounded(np.mean([one.extra_braking.max() for one in reacted])),
+        "mean_way_behind_log_m": rounded(np.mean([one.lag[-1] for one in reacted])),
+        "wrong": [{name: rounded(value) for name, value in case.items()} for case in wrong[:LISTED]],
+    }
+
+
+def rounded(value: float) -> float:
+    """To three digits after the point."""
+    return round(float(value), 3)
+
+
+def batches(records: Sequence[Record], count: int) -> Iterator[tuple[range, Scene]]:
+    """Record numbers and `Scene` [BATCH, ...]; the last batch is filled with its first scene."""
+    for first in range(0, count, BATCH):
+        numbers = range(first, min(first + BATCH, count))
+        some = [unseen(records[i].scene) for i in numbers]
+        yield numbers, scenes.stack(some + some[:1] * (BATCH - len(some)))
+
+
+@jax.jit
+def reacting_rows(scene: Scene) -> Array:
+    """bool[B, A], see `simulator.reactive.reacts`."""
+    return jax.vmap(lambda one: reacts(one, logged_paths(one), Reactive(CONFIG).drivers))(scene)
+
+
+def able(scene: Scene) -> np.ndarray:
+    """bool[B, A], the agents that are not replayed."""
+    return np.asarray(reacting_rows(scene))
+
+
+def contacts_of_others(scene: Scene, ego: EgoState, agents: Agents, outcome: Outcome) -> list[dict[str, Any] | None]:
+    """For each scene its first contact that is not the ego's fault, and who it was; None without one."""
+    hit = probes.by_substep(outcome.collision & ~outcome.at_fault & outcome.valid)
+    ego, agents = (jax.tree.map(probes.by_substep, part) for part in (ego, agents))
+    reacting = able(scene)
+
+    def contact(b):
+        step = int(np.argmax(hit[b]))
+        own = jax.tree.map(lambda field: field[b, step], ego)
+        others = jax.tree.map(lambda field: field[b, :, step], agents)
+        box = Box(others.x, others.y, others.heading, scene.length[b], scene.width[b])
+        present = others.valid & (np.arange(len(others.x)) != scene.ego[b])
+        row = int(np.argmax(np.where(present, penetration(ego_box(own), box), -np.inf)))
+        ahead = np.cos(np.arctan2(others.y[row] - own.y, others.x[row] - own.x) - own.heading)
+        return {
+            "from_behind": bool(ahead <= BEHIND_COS),
+            "after_s": rounded((step + 1) * SceneSpec.dt),
+            "agent": row,
+            "type": AgentType(int(scene.agent_type[b, row])).name.lower(),
+            "replayed": not bool(reacting[b, row]),
+            "first_seen_s": rounded((int(np.argmax(scene.valid[b, row])) - SceneSpec.current) * SceneSpec.dt),
+        }
+
+    return [contact(b) if hit[b].any() else None for b in range(len(hit))]
+
+
+def braking_report(records: Sequence[Record], count: int, acceleration: float) -> dict[str, Any]:
+    """Contacts that are not the ego's fault under both Worlds, over the same scenes."""
+    found: dict[str, dict[int, Any]] = {"log_replay": {}, "reactive": {}}
+    for numbers, scene in batches(records, count):
+        for name, world in (("log_replay", LogReplay), ("reactive", Reactive)):
+            driven = drive(world(CONFIG), Brakes(CONFIG), jnp.float32(acceleration), scene)
+            found[name] |= dict(zip(numbers, contacts_of_others(scene, *driven), strict=False))
+    hits = {name: {i: hit for i, hit in some.items() if hit} for name, some in found.items()}
+    behind = {name: [i for i, hit in some.items() if hit["from_behind"]] for name, some in hits.items()}
+    before, after = (len(behind[name]) for name in ("log_replay", "reactive"))
+    return {
+        "acceleration_mps2": acceleration,
+        "rear_ends": {name: len(some) for name, some in behind.items()},
+        "fall_percent": rounded(100 * (1 - after / before)) if before else None,
+        "not_at_fault": {name: len(some) for name, some in hits.items()},
+        "left_over": [{"record": i, **hit} for i, hit in hits["reactive"].items()][:LISTED],
+    }
+
+
+@jax.jit
+def among_logged_ego(scene: Scene) -> Agents:
+    """The others [B, A, H * S] under reactive traffic around an ego that is exactly where its log has it."""
+    world = Reactive(CONFIG)
+    keys = jax.random.split(jax.random.key(0), scene.ego.shape[0])
+    start = jnp.full(scene.ego.shape, SceneSpec.current)
+    row = scene.ego[:, None, None]
+
+    def body(state, step):
+        time = start + step * CONFIG.substeps
+        log = log_agents(scene, time[:, None] + jnp.arange(1 - HISTORY_STEPS, CONFIG.substeps + 1))
+        track = jax.tree.map(lambda field: jnp.take_along_axis(field, row, axis=1)[:, 0, HISTORY_STEPS:], log)
+        latent, agents = jax.vmap(world.others)(state, track, log)
+        history = jax.tree.map(
+            lambda old, new: jnp.concatenate([old, new], -1)[..., -HISTORY_STEPS:], state.history, agents
+        )
+        return state.replace(time=time + CONFIG.substeps, latent=latent, history=history), agents
+
+    _, agents = jax.lax.scan(body, world.reset((), keys, scene, start), jnp.arange(HORIZON))
+    return agents
+
+
+def departures(scene: Scene, agents: Agents, driven: np.ndarray) -> np.ndarray:
+    """How far [m] each vehicle that reacts and is seen while the ego drives (bool[B, H * S]) gets from its log."""
+    future = slice(SceneSpec.current + 1, None)
+    seen = scene.valid[..., future] & able(scene)[..., None] & driven[:, None]
+    x, y = (probes.by_substep(field) for field in (agents.x, agents.y))
+    away = np.hypot(x - scene.x[..., future], y - scene.y[..., future])
+    return np.where(seen, away, 0.0).max(-1)[seen.any(-1)]
+
+
+def own_log_report(records: Sequence[Record], count: int) -> dict[str, Any]:
+    """Vehicles that leave their log although the ego keeps its own: exactly, or as well as the vehicle model can."""
+    away: dict[str, list[np.ndarray]] = {"logged_ego": [], "expert": []}
+    for numbers, scene in batches(records, count):
+        _, agents, outcome = drive(Reactive(CONFIG), LogExpert(CONFIG), (), scene)
+        alive = probes.by_substep(outcome.valid)
+        in_log = scene.valid[np.arange(len(alive)), scene.ego, SceneSpec.current + 1 :]
+        for name, some, driven in (("logged_ego", among_logged_ego(scene), in_log), ("expert", agents, alive)):
+            driven = driven & (np.arange(len(driven)) < len(numbers))[:, None]
+            away[name].append(departures(scene, some, driven))
+    return {name: departure_summary(np.concatenate(parts)) for name, parts in away.items()}
+
+
+def departure_summary(away: np.ndarray) -> dict[str, Any]:
+    """Of departures [m] of single vehicles."""
+    return {
+        "vehicles": len(away),
+        "left_their_log": int((away > LEFT_M).sum()),
+        "by_more_than_0.5_m": int((away > 0.5).sum()),
+        "share_that_left": round(float((away > LEFT_M).mean()), 5),
+        "farthest_m": rounded(away.max()),
+    }
+
+
+def data_report(directory: pathlib.Path, split: str, agents: int, count: int | None) -> dict[str, Any]:
+    """All of a data set's part. Raises: DataError for a missing data set or split."""
+    records = open_split(directory, split, SceneSpec(agents=agents))
+    count = min(count or len(records), len(records))
+    return {
+        "split": split,
+        "scenes": count,
+        "braking": [braking_report(records, count, acceleration) for acceleration in BRAKING],
+        "own_log": own_log_report(records, count),
+    }
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reactive", description=__doc__)
+    parser.add_argument("--data", type=pathlib.Path, default=STARTER, help="a data set; the starter set by default")
+    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument("--scenes", type=int, help="the first so many; all by default, 0 for the probes alone")
+    parser.add_argument("--agents", type=int, default=SceneSpec.agents, help="kept per scene (default: %(default)s)")
+    options = parser.parse_args()
+    report = {"probes": {kind: probe_report(kind) for kind in probes.KINDS}}
+    if options.scenes != 0:
+        report["data"] = data_report(options.data, options.split, options.agents, options.scenes)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Whole drives in hand-made scenes with known answers: what simulators of this kind get wrong.
+
+One step at a time is in `test_simulator_outcome.py`; formulas in `test_simulator_geometry.py`.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import scenes
+from probes import Planned, by_substep, moving, plan
+
+from data.geometry import rotate, wrap_angle
+from data.scene import RoadType, Scene
+from simulator.config import SimulatorConfig
+from simulator.log_replay import LogReplay
+from simulator.rollout import rollout
+from simulator.score import driving_score
+
+CONFIG = SimulatorConfig()
+HORIZON = 16
+EVENTS = ("collision", "at_fault", "off_road", "wrong_way", "red_light", "corridor", "uncomfortable")
+
+
+@jax.jit
+def _drive(scene, plans):
+    keys = jax.random.split(jax.random.key(0), 1)
+    driven = rollout(LogReplay(CONFIG), (), Planned(CONFIG), plans, scene, HORIZON, keys, keys)
+    outcome = driven.outcome.replace(valid=driven.outcome.valid & driven.alive[..., None])
+    return driven.ego, outcome, driving_score(driven, scene, CONFIG)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drive:
+    """A drive of 8 s without batch axis: fields of `EgoState` and `Outcome` [80] by name, the score's by name."""
+
+    ego: dict[str, np.ndarray]
+    outcome: dict[str, np.ndarray]
+    score: dict[str, float]
+
+    def when(self, event: str) -> list[int]:
+        """The sub-steps at which it happens."""
+        return np.flatnonzero(self.outcome[event]).tolist()
+
+    def happened(self) -> set[str]:
+        """Events that happen at all."""
+        return {name for name in EVENTS if self.when(name)}
+
+
+def drive(scene: Scene, plan) -> Drive:
+    """Drives `plan` from the current step on."""
+    tile = np.zeros((1, 1, 4), np.uint8)
+    ego, outcome, score = _drive(scenes.stack([scene.replace(map_tile=tile)]), scenes.stack([plan]))
+    ego = {name: by_substep(getattr(ego, name))[0] for name in ("x", "y", "heading")}
+    outcome = {name: by_substep(getattr(outcome, name))[0] for name in (*EVENTS, "valid", "progress_m", "overlap_m")}
+    outcome = {name: values * outcome["valid"] for name, values in outcome.items()}
+    return Drive(ego, outcome, {name: float(value[0]) for name, value in score.items()})
+
+
+def test_contacts_in_several_substeps_of_one_step_all_count():
+    """Hit from behind in sub-step 1, into a parked car in sub-step 4: neither hides the other."""
+    hit = scenes.with_agent(scenes.straight(), 1, x=-5.2, y=0.0, speed=16.0)  # 0.7 m behind, closing by 0.6 m
+    both = scenes.with_agent(hit, 2, x=8.55, y=0.0)  # 4.05 m ahead, closing by 1 m
+    found = drive(both, plan())
+    assert found.when("collision") == [1, 4] and found.when("at_fault") == [4]
+    np.testing.assert_allclose(found.outcome["overlap_m"][[1, 4]], [0.5, 0.95], atol=1e-3)
+    assert found.outcome["valid"].sum() == 5 and found.score["score"] == 0
+    assert drive(hit, plan()).happened() == {"collision"}
+
+
+def test_hit_from_behind_by_a_replayed_car_costs_no_score():
+    """The ego brakes from 10 m/s at 4 m/s^2: 12.5 m, of the 80 m of its log."""
+    found = drive(scenes.with_agent(scenes.straight(), 1, x=-12.0, y=0.0, speed=10.0), plan(-4.0))
+    assert found.happened() - {"uncomfortable"} == {"collision"} and len(found.when("collision")) == 1
+    assert found.outcome["valid"].all() and found.score["failure"] == 0
+    np.testing.assert_allclose(found.score["progress"], 12.5 / 80, rtol=1e-4)
+    np.testing.assert_allclose(found.score["score"], 12.5 / 80 / 0.8, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("y", "off"), [(-1.3, True), (-1.0, False), (4.8, True), (4.5, False)])
+def test_an_ego_that_starts_off_the_road_fails_even_standing_still(y, off):
+    """Its corners reach 0.2 m beyond an edge, or not quite there; a log that goes nowhere earns 1 otherwise."""
+    scene = moving(scenes.straight(speed=0.0), 0, 0.0, 0.0, y=y)
+    found = drive(scenes.with_route(scene, np.array([-20.0, 100.0]), y), plan())
+    assert found.when("off_road") == [0] * off and found.score["score"] == 1.0 - off
+
+
+def without_roads(scene: Scene) -> Scene:
+    """Neither edges nor lanes."""
+    return dataclasses.replace(scene, road_valid=np.zeros_like(scene.road_valid))
+
+
+def forked() -> Scene:
+    """At x = 10.5 a lane leaves the ego's lane to the left at 30 degrees, which the route takes; another against the
+    traffic crosses there."""
+    way = np.array([0.0, 20.0, 40.0, 80.0])
+    x, y = 10.5 + way * np.cos(np.pi / 6), way * np.sin(np.pi / 6)
+    scene = dataclasses.replace(scenes.straight(), road_valid=scenes.straight().road_valid & False)
+    for line in (
+        (np.array([-60.0, 10.5, 200.0]), np.zeros(3)),
+        (x, y),
+        (np.array([31.0, -9.0]), np.array([5.0, -5.0])),
+    ):
+        scene = scenes.with_polyline(scene, *line, RoadType.LANE_SURFACE)
+    return scenes.with_route(scene, np.append(scenes.ROUTE_START_X, x), np.append(0.0, y))
+
+
+def test_a_fork_taken_as_the_route_does_is_driven_without_an_event():
+    """30 degrees over 8 m, on an arc of radius 48 / pi that begins 4.5 m before the fork: it ends at a point that lies
+    3.743 m along the branch."""
+    found = drive(forked(), plan(steer=((6, 14, np.pi / 6 / 8),)))
+    assert found.happened() <= {"uncomfortable"} and found.outcome["valid"].all()
+    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 72.0 + 4.5 + 3.743, atol=2e-3)
+
+
+def test_the_other_branch_of_a_fork_leads_out_of_the_corridor_and_is_not_the_wrong_way():
+    """Straight on, the route is half as far to the left as the fork is behind: 4 m at x = 18.5. The way along it is
+    21 m to the fork, of which 1 m was behind the ego's first pose, and 8.5 m times cos 30 degrees."""
+    found = drive(forked(), plan())
+    assert found.happened() == {"corridor"} and found.when("corridor") == [18]
+    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 10.5 + 8.5 * np.cos(np.pi / 6), atol=1e-3)
+
+
+RADIUS = 19 / np.pi  # 38 sub-steps of 0.5 m turn around
+
+
+def turning_around() -> Scene:
+    """At x = 10 the ego's lane turns around to the left and comes back beside itself."""
+    turn = np.linspace(0, np.pi, 40)
+    back = np.linspace(8.0, -60.0, 20)
+    x = np.concatenate([[-20.0, 0.0], 10 + RADIUS * np.sin(turn), back])
+    y = np.concatenate([[0.0, 0.0], RADIUS * (1 - np.cos(turn)), np.full(20, 2 * RADIUS)])
+    scene = without_roads(scenes.straight(speed=5.0))
+    for part in (slice(0, 2), slice(42, 62)):
+        scene = scenes.with_polyline(scene, x[part][:16], y[part][:16], RoadType.LANE_SURFACE)
+    return scenes.with_route(scene, x, y)
+
+
+def test_a_u_turn_along_the_route_is_progress_and_no_wrong_way():
+    """10 m, half a circle of 19 m, 11 m back: the heading passes pi, the progress does not notice."""
+    found = drive(turning_around(), plan(steer=((20, 58, 1 / RADIUS),)))
+    assert found.happened() == set() and found.outcome["valid"].all()
+    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 40.0, atol=0.05)
+    np.testing.assert_allclose(found.outcome["progress_m"], 0.5, atol=0.02)
+    end = [found.ego[name][-1] for name in ("x", "y")]
+    np.testing.assert_allclose(end, [-1.0, 2 * RADIUS], atol=1e-3)
+    assert abs(wrap_angle(found.ego["heading"][-1] - np.pi)) < 1e-4
+
+
+def test_a_u_turn_into_the_lane_that_was_left_is_the_wrong_way():
+    """The ego starts turned around: its lane runs against it. With a lane or a route that runs with it less than a
+    metre farther away it is in the right."""
+    facing_back = moving(scenes.straight(), 0, 0.0, 5.0, heading=np.pi)
+    assert drive(facing_back, plan()).outcome["wrong_way"].all()
+    beside = scenes.with_polyline(facing_back, np.array([60.0, -60.0]), np.array([0.9, 0.9]), RoadType.LANE_SURFACE)
+    assert not drive(beside, plan()).when("wrong_way")
+    returning = scenes.with_route(facing_back, np.array([60.0, -60.0]), 0.0)
+    assert not drive(returning, plan()).when("wrong_way")
+
+
+def turned(scene: Scene, angle: float) -> Scene:
+    """The scene in a frame that is turned by `angle`, so that headings wrap elsewhere."""
+    fields = {}
+    for x, y, valid in (
+        ("x", "y", scene.valid),
+        ("vel_x", "vel_y", scene.valid),
+        ("road_x", "road_y", scene.road_valid),
+        ("route_x", "route_y", scene.route_valid),
+    ):
+        for name, values in zip((x, y), rotate(getattr(scene, x), getattr(scene, y), angle), strict=True):
+            fields[name] = np.asarray(values * valid, np.float32)
+    return dataclasses.replace(scene, heading=np.asarray(wrap_angle(scene.heading + angle) * scene.valid), **fields)
+
+
+def eventful() -> Scene:
+    """A bend to the right over the edge of the road, past a red light, with a car coming up from behind."""
+    scene = scenes.with_light(scenes.straight(), 60.0)
+    return scenes.with_agent(scene, 1, x=-8.0, y=0.0, speed=13.0)
+
+
+@pytest.mark.parametrize("angle", [np.pi, np.pi - 1e-3, -np.pi / 2, 3.0])
+@pytest.mark.parametrize("steer", [(), ((0, 20, -0.004),), ((10, 30, 0.01), (30, 50, -0.01))])
+def test_where_headings_wrap_changes_nothing(angle, steer):
+    """At an angle of pi, and just below it while the ego turns, its heading jumps from pi to -pi."""
+    driven = plan(-0.5, steer=steer)
+    expected, found = drive(eventful(), driven), drive(turned(eventful(), angle), driven)
+    assert expected.happened() >= {"collision"}
+    for name in EVENTS:
+        assert found.when(name) == expected.when(name), name
+    np.testing.assert_allclose(found.outcome["progress_m"], expected.outcome["progress_m"], atol=2e-3)
+    assert found.score["score"] == pytest.approx(expected.score["score"], abs=1e-3)
+
+
+def road_of(points: int, rng: np.random.Generator) -> Scene:
+    """The road of `scenes.straight`, its lines in a third of so many points, and clutter that is neither edge nor lane
+    in the others."""
+    spec = dataclasses.replace(scenes.TINY, polylines=-(-points // scenes.TINY.points) + 4)
+    scene = scenes.straight(spec)
+    lines = [scene.road_y[row, 0] for row in range(4)], [scene.road_x[row, [0, -1]] for row in range(4)]
+    kinds, size = scene.road_type[:4], scenes.TINY.points - 1
+    scene = dataclasses.replace(scene, road_valid=np.zeros_like(scene.road_valid))
+    for y, (begin, end), kind in zip(*lines, kinds, strict=True):
+        x = np.linspace(begin, end, points // 12)
+        for first in range(0, len(x) - 1, size):
+            part = x[first : first + size + 1]
+            scene = scenes.with_polyline(scene, part, np.full(len(part), y), kind)
+    free = np.flatnonzero(~scene.road_valid.any(-1))[:-4]
+    walks = rng.uniform(-80, 80, (2, len(free), 1)) + rng.normal(0, 2, (2, len(free), size + 1)).cumsum(-1)
+    clutter = {
+        "road_x": walks[0],
+        "road_y": walks[1],
+        "road_valid": True,
+        "road_type": RoadType.LINE_BROKEN_SINGLE_WHITE,
+    }
+    return scenes.with_rows(scene, free, clutter)
+
+
+@pytest.mark.parametrize(("points", "within"), [(200, 0.15), (20_000, 0.05)])
+def test_few_and_many_map_points_give_the_same_events(points, within, rng):
+    """A turn to either side of 1 / 100 m: at a way s the corner ahead is 2.25 m on and 0.9 m aside, the edge 2 m away
+    from the centre on the right, and the oncoming lane on the left nearer than the own one by 1 m from y = 2.25 on."""
+    scene = road_of(points, rng)
+    assert abs(scene.road_valid.sum() / points - 1) < within
+    assert drive(scene, plan()).happened() == set()
+
+    way = np.arange(1, 81.0)
+    heading, y = way / 100, 100 * (1 - np.cos(way / 100))
+    corner = y + 2.25 * np.sin(heading) + 0.9 * np.cos(heading)
+    right = drive(scene, plan(steer=((0, 80, -0.01),)))
+    assert right.happened() == {"off_road"} and right.when("off_road") == [int(np.argmax(corner > 2.0))]
+    left = drive(scene, plan(steer=((0, 80, 0.01),)))
+    assert left.when("wrong_way")[0] == int(np.argmax(y > 2.25))
+    assert left.when("corridor") == [int(np.argmax(y > 4.0))] or left.when("off_road") == [int(np.argmax(corner > 5.5))]
+
+
+def test_agents_come_and_go_within_a_drive():
+    """A parked car at 20 m that is seen for a while counts only while it is there: the ego reaches it in sub-step 15,
+    log step 26, and would be through it in log step 36."""
+    parked = {"x": 20.0, "y": 0.0}
+    for steps, when in ((range(0, 26), []), (range(0, 27), [15]), (range(30, 34), [19]), (range(36, 91), [])):
+        found = drive(scenes.with_agent(scenes.straight(), 1, **parked, steps=steps), plan())
+        assert found.when("at_fault") == when, steps
+        assert found.outcome["valid"].sum() == (when[0] + 1 if when else 80)
