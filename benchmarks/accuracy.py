@@ -15,8 +15,7 @@ import sys
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 
 import oracle
 from oracle_drives import CONFIG, Drive, driven
