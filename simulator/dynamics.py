@@ -36,22 +36,16 @@ def move(ego: EgoState, acceleration: Array, curvature: Array, limits: VehicleLi
     stopping = ego.speed + acceleration * dt < 0.0
     braking = jnp.where(stopping, -acceleration, 1.0)
     distance = jnp.where(stopping, ego.speed**2 / (2 * braking), (ego.speed + speed) / 2 * dt)
-    x, y, heading = along_arc(ego.x, ego.y, ego.heading, distance, curvature)
+    half_turn = curvature * distance / 2
+    chord = distance * jnp.sinc(half_turn / jnp.pi)
     return ego.replace(
-        x=x,
-        y=y,
-        heading=wrap_angle(heading),
+        x=ego.x + chord * jnp.cos(ego.heading + half_turn),
+        y=ego.y + chord * jnp.sin(ego.heading + half_turn),
+        heading=wrap_angle(ego.heading + 2 * half_turn),
         speed=speed,
         acceleration=(speed - ego.speed) / dt,
         curvature=curvature,
     )
-
-
-def along_arc(x: Array, y: Array, heading: Array, distance: Array, curvature: Array) -> tuple[Array, Array, Array]:
-    """The pose after `distance` [m] on an arc of `curvature` [1/m]; the heading is not wrapped."""
-    half_turn = curvature * distance / 2
-    chord = distance * jnp.sinc(half_turn / jnp.pi)
-    return x + chord * jnp.cos(heading + half_turn), y + chord * jnp.sin(heading + half_turn), heading + 2 * half_turn
 
 
 def advance(ego: EgoState, action: Action, limits: VehicleLimits, dt: float) -> EgoState:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from data.geometry import wrap_angle
 from data.scene import Array, Scene, SceneSpec
 from simulator.config import SimulatorConfig, SmoothingConfig, VehicleLimits
-from simulator.dynamics import along_arc, ego_track, last_valid_step, limited, log_ego
+from simulator.dynamics import ego_track, last_valid_step, limited, log_ego
 from simulator.tracking import Plan, Problem, Split, Weights, linearise, solve
 from simulator.vehicle_models import advance_bicycle, inverse, shifted
 from simulator.world import Action, EgoState
@@ -99,13 +99,18 @@ def _weights(logged: Plan, valid: Array, settings: SmoothingConfig) -> Weights:
 
 
 def _next(state: Array, action: Array, axle: Array) -> Array:
-    """The drive without limits and without the stop at standstill, which have no useful derivative."""
+    """The drive without limits and without the stop at standstill, which have no useful derivative.
+
+    Two terms of sin(half_turn) / half_turn are exact to 1e-6 within the limits, and have a derivative at 0.
+    """
     x, y, heading, speed = state[:4]
     distance = (speed + action[0] * SceneSpec.dt / 2) * SceneSpec.dt
-    x, y = x - axle * jnp.cos(heading), y - axle * jnp.sin(heading)
-    x, y, heading = along_arc(x, y, heading, distance, action[1])
-    pose = (x + axle * jnp.cos(heading), y + axle * jnp.sin(heading), heading)
-    return jnp.stack([*pose, speed + action[0] * SceneSpec.dt, *action])
+    half_turn = action[1] * distance / 2
+    chord = distance * (1 - half_turn**2 / 6)
+    middle, after = heading + half_turn, heading + 2 * half_turn
+    x += chord * jnp.cos(middle) + axle * (jnp.cos(after) - jnp.cos(heading))
+    y += chord * jnp.sin(middle) + axle * (jnp.sin(after) - jnp.sin(heading))
+    return jnp.stack([x, y, after, speed + action[0] * SceneSpec.dt, *action])
 
 
 def _bounds(plan: Plan, limits: VehicleLimits, share: float) -> tuple[Array, Array]:
