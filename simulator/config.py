@@ -167,9 +167,11 @@ class KinematicBounds:
     Attributes:
       acceleration: absolute [m/s^2].
       curvature: absolute [1/m].
+      slack: added to both, so that rounding does not decide about a motion at the bound.
       standing_speed: below it a turn says nothing about curvature [m/s].
     """
 
     acceleration: float = 10.4
     curvature: float = 0.3
+    slack: float = 1e-3
     standing_speed: float = 0.6
