@@ -10,7 +10,10 @@ from data.errors import SkipLedger
 from data.padding import pad
 from data.scene import SceneSpec
 from data.womd import read_scenes
+from simulator.config import SmoothingConfig
 from simulator.dynamics import advance, ego_track, log_actions, log_ego
+from simulator.inverse import smooth_log_actions
+from simulator.vehicle_models import advance_bicycle, rear_axle
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +31,14 @@ def test_the_inverse_reproduces_real_egos(logs, sim_config):
     error = np.hypot(swept.x - ego_track(logs, "x")[:, 11:], swept.y - ego_track(logs, "y")[:, 11:])
     assert np.median(error.max(axis=1)) < 0.1
     assert np.quantile(error.max(axis=1), 0.9) < 0.5
+
+
+@pytest.mark.parametrize("axles", [0.0, 1.0], ids=["unicycle", "bicycle"])
+def test_the_smoothing_inverse_reproduces_real_egos(logs, sim_config, axles):
+    start = jnp.full(logs.ego.shape, SceneSpec.current)
+    axle = axles * rear_axle(np.take_along_axis(logs.length, logs.ego[:, None], axis=1)[:, 0])
+    solve = jax.jit(smooth_log_actions, static_argnums=(2, 4, 5))
+    ego, action = solve(logs, start, 80, axle, sim_config, SmoothingConfig())
+    swept = advance_bicycle(ego, action, axle, sim_config.limits, sim_config.dt)
+    error = np.hypot(swept.x - ego_track(logs, "x")[:, 11:], swept.y - ego_track(logs, "y")[:, 11:])
+    assert np.mean(error.max(axis=1) <= 0.1) >= 0.95

@@ -1,0 +1,179 @@
+"""The smoothing inverse on logs whose answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import scenes
+
+from data.scene import SceneSpec
+from simulator.config import SimulatorConfig, SmoothingConfig
+from simulator.dynamics import advance, ego_track, limited, log_ego
+from simulator.inverse import smooth_log_actions
+from simulator.vehicle_models import advance_bicycle, inverse, shifted
+from simulator.world import Action
+
+CONFIG, SETTINGS = SimulatorConfig(), SmoothingConfig()
+START, STEPS = SceneSpec.current, SceneSpec().future_steps
+AXLE = 1.125
+NOISE_M, NOISE_RAD, NOISE_MPS = 0.02, 0.005, 0.1
+TIME_S = np.arange(SceneSpec.steps) * SceneSpec.dt
+LOGS = ("drive", "noisy", "wrapped", "stop", "stands", "jump", "too_hard", "ends", "ends_in_noise", "gap", "again")
+
+
+def scene_of(x, y, heading, speed, valid=True):
+    """The ego's row of a scene; velocity along the heading."""
+    course = dict(vel_x=speed * np.cos(heading), vel_y=speed * np.sin(heading))
+    wrapped = (heading + np.pi) % (2 * np.pi) - np.pi
+    return scenes.with_rows(scenes.straight(), 0, dict(x=x, y=y, heading=wrapped, **course, valid=valid))
+
+
+def driven(heading=0.0):
+    """A drive with turns and braking, within the limits, of a rear axle at the centre."""
+    acceleration, curvature = np.sin(TIME_S[1:]), 0.08 * np.sin(0.7 * TIME_S[1:])
+    return oracle.drive((0.0, 0.0, heading, 8.0, 0.0, 0.0), acceleration, curvature, CONFIG.limits)
+
+
+def along_x(x, speed, valid=True):
+    return scene_of(x, np.zeros_like(x), np.zeros_like(x), speed, valid)
+
+
+def logs() -> dict:
+    """Scenes by name, `LOGS`; noise is seeded."""
+    rng = np.random.default_rng(0)
+    straight, speed = 10.0 * TIME_S, np.full_like(TIME_S, 10.0)
+    drive, turned = driven(), driven(heading=np.pi - 0.05)
+    noise = rng.normal(0, NOISE_M, (2, len(TIME_S)))
+    stop_speed = np.clip(6.0 - 2.0 * (TIME_S - 2.0), 0.0, 6.0) + np.clip(TIME_S - 7.0, 0.0, None)
+    early, junk = TIME_S < 6.0, rng.normal(0, 50, len(TIME_S))
+    turn, change = NOISE_RAD * rng.normal(size=len(TIME_S)), NOISE_MPS * rng.normal(size=len(TIME_S))
+    noisy = scene_of(drive.x + noise[0], drive.y + noise[1], drive.heading + turn, drive.speed + change)
+    return {
+        "drive": scene_of(drive.x, drive.y, drive.heading, drive.speed),
+        "noisy": noisy,
+        "again": noisy,
+        "wrapped": scene_of(turned.x, turned.y, turned.heading, turned.speed),
+        "stop": along_x(np.cumsum(stop_speed) * 0.1, stop_speed),
+        "stands": scene_of(noise[0] / 4, noise[1] / 4, noise[0], np.abs(noise[1])),
+        "jump": along_x(straight + 3.0 * (TIME_S > 5.0), speed),
+        "too_hard": along_x(np.where(TIME_S < 3.0, straight, 30.0), speed * (TIME_S < 3.0)),
+        "ends": along_x(straight * early, speed * early, early),
+        "ends_in_noise": along_x(np.where(early, straight, junk), np.where(early, speed, junk), early),
+        "gap": along_x(np.where((TIME_S > 3) & (TIME_S < 4), 0.0, straight), speed, (TIME_S <= 3) | (TIME_S >= 4)),
+    }
+
+
+SOLVE = jax.jit(smooth_log_actions, static_argnums=(2, 4, 5))
+DRIVE = jax.jit(advance_bicycle, static_argnums=(3, 4))
+
+
+def solved(axle, settings=SETTINGS):
+    """Start, actions and the drive of every log, and each drive's distance from the log [N] (0 where not valid)."""
+    every = scenes.stack([logs()[name] for name in LOGS])
+    axle = jnp.full(len(LOGS), axle)
+    ego, action = SOLVE(every, jnp.full(len(LOGS), START), STEPS, axle, CONFIG, settings)
+    swept = DRIVE(ego, action, axle, CONFIG.limits, CONFIG.dt)
+    x, y, valid = (ego_track(every, name)[:, START + 1 :] for name in ("x", "y", "valid"))
+    beside = np.where(valid, np.hypot(swept.x - x, swept.y - y), 0.0)
+    every = (ego, action, swept, beside)
+    return {name: jax.tree.map(lambda field, row=row: np.asarray(field[row]), every) for row, name in enumerate(LOGS)}
+
+
+@pytest.fixture(scope="module", params=[0.0, AXLE], ids=["unicycle", "bicycle"])
+def found(request):
+    return solved(request.param)
+
+
+@pytest.mark.parametrize(("log", "within_m"), [("noisy", 0.1), ("wrapped", 0.08), ("stop", 0.05), ("drive", 0.08)])
+def test_the_drive_stays_by_the_log(found, log, within_m):
+    assert found[log][3].max() < within_m
+
+
+def test_what_the_unicycle_drove_it_drives_again():
+    _, action, _, beside = solved(0.0)["drive"]
+    assert beside.max() < 0.03  # what smoothing costs
+    wanted = np.sin(TIME_S[START + 1 :])
+    np.testing.assert_allclose(action.acceleration[3:-3], wanted[3:-3], atol=0.1)
+
+
+def test_it_is_smoother_than_the_raw_inverse_which_drifts():
+    scene = scenes.stack([logs()["noisy"]])
+    log = jax.vmap(log_ego, (None, 0), 1)(scene, START + jnp.arange(STEPS + 1)[:, None])
+    first, before, after = (jax.tree.map(lambda f, at=at: f[:, at], log) for at in (0, slice(-1), slice(1, None)))
+    raw = Action(*inverse(before, after, CONFIG.dt))
+    swept = advance(first, raw, CONFIG.limits, CONFIG.dt)
+    _, smooth, _, beside = solved(0.0)["noisy"]
+    assert np.hypot(swept.x - log.x[:, 1:], swept.y - log.y[:, 1:]).max() > 2 * beside.max()
+    for name in ("acceleration", "curvature"):
+        jitter = [np.abs(np.diff(actions, n=2)).mean() for actions in (getattr(smooth, name), getattr(raw, name)[0])]
+        assert jitter[0] < 0.2 * jitter[1], name
+
+
+def test_actions_keep_to_the_limits_at_the_speeds_driven(found):
+    for ego, action, swept, _ in found.values():
+        speed = np.concatenate([[ego.speed], swept.speed[:-1]])
+        kept = limited(speed, action.acceleration, action.curvature, CONFIG.limits)
+        np.testing.assert_allclose(kept, (action.acceleration, action.curvature), rtol=1e-3, atol=1e-5)
+
+
+def test_an_impossible_log_is_left_and_joined_again(found):
+    *_, beside = found["jump"]
+    assert beside.max() > 0.1 and beside[-1] < 0.1 and np.all(np.isfinite(beside))
+
+
+def test_a_log_that_brakes_too_hard_is_missed_by_as_little_as_can_be(found):
+    # 10 m/s to 0 takes 6.25 m, the log none: at best half of it too early, half too late, and no way back
+    _, _, swept, beside = found["too_hard"]
+    assert beside.max() < 6.25 / 2 + 0.1 and np.all(np.diff(swept.x) >= 0)
+
+
+def test_a_standing_ego_stands(found):
+    _, _, swept, beside = found["stands"]
+    assert beside.max() < 0.05
+    assert np.ptp(swept.x) < 0.05 and np.abs(swept.heading).max() < 0.1
+
+
+def test_the_start_is_the_log_but_for_noise(found):
+    for name, (ego, *_) in found.items():
+        log = jax.tree.map(lambda field: field[0], log_ego(scenes.stack([logs()[name]]), jnp.array([START])))
+        np.testing.assert_allclose([ego.x, ego.y], [log.x, log.y], atol=1e-6)
+        assert abs(np.sin(ego.heading - log.heading)) < 0.06 and abs(ego.speed - log.speed) < 1.5
+
+
+def test_without_start_noise_it_starts_exactly_where_the_log_does():
+    fixed = solved(0.0, SmoothingConfig(start_heading=0.0, start_speed=0.0))
+    for name, (ego, *_) in fixed.items():
+        log = jax.tree.map(lambda field: field[0], log_ego(scenes.stack([logs()[name]]), jnp.array([START])))
+        np.testing.assert_allclose([ego.heading, ego.speed], [log.heading, log.speed], atol=1e-5, err_msg=name)
+    assert fixed["noisy"][3].max() < 0.1
+
+
+def test_nothing_beyond_the_logs_end_or_in_a_gap_is_followed(found):
+    jax.tree.map(np.testing.assert_array_equal, found["ends"][1], found["ends_in_noise"][1])
+    assert found["ends"][3].max() < 0.01 and found["gap"][3].max() < 0.01
+
+
+def test_heading_wrap_changes_nothing(found):
+    there, back = found["drive"][1], found["wrapped"][1]
+    np.testing.assert_allclose(there.acceleration, back.acceleration, atol=0.02)
+    np.testing.assert_allclose(there.curvature, back.curvature, atol=1e-3)
+
+
+def test_the_bicycle_recovers_a_bicycles_log():
+    """A log of the bicycle's centre: the bicycle's curvature is the rear axle's, the unicycle has to sidle."""
+    rear = driven()
+    x, y = rear.x + AXLE * np.cos(rear.heading), rear.y + AXLE * np.sin(rear.heading)
+    log = scenes.stack([scene_of(x, y, rear.heading, rear.speed)] * len(LOGS))
+    axle = jnp.full(len(LOGS), AXLE)
+    ego, action = SOLVE(log, jnp.full(len(LOGS), START), STEPS, axle, CONFIG, SETTINGS)
+    swept = DRIVE(ego, action, axle, CONFIG.limits, CONFIG.dt)
+    assert np.hypot(swept.x[0] - x[START + 1 :], swept.y[0] - y[START + 1 :]).max() < 0.04
+    np.testing.assert_allclose(action.curvature[0, 3:-3], rear.curvature[START + 1 :][3:-3], atol=0.005)
+    states = jax.vmap(log_ego, (None, 0), 1)(log, jnp.broadcast_to(START + jnp.arange(3)[:, None], (3, len(LOGS))))
+    first, second = (jax.tree.map(lambda f, at=at: f[:, at], shifted(states, -AXLE)) for at in (0, 1))
+    np.testing.assert_allclose(inverse(first, second, 0.1)[1][0], rear.curvature[START + 1], atol=1e-3)
+
+
+def test_a_row_does_not_depend_on_its_neighbours(found):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found["noisy"][1], found["again"][1])
