@@ -16,6 +16,7 @@ import numpy as np
 import tqdm
 
 from data.scene import Array, Record, Scene
+from data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
 from policy.language import sentence
 from simulator.config import SimulatorConfig

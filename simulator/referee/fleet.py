@@ -34,10 +34,10 @@ class Fleet:
         self._records = records
         self._origins = [origin_of(record) for record in records]
         self._folder = tempfile.TemporaryDirectory(prefix="tether-referee-")
-        self._towns: dict[NetworkJob, Town] = {}
+        self.towns: dict[NetworkJob, Town] = {}
         self.drives: list[Drive] = []
         self._rollout = 0
-        self.close = weakref.finalize(self, close, self.drives, self._towns, self._folder)
+        self.close = weakref.finalize(self, close, self.drives, self.towns, self._folder)
 
     def open(self, rows: np.ndarray) -> np.ndarray:
         """Gets the simulations of the records int[B] ready, as many at a time as there are processors.
@@ -45,12 +45,12 @@ class Fleet:
         Returns: int32[B], the World's params.
         Raises: SumoError naming the scenes whose simulation fails.
         """
-        jobs = dict.fromkeys(self._origins[row][0] for row in rows if self._origins[row][0] not in self._towns)
+        jobs = dict.fromkeys(self._origins[row][0] for row in rows if self._origins[row][0] not in self.towns)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
             futures = {job: threads.submit(open_town, self._request(job)) for job in jobs}
         for job, future in futures.items():
             if future.exception() is None:
-                self._towns[job] = future.result()
+                self.towns[job] = future.result()
         for future in futures.values():
             future.result()  # raises what failed, now that `close` knows of the others
         return np.asarray(rows, np.int32)
@@ -78,9 +78,9 @@ class Fleet:
 
     def _drive(self, row: int, seed: int) -> Drive:
         record, (job, first) = self._records[row], self._origins[row]
-        cast = self._towns[job].casts[record.scenario_id]
+        cast = self.towns[job].casts[record.scenario_id]
         part = Part(cast, cast.names[int(record.scene.ego)], f"{record.scenario_id} {seed}")
-        return Drive(record, Simulation(self._towns[job], record.scenario_id, first + SceneSpec.current, part))
+        return Drive(record, Simulation(self.towns[job], record.scenario_id, first + SceneSpec.current, part))
 
     def step(self, rollout: np.ndarray, alive: np.ndarray, poses: np.ndarray) -> tuple[Boxes, np.ndarray]:
         """Drives S steps of 0.1 s in the simulations of all rows that are alive, at the same time; the others end.
