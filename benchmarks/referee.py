@@ -1,8 +1,8 @@
 """Speed and faithfulness of the referee on this machine, as JSON: `python -m benchmarks.referee [--scenes 48]`.
 
-The ego's own log is driven again through the first test scenes of the starter set, for as long as the log lasts:
-whoever is hit then is hit by mistake. CPU times are those of SUMO's processes alone (Linux), so they hold on a loaded
-machine; the trainer's own part of a drive is in `benchmarks/simulator.py`.
+A policy drives through the first test scenes of the starter set for as long as the log lasts. The expert, which is the
+default, follows the ego's own log: whoever is hit then is hit by mistake. CPU times are those of SUMO's processes alone
+(Linux), so they hold on a loaded machine; the trainer's own part of a drive is in `benchmarks/simulator.py`.
 """
 
 import argparse
@@ -15,11 +15,10 @@ import numpy as np
 
 from data.scene import Record, SceneSpec
 from data.sources import STARTER, open_split
-from policy.baselines import LogExpert
 from simulator.config import SimulatorConfig
 from simulator.referee.fleet import Fleet
 from simulator.referee.world import Referee
-from training.judge import Driver, Judge, drive
+from training.judge import Judge, baseline, drive
 from training.scenes import PreparedRecords
 
 NEAR_M = 10.0
@@ -34,7 +33,7 @@ def cpu_s(sessions: set[int]) -> float:
             fields = path.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has just ended
-        total += int(fields[11]) + int(fields[12]) if int(fields[3]) in sessions else 0
+        total += sum(map(int, fields[11:15])) if int(fields[3]) in sessions else 0  # netconvert's included
     return total / TICKS_PER_S
 
 
@@ -59,20 +58,20 @@ def speed(records: list[Record], substeps: int) -> dict[str, float]:
         fleet.step(number, np.ones(len(rows), bool), poses)
     ended, after = time.perf_counter(), cpu_s(sessions)
     fleet.close()
-    driven = len(steps) * substeps * len(rows)
+    count = len(steps) * substeps * len(rows)
     return {
         "networks": len(sessions),
         "scenes": len(rows),
         "open_s_per_network": (opened - began) / len(sessions),
         "open_cpu_s_per_network": opened_cpu / len(sessions),
         "reset_s_per_scene": (reset - opened) / len(rows),
-        "steps_of_0.1_s_per_second": driven / (ended - reset),
-        "steps_of_0.1_s_per_cpu_second": driven / (after - before),
+        "steps_of_0.1_s_per_second": count / (ended - reset),
+        "steps_of_0.1_s_per_cpu_second": count / (after - before),
     }
 
 
-def own_log(records: PreparedRecords, config: SimulatorConfig, batch: int) -> dict[str, float]:
-    """What happens to the log's own ego, and how often somebody near it has no row in the scene."""
+def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch: int) -> dict[str, float]:
+    """How many scenes end badly, and how often somebody near the ego has no row in the scene."""
     fleet = Fleet(records)
     unlisted: list[float] = []
 
@@ -81,18 +80,19 @@ def own_log(records: PreparedRecords, config: SimulatorConfig, batch: int) -> di
         return fleet.open(rows)
 
     judge, steps = Judge(Referee(config, fleet), params_of), SceneSpec().future_steps // config.substeps
-    scores, _ = drive(Driver("expert", LogExpert(config), ()), records, judge, config, batch=batch, steps=steps)
+    scores, _ = drive(baseline(policy, config), records, judge, config, batch=batch, steps=steps)
     unlisted.extend(distance for drive in fleet.drives for distance in drive.unlisted_m)
     fleet.close()
     counted = {name: int(scores[name].sum()) for name in ("collision", "at_fault", "failure")}
     near = float(np.mean(np.array(unlisted) < NEAR_M))
-    return {"scenes": len(records), **counted, "share_of_steps_with_unlisted_agent_within_10_m": near}
+    return {"policy": policy, "scenes": len(records), **counted, "share_of_steps_with_unlisted_agent_within_10_m": near}
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=48, help="of the test split (default: %(default)s)")
+    parser.add_argument("--policy", default="expert", help="a baseline (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=4, help="scenes whose speed is measured (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=24, help="scenes driven at once (default: %(default)s)")
     options, config = parser.parse_args(), SimulatorConfig()
@@ -102,7 +102,7 @@ def main() -> None:
         "processors": os.cpu_count(),
         "load": os.getloadavg()[0],
         "speed": {name: round(value, 3) for name, value in measured.items()},
-        "own_log": own_log(records, config, min(options.batch, options.scenes)),
+        "driven": driven(options.policy, records, config, min(options.batch, options.scenes)),
     }
     print(json.dumps(report, indent=2))
 
