@@ -168,6 +168,7 @@ def straight_on(substeps):
 
 
 def begin(fleet):
+    """A rollout of both records; its number."""
     rows = fleet.open(np.arange(2))
     return fleet.reset(rows, np.zeros(2, np.uint32), np.full(2, SceneSpec.current))
 
@@ -175,10 +176,10 @@ def begin(fleet):
 def test_a_simulation_that_dies_is_repeated_once_and_then_named(fleet, records):
     alive = np.ones(2, bool)
     number = begin(fleet)
-    [fleet.step(number, alive, straight_on(2)) for _ in range(2)]
+    fleet.step(number, alive, straight_on(2))
     expected = fleet.step(number, alive, straight_on(3))
     number = begin(fleet)
-    [fleet.step(number, alive, straight_on(2)) for _ in range(2)]
+    fleet.step(number, alive, straight_on(2))
     cut_off(fleet.drives[0])
     equal(fleet.step(number, alive, straight_on(3)), expected)
     cut_off(fleet.drives[0])

@@ -98,12 +98,17 @@ class Simulation:
     """
 
     def __init__(self, town: Town, scenario_id: str, take_over: int, part: Part):
-        self.scenario_id = scenario_id
-        self._town, self._address = town, town.request.address(take_over)
+        self._town, self._scenario_id, self._take_over = town, scenario_id, take_over
         self._told: list[Any] = []
         self._attempts = 1
-        self._link = Client(self._address)
+        self._link = self._connect()
         self.tell(part)
+
+    def _connect(self) -> Connection:
+        try:
+            return Client(self._town.request.address(self._take_over))
+        except GONE as error:
+            raise SumoError(f"{self._scenario_id}: nobody holds its simulation any more ({error})") from error
 
     def tell(self, message: Any) -> None:
         """Sends a `Part` or S ego poses; `hear` has the answer."""
@@ -120,15 +125,11 @@ class Simulation:
 
     def _repeat(self) -> list[Sight]:
         if self._attempts == ATTEMPTS:
-            died = f"{self.scenario_id}: its simulation died {ATTEMPTS} times"
+            died = f"{self._scenario_id}: its simulation died {ATTEMPTS} times"
             raise SumoError(f"{died}, last at message {len(self._told)}: {complaints(self._town.request)}")
         self._attempts += 1
         self.close()
-        told, self._told = self._told, []
-        try:
-            self._link = Client(self._address)
-        except GONE as error:
-            raise SumoError(f"{self.scenario_id}: nobody holds its simulation any more: {error}") from error
+        told, self._told, self._link = self._told, [], self._connect()
         for message in told:
             self.tell(message)
             answer = self.hear()
