@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 from training.evaluation import Request, evaluate_baselines, evaluate_run
+from training.judge import JUDGES, SumoError
 from training.report import TABLE, signed, with_interval
 
 
@@ -17,7 +18,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", help="folder of a data set; the run's, or the starter set, by default")
     parser.add_argument("--split", default="test", help="split of the data set (default: %(default)s)")
     parser.add_argument("--scenes", type=int, help="only the first so many scenes")
-    parser.add_argument("--judge", action="append", help="world to drive in (repeatable; default: log_replay)")
+    judges = f"world to drive in: {', '.join(JUDGES)} (repeatable; default: log_replay)"
+    parser.add_argument("--judge", action="append", help=judges)
     parser.add_argument("--temperature", type=float, default=0.0, help="of learned policies; 0, the default, is greedy")
     parser.add_argument("--list-events", action="store_true", help="list every scene with an event and its cause")
     parser.add_argument("--out", help="where the report goes; the run's directory, or out/eval, by default")
@@ -62,7 +64,7 @@ def main(arguments: list[str]) -> int:
             evaluate_run(options.run, request_of(options), output)
         else:
             evaluate_baselines(request_of(options), output)
-    except ValueError as error:
+    except (ValueError, SumoError) as error:
         print(error, file=sys.stderr)
         return 2
     show(json.loads((output / "report.json").read_text(encoding="utf-8")))

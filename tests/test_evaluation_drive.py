@@ -18,7 +18,7 @@ from simulator.prepare import prepare
 from training import evaluation, figures, findings
 from training.config import Config
 from training.evaluation import Request
-from training.judge import BASELINES, Driver, Evaluation, baseline, drive, named, row_keys
+from training.judge import BASELINES, Driver, Evaluation, Judge, baseline, drive, named, row_keys
 from training.state import Progress
 
 STEPS = 16
@@ -52,9 +52,9 @@ def test_the_expert_scores_one_where_its_log_is_free(judged):
 def test_rows_that_pad_a_batch_are_dropped_and_change_nothing(judged, records, sim_config):
     whole, traces = judged.drive("log_replay", "constant_speed", traced=True)
     assert len(traces) == 3 and [trace.record.scenario_id for trace in traces] == ["free", "blocked", "lead"]
-    driver, world = judged.drivers["constant_speed"], LogReplay(sim_config)
-    turned, _ = drive(driver, records, world, sim_config, batch=2, steps=STEPS, rows=[2, 1, 0])
-    alone, _ = drive(driver, records, world, sim_config, batch=2, steps=STEPS, rows=[2])
+    driver, judge = judged.drivers["constant_speed"], Judge(LogReplay(sim_config))
+    turned, _ = drive(driver, records, judge, sim_config, batch=2, steps=STEPS, rows=[2, 1, 0])
+    alone, _ = drive(driver, records, judge, sim_config, batch=2, steps=STEPS, rows=[2])
     for name, values in whole.items():
         assert values.shape == (3,)
         np.testing.assert_allclose(turned[name][::-1], values, atol=1e-4)

@@ -53,7 +53,8 @@ def evaluate_run(
     """Judges a run's policies beside the baselines and writes the report into the run, or into `output`.
 
     Returns: the report's headline.
-    Raises: ValueError for a missing run or an unknown name; `data.errors.DataError` for a missing data set.
+    Raises: ValueError for a missing run or an unknown name; `data.errors.DataError` for a missing data set;
+      `SumoError` where the referee lacks SUMO or the scenes' traffic.
     """
     directory, began = pathlib.Path(directory), time.monotonic()
     config = with_request(read_run(directory), request)
@@ -77,7 +78,7 @@ def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
     """Judges policies that need no run, on the starter set or another data set, and writes the report.
 
     Returns: the report's headline.
-    Raises: ValueError for an unknown name, or one that needs a run.
+    Raises: ValueError for an unknown name, or one that needs a run; otherwise as `evaluate_run`.
     """
     began, config = time.monotonic(), with_request(Config(name="baseline"), request)
     names = request.policies or tuple(BASELINES)

@@ -1,7 +1,7 @@
 """Judges and drivers: the same scenes, the same keys, one compiled program for each pair of them.
 
-A judge is a World that policies are evaluated in; a driver is a policy with its parameters. An entry in `JUDGES` or
-`BASELINES` is all that a new one needs.
+A judge is a World that policies are evaluated in, with its params; a driver is a policy with its parameters. An entry
+in `JUDGES` or `BASELINES` is all that a new one needs.
 """
 
 import dataclasses
@@ -16,11 +16,14 @@ import numpy as np
 import tqdm
 
 from data.scene import Array, Record, Scene
+from data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
 from policy.language import sentence
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
 from simulator.reactive import Reactive
+from simulator.referee.fleet import Fleet
+from simulator.referee.world import Referee
 from simulator.rollout import rollout
 from simulator.score import driving_score
 from simulator.world import Params, Policy, Rollout, World
@@ -28,7 +31,6 @@ from training.report import Results
 from training.scenes import chunks, take
 from training.topview import EVENT_NAMES, Trace
 
-JUDGES: dict[str, Callable[[SimulatorConfig], World]] = {"log_replay": LogReplay, "reactive": Reactive}
 BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
     "expert": LogExpert,
     "idm": IDM,
@@ -36,6 +38,32 @@ BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
     "go_straight": GoStraight,
 }
 LEARNED = ("imitation", "post_trained")
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A World that policies are judged in.
+
+    Attributes:
+      world: as in `simulator.world.World`.
+      params_of: the World's params for a batch, given which records its rows are, int[B]; called before it is driven.
+    """
+
+    world: World
+    params_of: Callable[[np.ndarray], Params] = lambda rows: ()
+
+
+def referee(config: SimulatorConfig, records: Sequence[Record]) -> Judge:
+    """See `simulator/referee/world.py`. Raises: SumoError without SUMO; ValueError for records of another source."""
+    fleet = Fleet(records)
+    return Judge(Referee(config, fleet), fleet.open)
+
+
+JUDGES: dict[str, Callable[[SimulatorConfig, Sequence[Record]], Judge]] = {
+    "log_replay": lambda config, records: Judge(LogReplay(config)),
+    "reactive": lambda config, records: Judge(Reactive(config)),
+    "referee": referee,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +101,7 @@ def drive_batch(
     policy: Policy,
     config: SimulatorConfig,
     steps: int,
+    world_params: Params,
     params: Params,
     scene: Scene,
     keys: tuple[jax.Array, jax.Array],
@@ -81,7 +110,7 @@ def drive_batch(
 
     Returns: `driving_score` [B], and the drive itself, [B, ...] (see `trace_of`).
     """
-    driven = rollout(world, (), policy, params, scene, steps, *keys)
+    driven = rollout(world, world_params, policy, params, scene, steps, *keys)
     return driving_score(driven, scene, config), path_of(driven)
 
 
@@ -135,7 +164,7 @@ def row_keys(seed: int, rows: np.ndarray) -> tuple[jax.Array, jax.Array]:
 def drive(
     driver: Driver,
     records: Sequence[Record],
-    world: World,
+    judge: Judge,
     config: SimulatorConfig,
     *,
     batch: int,
@@ -157,8 +186,8 @@ def drive(
     with tqdm.tqdm(total=len(rows), desc=driver.name, unit="scene") as bar:
         for chunk in chunks(len(rows), batch):
             count, chosen = len(np.unique(chunk)), rows[chunk]
-            scene = take(records, chosen)
-            score, path = drive_batch(world, driver.policy, config, steps, driver.params, scene, row_keys(seed, chosen))
+            params, keys = (judge.params_of(chosen), driver.params), row_keys(seed, chosen)
+            score, path = drive_batch(judge.world, driver.policy, config, steps, *params, take(records, chosen), keys)
             scores.append({name: np.asarray(values)[:count] for name, values in score.items()})
             if traced:
                 path = jax.device_get(path)
@@ -175,7 +204,7 @@ class Evaluation:
 
     Attributes:
       drivers: by name.   records: with prepared scenes.
-      judges: names out of `JUDGES`.   simulator: for judges and scores.
+      judges: names out of `JUDGES`; each is set up once.   simulator: for judges and scores.
       batch: scenes driven at once.   steps: H.   seed: of the drives.
     """
 
@@ -187,12 +216,16 @@ class Evaluation:
     steps: int
     seed: int = 0
 
+    @functools.cached_property
+    def worlds(self) -> dict[str, Judge]:
+        """The judges by name. Raises: ValueError for an unknown name, or records that a judge cannot drive."""
+        return {name: JUDGES[named("judge", name, JUDGES)](self.simulator, self.records) for name in self.judges}
+
     def drive(self, judge: str, driver: str, rows: Sequence[int] | None = None, traced: bool = False) -> tuple:
         """See `drive`; every call with the same judge and driver shares one compiled program."""
-        world = JUDGES[named("judge", judge, JUDGES)](self.simulator)
         size = min(self.batch, len(self.records))
         settings = {"batch": size, "steps": self.steps, "seed": self.seed, "rows": rows, "traced": traced}
-        return drive(self.drivers[driver], self.records, world, self.simulator, **settings)
+        return drive(self.drivers[driver], self.records, self.worlds[judge], self.simulator, **settings)
 
     def results(self) -> Results:
         """Drives everyone over everything."""

@@ -13,7 +13,7 @@ from training import grounding
 from training.grounding import Grounded
 from training.imagination import Experience, Imagined, Trust, row_keys
 from training.improvement import Rates, cosine
-from training.judge import Driver, drive
+from training.judge import Driver, Judge, drive
 from training.loop import Metrics, Run, Unit, steps
 from training.scenes import batches, chunks, repeat_rows, take
 from training.state import RunState
@@ -180,7 +180,7 @@ def validation_score(run: Run, state: RunState, policy: Params) -> tuple[RunStat
     config, records = run.config, run.splits.validation
     driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy)
     sizes = {"batch": min(config.evaluation.batch, len(records)), "steps": config.rollout_steps, "seed": config.seed}
-    scores, _ = drive(driver, records, LogReplay(config.simulator), config.simulator, **sizes)
+    scores, _ = drive(driver, records, Judge(LogReplay(config.simulator)), config.simulator, **sizes)
     # The judge does not say when a rollout ended: whole drives are charged.
     state = state.charge("validate", np.ones((config.rollout_steps, len(records))))
     return state, float(scores["score"].mean())

@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from data.sumo.demand import write_demand
 from data.sumo.install import SUMO_VERSION, SumoError, import_libsumo
 from data.sumo.network import build_network
 from data.sumo.plain import KINDS
-from data.sumo.road_network import read_network
+from data.sumo.road_network import RoadNetwork, read_network
 from data.sumo.scenes import town
-from data.sumo.simulate import DURATION_S, WARMUP_S, simulate
+from data.sumo.simulate import DURATION_S, WARMUP_S, Recording, simulate
 from data.sumo.windows import choose_scenes
 from data.sumo.workers import run_jobs
 
@@ -73,13 +74,22 @@ class NetworkScenes:
 def network_scenes(job: NetworkJob) -> NetworkScenes:
     """Builds the network, simulates traffic on it, and chooses scenes. Runs in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="tether-sumo-") as folder:
-        directory = Path(folder)
-        path = build_network(job.stream("network").randrange(2**30), job.kind, directory)
-        network, routes = read_network(path), directory / "demand.rou.xml"
-        write_demand(job.stream("demand"), network, job.kind, routes, WARMUP_S + DURATION_S)
-        record = simulate(path, routes, job.stream("simulation").randrange(2**30))
+        network, record = recorded(job, Path(folder))
     chosen = choose_scenes(job.stream("windows"), town(job.name, network), record, job.scenes)
     return NetworkScenes([localize(found.scene) for found in chosen], [found.traits for found in chosen])
+
+
+def recorded(
+    job: NetworkJob, directory: Path, after_step: Callable[[int], None] = lambda step: None
+) -> tuple[RoadNetwork, Recording]:
+    """Builds the job's network and demand in a directory and records its traffic.
+
+    Args: after_step: see `simulate`.
+    """
+    path = build_network(job.stream("network").randrange(2**30), job.kind, directory)
+    network, routes = read_network(path), directory / "demand.rou.xml"
+    write_demand(job.stream("demand"), network, job.kind, routes, WARMUP_S + DURATION_S)
+    return network, simulate(path, routes, job.stream("simulation").randrange(2**30), after_step)
 
 
 def generate(jobs: list[NetworkJob], processes: int) -> list[NetworkScenes]:

@@ -22,7 +22,7 @@ def sumo_home() -> Path:
     try:
         import sumo
     except ImportError as error:
-        raise SumoError(f"the generator needs SUMO {SUMO_VERSION}: {INSTALL}") from error
+        raise SumoError(f"expected SUMO {SUMO_VERSION}, found none: {INSTALL}") from error
     return Path(sumo.SUMO_HOME)
 
 

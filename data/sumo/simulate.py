@@ -1,6 +1,7 @@
 """Runs SUMO on one network and records everyone at 10 Hz."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -78,20 +79,24 @@ class Log:
     lights: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
 
-def simulate(network: Path, routes: Path, seed: int) -> Recording:
+def simulate(
+    network: Path, routes: Path, seed: int, after_step: Callable[[int], None] = lambda step: None
+) -> Recording:
     """Runs the warm-up, then records. Starts SUMO in this process: one simulation per process.
 
+    Args: after_step: called with the number of each step that has been recorded; it must leave the simulation alone.
     Raises: SumoError where SUMO is missing or the simulation fails.
     """
     libsumo = import_libsumo()
+    command = ["sumo", "-n", str(network), "-a", str(routes), "--seed", str(seed), *SIMULATION_OPTIONS]
     try:
-        log = run(libsumo, ["sumo", "-n", str(network), "-a", str(routes), "--seed", str(seed), *SIMULATION_OPTIONS])
+        log = run(libsumo, command, after_step)
     except (libsumo.TraCIException, libsumo.libsumo.FatalTraCIError) as error:
         raise SumoError(f"the simulation failed: {error}") from error
     return recording(log, round(DURATION_S / STEP_S))
 
 
-def run(libsumo: ModuleType, command: list[str]) -> Log:
+def run(libsumo: ModuleType, command: list[str], after_step: Callable[[int], None]) -> Log:
     """Starts SUMO, lets traffic build up, logs, and closes it."""
     libsumo.start(command)
     for _ in range(round(WARMUP_S / STEP_S)):
@@ -103,6 +108,7 @@ def run(libsumo: ModuleType, command: list[str]) -> Log:
         log_pedestrians(libsumo, log, step)
         for name, states in log.lights.items():
             states.append(libsumo.trafficlight.getRedYellowGreenState(name))
+        after_step(step)
     libsumo.close()
     return log
 

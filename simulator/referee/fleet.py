@@ -1,0 +1,118 @@
+"""The referee's simulations of a list of records, and the rollout that is under way in them: arrays in, arrays out."""
+
+import concurrent.futures
+import os
+import pathlib
+import tempfile
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+
+from data.scene import Record, SceneSpec
+from data.sumo.generate import NetworkJob
+from data.sumo.install import sumo_home
+from simulator.referee.drive import Boxes, Drive
+from simulator.referee.frame import window_of
+from simulator.referee.messages import Part, TownRequest
+from simulator.referee.origin import origin_of
+from simulator.referee.processes import Simulation, Town, open_town
+
+
+class Fleet:
+    """Simulations of the default data set's scenes; one rollout of a batch at a time.
+
+    Letters as in `simulator/world.py`; R records. Processes start when they are first needed, stay, and end with
+    `close`, with this object, or with the process that holds it, however that ends.
+
+    Args: records: R, of scenes made by `data.sumo`.
+    Raises: SumoError where SUMO is missing; ValueError for a record from elsewhere.
+    """
+
+    def __init__(self, records: Sequence[Record]):
+        sumo_home()
+        self._records = records
+        self._origins = [origin_of(record) for record in records]
+        self._folder = tempfile.TemporaryDirectory(prefix="tether-referee-")
+        self.towns: dict[NetworkJob, Town] = {}
+        self.drives: list[Drive] = []
+        self._rollout = 0
+        self.close = weakref.finalize(self, close, self.drives, self.towns, self._folder)
+
+    def open(self, rows: np.ndarray) -> np.ndarray:
+        """Gets the simulations of the records int[B] ready, as many at a time as there are processors.
+
+        Returns: int32[B], the World's params.
+        Raises: SumoError naming the scenes whose simulation fails.
+        """
+        jobs = dict.fromkeys(self._origins[row][0] for row in rows if self._origins[row][0] not in self.towns)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+            futures = {job: threads.submit(open_town, self._request(job)) for job in jobs}
+        for job, future in futures.items():
+            if future.exception() is None:
+                self.towns[job] = future.result()
+        for future in futures.values():
+            future.result()  # raises what failed, now that `close` knows of the others
+        return np.asarray(rows, np.int32)
+
+    def _request(self, job: NetworkJob) -> TownRequest:
+        rows = [row for row, (made_by, _) in enumerate(self._origins) if made_by == job]
+        windows = [window_of(self._records[row], self._origins[row][1], SceneSpec.current) for row in rows]
+        return TownRequest(job, tuple(windows), pathlib.Path(self._folder.name) / job.name)
+
+    def reset(self, rows: np.ndarray, seeds: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Begins a rollout, and ends the one before.
+
+        Args: rows: int32[B], records that are open.  seeds: uint32[B], of the drivers.  start: int32[B], log steps.
+        Returns: int32[B], the rollout's number.
+        Raises: ValueError for a log step other than the current one.
+        """
+        if (start != SceneSpec.current).any():
+            raise ValueError(f"the referee takes over at log step {SceneSpec.current}, found {start.tolist()}")
+        end_all(self.drives)
+        self.drives.extend(self._drive(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True))
+        for drive in self.drives:
+            drive.begin()
+        self._rollout += 1
+        return np.full(len(rows), self._rollout, np.int32)
+
+    def _drive(self, row: int, seed: int) -> Drive:
+        record, (job, first) = self._records[row], self._origins[row]
+        cast = self.towns[job].casts[record.scenario_id]
+        part = Part(cast, cast.names[int(record.scene.ego)], f"{record.scenario_id} {seed}")
+        return Drive(record, Simulation(self.towns[job], record.scenario_id, first + SceneSpec.current, part))
+
+    def step(self, rollout: np.ndarray, alive: np.ndarray, poses: np.ndarray) -> tuple[Boxes, np.ndarray]:
+        """Drives S steps of 0.1 s in the simulations of all rows that are alive, at the same time; the others end.
+
+        Args: rollout: int32[B], from `reset`.  alive: bool[B].  poses: float32[B, S, 3], the swept ego x, y, heading.
+        Returns: boxes, fields [B, A, S], and the light states int32[B, L, S]; zeros where a row is over.
+        Raises: SumoError naming the scene whose simulation dies; ValueError for a rollout that is over.
+        """
+        if (rollout != self._rollout).any():
+            raise ValueError(f"rollout {rollout.tolist()} is over: the referee drives one at a time")
+        for drive, goes_on, pose in zip(self.drives, alive, poses, strict=True):
+            if goes_on:
+                drive.tell(pose)
+            else:
+                drive.end()
+        heard = [
+            drive.hear() if goes_on else drive.nothing(poses.shape[1])
+            for drive, goes_on in zip(self.drives, alive, strict=True)
+        ]
+        boxes, lights = zip(*heard, strict=True)
+        return {name: np.stack([one[name] for one in boxes]) for name in boxes[0]}, np.stack(lights)
+
+
+def end_all(drives: list[Drive]) -> None:
+    """Ends and forgets them."""
+    while drives:
+        drives.pop().end()
+
+
+def close(drives: list[Drive], towns: dict[NetworkJob, Town], folder: tempfile.TemporaryDirectory) -> None:
+    """Ends all processes of a fleet and removes its files."""
+    end_all(drives)
+    while towns:
+        towns.popitem()[1].close()
+    folder.cleanup()

@@ -1,0 +1,79 @@
+"""The referee: SUMO, which made the default logs, live. The ego is driven through it and everyone else really reacts.
+
+An independent judge: nothing is ever trained in it, and its drivers are not those of the logs (`manners.py`). Of a
+scene it keeps the map, the route and who is who; from the current step on all others, and the lights, are SUMO's. It
+ends with the ego's log, as the other judges do, so that their numbers can be laid side by side.
+
+Who has no row in the scene (a log keeps the 32 agents nearest to the ego) takes part but is neither seen nor hit: a
+scene's sizes of boxes are fixed. `benchmarks/referee.py` counts how often such a one is near: not once within 10 m of
+the expert, of constant speed or of going straight, in under 1 % of the steps of an ego that brakes to a standstill.
+
+A rollout happens in processes outside of JAX (`fleet.py`), which is why this World is not pure: `reset` begins one
+rollout and ends the one before, and each state must be stepped once. Everything else of the protocol holds: a row
+depends on its key and its record alone.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import io_callback
+
+from data.scene import Array, LightState, Observation, Scene
+from simulator.config import SimulatorConfig
+from simulator.dynamics import last_valid_step
+from simulator.observe import observe
+from simulator.referee.fleet import Fleet
+from simulator.transition import advance_state, start_state, sweep
+from simulator.world import Action, Agents, Outcome, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Referee:
+    """A World for a list of records.
+
+    Its params are int32[B], which records the rows of the batch are, as `Fleet.open` returns them: what is jitted
+    knows scenes without their names. The latent is the rollout's number, int32[B].
+
+    Attributes:
+      fleet: the simulations.
+    """
+
+    config: SimulatorConfig
+    fleet: Fleet
+
+    def reset(self, params: Array, key: jax.Array, scene: Scene, start: Array) -> State:
+        """See `World.reset`; the key draws the drivers, `start` must be the current step."""
+        seeds = jax.vmap(jax.random.bits)(key)
+        number = jax.ShapeDtypeStruct(start.shape, jnp.int32)
+        return start_state(scene, start, io_callback(self.fleet.reset, number, params, seeds, start, ordered=True))
+
+    def observe(self, params: Array, state: State) -> Observation:
+        """See `World.observe`."""
+        return observe(state, self.config)
+
+    def step(self, params: Array, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """See `World.step`; SUMO goes on with its own random numbers."""
+        substeps = action.acceleration.shape[-1]
+        boxes, light_state = self._drive(state, action)
+        steps = state.time[:, None] + 1 + jnp.arange(substeps)
+        return advance_state(
+            state,
+            action,
+            Agents(**boxes),
+            light_state,
+            light_state != LightState.UNKNOWN,
+            latent=state.latent,
+            config=self.config,
+            log_valid=steps <= last_valid_step(state.scene)[:, None],
+        )
+
+    def _drive(self, state: State, action: Action) -> tuple[dict[str, Array], Array]:
+        """The others' boxes, fields [B, A, S], and the light states [B, L, S]."""
+        swept, substeps = sweep(state, action, self.config), action.acceleration.shape[-1]
+        poses = jnp.stack([swept.x, swept.y, swept.heading], axis=-1)
+        field = jax.ShapeDtypeStruct((*state.scene.x.shape[:2], substeps), jnp.float32)
+        boxes = dict.fromkeys(("x", "y", "heading", "vel_x", "vel_y"), field)
+        boxes["valid"] = jax.ShapeDtypeStruct(field.shape, bool)
+        lights = jax.ShapeDtypeStruct((*state.light_state.shape, substeps), jnp.int32)
+        return io_callback(self.fleet.step, (boxes, lights), state.latent, state.alive, poses, ordered=True)
