@@ -70,16 +70,11 @@ def drive(world: World, policy: Policy, params: Any, scene: Scene) -> tuple[EgoS
     return driven.ego, driven.agents, outcome
 
 
-def unseen(scene: Scene) -> Scene:
-    """With an empty map tile: nobody here looks at images, and drawing them takes long."""
-    return dataclasses.replace(scene, map_tile=np.zeros((1, 1, 4), np.uint8))
-
-
 def probe_report(kind: str) -> dict[str, Any]:
     """Cases, right signs and the mean reaction of one kind; see `probes.KINDS`."""
     make, right = probes.KINDS[kind]
     cases = list(make())
-    scene = scenes.stack([unseen(probe.scene) for probe in cases])
+    scene = scenes.stack([scenes.indexed(probe.scene, CONFIG) for probe in cases])
     plans = scenes.stack([probe.plan for probe in cases])
     reacted, replayed = (
         probes.reactions(scene, *drive(world(CONFIG), probes.Planned(CONFIG), plans, scene))
@@ -106,7 +101,7 @@ def batches(records: Sequence[Record], count: int) -> Iterator[tuple[range, Scen
     """Record numbers and `Scene` [BATCH, ...]; the last batch is filled with its first scene."""
     for first in range(0, count, BATCH):
         numbers = range(first, min(first + BATCH, count))
-        some = [unseen(records[i].scene) for i in numbers]
+        some = [scenes.indexed(records[i].scene, CONFIG) for i in numbers]
         yield numbers, scenes.stack(some + some[:1] * (BATCH - len(some)))
 
 

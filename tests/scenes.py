@@ -49,8 +49,8 @@ def empty(spec: SceneSpec = TINY) -> Scene:
 
 
 def indexed(scene: Scene, config: SimulatorConfig) -> Scene:
-    """With its road index, as `prepare` makes it; without a map tile, which nothing but images needs."""
-    return dataclasses.replace(scene, road_index=index_road(scene, config))
+    """With its road index, as `prepare` makes it, and an empty map tile: for drives whose images nobody looks at."""
+    return dataclasses.replace(scene, road_index=index_road(scene, config), map_tile=np.zeros((1, 1, 4), np.uint8))
 
 
 def straight(spec: SceneSpec = TINY, speed: float = 10.0, ego: int = 0) -> Scene:

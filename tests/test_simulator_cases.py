@@ -50,8 +50,7 @@ class Drive:
 
 def drive(scene: Scene, plan) -> Drive:
     """Drives `plan` from the current step on."""
-    tile = np.zeros((1, 1, 4), np.uint8)
-    ego, outcome, score = _drive(scenes.stack([scene.replace(map_tile=tile)]), scenes.stack([plan]))
+    ego, outcome, score = _drive(scenes.stack([scenes.indexed(scene, CONFIG)]), scenes.stack([plan]))
     ego = {name: by_substep(getattr(ego, name))[0] for name in ("x", "y", "heading")}
     outcome = {name: by_substep(getattr(outcome, name))[0] for name in (*EVENTS, "valid", "progress_m", "overlap_m")}
     outcome = {name: values * outcome["valid"] for name, values in outcome.items()}

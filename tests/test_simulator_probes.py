@@ -30,9 +30,9 @@ def some_of(kind: str) -> list[probes.Probe]:
 
 @pytest.fixture(scope="module")
 def reactions():
-    """Of all kinds, `{world: {kind: [Reaction]}}`; a config with the smallest image, which nobody looks at."""
+    """Of all kinds, `{world: {kind: [Reaction]}}`."""
     config, chosen = SimulatorConfig(), [probe for kind in probes.KINDS for probe in some_of(kind)]
-    scene = scenes.stack([probe.scene.replace(map_tile=np.zeros((1, 1, 4), np.uint8)) for probe in chosen])
+    scene = scenes.stack([scenes.indexed(probe.scene, config) for probe in chosen])
     plans = scenes.stack([probe.plan for probe in chosen])
     keys = jax.random.split(jax.random.key(0), len(chosen))
 
