@@ -1,33 +1,60 @@
-"""Speed of the simulator on this machine, as JSON: `python benchmarks/simulator.py [--batch 64]`.
+"""Speed of the simulator on this machine, as JSON:
 
-Random roads of the default bucket (32 agents, 256 polylines of 16 points, full), a random policy, 16 steps of 5
-sub-steps as one scan. Times are CPU-seconds of the whole process on a CPU, so they hold on a loaded machine.
+python -m benchmarks.simulator [--scenario FILE] [--batch 1 16 64]
+
+FILE is a TFRecord with a WOMD `Scenario`: its first scene is padded to 128 agents with the whole map at its native
+spacing; without it, random roads and agents of the same sizes. Episodes of 80 steps of 0.1 s run as one scan, the ego
+driven at random, in Worlds whose step is 1 or 5 such steps. Rates count steps of 0.1 s, of all scenes of the batch. On
+a CPU one core is used, and seconds are CPU-seconds of the process, which hold on a loaded machine.
+
+The baseline looks at every segment of the map for each corner, as simulators without an index do.
 """
 
 import argparse
 import json
-import pathlib
+import os
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
+
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX starts its threads
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-
-from data.scene import RoadType, Scene, SceneSpec
+from data.padding import pad
+from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
+from data.tfrecord import read_records
+from data.womd import convert, parse_scenario, road_features
+from simulator import geometry
 from simulator.config import SimulatorConfig
+from simulator.everyone import logged_routes, measure_everyone, place
 from simulator.log_replay import LogReplay
+from simulator.outcome import ego_box, is_type, lane_distances
 from simulator.prepare import prepare
+from simulator.render import rasterize_map
+from simulator.road_index import index_road
 from simulator.rollout import rollout
-from simulator.world import Action
+from simulator.transition import ego_track_of, log_agents, log_lights, replace_row, sweep
+from simulator.world import Action, EgoState, State
 
-HORIZON = 16
+STEPS = 80
+SPEC = SceneSpec(agents=128, polylines=1536)
+CONFIG = SimulatorConfig(index_entries=131072)  # lists of a map with a point each 0.5 m
+BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # [byte/s], by the vendor's data sheets
+REPEATS = 3
 
 
 class Wanderer:
     """Drives at random, gently."""
+
+    def __init__(self, substeps: int):
+        self.substeps = substeps
 
     def reset(self, params, scene):
         """No carry."""
@@ -35,18 +62,43 @@ class Wanderer:
 
     def act(self, params, key, observation, carry):
         """Acceleration and curvature from the key."""
-        noise = jax.vmap(lambda k: jax.random.normal(k, (2, 5)))(key)
+        noise = jax.vmap(lambda k: jax.random.normal(k, (2, self.substeps)))(key)
         return Action(acceleration=noise[:, 0], curvature=0.01 * noise[:, 1]), carry, {}
 
 
-def random_scene(spec: SceneSpec, rng: np.random.Generator) -> Scene:
+def logged_scene(path: str) -> Scene:
+    """The first scene of a TFRecord file, its map neither thinned nor cut."""
+    scenario = parse_scenario(next(iter(read_records(path))))
+    record = pad(convert(scenario, scenario.scenario_id)[0], SPEC)
+    x, y, heading = record.origin
+    lines = []
+    for kind, points in road_features(scenario):
+        ahead, left = points[:, 0] - x, points[:, 1] - y
+        cos, sin = np.cos(heading), np.sin(heading)
+        moved = np.stack([cos * ahead + sin * left, cos * left - sin * ahead], axis=-1)
+        last = max(len(moved) - 1, 1)
+        lines += [(kind, moved[first : first + SPEC.points]) for first in range(0, last, SPEC.points - 1)]
+    return with_road(record.scene, lines)
+
+
+def with_road(scene: Scene, lines: list[tuple[int, np.ndarray]]) -> Scene:
+    """The scene with other polylines: pairs of `RoadType` and float64[<= P, 2]."""
+    road = np.zeros((2, SPEC.polylines, SPEC.points), np.float32)
+    valid, kinds = np.zeros(road.shape[1:], bool), np.zeros(SPEC.polylines, np.int32)
+    for row, (kind, points) in enumerate(lines):
+        road[:, row, : len(points)], valid[row, : len(points)], kinds[row] = points.T, True, kind
+    return dataclasses.replace(scene, road_x=road[0], road_y=road[1], road_valid=valid, road_type=kinds)
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
     """Everything full: agents at constant velocity, winding polylines of all types, a straight route."""
-    a, m, p, t = spec.agents, spec.polylines, spec.points, spec.steps
-    time_s = (np.arange(t) - spec.current) * spec.dt
+    a, m, p, t = SPEC.agents, SPEC.polylines, SPEC.points, SPEC.steps
+    time_s = (np.arange(t) - SPEC.current) * SPEC.dt
     velocity, start = rng.normal(0, 5, (2, a, 1)), rng.uniform(-80, 80, (2, a, 1))
     velocity[:, 0], start[:, 0] = [[10.0], [0.0]], 0.0
     x, y = start + velocity * time_s
-    road = rng.uniform(-80, 80, (2, m, 1)) + rng.normal(0, 3, (2, m, p)).cumsum(-1)
+    turn = rng.uniform(-np.pi, np.pi, (m, 1)) + rng.normal(0, 0.05, (m, p)).cumsum(-1)
+    road = rng.uniform(-150, 150, (2, m, 1)) + 0.5 * np.stack([np.cos(turn), np.sin(turn)]).cumsum(-1)
     kinds = (RoadType.LANE_SURFACE, RoadType.EDGE_BOUNDARY, RoadType.LINE_SOLID_SINGLE_WHITE, RoadType.CROSSWALK)
     return Scene(
         x=x,
@@ -63,16 +115,16 @@ def random_scene(spec: SceneSpec, rng: np.random.Generator) -> Scene:
         road_y=road[1],
         road_valid=np.ones((m, p), bool),
         road_type=rng.choice(kinds, m),
-        light_x=rng.uniform(-50, 50, spec.lights),
-        light_y=rng.uniform(-50, 50, spec.lights),
-        light_route_s=np.arange(spec.lights) * 20.0,
-        light_state=rng.integers(0, 7, (spec.lights, t)),
-        light_valid=np.ones((spec.lights, t), bool),
-        route_x=np.arange(spec.route_points) * spec.route_spacing_m,
-        route_y=np.zeros(spec.route_points),
-        route_speed_limit=np.full(spec.route_points, 15.0),
-        route_valid=np.ones(spec.route_points, bool),
-        instruction=np.zeros(spec.text, np.int32),
+        light_x=rng.uniform(-50, 50, SPEC.lights),
+        light_y=rng.uniform(-50, 50, SPEC.lights),
+        light_route_s=np.arange(SPEC.lights) * 20.0,
+        light_state=rng.integers(0, 7, (SPEC.lights, t)),
+        light_valid=np.ones((SPEC.lights, t), bool),
+        route_x=np.arange(SPEC.route_points) * SPEC.route_spacing_m,
+        route_y=np.zeros(SPEC.route_points),
+        route_speed_limit=np.full(SPEC.route_points, 15.0),
+        route_valid=np.ones(SPEC.route_points, bool),
+        instruction=np.zeros(SPEC.text, np.int32),
         map_tile=np.zeros((0, 0, 0), np.uint8),
     )
 
@@ -83,43 +135,166 @@ def device_types(scene: Scene) -> Scene:
     return jax.tree.map(lambda field: np.asarray(field, narrow.get(field.dtype, field.dtype)), scene)
 
 
-def rate(function, *args, count: int, repeats: int = 3) -> dict[str, float]:
-    """How many of `count` per CPU-second and per second, after one warm-up call."""
-    jax.block_until_ready(function(*args))
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(repeats):
-        jax.block_until_ready(function(*args))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"per_cpu_second": round(count * repeats / cpu), "per_second": round(count * repeats / wall)}
+def ego_outcomes(substeps: int) -> Callable:
+    """Dynamics, log replay and every field of `Outcome`, each step."""
+    config = dataclasses.replace(CONFIG, substeps=substeps)
+
+    def episode(scene, keys):
+        world, policy = LogReplay(config), Wanderer(substeps)
+        return rollout(world, (), policy, (), scene, STEPS // substeps, keys, keys).outcome
+
+    return episode
+
+
+def scanned(scene: Scene, keys: Array, substeps: int, carry: Any, judge: Callable) -> Any:
+    """What `judge(state, swept, agents, carry) -> carry, record` says of each step of a drive that nothing ends."""
+    config = dataclasses.replace(CONFIG, substeps=substeps)
+    world, policy = LogReplay(config), Wanderer(substeps)
+    first = world.reset((), keys, scene, jnp.full(keys.shape, SceneSpec.current))
+
+    def body(loop, step):
+        state, carry = loop[0].replace(scene=scene), loop[1]
+        action, _, _ = policy.act((), jax.vmap(jax.random.fold_in, (0, None))(keys, step), None, ())
+        swept = sweep(state, action, config)
+        times = state.time[:, None] + 1 + jnp.arange(substeps)
+        agents = replace_row(log_agents(scene, times), scene.ego, ego_track_of(swept))
+        carry, record = judge(state, swept, agents, carry)
+        history = jax.tree.map(
+            lambda old, new: jnp.concatenate([old, new], -1)[..., -old.shape[-1] :], state.history, agents
+        )
+        ego = jax.tree.map(lambda field: field[:, -1], swept)
+        after = state.replace(time=state.time + substeps, ego=ego, history=history, scene=None)
+        return (after, carry), record
+
+    return jax.lax.scan(body, (first.replace(scene=None), carry), jnp.arange(STEPS // substeps))
+
+
+def motion_alone(substeps: int) -> Callable:
+    """Dynamics and log replay, no outcome: what the drive costs in itself."""
+
+    def episode(scene, keys):
+        return scanned(scene, keys, substeps, (), lambda state, swept, agents, carry: (carry, agents))
+
+    return episode
+
+
+def all_outcomes(substeps: int) -> Callable:
+    """The same measures for every agent (`simulator/everyone.py`)."""
+
+    def episode(scene, keys):
+        routes = jax.vmap(lambda one: logged_routes(one, CONFIG))(scene)
+
+        def judge(state: State, swept: EgoState, agents, route_s):
+            times = state.time[:, None] + 1 + jnp.arange(substeps)
+            lights = log_lights(scene, times)
+            measures = jax.vmap(lambda *row: measure_everyone(*row, CONFIG))(state, agents, *lights, routes, route_s)
+            return measures["route_s"][..., -1], measures
+
+        start = jax.tree.map(lambda field: field[..., SceneSpec.current], log_agents(scene, jnp.arange(11)[None]))
+        return scanned(scene, keys, substeps, jax.vmap(place)(routes, start), judge)[1]
+
+    return episode
+
+
+def whole_map(substeps: int) -> Callable:
+    """The baseline: off road and wrong way of the ego by every segment of the map."""
+
+    def events(scene: Scene, swept: EgoState) -> tuple[Array, Array]:
+        road = geometry.segments(scene.road_x, scene.road_y, scene.road_valid)
+
+        def of(types):
+            chosen = road._replace(valid=road.valid & is_type(scene.road_type, types)[:, None])
+            return geometry.Segments(*(field.reshape(-1) for field in chosen))
+
+        beyond = geometry.signed_edge_distance(of(ROAD_EDGE_TYPES), *geometry.corners(ego_box(swept)))
+        against, along = lane_distances(of(DRIVING_LANE_TYPES), swept.x, swept.y, swept.heading)
+        wrong = (against < CONFIG.lane_range_m) & (against + CONFIG.lane_margin_m < along)
+        return jnp.any(beyond > 0, axis=-1), wrong
+
+    def episode(scene, keys):
+        def judge(state, swept, agents, carry):
+            return carry, jax.vmap(events)(scene, swept)
+
+        return scanned(scene, keys, substeps, (), judge)[1]
+
+    return episode
+
+
+def timed(function: Callable, *args: Any, count: int) -> dict[str, float]:
+    """How many of `count` per second: of the CPU on a CPU, else of the clock; the best of some calls after one."""
+    compiled = jax.jit(function).lower(*args).compile()
+    jax.block_until_ready(compiled(*args))
+    on_cpu, best = jax.default_backend() == "cpu", np.inf
+    clock = time.process_time if on_cpu else time.perf_counter
+    for _ in range(REPEATS):
+        started = clock()
+        jax.block_until_ready(compiled(*args))
+        best = min(best, clock() - started)
+    found = {"per_cpu_second" if on_cpu else "per_second": round(count / best)}
+    cost = compiled.cost_analysis() or {}
+    bandwidth = BANDWIDTH.get(jax.devices()[0].device_kind)
+    if bandwidth and "bytes accessed" in cost:
+        found["share_of_memory_bandwidth"] = round(cost["bytes accessed"] / best / bandwidth, 4)
+    return found
+
+
+def measure(prepared: Scene, size: int) -> dict[str, Any]:
+    """All rates at one batch size."""
+    scene = jax.tree.map(lambda field: jnp.broadcast_to(jnp.asarray(field), (size, *np.shape(field))), prepared)
+    keys = jax.random.split(jax.random.key(0), size)
+    found: dict[str, Any] = {}
+    kinds = {
+        "motion_alone": motion_alone,
+        "ego_outcomes": ego_outcomes,
+        "all_outcomes": all_outcomes,
+        "whole_map_baseline": whole_map,
+    }
+    for substeps in (1, 5):
+        for name, kind in kinds.items():
+            print(f"batch {size}, {substeps} steps at a time: {name}", file=sys.stderr)
+            rates = timed(kind(substeps), scene, keys, count=size * STEPS)
+            found.setdefault(name, {})[f"{substeps}_at_a_time"] = rates
+    world = LogReplay(CONFIG)
+    state = world.reset((), keys, scene, jnp.full(size, SceneSpec.current))
+    found["bev_frames"] = timed(lambda state: world.observe((), state).bev, state, count=size)
+    return found
+
+
+def host_work(scene: Scene) -> dict[str, float]:
+    """What is done once per scene: CPU-milliseconds and what the scene then takes."""
+    started = time.process_time()
+    index_road(scene, CONFIG)
+    indexed = time.process_time()
+    rasterize_map(scene, CONFIG)
+    drawn = time.process_time()
+    prepared = prepare(scene, CONFIG)
+    return {
+        "road_index_cpu_ms": round((indexed - started) * 1e3, 1),
+        "map_tile_cpu_ms": round((drawn - indexed) * 1e3, 1),
+        "scene_bytes": sum(np.asarray(field).nbytes for field in jax.tree.leaves(prepared)),
+    }
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=64)
-    size = parser.parse_args().batch
-    config, world, rng = SimulatorConfig(), LogReplay(SimulatorConfig()), np.random.default_rng(0)
-    raw = [random_scene(SceneSpec(), rng) for _ in range(size)]
-    started = time.process_time()
-    prepared = [prepare(device_types(scene), config) for scene in raw]
-    tile_ms = (time.process_time() - started) / size * 1e3
-    scene = jax.tree.map(lambda *fields: jnp.stack(fields), *prepared)
-    keys = jax.random.split(jax.random.key(0), size)
-    state = world.reset((), keys, scene, jnp.full(size, SceneSpec.current))
-
-    @jax.jit
-    def outcomes(scene, keys):
-        return rollout(world, (), Wanderer(), (), scene, HORIZON, keys, keys).outcome
-
-    image = jax.jit(lambda state: world.observe((), state).bev)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulator", description=__doc__)
+    parser.add_argument("--scenario", help="TFRecord file with a WOMD Scenario (default: random roads)")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64], help="default: %(default)s")
+    options = parser.parse_args()
+    scene = logged_scene(options.scenario) if options.scenario else random_scene(np.random.default_rng(0))
+    scene = device_types(scene)
     report = {
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
-        "batch": size,
-        "environment_steps_of_0.1_s": rate(outcomes, scene, keys, count=size * HORIZON * config.substeps),
-        "bev_frames": rate(image, state, count=size),
-        "map_tile_cpu_ms": round(tile_ms, 2),
+        "scene": "a WOMD scenario" if options.scenario else "random",
+        "agents": int(scene.valid.any(-1).sum()),
+        "map_points": int(scene.road_valid.sum()),
+        "once_per_scene": host_work(scene),
+        "batch": {},
     }
+    prepared = prepare(scene, CONFIG)
+    for size in options.batch:
+        report["batch"][size] = measure(prepared, size)
     print(json.dumps(report, indent=2))
 
 

@@ -226,13 +226,15 @@ def _road_feature(feature: Any) -> tuple[int, np.ndarray]:
     return POLYGONS[kind], read_points(data.polygon)
 
 
-def read_road(scenario: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Road types int[F] and points, thinned once for all egos, edges with the road on their left.
-
-    Features without points are left out.
-    """
+def road_features(scenario: Any) -> list[tuple[int, np.ndarray]]:
+    """RoadType and points float64[K, 2] of each map feature that has any, as the map spaces them."""
     features = [_road_feature(feature) for feature in scenario.map_features]
-    features = [(int(code), points) for code, points in features if len(points)]
+    return [(int(code), points) for code, points in features if len(points)]
+
+
+def read_road(scenario: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Road types int[F] and points, thinned once for all egos, edges with the road on their left."""
+    features = road_features(scenario)
     codes = np.array([code for code, _ in features], np.int32)
     return codes, road_on_left(codes, tuple(thin(codes.tolist(), [points for _, points in features])))
 

@@ -145,14 +145,15 @@ def sample_tile(tile: Array, ego: EgoState, px_x: Array, px_y: Array, config: Re
     column = (y - config.tile_y_min) / config.resolution - 0.5
     row_floor, column_floor = jnp.floor(row), jnp.floor(column)
     down, right = row - row_floor, column - column_floor
-    packed = jax.lax.bitcast_convert_type(tile, jnp.uint32).reshape(-1)  # one look-up for four channels
+    # One look-up for four channels; the barrier below keeps XLA from looking up again for each.
+    packed = jax.lax.bitcast_convert_type(tile, jnp.uint32).reshape(-1)
     shift = 8 * jnp.arange(len(MAP_CHANNELS), dtype=jnp.uint32)[:, None, None]
 
     def tap(i, j, weight):
         row, column = row_floor + i, column_floor + j
         inside = (row >= 0) & (row < tile.shape[0]) & (column >= 0) & (column < tile.shape[1])
         place = jnp.where(inside, row * tile.shape[1] + column, 0).astype(jnp.int32)
-        found = packed.at[place].get(mode="promise_in_bounds")
+        found = jax.lax.optimization_barrier(packed.at[place].get(mode="promise_in_bounds"))
         return (found >> shift & 255).astype(jnp.float32) * jnp.where(inside, weight, 0.0)
 
     above = tap(0, 0, (1 - down) * (1 - right)) + tap(0, 1, (1 - down) * right)
@@ -160,14 +161,17 @@ def sample_tile(tile: Array, ego: EgoState, px_x: Array, px_y: Array, config: Re
 
 
 def coverage(box: Box, px_x: Array, px_y: Array, resolution: float) -> Array:
-    """Share of each pixel [..., H, W] that a box [...] covers, for boxes larger than a pixel; px in the box's frame."""
-    x, y = to_frame(px_x, px_y, *(field[..., None, None] for field in (box.x, box.y, box.heading)))
-    least = MIN_BOX_PX * resolution
-    half_length = jnp.maximum(box.length, least)[..., None, None] / 2
-    half_width = jnp.maximum(box.width, least)[..., None, None] / 2
-    along = jnp.clip((half_length - jnp.abs(x)) / resolution + 0.5, 0.0, 1.0)
-    across = jnp.clip((half_width - jnp.abs(y)) / resolution + 0.5, 0.0, 1.0)
-    return along * across
+    """Share of each pixel [..., H, W] that a box [...] covers, for boxes larger than a pixel."""
+    box = jax.tree.map(lambda field: field[..., None, None], box)
+    cos, sin = jnp.cos(box.heading) / resolution, jnp.sin(box.heading) / resolution
+    parts = ((px_x - box.x) * cos, (box.x - px_x) * sin), ((px_y - box.y) * sin, (px_y - box.y) * cos)
+    # Of rows and of columns, kept apart: what is left to do per pixel is an addition.
+    row, column = jax.lax.optimization_barrier(parts)
+    far_along, far_across = (
+        jnp.maximum(size, MIN_BOX_PX * resolution) / (2 * resolution) + 0.5 for size in (box.length, box.width)
+    )
+    along = jnp.clip(far_along - jnp.abs(row[0] + column[0]), 0.0, 1.0)
+    return along * jnp.clip(far_across - jnp.abs(row[1] + column[1]), 0.0, 1.0)
 
 
 def draw_boxes(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> Array:
@@ -177,16 +181,19 @@ def draw_boxes(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> 
     ego = jax.tree.map(lambda field: field[:, None, None], state.ego)
     x, y = to_frame(past.x, past.y, ego.x, ego.y, ego.heading)
     other = (jnp.arange(x.shape[1]) != scene.ego[:, None])[..., None] & past.valid
-    kinds = jnp.stack([is_type(scene.agent_type, kinds) for kinds in (VEHICLES, VULNERABLE)], axis=-1)
     seen = other & in_view(x, y, jnp.hypot(scene.length, scene.width)[..., None] / 2, config)
-    weight = (seen[:, :, None] & kinds[..., None]).astype(jnp.float32)  # [B, A, 2, 3]
     size = [jnp.broadcast_to(field[..., None], x.shape) for field in (scene.length, scene.width)]
+    boxes = Box(x, y, past.heading - ego.heading, *size)
 
     def draw(canvas, box, weight):
-        return jnp.maximum(canvas, coverage(box, px_x, px_y, config.resolution) * weight[..., None, None])
+        return jnp.maximum(canvas, coverage(box, px_x, px_y, config.resolution) * weight[:, None, None])
 
-    canvas = jnp.zeros((len(x), 2, len(AGO_STEPS), config.height, config.width))
-    return draw_each(draw, canvas, (Box(x, y, past.heading - ego.heading, *size), weight), weight.any((2, 3)))
+    def layer(kinds):
+        shown = seen & is_type(scene.agent_type, kinds)[..., None]
+        canvas = jnp.zeros((len(x), len(AGO_STEPS), config.height, config.width))
+        return draw_each(draw, canvas, (boxes, shown.astype(jnp.float32)), shown.any(-1))
+
+    return jnp.stack([layer(kinds) for kinds in (VEHICLES, VULNERABLE)], axis=1)
 
 
 def in_view(x: Array, y: Array, radius: Array, config: RenderConfig) -> Array:
