@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from benchmarks.results import replace_section
 from training.provenance import commit, machine, shown
-from training.report import PAIR, TABLE, table, with_interval, write_text
+from training.report import PAIR_NAME, TABLE, signed, table, with_interval, write_text
 
 JUDGES = ("log_replay", "reactive", "referee")
 SHOWN_METRICS = ("score", "failure", "at_fault")
@@ -62,3 +62,179 @@ def measured(name: str, command: list[str], folder: pathlib.Path) -> dict[str, A
         }
         write_text(path, json.dumps({"origin": origin, "result": json.loads(printed)}, indent=1))
     return json.loads(path.read_text("utf-8"))
+
+
+def first_rate(rates: dict[str, float]) -> float:
+    """The rate of `timed`, per CPU-second or per second."""
+    return rates.get("per_cpu_second", rates.get("per_second"))
+
+
+def speed_table(result: dict[str, Any]) -> str:
+    """A row for each batch size and step length."""
+    rows = []
+    for size, found in result["batch"].items():
+        for steps in found["ego_outcomes"]:
+            kinds = ("motion_alone", "ego_outcomes", "all_outcomes", "whole_map_baseline")
+            rates = [first_rate(found[kind][steps]) for kind in kinds]
+            ratio = f"{rates[1] / rates[3]:.0f}"
+            rows.append([size, steps.split("_")[0], *(f"{rate:,}" for rate in rates), ratio])
+    header = [
+        "batch",
+        "steps at a time",
+        "motion alone",
+        "ego outcomes",
+        "outcomes of all agents",
+        "whole map",
+        "ratio",
+    ]
+    return table(header, rows)
+
+
+def frames_line(result: dict[str, Any]) -> str:
+    """BEV frames, and what is done once per scene."""
+    frames = ", ".join(f"{first_rate(found['bev_frames']):,} at {size}" for size, found in result["batch"].items())
+    once = result["once_per_scene"]
+    return (
+        f"BEV observations by batch size: {frames}. Once per scene: road index {once['road_index_cpu_ms']} ms, map "
+        f"tile {once['map_tile_cpu_ms']} ms of CPU time; a prepared scene takes {once['scene_bytes'] / 1e6:.1f} MB."
+    )
+
+
+def speed(result: dict[str, Any]) -> str:
+    """What the benchmark of speed says."""
+    unit = "second" if "per_second" in next(iter(result["batch"].values()))["bev_frames"] else "CPU-second, on one core"
+    said = (
+        f"Steps of 0.1 s per {unit}, on {result['scene']} with {result['agents']} agents in 128 rows and "
+        f"{result['map_points']:,} map points, 80 steps as one scan. The whole map is the baseline: off road and wrong "
+        "way of the ego by every segment, nothing else; the ratio is that of the ego's full outcomes to it."
+    )
+    return "\n\n".join([said, speed_table(result), frames_line(result)])
+
+
+def accuracy(result: dict[str, Any]) -> str:
+    """How many decisions differ from exact geometry."""
+    names = ("steps", "true", "differ", "missed")
+    rows = [[name, *(f"{found[key]:,}" for key in names)] for name, found in result["decisions"].items()]
+    said = (
+        f"Decisions against the oracle over the whole map in float64, on {result['scenes']} real scenes with their "
+        f"own actions and {result['disturbed_drives']:,} disturbed drives; "
+        f"{100 * result['share_that_differs_of_all']:.4f} % differ."
+    )
+    return "\n\n".join([said, table(["decision", *names], rows)])
+
+
+def dynamics(result: dict[str, Any]) -> str:
+    """How near the inverses stay to the log."""
+    every = result["egos"]["all"]
+    ways = {name: row for name, row in every.items() if isinstance(row, dict) and "within_0.1_m" in row}
+    rows = [[name, *map(str, row.values())] for name, row in ways.items()]
+    header = [
+        "driven open loop by",
+        "within 0.1 m",
+        *(f"{name} [m]" for name in next(iter(ways.values())) if "q" in name),
+    ]
+    said = f"Largest distance to the log over 8 s, {every['moving_egos']} moving real egos, limits on."
+    return "\n\n".join([said, table(["driven open loop by", "within 0.1 m", *quantiles], rows)])
+
+
+def probes(result: dict[str, Any]) -> str:
+    """Signs of the reactions."""
+    rows = [
+        [
+            kind,
+            f"{found['right_sign']} of {found['cases']}",
+            f"{found['hits_under_log_replay']} -> {found['hits']}",
+            str(found["mean_hardest_braking_beyond_log_mps2"]),
+        ]
+        for kind, found in result["probes"].items()
+    ]
+    header = ["the ego ...", "right sign", "hit, log replay -> reactive", "mean hardest braking beyond the log [m/s^2]"]
+    return table(header, rows)
+
+
+def rear_ends(results: dict[str, dict[str, Any]]) -> str:
+    """Hits on a braking ego by data set."""
+    rows = [
+        [
+            f"{name}, {result['data']['scenes']} scenes",
+            str(found["acceleration_mps2"]),
+            f"{found['rear_ends']['log_replay']} -> {found['rear_ends']['reactive']}",
+            f"{found['fall_percent']} %",
+        ]
+        for name, result in results.items()
+        for found in result["data"]["braking"]
+    ]
+    return table(["test scenes", "ego brakes at [m/s^2]", "rear ends, log replay -> reactive", "fall"], rows)
+
+
+def referee(result: dict[str, Any]) -> str:
+    """Speed and faithfulness of the referee."""
+    measured_speed, driven = result["speed"], result["driven"]
+    return (
+        f"Referee: {measured_speed['steps_of_0.1_s_per_cpu_second']:.0f} closed-loop steps of 0.1 s per second and "
+        f"process; opening a network {measured_speed['open_cpu_s_per_network']:.1f} CPU-s once, a reset "
+        f"{1e3 * measured_speed['reset_s_per_scene']:.0f} ms. The log's own ego in {driven['scenes']} scenes: "
+        f"{driven['collision']} collisions; agents without a row within 10 m in "
+        f"{100 * driven['share_of_steps_with_unlisted_agent_within_10_m']:.2f} % of the steps."
+    )
+
+
+def judged(result: dict[str, Any]) -> str:
+    """Every policy under every judge."""
+    judges = result["judges"]
+    names = list(next(iter(judges.values()))["policies"])
+    rows = [
+        [
+            name,
+            *(with_interval(judges[judge]["policies"][name][metric]) for metric in SHOWN_METRICS for judge in JUDGES),
+        ]
+        for name in names
+    ]
+    pair = " - ".join(PAIR)
+    if all(pair in judges[judge]["paired"] for judge in JUDGES):
+        change = [signed(judges[judge]["paired"][pair][metric]) for metric in SHOWN_METRICS for judge in JUDGES]
+        rows.append([f"**{pair}**", *change])
+    return table(["policy", *(f"{TABLE[metric]}, {judge}" for metric in SHOWN_METRICS for judge in JUDGES)], rows)
+
+
+def section(found: dict[str, dict[str, Any]]) -> str:
+    """The section's text."""
+    result = {name: one["result"] for name, one in found.items()}
+    origin = [[name, *(one["origin"][key] for key in ("date", "commit", "command"))] for name, one in found.items()]
+    return "\n\n".join(
+        [
+            "## The simulator",
+            speed(result["simulator"]),
+            accuracy(result["accuracy"]),
+            dynamics(result["dynamics"]),
+            "Reactive traffic, probes and data sets:",
+            probes(result["reactive_starter"]),
+            rear_ends({"starter": result["reactive_starter"], "real": result["reactive_real"]}),
+            referee(result["referee"]),
+            f"One run (seed {result['judges']['provenance']['seed']}) under every judge, starter test scenes:",
+            judged(result["judges"]),
+            f"Machine: {found['simulator']['origin']['machine']}.",
+            table(["measured by", "date", "commit", "command"], origin),
+        ]
+    )
+
+
+def main() -> int:
+    """Measures what is missing, writes the section, and returns the exit status."""
+    options = parse()
+    folder = pathlib.Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        found = {name: measured(name, words, folder) for name, words in tqdm(commands(options).items())}
+    except subprocess.CalledProcessError as error:
+        print(f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}; what was measured is kept")
+        return 2
+    path = pathlib.Path(options.file)
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    write_text(path, replace_section(text, "simulator", section(found)))
+    print(f"wrote section 'simulator' of {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
