@@ -128,11 +128,7 @@ def dynamics(result: dict[str, Any]) -> str:
     every = result["egos"]["all"]
     ways = {name: row for name, row in every.items() if isinstance(row, dict) and "within_0.1_m" in row}
     rows = [[name, *map(str, row.values())] for name, row in ways.items()]
-    header = [
-        "driven open loop by",
-        "within 0.1 m",
-        *(f"{name} [m]" for name in next(iter(ways.values())) if "q" in name),
-    ]
+    quantiles = [f"{name} [m]" for name in next(iter(ways.values())) if name.startswith("q")]
     said = f"Largest distance to the log over 8 s, {every['moving_egos']} moving real egos, limits on."
     return "\n\n".join([said, table(["driven open loop by", "within 0.1 m", *quantiles], rows)])
 
@@ -182,19 +178,14 @@ def referee(result: dict[str, Any]) -> str:
 def judged(result: dict[str, Any]) -> str:
     """Every policy under every judge."""
     judges = result["judges"]
-    names = list(next(iter(judges.values()))["policies"])
+    columns = [(metric, judge) for metric in SHOWN_METRICS for judge in JUDGES]
     rows = [
-        [
-            name,
-            *(with_interval(judges[judge]["policies"][name][metric]) for metric in SHOWN_METRICS for judge in JUDGES),
-        ]
-        for name in names
+        [name, *(with_interval(judges[judge]["policies"][name][metric]) for metric, judge in columns)]
+        for name in judges[JUDGES[0]]["policies"]
     ]
-    pair = " - ".join(PAIR)
-    if all(pair in judges[judge]["paired"] for judge in JUDGES):
-        change = [signed(judges[judge]["paired"][pair][metric]) for metric in SHOWN_METRICS for judge in JUDGES]
-        rows.append([f"**{pair}**", *change])
-    return table(["policy", *(f"{TABLE[metric]}, {judge}" for metric in SHOWN_METRICS for judge in JUDGES)], rows)
+    change = [signed(judges[judge]["paired"][PAIR_NAME][metric]) for metric, judge in columns]
+    rows.append([f"**{PAIR_NAME}**", *change])
+    return table(["policy", *(f"{TABLE[metric]}, {judge}" for metric, judge in columns)], rows)
 
 
 def section(found: dict[str, dict[str, Any]]) -> str:
