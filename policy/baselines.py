@@ -88,7 +88,7 @@ class LogExpert:
 
     def reset(self, params: Params, scene: Scene) -> Scene:
         """The scene, for its log; without the map tile, too large for a loop's carry."""
-        return scene.replace(map_tile=())
+        return scene.replace(map_tile=(), road_index=())
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: Scene) -> tuple:
         """Feedback towards the log, anew in each sub-step."""

@@ -146,7 +146,7 @@ class Reactive:
 
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
         """See `World.reset`."""
-        paths = jax.vmap(logged_paths)(scene.replace(map_tile=()))
+        paths = jax.vmap(logged_paths)(scene.replace(map_tile=(), road_index=()))
         return start_state(scene, start, Latent(paths, jax.vmap(on_schedule)(paths, start)))
 
     def observe(self, params: tuple, state: State) -> Observation:

@@ -46,7 +46,7 @@ class DisturbedExpert:
     def reset(self, params: Disturbance, scene: Scene) -> tuple[Scene, Array, Array]:
         """The logged scene and no noise yet."""
         nothing = jnp.zeros_like(params.acceleration)
-        return scene.replace(map_tile=()), nothing, nothing
+        return scene.replace(map_tile=(), road_index=()), nothing, nothing
 
     def act(self, params: Disturbance, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
         """The expert's action plus noise."""
@@ -93,7 +93,7 @@ class ClosestToLog:
 
     def reset(self, params: Params, scene: Scene) -> Scene:
         """The scene, for its log."""
-        return scene.replace(map_tile=())
+        return scene.replace(map_tile=(), road_index=())
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: Scene) -> tuple:
         """Extras: tokens int32[B, K], what is to be learned; recovered bool[B]; deviation float32[B] of the choice."""
