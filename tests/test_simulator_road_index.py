@@ -143,12 +143,17 @@ def test_outside_the_grid_the_nearest_cell_counts():
 
 
 def test_far_beside_a_road_is_off_it():
-    """Beside the straight road, at x between its ends, up to 100 m from its edges at y = -2 and 5.5."""
-    ego = random_poses(0, half=100.0)
+    """Beside the straight road, at x between its ends, up to 100 m from its edges at y = -2 and 5.5.
+
+    A lane on either side widens the grid: its cells far from edges list none of their own.
+    """
+    scene, ego = scenes.straight(), random_poses(0, half=100.0)
+    for y in (-100.0, 100.0):
+        scene = scenes.with_polyline(scene, np.linspace(*scenes.ROAD_X, 16), np.full(16, y), RoadType.LANE_SURFACE)
     ego = ego.replace(x=np.abs(ego.x))
     inside = (ego.y > scenes.RIGHT_EDGE_Y + 0.3) & (ego.y < scenes.LEFT_EDGE_Y - 0.3)
     outside = (ego.y < scenes.RIGHT_EDGE_Y) | (ego.y > scenes.LEFT_EDGE_Y)
-    found = events(scenes.straight(), ego)["off_road"]
+    found = events(scene, ego)["off_road"]
     assert inside.sum() > 20 and found[outside].all() and not found[inside].any()
 
 
