@@ -42,16 +42,18 @@ def logged_routes(scene: Scene, config: SimulatorConfig) -> Routes:
 
 
 def light_heading(scene: Scene, config: SimulatorConfig) -> Array:
-    """Direction of the driving lane nearest to each stop point, float32[L]."""
+    """Direction of the driving lane nearest to each stop point, float32[L]; nan where the index lists none."""
     lanes = segments_at(scene.road_index, scene.road_index.lanes, config.near_lanes, scene.light_x, scene.light_y)
     nearest = jnp.argmin(geometry.segment_distance(lanes, scene.light_x[:, None], scene.light_y[:, None]), axis=-1)
-    ends = (jnp.take_along_axis(field, nearest[:, None], axis=-1)[:, 0] for field in lanes[:4])
-    ax, ay, bx, by = ends
-    return jnp.arctan2(by - ay, bx - ax)
+    ax, ay, bx, by, known = (jnp.take_along_axis(field, nearest[:, None], axis=-1)[:, 0] for field in lanes)
+    return jnp.where(known, jnp.arctan2(by - ay, bx - ax), jnp.nan)
 
 
 def stops_along(scene: Scene, x: Array, y: Array, heading: Array) -> Array:
-    """Arc length float32[L] of the stop points along a path [T] that runs over them as their lanes do; else -1."""
+    """Arc length float32[L] of the stop points along a path [T] that runs over them as their lanes do; else -1.
+
+    Args: heading: float32[L], of their lanes; where it is nan, no path runs as they do.
+    """
     path = geometry.segments(x, y, jnp.ones(x.shape, bool))
     dx, dy = path.bx - path.ax, path.by - path.ay
     length = jnp.hypot(dx, dy)
@@ -65,7 +67,7 @@ def stops_along(scene: Scene, x: Array, y: Array, heading: Array) -> Array:
 
 
 def place(routes: Routes, now: Agents) -> Array:
-    """Arc length float32[A] of the agents' boxes [A] along their routes."""
+    """Arc length float32[A] of the agents' boxes [A] along their routes; of those who are there."""
     known = jnp.ones(routes.x.shape[-1:], bool)
     project = jax.vmap(lambda x, y, *pose: geometry.project(x, y, known, *pose)[0])
     return project(routes.x, routes.y, now.x, now.y, now.heading)
@@ -85,7 +87,9 @@ def measure_everyone(
     Args:
       state: before the step, without batch axis.   agents: fields [A, S], the ego's row as driven.
       light_*: [L, S].   routes: see `logged_routes`.   route_s: float32[A], where the agents are along them.
-    Returns: what `outcome.measure` returns, [A, S], and `valid`, bool[A, S]: the agent is there, as it was before.
+    Returns: what `outcome.measure` returns, [A, S], and `valid`, bool[A, S]: the agent has been there in every sub-step
+      since the one before `state`. Who appears counts from the next step on: comfort and places along the route are
+      measured from the start of the step.
     """
     tracks = jax.tree.map(lambda past, new: jnp.concatenate([past[:, -2:], new], axis=-1), state.history, agents)
     motion = ego_motion(tracks, state.scene.length, state.scene.width)
@@ -100,4 +104,4 @@ def measure_everyone(
 
     rows = jnp.arange(agents.x.shape[0])
     measures = jax.vmap(one)(rows, motion, routes.x, routes.y, routes.light_s, route_s)
-    return measures | {"valid": tracks.valid[:, 2:] & tracks.valid[:, 1:-1]}
+    return measures | {"valid": jnp.cumsum(~tracks.valid, axis=-1)[:, 2:] == 0}

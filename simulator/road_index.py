@@ -1,7 +1,7 @@
 """A grid over each scene's map that says which road edges and lanes can matter where; made once, on the host.
 
 Testing every segment of a map at each step costs a hundred times more than what can matter there. The grid's cells
-list exact segments, so a decision is the one that the whole map gives (`benchmarks/map_accuracy.py` counts by how much
+list exact segments, so a decision is the one that the whole map gives (`benchmarks/accuracy.py` counts how often
 it is not). Lists are kept one after the other, cells point into them: most cells are empty or share a list.
 
 - Road edges: a cell lists those that can be nearest to a place in it. A segment nearest to a place within r of the
@@ -24,7 +24,12 @@ EDGE_REACH_M = 12.0
 
 
 def index_road(scene: Scene, config: SimulatorConfig) -> RoadIndex:
-    """The index of one numpy scene: of the finest grid whose lists fit."""
+    """The index of one numpy scene: of the finest grid whose lists fit.
+
+    Raises: ValueError for a config in which not even the list of a single cell is sure to fit.
+    """
+    if config.index_entries < (longest := max(config.near_edges, config.near_lanes)):
+        raise ValueError(f"index_entries: expected at least {longest}, the longest list, found {config.index_entries}")
     ends = segment_ends(scene)
     kinds = np.repeat(scene.road_type, scene.road_x.shape[-1])
     there = np.isfinite(ends).all(-1)

@@ -8,12 +8,27 @@ import numpy as np
 import pytest
 import scenes
 
-from data.scene import AgentType, LightState
+from data.geometry import to_frame
+from data.scene import AgentType, LightState, SceneSpec
 from simulator.config import SimulatorConfig
+from simulator.geometry import Box
 from simulator.log_replay import LogReplay
 from simulator.observe import observe
 from simulator.prepare import prepare
-from simulator.render import CHANNELS, MAP_CHANNELS
+from simulator.render import (
+    AGO_STEPS,
+    CHANNELS,
+    LIGHT_COLOURS,
+    LIGHT_RADIUS_M,
+    MAP_CHANNELS,
+    OFF_ROUTE_LIGHT,
+    VEHICLES,
+    VULNERABLE,
+    coverage,
+    draw_boxes,
+    draw_lights,
+    pixel_centres,
+)
 from simulator.transition import with_ego
 
 CONFIG = SimulatorConfig()
@@ -121,3 +136,80 @@ def test_ego_features_and_light_distance(busy):
     np.testing.assert_allclose(seen.ego, [10, 0, 0, scenes.SPEED_LIMIT], atol=1e-4)
     np.testing.assert_allclose(seen.light_distance, [30 - 2.25, np.inf], rtol=1e-5)
     assert seen.light_state[0] == LightState.STOP and seen.time == 10
+
+
+CROWD = SceneSpec(agents=12, polylines=4, lights=12, route_points=64, text=4)
+
+
+def crowded(count, rng):
+    """`count` agents and lights in and around the image, many of them across its border."""
+    scene = scenes.straight(CROWD)
+    for row in range(count):
+        x, y, heading = rng.uniform(-20, 56), rng.uniform(-38, 38), rng.uniform(-np.pi, np.pi)
+        kind, size = rng.integers(1, 5), {"length": rng.uniform(0.4, 12.0), "width": rng.uniform(0.4, 3.0)}
+        scene = scenes.with_agent(scene, row, x, y, heading, rng.uniform(0, 15), kind, **size) if row else scene
+        state = {"light_state": rng.integers(1, 7), "light_valid": True, "light_x": x, "light_y": -y}
+        scene = scenes.with_rows(scene, row, state | {"light_route_s": rng.choice([-1.0, 30.0])})
+    return scene
+
+
+@jax.jit
+def traffic(scene):
+    """What is drawn of boxes [B, 2, 3, H, W] and lights [B, 3, H, W], and the State."""
+    start = jnp.full(scene.ego.shape, 10)
+    state = WORLD.reset((), jax.random.split(jax.random.key(0), scene.ego.shape[0]), scene, start)
+    pixels = pixel_centres(CONFIG.render)
+    return draw_boxes(state, *pixels, CONFIG.render), draw_lights(state, *pixels, CONFIG.render), state
+
+
+@pytest.fixture(scope="module")
+def crowds():
+    """A batch of rows with 1, 4 and 12 agents and lights, and the same rows as batches of one."""
+    rng = np.random.default_rng(0)
+    rows = [scenes.indexed(crowded(count, rng), CONFIG) for count in (1, 4, 12)]
+    return traffic(scenes.stack(rows)), [traffic(scenes.stack([row])) for row in rows]
+
+
+def test_everything_is_drawn_whether_in_view_or_not(crowds):
+    """Against the maximum over all agents and all lights: what lies outside the view adds nothing to the image."""
+    (boxes, lights, state), _ = crowds
+    scene, pixels, sharp = state.scene, pixel_centres(CONFIG.render), CONFIG.render.resolution
+    ego = jax.tree.map(lambda field: field[:, None], state.ego)
+    others = jnp.arange(CROWD.agents) != scene.ego[:, None]
+    for i, ago in enumerate(AGO_STEPS):
+        past = jax.tree.map(lambda field, ago=ago: field[..., -1 - ago], state.history)
+        x, y = to_frame(past.x, past.y, ego.x, ego.y, ego.heading)
+        box = Box(x, y, past.heading - ego.heading, scene.length, scene.width)
+        cover = coverage(box, *pixels, sharp) * (past.valid & others)[..., None, None]
+        for j, kinds in enumerate((VEHICLES, VULNERABLE)):
+            expected = jnp.max(cover * np.isin(scene.agent_type, kinds)[..., None, None], axis=1)
+            np.testing.assert_allclose(boxes[:, j, i], expected, atol=1e-5)
+            assert expected.any()
+    x, y = to_frame(scene.light_x, scene.light_y, ego.x, ego.y, ego.heading)
+    disc = jnp.clip(
+        (LIGHT_RADIUS_M - jnp.hypot(pixels[0] - x[..., None, None], pixels[1] - y[..., None, None])) / sharp + 0.5, 0, 1
+    )
+    bright = jnp.where(scene.light_route_s >= 0, 1.0, OFF_ROUTE_LIGHT) * state.light_valid
+    for j, states in enumerate(LIGHT_COLOURS):
+        expected = jnp.max(disc * (bright * np.isin(state.light_state, states))[..., None, None], axis=1)
+        np.testing.assert_allclose(lights[:, j], expected, atol=1e-5)
+        assert expected.any()
+
+
+def test_a_row_is_drawn_as_alone(crowds):
+    """The loop over a batch's things ends with its fullest row."""
+    together, alone = crowds
+    for row, single in enumerate(alone):
+        for all_rows, own in zip(together[:2], single[:2], strict=True):
+            np.testing.assert_array_equal(all_rows[row], own[0])
+    assert [int(np.asarray(single[0]).any()) for single in alone] == [0, 1, 1]  # the first row has the ego alone
+
+
+def test_an_agent_just_outside_the_view_changes_nothing():
+    """The image ends 32 m to the left; a box along its border is 1.8 m wide."""
+    _, alone = view(scenes.straight())
+    images = {y: view(scenes.with_agent(scenes.straight(), 1, 10.0, y))[1] for y in (36.0, 33.0, 32.5)}
+    for name in CHANNELS:
+        np.testing.assert_array_equal(images[36.0][name], alone[name])
+        np.testing.assert_array_equal(images[33.0][name], alone[name])
+    assert images[32.5]["vehicle"].any()  # 0.4 m of it are in view

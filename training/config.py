@@ -32,7 +32,7 @@ class DataConfig:
     Attributes:
       directory: a finished data set with the splits train, grounding, validation and test; the starter set if None.
       train_scenes, grounding_scenes, validation_scenes, test_scenes: the first so many of each split; all if None.
-      cached_scenes: prepared scenes kept in memory per split, about 0.7 MB each.
+      cached_scenes: prepared scenes kept in memory per split, about 0.8 MB each.
     """
 
     directory: str | None = None
