@@ -6,7 +6,7 @@ it is not). Lists are kept one after the other, cells point into them: most cell
 
 - Road edges: a cell lists those that can be nearest to a place in it. A segment nearest to a place within r of the
   cell's centre is at most 2 r farther from the centre than the centre's nearest. Cells farther than `EDGE_REACH_M` from
-  any edge share the list of the nearest cell that is not: there the side does not change any more.
+  any edge share the list of the nearest cell that is not: out there the side changes only where edges fold or stop.
 - Driving lanes: a cell lists all within the reach of the wrong-way rule.
 
 Letters: K segments, N = M * P places for segments, C cells, J entries of lists.
