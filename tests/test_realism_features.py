@@ -8,10 +8,11 @@ from data.scene import AgentType, LightState
 from worldmodel.realism.features import FeatureMap, features, logged_tracks
 from worldmodel.realism.interaction import FAR, Boxes, rectangle_distance, time_to_collision
 from worldmodel.realism.kinematics import angular, difference_valid, linear
-from worldmodel.realism.lights import mirrored_distance
+from worldmodel.realism.lights import Lanes, mirrored_distance
 from worldmodel.realism.nearest import SegmentSearch
 from worldmodel.realism.road import RoadEdges
 
+SPIKE = np.array([(0, 0, 0), (10, 0, 0), (0, 3, 0)], float)
 CLOSED = np.array([(0, 0, 0), (10, 0, 0), (10, 10, 0), (0, 10, 0), (0, 0, 0)], float)
 
 
@@ -99,6 +100,15 @@ def test_time_to_collision_of_a_follower():
     assert seconds[0, -1] == 5.0  # no speed is known at the last step
 
 
+def test_who_is_not_there_is_not_followed():
+    valid = np.ones((2, made.STEPS), bool)
+    valid[1, 20:] = False
+    scene = made.scene([made.drive(10.0), made.drive(5.0, 20.0)], valid=valid)
+    seconds = logged(scene)["time_to_collision"][0]
+    assert (seconds[:8] < 5).all()
+    assert (seconds[9:] == 5).all()
+
+
 @pytest.mark.parametrize(
     ("y", "turned", "follows"),
     [
@@ -137,6 +147,8 @@ def test_distance_to_the_road_edge_is_that_of_the_worst_corner(y, heading, dista
         (CLOSED[:3], (13, -4), 5),  # past a left turn
         (CLOSED[:2], (13, -4), 5),  # past a free end the line goes on
         (CLOSED[:2], (13, 4), -5),
+        (SPIKE, (13, 1), np.sqrt(10)),  # past a sharp left turn, to the left of the segment before it
+        (SPIKE[::-1], (13, 1), -np.sqrt(10)),
     ],
 )
 def test_the_side_of_an_edge(line, point, distance):
@@ -144,11 +156,27 @@ def test_the_side_of_an_edge(line, point, distance):
     np.testing.assert_allclose(found, [distance])
 
 
+def test_a_ring_closes_only_if_it_has_the_most_points():
+    """At the spike where it begins; beside a line of more points it does not close, as in the official code."""
+    ring = SPIKE[[1, 2, 0, 1]]
+    point = np.array([[13.0, -1.0, 0.0]])
+    np.testing.assert_allclose(RoadEdges((ring,)).signed_distance(point), [np.sqrt(10)])
+    np.testing.assert_allclose(RoadEdges((ring, made.line(90.0, 0, 100))).signed_distance(point), [-np.sqrt(10)])
+
+
 def test_an_edge_below_a_bridge_is_not_the_nearest():
-    """In the plane 1 m from the edge below, 4 m from the bridge's own: 5 m of height count as 15."""
-    below, own = made.line(1.0, 100, -100) - [0, 0, 5], made.line(4.0, 100, -100)
+    """In the plane 1 m from the edge below, 4 m from the bridge's own: 2 m of height count as 6."""
+    below, own = made.line(1.0, 100, -100) - [0, 0, 2], made.line(4.0, 100, -100)
     np.testing.assert_allclose(RoadEdges((below, own)).signed_distance(np.zeros((1, 3))), [-4.0])
-    np.testing.assert_allclose(RoadEdges((below, own)).signed_distance(np.array([[0.0, 0, -5]])), [-1.0])
+    np.testing.assert_allclose(RoadEdges((below, own)).signed_distance(np.array([[0.0, 0, -2]])), [-1.0])
+
+
+def test_the_bottom_of_a_box_finds_its_edge():
+    """4 m high, its middle at 2 m, as high as an edge 1 m beside it."""
+    above = made.line(2.0, 300, -100) + np.array([0, 0, 2])
+    scene = made.scene(made.drive(1.0), z=np.full((1, made.STEPS), 2.0), height=np.array([4.0]))
+    found = logged(dataclasses.replace(scene, road_edges=(*scene.road_edges, above)))
+    np.testing.assert_allclose(found["distance_to_road_edge"], -3.0)
 
 
 def test_road_edges_are_needed():
@@ -166,6 +194,7 @@ def test_a_red_light_is_run_in_the_step_that_passes_its_stop_point():
     [
         {"light_state": np.full((1, made.STEPS), LightState.GO)},
         {"light_lane": np.array([8])},  # not the lane that it is on
+        {"light_lane": np.array([8]), "lanes": (made.line(0.0, -100, 300), made.line(-3.0, -100, 300))},
         {"light_lane": np.array([9])},  # a lane that is no surface street
         {"x": made.drive(-10.0, 50.5)[None]},  # backwards
         {"lanes": (), "lane_id": np.array([], int)},
@@ -181,6 +210,23 @@ def test_the_projection_on_a_lane_is_mirrored_as_in_the_official_code():
     start, step = np.zeros(2), np.array([10.0, 0.0])
     np.testing.assert_allclose(mirrored_distance(np.array([3.0, 4.0]), start, step), np.hypot(6, 4))
     np.testing.assert_allclose(mirrored_distance(np.array([-3.0, 4.0]), start, step), 5.0)
+
+
+@pytest.mark.parametrize(("point", "lane"), [((12.0, 50.5), 0), ((9.5, 48.0), 1)])
+def test_a_shorter_lane_goes_on_to_the_origin_as_in_the_official_code(point, lane):
+    """2.1 m past its end it is nearest; 2.1 m beside its end, towards the origin, its mirrored distance is 4.1 m."""
+    short, longer = np.array([(0, 50), (10, 50)], float), np.array([(10, 45), (20, 45), (30, 45)], float)
+    assert Lanes((short, longer), np.array([3, 4])).lane_at(np.array([point])) == [lane]
+
+
+def test_the_nearest_segment_may_have_the_farthest_sample(rng):
+    """A long one, 0.1 m away between its ends at 2.5 m, among 50 whose samples are all nearer than these."""
+    angle, radius = rng.uniform(-np.pi, np.pi, 50), rng.uniform(0.5, 2.4, 50)
+    samples = np.concatenate(
+        [np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1), [(-2.5, 0.1), (2.5, 0.1)]]
+    )
+    search = SegmentSearch(samples, np.append(np.arange(51), 50), 5.0)
+    assert search.nearest(np.zeros((1, 2)), lambda p, s: np.append(radius, 0.1)[s]) == [50]
 
 
 @pytest.mark.parametrize("spacing", [0.5, 5.0])

@@ -10,7 +10,7 @@ from data.tfrecord import read_records
 from data.womd import parse_scenario
 from worldmodel.realism.features import Tracks
 from worldmodel.realism.likelihood import Histogram, indication_likelihood, likelihood, log_likelihood
-from worldmodel.realism.score import HISTOGRAMS, INDICATIONS, WEIGHTS, average, realism
+from worldmodel.realism.score import HISTOGRAMS, INDICATIONS, WEIGHTS, average, counted, realism
 
 # What the official package says of one record with its log as all rollouts, where the log is invalid the last pose
 # held. The constant-velocity filling is known by its sum only.
@@ -58,6 +58,22 @@ def test_an_indication_by_hand():
     valid = np.array([[True, True, False], [True, True, True]])
     expected = np.sqrt(1.001 / 4.002 * 4.001 / 4.002)
     np.testing.assert_allclose(indication_likelihood(logged, simulated, valid), expected)
+
+
+def test_differences_count_where_all_their_steps_are_valid():
+    """One step is missing; the ends of the future have no neighbour."""
+    valid = np.ones(made.STEPS, bool)
+    valid[made.CURRENT + 1 + 40] = False
+    scene = made.scene(made.drive(1.0), valid=valid)
+    missing = {
+        "distance_to_road_edge": {40},
+        "linear_speed": {0, 39, 41, 79},
+        "angular_speed": {0, 39, 41, 79},
+        "linear_acceleration": {0, 1, 38, 40, 42, 78, 79},
+        "angular_acceleration": {0, 1, 38, 40, 42, 78, 79},
+    }
+    for name, steps in missing.items():
+        assert set(np.flatnonzero(~counted(scene, name)[0])) == steps
 
 
 def test_weights_sum_to_one():

@@ -25,7 +25,7 @@ def linear(x: np.ndarray, y: np.ndarray, z: np.ndarray, dt: float) -> tuple[np.n
 def angular(heading: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
     """Angular speed [rad/s] and acceleration [rad/s^2] of headings [..., T], the shorter way round over two steps."""
     turn = wrap(2 * central_difference(heading)) / 2
-    return turn / dt, wrap(2 * central_difference(turn)) / 2 / dt**2
+    return turn / dt, central_difference(turn) / dt**2
 
 
 def difference_valid(valid: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ def realism(scene: SimAgentsScene, rollouts: Tracks) -> dict[str, float]:
     seen = scene.valid[:, scene.current + 1 :]
     logged = {name: values[0] for name, values in features(scene, log, seen, road).items()}
     simulated = features(scene, rollouts, np.ones_like(seen), road)
-    valid = {name: _valid(scene, name) for name in WEIGHTS}
+    valid = {name: counted(scene, name) for name in WEIGHTS}
     scores = {name: likelihood(h, logged[name], simulated[name], valid[name]) for name, h in HISTOGRAMS.items()}
     scores |= {name: indication_likelihood(logged[name], simulated[name], valid[name]) for name in INDICATIONS}
     unknown = sorted(name for name, score in scores.items() if np.isnan(score))
@@ -81,7 +81,7 @@ def check(scene: SimAgentsScene, rollouts: Tracks) -> None:
             raise ValueError(f"{field.name}: expected finite values, found others")
 
 
-def _valid(scene: SimAgentsScene, name: str) -> np.ndarray:
+def counted(scene: SimAgentsScene, name: str) -> np.ndarray:
     """Where the log of the judged agents counts for a feature: bool[E, H]."""
     valid = scene.valid[scene.evaluated, scene.current + 1 :]
     if name in ("time_to_collision", "traffic_light_violation"):
