@@ -1,6 +1,7 @@
 """Waymo Open Motion Dataset: `Scenario` protos in TFRecord files become `RawScene`s.
 
-Only this module knows the protos, and imports them when asked. Source: waymo_open_dataset/protos/{scenario,map}.proto.
+Only this module imports these protos, when asked; `sim_agents.py` reads them as well.
+Source: waymo_open_dataset/protos/{scenario,map}.proto.
 """
 
 import functools
