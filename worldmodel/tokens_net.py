@@ -153,7 +153,8 @@ def attend_around(net: dict, sizes: Sizes, x: Array, things: Array, mask: Array,
 
     Heads are kept apart by a product: reductions over short trailing axes are slow on CPU.
 
-    Args: x: float32[..., A, D]; things: float32[..., A, N, things]; mask: bool[..., A, N]; neighbours: int32[..., A, n].
+    Args: x: float32[..., A, D]; things: float32[..., A, N, things], mask: bool[..., A, N];
+      neighbours: int32[..., A, n], rows.
     Returns: float32[..., A, D], 0 where there is nothing.
     """
     rows = jax.nn.one_hot(neighbours, x.shape[-2])  # a gather whose gradient is no scatter
