@@ -19,7 +19,10 @@ from worldmodel.features import TYPES
 from worldmodel.motion import Motion, move
 
 DENSITY = 2.5  # how much denser the grid is near zero: sinh(DENSITY * u) over u in [-1, 1]
-HEADING_M = 1.0  # m per rad: what an error of the heading counts beside one of the place
+# What errors of the heading [m per rad] and of the velocity [m per m/s] count beside those of the place. Without the
+# velocity, tokens that follow a log from wherever the last one ended swing ever further around it: places fit at the
+# cost of the speed and heading that they are left with.
+HEADING_M, VELOCITY_S = 1.0, 0.3
 PRIOR_ACCELERATION, PRIOR_TURN = 1.0, 0.15  # m/s^2 and rad/s, scales of what is expected before any fitting
 
 
@@ -84,8 +87,8 @@ def nearest_token(
     """The token whose motion comes nearest to what followed, and that motion.
 
     The acceleration is chosen first, at the turn rate that the heading shows, then the turn rate, then the acceleration
-    again: 2 * accelerations + turns motions are tried instead of V. Nearest is the least mean squared error of place
-    and heading (`HEADING_M`) over the sub-steps at which the agent was seen; anything where it never was.
+    again: 2 * accelerations + turns motions are tried instead of V. Nearest is by
+    `motion_distance`; anything where the agent is not seen after.
 
     Args: now: `Agents` [...]; motion: `Motion` [...]; rows: int32[...], see `type_rows`; after: `Agents` [..., S].
     Returns: int32[...] and `Agents` [..., S].
@@ -114,11 +117,12 @@ def nearest_token(
 
 
 def motion_distance(tried: Agents, after: Agents) -> Array:
-    """Mean squared error of motions [m^2] over the sub-steps at which the truth is seen.
+    """Mean squared error of place, heading and velocity [m^2] over the sub-steps at which the truth is seen.
 
     Args: tried: `Agents` [..., N, S]; after: `Agents` [..., S]. Returns: float32[..., N].
     """
     truth = jax.tree.map(lambda a: a[..., None, :], after)
     square = jnp.square(tried.x - truth.x) + jnp.square(tried.y - truth.y)
     square += jnp.square(HEADING_M * wrap_angle(tried.heading - truth.heading))
+    square += VELOCITY_S**2 * (jnp.square(tried.vel_x - truth.vel_x) + jnp.square(tried.vel_y - truth.vel_y))
     return jnp.sum(square * truth.valid, -1) / jnp.maximum(truth.valid.sum(-1), 1)
