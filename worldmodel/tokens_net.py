@@ -13,7 +13,6 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from data.scene import Array
 from worldmodel.features import Sensed
@@ -32,8 +31,8 @@ class Sizes:
 
     Attributes:
       width: D, of the agents' tokens.
-      layers, heads: of the transformer; heads divide the width.
-      things: width of what is around an agent.
+      layers, heads: of the transformer; heads divide both widths.
+      things: width of what is around an agent, and of the attention to it: there are many things.
       window: W, world steps that an agent attends to, the present one included.
       outcome_hidden: width of the outcome heads, which only the ego has.
       ensemble: E, heads of motion logits on the one trunk.
@@ -86,10 +85,10 @@ def _layer_weights(sizes: Sizes) -> dict:
         "past": dense_layer(width, 3 * width),
         "past_age": Initial((sizes.window, sizes.heads), 0.0),
         "past_out": dense_layer(width, width, scale=0.5),
-        "around_query": dense_layer(width, width),
-        "around": dense_layer(sizes.things, 2 * width),
-        "around_agents": dense_layer(width, 2 * width),
-        "around_out": dense_layer(width, width, scale=0.5),
+        "around_query": dense_layer(width, sizes.things),
+        "around": dense_layer(sizes.things, 2 * sizes.things),
+        "around_agents": dense_layer(width, 2 * sizes.things),
+        "around_out": dense_layer(sizes.things, width, scale=0.5),
         "mlp": mlp_layers((width, 2 * width, width), scale=0.5),
     }
 
@@ -151,21 +150,19 @@ def attend_past(
 def attend_around(net: dict, sizes: Sizes, x: Array, things: Array, mask: Array, neighbours: Array) -> Array:
     """What is around each agent; the neighbours, which are the last things, with what they hold themselves.
 
-    Heads are kept apart by a product: reductions over short trailing axes are slow on CPU.
-
-    Args: x: float32[..., A, D]; things: float32[..., A, N, things], mask: bool[..., A, N];
-      neighbours: int32[..., A, n], rows.
-    Returns: float32[..., A, D], 0 where there is nothing.
+    Args: x: float32[B, F, A, D]; things: float32[B, F, A, N, things], mask: bool[B, F, A, N];
+      neighbours: int32[B, F, A, n], rows.
+    Returns: float32[B, F, A, D], 0 where there is nothing.
     """
-    rows = jax.nn.one_hot(neighbours, x.shape[-2])  # a gather whose gradient is no scatter
-    theirs = jnp.einsum("...anj,...jd->...and", rows, dense(net["around_agents"], x))
-    places = things.shape[-2] - neighbours.shape[-1]
-    theirs = jnp.pad(theirs, [(0, 0)] * (theirs.ndim - 2) + [(places, 0), (0, 0)])
-    key, value = jnp.split(dense(net["around"], things) + theirs, 2, -1)
-    by_head = jnp.asarray(np.repeat(np.eye(sizes.heads, dtype=np.float32), sizes.width // sizes.heads, 0))
-    scores = (dense(net["around_query"], x)[..., None, :] * key) @ by_head * (sizes.width / sizes.heads) ** -0.5
+    theirs = jax.vmap(jax.vmap(lambda held, rows: held[rows]))(dense(net["around_agents"], x), neighbours)
+    places, near = jnp.split(dense(net["around"], things), [things.shape[-2] - neighbours.shape[-1]], -2)
+    both = jnp.concatenate([places, near + theirs], -2)
+    key, value = (half.reshape(*mask.shape, sizes.heads, -1) for half in jnp.split(both, 2, -1))
+    query = dense(net["around_query"], x).reshape(*x.shape[:-1], 1, sizes.heads, -1)
+    scores = jnp.sum(query * key, -1) * query.shape[-1] ** -0.5
     weights = jax.nn.softmax(jnp.where(mask[..., None], scores, NEVER), -2) * mask[..., None]
-    return dense(net["around_out"], jnp.sum((weights @ by_head.T) * value, -2))
+    attended = jnp.sum(weights[..., None] * value, -3)
+    return dense(net["around_out"], attended.reshape(*x.shape[:-1], -1))
 
 
 def motion_log_probs(params: dict, vocabulary: Vocabulary, hidden: Array, rows: Array) -> Array:
