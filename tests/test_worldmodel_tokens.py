@@ -24,6 +24,7 @@ from worldmodel.motion_tokens import (
     type_rows,
 )
 from worldmodel.tokens import TokensConfig
+from worldmodel.tokens_closest import closest_boxes
 from worldmodel.window import observe_window
 
 SIZES = tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
@@ -211,3 +212,18 @@ def test_the_place_and_direction_of_a_scene_are_nothing(batch, keys):
     assert seen.sum() > 4
     for name in ("x", "y", "vel_x", "vel_y"):
         np.testing.assert_allclose(getattr(there, name)[seen], getattr(expected, name)[seen], atol=1e-3)
+
+
+@pytest.mark.parametrize(("count", "least", "most"), [(1, 0.5, 5.0), (VOCABULARY.size, 0.0, 0.1)])
+def test_closest_of_all_follows_the_log(net, batch, count, least, most):
+    """Free to take any token, the lead vehicle that the log stops follows it; with the likeliest alone it drives on."""
+    params, window = net
+    scene, truth = jax.tree.map(jnp.asarray, batch), jax.tree.map(lambda a: a[:, 2:], window.after)
+    time = 0.1 * jnp.arange(1, 21).reshape(4, 5)
+    braked = truth.x.at[1, :, 1].add(-(time**2))
+    slower = truth.vel_x.at[1, :, 1].add(-2 * time)
+    truth = truth.replace(x=braked, vel_x=slower)
+    boxes = jax.jit(lambda: closest_boxes(params, SIZES, VOCABULARY, count, scene, window, truth, DT))()
+    assert least <= float(np.abs(boxes.x - braked)[1, :, 1].max()) <= most
+    np.testing.assert_array_equal(boxes.valid, truth.valid)
+    np.testing.assert_array_equal(boxes.x[:, :, 0], truth.x[:, :, 0], "the ego is as driven")

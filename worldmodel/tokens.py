@@ -15,6 +15,7 @@ import dataclasses
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from data.scene import Array, Observation, Scene
 from simulator.config import SimulatorConfig
@@ -24,11 +25,12 @@ from simulator.world import Action, Agents, Outcome, State
 from worldmodel import tokens_net
 from worldmodel.batch import ModelBatch, driven_window
 from worldmodel.features import Frame
-from worldmodel.heads import judge, next_lights, reduce_terms, spread
+from worldmodel.heads import Terms, judge, next_lights, reduce_terms, spread
 from worldmodel.motion import at_step, estimate_motion, move
 from worldmodel.motion_tokens import Vocabulary, mean_controls, token_controls, type_rows
 from worldmodel.noise import agent_noise, agent_rank
-from worldmodel.tokens_loss import LossConfig, losses
+from worldmodel.tokens_closest import closest_boxes
+from worldmodel.tokens_loss import MOTION_TERMS, LossConfig, losses
 from worldmodel.window import Window, observe_window, sense_frame
 
 
@@ -92,11 +94,34 @@ class Tokens:
         return tokens_net.init_net(key, self.config.sizes, self.config.vocabulary, window)
 
     def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
-        """Teacher-forced on the logged others and the driven ego."""
-        config, window = self.config, self._batch_window(batch)
-        truth = jax.tree.map(lambda a: a[:, config.context :], window.after)
-        terms = losses(params, config.sizes, config.vocabulary, config.loss, batch, window, truth, self.simulator.dt)
+        """Teacher-forced on the logged others and the driven ego, or near them (`LossConfig.closest_of`)."""
+        window = self._batch_window(batch)
+        truth = jax.tree.map(lambda a: a[:, self.config.context :], window.after)
+        terms = self._terms(params, batch, window, truth)
+        if self.config.loss.closest_of:
+            near = self._terms(params, batch, self._closest_window(params, batch, window, truth), truth)
+            # Only the others' motion: the outcomes are those of the logged boxes.
+            terms |= {name: near[name] for name in MOTION_TERMS}
         return reduce_terms(terms, {})
+
+    def _terms(self, params: dict, batch: ModelBatch, window: Window, truth: Agents) -> Terms:
+        config = self.config
+        return losses(params, config.sizes, config.vocabulary, config.loss, batch, window, truth, self.simulator.dt)
+
+    def _closest_window(self, params: dict, batch: ModelBatch, window: Window, truth: Agents) -> Window:
+        """The window as the model's others would have driven it, near the log."""
+        config, dt = self.config, self.simulator.dt
+        boxes = closest_boxes(
+            params, config.sizes, config.vocabulary, config.loss.closest_of, batch.scene, window, truth, dt
+        )
+        before = config.context * self.simulator.substeps
+        history = jax.tree.map(lambda a: a[..., : before + 1], driven_window(batch, before, self.simulator))
+        joined = jax.tree.map(
+            lambda past, new: jnp.concatenate([past, jnp.moveaxis(new, 1, 2).reshape(*past.shape[:2], -1)], -1),
+            history,
+            boxes,
+        )
+        return observe_window(joined, batch.scene, batch.start - before, self.simulator.substeps, dt)
 
     def _batch_window(self, batch: ModelBatch) -> Window:
         before = self.config.context * self.simulator.substeps

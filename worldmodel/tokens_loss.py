@@ -20,6 +20,7 @@ from worldmodel.motion_tokens import Vocabulary, nearest_token, token_controls, 
 from worldmodel.window import Window
 
 MOVING_SPEED = 0.5  # m/s
+MOTION_TERMS = ("motion", "stay", "_log_likelihood", "_displacement_m", "_quantisation_m")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +29,12 @@ class LossConfig:
 
     Attributes:
       still_weight: of a standing agent's motion against 1 for a moving one: parked cars are many and easy.
+      closest_of: K of the closed-loop fine-tuning of `tokens_closest.py`, which is meant for a model that is fitted and
+        costs about two more passes; 0 leaves it out.
     """
 
     still_weight: float = 0.1
+    closest_of: int = 0
 
 
 def losses(
