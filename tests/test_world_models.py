@@ -13,17 +13,24 @@ from policy.baselines import LogExpert
 from simulator.dynamics import advance
 from simulator.log_replay import LogReplay
 from simulator.rollout import rollout
+from worldmodel import rssm_net, tokens_net
 from worldmodel.batch import ModelBatch, driven_window, from_rollout
 from worldmodel.fitting import FittingConfig, fit_step, start_fit
 from worldmodel.kinematic import KinematicConfig
 from worldmodel.oracle import OracleConfig
 from worldmodel.quality import imagine_log
 from worldmodel.rssm import RSSMConfig
-from worldmodel.rssm_net import Sizes
+from worldmodel.tokens import TokensConfig
 
-SMALL = Sizes(deter=16, groups=2, classes=4, hidden=24, tokens=12, outcome_hidden=24, ensemble=2)
-MODELS = {"kinematic": KinematicConfig(), "oracle": OracleConfig(), "rssm": RSSMConfig(sizes=SMALL)}
-LEARNED = ("rssm",)
+SMALL_RSSM = rssm_net.Sizes(deter=16, groups=2, classes=4, hidden=24, tokens=12, outcome_hidden=24, ensemble=2)
+SMALL_TOKENS = tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
+MODELS = {
+    "kinematic": KinematicConfig(),
+    "oracle": OracleConfig(),
+    "rssm": RSSMConfig(sizes=SMALL_RSSM),
+    "tokens": TokensConfig(sizes=SMALL_TOKENS),
+}
+LEARNED = ("rssm", "tokens")
 HORIZON, BRAKING = 4, 2.5  # steps, m/s^2
 
 

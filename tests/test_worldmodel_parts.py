@@ -10,11 +10,13 @@ from simulator.world import Agents
 from worldmodel import quality, registry
 from worldmodel.batch import log_window
 from worldmodel.features import _nearest
+from worldmodel.heads import spread
 from worldmodel.motion import estimate_motion, move
+from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
-from worldmodel.rssm import RSSMConfig, spread
-from worldmodel.rssm_net import agent_rank, sample
-from worldmodel.rssm_window import light_age
+from worldmodel.rssm import RSSMConfig
+from worldmodel.rssm_net import sample
+from worldmodel.window import light_age
 
 
 def box(x=0.0, y=0.0, heading=0.0, vel_x=0.0, vel_y=0.0, valid=True) -> Agents:

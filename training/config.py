@@ -19,6 +19,7 @@ from policy.vla import VLAConfig
 from simulator.config import SimulatorConfig
 from worldmodel.fitting import FittingConfig
 from worldmodel.rssm import RSSMConfig
+from worldmodel.tokens import TokensConfig
 
 STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
 # Where a run is kept and how much of it is run now: neither changes its numbers.
@@ -195,6 +196,7 @@ class Config:
       fresh: start anew: an earlier run in the directory is moved aside, to `<directory>.1` or the next free number.
       stage: run this stage alone (those it needs must be finished), or `all`.
       world_model: short name or import path, see `worldmodel/registry.py`.
+      rssm, tokens: settings of these two; any other model has its defaults.
       compilation_cache: keep compiled programs in `<directory>/../.compiled`, so that a resumed run starts at once.
       log_every: steps between log lines.
       checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.
@@ -215,6 +217,7 @@ class Config:
     spec: SceneSpec = dataclasses.field(default_factory=SceneSpec)
     simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
     rssm: RSSMConfig = dataclasses.field(default_factory=RSSMConfig)
+    tokens: TokensConfig = dataclasses.field(default_factory=TokensConfig)
     policy: VLAConfig = dataclasses.field(default_factory=VLAConfig)
     fit: FitConfig = FitConfig()
     imitation: ImitateConfig = ImitateConfig()

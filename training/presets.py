@@ -16,9 +16,10 @@ from training.config import (
     ValueConfig,
     validate,
 )
+from worldmodel import rssm_net, tokens_net
 from worldmodel.fitting import FittingConfig
 from worldmodel.rssm import RSSMConfig
-from worldmodel.rssm_net import Sizes
+from worldmodel.tokens import TokensConfig
 
 
 def cpu() -> Config:
@@ -63,7 +64,12 @@ def tiny() -> Config:
         name="tiny",
         log_every=1,
         data=DataConfig(train_scenes=8, grounding_scenes=4, validation_scenes=4, test_scenes=4),
-        rssm=RSSMConfig(Sizes(deter=16, groups=2, classes=4, hidden=16, tokens=8, outcome_hidden=16, ensemble=2)),
+        rssm=RSSMConfig(
+            rssm_net.Sizes(deter=16, groups=2, classes=4, hidden=16, tokens=8, outcome_hidden=16, ensemble=2)
+        ),
+        tokens=TokensConfig(
+            tokens_net.Sizes(width=16, layers=1, heads=2, things=8, window=4, outcome_hidden=16, ensemble=2)
+        ),
         policy=vla.tiny(),
         fit=FitConfig(steps=4, refit_steps=2, scenes=4, tracks=16),
         imitation=ImitateConfig(steps=4, scenes=2, starts=4),
@@ -92,7 +98,10 @@ def h200() -> Config:
         spec=SceneSpec(agents=64, polylines=512),
         policy=VLAConfig(width=384, layers=8, heads=6, stem=(64, 128, 256, 384), value_heads=4, value_width=512),
         rssm=RSSMConfig(
-            Sizes(deter=256, groups=16, classes=16, hidden=256, tokens=128, outcome_hidden=512, ensemble=5)
+            rssm_net.Sizes(deter=256, groups=16, classes=16, hidden=256, tokens=128, outcome_hidden=512, ensemble=5)
+        ),
+        tokens=TokensConfig(
+            tokens_net.Sizes(width=256, layers=4, heads=8, things=128, window=19, outcome_hidden=512, ensemble=5)
         ),
         fit=FitConfig(
             steps=20_000, refit_steps=500, scenes=128, tracks=8192, optimizer=FittingConfig(learning_rate=5e-4)

@@ -59,6 +59,7 @@ class Sensed:
     Attributes:
       own: float32[A, F].
       lanes, neighbours, lights: float32[A, N, F], 0 where masked, with masks bool[A, N].
+      neighbours_index: int32[A, N], rows of the neighbours; anything where masked.
     """
 
     own: Array
@@ -68,6 +69,7 @@ class Sensed:
     neighbours_mask: Array
     lights: Array
     lights_mask: Array
+    neighbours_index: Array
 
 
 @flax.struct.dataclass
@@ -86,10 +88,12 @@ def sense(frame: Frame, scene: Scene, span_s: float) -> Sensed:
     moved = at_step(move(frame.now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, 1, AHEAD_S), 0)
     places = jax.tree.map(lambda *p: jnp.concatenate(p), here, Pose(moved.x, moved.y, moved.heading))
     frames = jax.tree.map(lambda p: jnp.tile(p, 2), here)
-    kinds = (_lanes(scene, places, frames), _neighbours(frame.now, scene, places, frames))
-    tokens = [_by_agent(*kind, frame.now.valid) for kind in (*kinds, _lights(frame, scene, places, frames))]
+    *neighbours, index = _neighbours(frame.now, scene, places, frames)
+    kinds = (_lanes(scene, places, frames), neighbours, _lights(frame, scene, places, frames))
+    tokens = [_by_agent(*kind, frame.now.valid) for kind in kinds]
     own = jnp.where(frame.now.valid[:, None], _own(frame, scene, motion, span_s), 0.0)
-    return jax.lax.stop_gradient(Sensed(own, *(part for pair in tokens for part in pair)))
+    rows = _join_places(index)
+    return jax.lax.stop_gradient(Sensed(own, *(part for pair in tokens for part in pair), neighbours_index=rows))
 
 
 def sense_ego(sensed: Sensed, frame: Frame, scene: Scene) -> Array:
@@ -113,12 +117,13 @@ def _route(scene: Scene, x: Array, y: Array, heading: Array) -> Array:
 
 def _by_agent(tokens: Array, mask: Array, valid: Array) -> tuple[Array, Array]:
     """Brings [2 A, N, F] of both places to [A, 2 N, F] and clears what is masked or belongs to an invalid agent."""
+    mask = _join_places(mask) & valid[:, None]
+    return jnp.where(mask[..., None], _join_places(tokens), 0.0), mask
 
-    def join(field: Array) -> Array:
-        return jnp.concatenate(jnp.split(field, 2), axis=1)
 
-    mask = join(mask) & valid[:, None]
-    return jnp.where(mask[..., None], join(tokens), 0.0), mask
+def _join_places(field: Array) -> Array:
+    """[2 A, N, ...] -> [A, 2 N, ...]."""
+    return jnp.concatenate(jnp.split(field, 2), axis=1)
 
 
 def _own(frame: Frame, scene: Scene, motion: Motion, span_s: float) -> Array:
@@ -209,8 +214,8 @@ def _polyline_tokens(scene: Scene, index: Array, place: Pose, frame: Pose) -> Ar
     return jnp.concatenate([symlog(part) for part in (*at_segment, *after)], -1)
 
 
-def _neighbours(now: Agents, scene: Scene, place: Pose, frame: Pose) -> tuple[Array, Array]:
-    """Other agents near Q = 2 A places, two of each agent. Returns tokens [Q, NEIGHBOURS, F] and mask."""
+def _neighbours(now: Agents, scene: Scene, place: Pose, frame: Pose) -> tuple[Array, Array, Array]:
+    """Other agents near Q = 2 A places, two of each agent. Returns tokens [Q, NEIGHBOURS, F], mask and rows."""
     distance_sq = jnp.square(now.x - place.x[:, None]) + jnp.square(now.y - place.y[:, None])
     other = now.valid & ~jnp.tile(jnp.eye(now.x.shape[0], dtype=bool), (2, 1))
     index, mask = _nearest(jnp.where(other, distance_sq, jnp.inf), NEIGHBOURS)
@@ -223,7 +228,7 @@ def _neighbours(now: Agents, scene: Scene, place: Pose, frame: Pose) -> tuple[Ar
         *(scene.length[index] / 5, scene.width[index] / 2),
         *(scene.agent_type[index] == kind for kind in TYPES),
     ]
-    return jnp.stack([c.astype(jnp.float32) for c in columns], -1), mask
+    return jnp.stack([c.astype(jnp.float32) for c in columns], -1), mask, index
 
 
 def _lights(frame: Frame, scene: Scene, place: Pose, origin: Pose) -> tuple[Array, Array]:

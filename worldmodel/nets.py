@@ -41,8 +41,12 @@ def draw(key: jax.Array, layers: Any) -> Any:
 
 
 def dense(net: dict[str, Array], x: Array) -> Array:
-    """float32[..., inputs] -> float32[..., outputs]."""
-    return x @ net["weight"] + net["bias"]
+    """float32[..., inputs] -> float32[..., outputs].
+
+    One leading axis: the weight's gradient over several is three times slower on CPU.
+    """
+    flat = x.reshape(-1, x.shape[-1]) @ net["weight"]
+    return flat.reshape(*x.shape[:-1], -1) + net["bias"]
 
 
 def layer_norm(x: Array) -> Array:

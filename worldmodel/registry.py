@@ -12,6 +12,7 @@ BUILT_IN = {
     "kinematic": "worldmodel.kinematic:KinematicConfig",
     "oracle": "worldmodel.oracle:OracleConfig",
     "rssm": "worldmodel.rssm:RSSMConfig",
+    "tokens": "worldmodel.tokens:TokensConfig",
 }
 
 

@@ -17,23 +17,20 @@ import dataclasses
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 
 from data.scene import Array, Observation, Scene
 from simulator.config import SimulatorConfig
 from simulator.observe import observe
 from simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
-from simulator.world import Action, Agents, Outcome, State
+from simulator.world import Action, Outcome, State
 from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch, driven_window
-from worldmodel.features import Frame, Sensed
+from worldmodel.features import Frame
+from worldmodel.heads import judge, next_lights, reduce_terms, spread
 from worldmodel.motion import at_step
-from worldmodel.nets import symexp
-from worldmodel.rssm_loss import LossConfig, losses, reduce_losses
-from worldmodel.rssm_window import Window, driven, ego_row, observe_window, sense_frames
-
-LIGHT_STREAM = 0x7FFFFFFF  # beyond the rank of any agent: the lights' own noise
-NEAR_M = 50.0  # the others this near the ego count for the disagreement
+from worldmodel.noise import agent_noise, agent_rank
+from worldmodel.rssm_loss import LossConfig, losses
+from worldmodel.window import Window, observe_window, sense_frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +91,9 @@ class RSSM:
         now = jax.tree.map(lambda a: a[:, self.config.context], window.frames.now)
         shape = (window.evidence.shape[1], self.config.sizes.groups)
         keys = jax.random.split(key, batch.start.shape[0])
-        uniforms = rssm_net.agent_noise(keys, rssm_net.agent_rank(now, batch.scene.ego), shape)
+        uniforms = agent_noise(keys, agent_rank(now, batch.scene.ego), shape)
         terms = losses(params, self.config.sizes, self.config.loss, batch, window, uniforms, self.simulator.dt)
-        return reduce_losses(terms, self.config.loss)
+        return reduce_terms(terms, self.config.loss.scales)
 
     def _batch_window(self, batch: ModelBatch) -> Window:
         before = self.config.context * self.simulator.substeps
@@ -109,8 +106,8 @@ class RSSM:
         span = (state.history.x.shape[-1] - 1) // substeps * substeps
         boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
         window = observe_window(boxes, scene, start - span, substeps, self.simulator.dt)
-        rank = rssm_net.agent_rank(at_step(state.history, -1), scene.ego)
-        uniforms = rssm_net.agent_noise(key, rank, (span // substeps, self.config.sizes.groups))
+        rank = agent_rank(at_step(state.history, -1), scene.ego)
+        uniforms = agent_noise(key, rank, (span // substeps, self.config.sizes.groups))
         embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
         memory, _, _ = rssm_net.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
         return state.replace(
@@ -124,7 +121,7 @@ class RSSM:
     def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """Draws intentions, moves the others, then the ego, then senses what has become of it."""
         latent, now = state.latent, at_step(state.history, -1)
-        uniforms = rssm_net.agent_noise(key, latent.rank, (self.config.sizes.groups,))
+        uniforms = agent_noise(key, latent.rank, (self.config.sizes.groups,))
         stoch = rssm_net.sample(rssm_net.log_probabilities(params["prior"], latent.memory, self.config.sizes), uniforms)
         before = at_step(state.history, -1 - self.simulator.substeps)
         predicted = rssm_net.decode(
@@ -132,58 +129,17 @@ class RSSM:
         )
         stays = (predicted.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance before the ego
         others = predicted.mean.replace(valid=predicted.mean.valid & stays)
-        lights, light_age = self._next_lights(params, key, state)
+        lights, light_age = next_lights(params, key, state, latent.light_age, self.simulator.substeps, self.span_s)
         following, outcome = advance_state(
             state, action, others, *lights, latent, self.simulator, spread(predicted.members, now, state.scene.ego)
         )
         # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
         swept = replace_row(others, state.scene.ego, ego_track_of(sweep(state, action, self.simulator)))
         after = at_step(swept, -1)
-        sensed, ego_senses = self._sense(
-            Frame(after, now, lights[0][..., -1], lights[1][..., -1], light_age), state.scene
+        sensed, ego_senses = sense_frame(
+            Frame(after, now, lights[0][..., -1], lights[1][..., -1], light_age), state.scene, self.span_s
         )
         memory = rssm_net.remember(params, latent.memory, stoch, rssm_net.embed(params, sensed), after.valid)
-        judged = self._judge(params, state, now, after, memory, ego_senses)
+        judged = judge(params, state.scene.ego, memory, (now, after), (latent.ego_senses, ego_senses))
         latent = Latent(memory, ego_senses, light_age, latent.rank)
         return following.replace(latent=latent), outcome.replace(predicted=judged)
-
-    def _next_lights(self, params: dict, key: jax.Array, state: State) -> tuple[tuple[Array, Array], Array]:
-        """State and validity [B, L, S] of the lights, which change amid the step, and their age after it.
-
-        One draw serves all lights of a row: those that show the same for as long switch together.
-        """
-        logits = rssm_net.light_logits(params, state.light_state, state.latent.light_age)
-        draw = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, LIGHT_STREAM)))(key)
-        drawn = jnp.argmax(rssm_net.sample(jax.nn.log_softmax(logits)[..., None, :], draw[:, None, None]), -1)
-        changed = state.light_valid & (drawn != state.light_state)
-        late = jnp.arange(self.simulator.substeps) >= self.simulator.substeps // 2
-        after = jnp.where(changed, drawn, state.light_state)
-        shown = jnp.where(late, after[..., None], state.light_state[..., None])
-        age = jnp.where(changed, 0.0, state.latent.light_age + self.span_s)
-        return (shown, jnp.broadcast_to(state.light_valid[..., None], shown.shape)), age
-
-    def _sense(self, frame: Frame, scene: Scene) -> tuple[Sensed, Array]:
-        """Features of one frame [B, ...]: `Sensed` [B, A, ...] and the ego's senses float32[B, F]."""
-        frames = jax.tree.map(lambda a: a[:, None], frame)
-        return jax.tree.map(lambda a: a[:, 0], sense_frames(frames, scene, self.span_s))
-
-    def _judge(
-        self, params: dict, state: State, now: Agents, after: Agents, memory: Array, ego_senses: Array
-    ) -> dict[str, Array]:
-        """What the heads say of the step from `now` to `after`: the reward and probabilities, float32[B]."""
-        ego = state.scene.ego
-        motion = driven(ego_row(now, ego, -1), ego_row(after, ego, -1))
-        heads = rssm_net.outcome_logits(params, ego_row(memory, ego, -2), state.latent.ego_senses, ego_senses, motion)
-        return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in heads.items()}
-
-
-def spread(members: Agents, now: Agents, ego: Array) -> Array:
-    """How far apart the ensemble's members put an agent after the step [m], the mean over the others near the ego.
-
-    Args: members: `Agents` [B, A, E, S]; now: `Agents` [B, A]; ego: int32[B]. Returns: float32[B].
-    """
-    apart = jnp.sqrt(jnp.var(members.x[..., -1], -1) + jnp.var(members.y[..., -1], -1))
-    own = ego_row(now, ego, -1)
-    near = jnp.hypot(now.x - own.x[:, None], now.y - own.y[:, None]) < NEAR_M
-    counted = now.valid & near & (jnp.arange(now.x.shape[1]) != ego[:, None])
-    return jnp.sum(apart * counted, -1) / jnp.maximum(counted.sum(-1), 1)

@@ -1,4 +1,4 @@
-"""The loss of `rssm.py`: each term is values with weights, reduced in one place.
+"""The loss of `rssm.py`: each term is values with weights, reduced in `heads.reduce_terms`.
 
 Letters as in `rssm_net.py`; H transitions follow the first state, so there are F = context + H + 1 frames.
 """
@@ -13,12 +13,10 @@ from data.scene import Array
 from simulator.world import Agents
 from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch
-from worldmodel.features import Frame
-from worldmodel.nets import symlog
-from worldmodel.rssm_window import Window, driven, ego_row, motion_error
+from worldmodel.heads import Terms, counted_steps, light_terms, outcome_terms
+from worldmodel.window import Window, motion_error
 
 MOVING_SPEED = 0.5  # m/s
-Terms = dict[str, tuple[Array, Array]]  # values and weights of one shape, B leading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +33,11 @@ class LossConfig:
     kl_posterior: float = 0.1
     free_nats: float = 1.0
     still_weight: float = 0.1
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Factors of the terms that do not count once."""
+        return {"kl_prior": self.kl_prior, "kl_posterior": self.kl_posterior}
 
 
 def losses(
@@ -57,38 +60,16 @@ def losses(
     context = window.after.x.shape[1] - batch.alive.shape[1]
     window, memory, stoch, posterior = jax.tree.map(lambda a: a[:, context:], (window, memory, stoch, posterior))
     start, end = (jax.tree.map(lambda a, cut=cut: a[:, cut], window.frames) for cut in (slice(-1), slice(1, None)))
-    counted = _counted(batch, window.after.x.shape[-1])
+    counted = counted_steps(batch, window.after.x.shape[-1])
     others = start.now.valid & counted[..., None] & (jnp.arange(seen.shape[-1]) != batch.scene.ego[:, None, None])
     prior = rssm_net.log_probabilities(params["prior"], memory[:, :-1], sizes)
     predicted = rssm_net.decode(params, memory[:, :-1], stoch, start.now, start.before, window.after.x.shape[-1], dt)
-    ego = batch.scene.ego
-    heads = rssm_net.outcome_logits(
-        params,
-        ego_row(memory[:, 1:], ego, -2),
-        window.ego_senses[:, :-1],
-        window.ego_senses[:, 1:],
-        driven(ego_row(start.now, ego, -1), ego_row(end.now, ego, -1)),
-    )
     return {
         **_motion_terms(predicted, start.now, window.after, others, config.still_weight),
         **_kl_terms(prior, posterior, others, config.free_nats),
-        **_light_terms(params, start, end, counted),
-        **_outcome_terms(heads, batch),
+        **light_terms(params, start, end, counted),
+        **outcome_terms(params, memory, window.ego_senses, window.frames, batch),
     }
-
-
-def reduce_losses(terms: Terms, config: LossConfig) -> tuple[Array, dict[str, Array]]:
-    """The weighted mean of each term, and the sum of those that are losses."""
-    means = {name: jnp.sum(v * w) / jnp.maximum(jnp.sum(w), 1.0) for name, (v, w) in terms.items()}
-    scales = {"kl_prior": config.kl_prior, "kl_posterior": config.kl_posterior}
-    total = sum(scales.get(name, 1.0) * mean for name, mean in means.items() if not name.startswith("_"))
-    return total, {**{name.lstrip("_"): mean for name, mean in means.items()}, "loss": total}
-
-
-def _counted(batch: ModelBatch, substeps: int) -> Array:
-    """Transitions that tell about the others: uniform log data, alive, wholly inside the log. bool[B, H]."""
-    end = batch.start[:, None] + substeps * jnp.arange(1, batch.alive.shape[1] + 1)
-    return batch.dynamics[:, None] & batch.alive & (end < batch.scene.valid.shape[-1])
 
 
 def _motion_terms(
@@ -121,33 +102,4 @@ def _kl_terms(prior: Array, posterior: Array, others: Array, free_nats: float) -
         "kl_prior": (jnp.maximum(divergence(held(posterior), prior), free_nats), others),
         "kl_posterior": (jnp.maximum(divergence(posterior, held(prior)), free_nats), others),
         "_kl": (divergence(posterior, prior), others),
-    }
-
-
-def _light_terms(params: dict, start: Frame, end: Frame, counted: Array) -> Terms:
-    logits = rssm_net.light_logits(params, start.light_state, start.light_age)
-    value = optax.softmax_cross_entropy_with_integer_labels(logits, end.light_state)
-    return {"light": (value, start.light_valid & end.light_valid & counted[..., None])}
-
-
-def _outcome_terms(heads: dict[str, Array], batch: ModelBatch) -> Terms:
-    """Reward by squared symlog error, events by cross-entropy."""
-    targets = outcome_targets(batch)
-    terms = {
-        name: optax.sigmoid_binary_cross_entropy(heads[name], target)
-        for name, target in targets.items()
-        if name != "reward"
-    }
-    terms["reward"] = jnp.square(heads["reward"] - symlog(targets["reward"])) / 2
-    return {name: (value, batch.alive) for name, value in terms.items()}
-
-
-def outcome_targets(batch: ModelBatch) -> dict[str, Array]:
-    """What the outcome heads are to say: float32[B, H] each."""
-    outcome = batch.outcome
-    events = {name: getattr(outcome, name) for name in ("at_fault", "off_road", "red_light")}
-    return {
-        "reward": outcome.reward,
-        "cont": 1.0 - outcome.termination,
-        **{name: jnp.any(event & outcome.valid, -1).astype(jnp.float32) for name, event in events.items()},
     }

@@ -10,18 +10,17 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, LightState
+from data.scene import Array
 from simulator.world import Agents
 from worldmodel.features import Sensed
-from worldmodel.motion import estimate_motion, move, running_sum
-from worldmodel.nets import dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool, symlog
-from worldmodel.rssm_window import DRIVEN, MOTION_ERRORS, Window
+from worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
+from worldmodel.motion import estimate_motion, move
+from worldmodel.nets import dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool
+from worldmodel.noise import draw_index
+from worldmodel.window import MOTION_ERRORS, Window
 
-OUTCOMES = ("reward", "cont", "at_fault", "off_road", "red_light")
-LIGHT_STATES = len(LightState)
 MAX_ACCELERATION, MAX_TURN = 8.0, 1.0  # m/s^2 and rad/s, bounds of what the decoder adds
 SCALE_FLOOR = 0.03  # m and rad, smallest Laplace scale: below it lies annotation noise
-HOLD_LOGIT = 4.0  # a light's belief in keeping its state before any fitting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +68,8 @@ def init_net(key: jax.Array, sizes: Sizes, window: Window) -> dict:
     """Fresh parameters; the window gives the widths of the inputs."""
     sensed, latent = window.sensed, sizes.groups * sizes.classes
     senses = sensed.own.shape[-1] + 3 * sizes.tokens
-    outcome_inputs = sizes.deter + 2 * window.ego_senses.shape[-1] + DRIVEN
     layers = {
-        "lanes": dense_layer(sensed.lanes.shape[-1], sizes.tokens),
-        "neighbours": dense_layer(sensed.neighbours.shape[-1], sizes.tokens),
-        "lights": dense_layer(sensed.lights.shape[-1], sizes.tokens),
+        **sense_layers(window, sizes.tokens),
         "embed": mlp_layers((senses, sizes.hidden, sizes.hidden)),
         "memory": dense_layer(sizes.deter + latent + sizes.hidden, 3 * sizes.deter),
         "prior": mlp_layers((sizes.deter, sizes.hidden, latent)),
@@ -81,8 +77,7 @@ def init_net(key: jax.Array, sizes: Sizes, window: Window) -> dict:
         "trunk": mlp_layers((sizes.deter + latent, sizes.hidden, sizes.hidden)),
         "motion": mlp_layers((sizes.hidden, sizes.hidden // 2, 2), scale=0.1, copies=(sizes.ensemble,)),
         "spread": dense_layer(sizes.hidden, MOTION_ERRORS + 1, scale=0.1),
-        "light_change": mlp_layers((LIGHT_STATES + 1, sizes.tokens, LIGHT_STATES), scale=0.1),
-        "outcome": mlp_layers((outcome_inputs, sizes.outcome_hidden, sizes.outcome_hidden, len(OUTCOMES)), scale=0.1),
+        **head_layers(sizes.deter, window, sizes.tokens, sizes.outcome_hidden),
     }
     return draw(key, layers)
 
@@ -114,29 +109,9 @@ def sample(log_probs: Array, uniforms: Array) -> Array:
     Args: log_probs: float32[..., G, C]; uniforms: float32[..., G]. Returns: float32[..., G * C].
     """
     probs = jnp.exp(log_probs)
-    passed = running_sum(probs) <= uniforms[..., None] * probs.sum(-1, keepdims=True)
-    chosen = jax.nn.one_hot(jnp.minimum(passed.sum(-1), probs.shape[-1] - 1), probs.shape[-1])
+    chosen = jax.nn.one_hot(draw_index(probs, uniforms), probs.shape[-1])
     through = jax.lax.stop_gradient(chosen - probs) + probs
     return through.reshape(*through.shape[:-2], -1)
-
-
-def agent_noise(keys: jax.Array, rank: Array, shape: tuple[int, ...]) -> Array:
-    """Uniform noise per agent from the row's key and the agent's rank: blind to row order and padding.
-
-    Args: keys: key[B]; rank: int32[B, A]. Returns: float32[B, A, *shape].
-    """
-    draw = jax.vmap(lambda key, r: jax.random.uniform(jax.random.fold_in(key, r), shape), (None, 0))
-    return jax.vmap(draw)(keys, rank)
-
-
-def agent_rank(now: Agents, ego: Array) -> Array:
-    """Order of the agents by distance to the ego, those not seen last. `Agents` [B, A] -> int32[B, A]."""
-
-    def one(now: Agents, ego: Array) -> Array:
-        distance_sq = jnp.square(now.x - now.x[ego]) + jnp.square(now.y - now.y[ego])
-        return jnp.argsort(jnp.argsort(jnp.where(now.valid, distance_sq, jnp.inf)))
-
-    return jax.vmap(one)(now, ego)
 
 
 def filter_frames(
@@ -190,20 +165,3 @@ def decode(
         scale=grown + SCALE_FLOOR,
         stay=spread[..., -1] + HOLD_LOGIT,
     )
-
-
-def light_logits(params: dict, light_state: Array, age: Array) -> Array:
-    """Logits of the state one world step later. int32[..., L], float32[..., L] -> float32[..., L, states]."""
-    shown = jax.nn.one_hot(light_state, LIGHT_STATES)
-    inputs = jnp.concatenate([shown, symlog(age)[..., None]], -1)
-    return mlp(params["light_change"], inputs) + HOLD_LOGIT * shown
-
-
-def outcome_logits(params: dict, memory: Array, senses: Array, next_senses: Array, driven: Array) -> dict[str, Array]:
-    """The outcome heads: symlog reward and logits of the others.
-
-    Args: memory: float32[..., D], the ego's after the step; senses, next_senses: float32[..., F]; driven: [..., 3].
-    Returns: dict of float32[...] by `OUTCOMES`.
-    """
-    outputs = mlp(params["outcome"], jnp.concatenate([memory, senses, next_senses, driven], -1))
-    return {name: outputs[..., i] for i, name in enumerate(OUTCOMES)}

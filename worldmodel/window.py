@@ -1,4 +1,4 @@
-"""What `rssm.py` reads off a window of observed boxes: frames, features of each, and how agents depart from constancy.
+"""What learned models read off a window of boxes: frames, what agents sense in them, departures from constancy.
 
 Letters: B batch, F frames (one per world step), A agents, S sub-steps, L lights.
 """
@@ -81,6 +81,12 @@ def sense_frames(frames: Frame, scene: Scene, span_s: float) -> tuple[Sensed, Ar
         return sensed, sense_ego(sensed, frame, scene)
 
     return jax.vmap(jax.vmap(one, (0, None)))(frames, scene)
+
+
+def sense_frame(frame: Frame, scene: Scene, span_s: float) -> tuple[Sensed, Array]:
+    """Features of one frame [B, ...]: `Sensed` [B, A, ...] and the ego's senses float32[B, features]."""
+    frames = jax.tree.map(lambda a: a[:, None], frame)
+    return jax.tree.map(lambda a: a[:, 0], sense_frames(frames, scene, span_s))
 
 
 def substep_boxes(boxes: Agents, substeps: int) -> Agents:

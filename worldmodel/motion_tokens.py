@@ -1,0 +1,128 @@
+"""Motion tokens: a vocabulary of 0.5 s motions for each type of agent, relative to constant turn rate and speed.
+
+A token is a pair of an acceleration and a change of the turn rate from a grid that is denser near zero; what it does
+follows from `motion.move`, so a token means the same at any speed and in any place, and no vocabulary has to be built
+from the data. A vehicle, a pedestrian and a cyclist have as many tokens of different reach.
+Letters: A agents, S sub-steps, V vocabulary.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.geometry import wrap_angle
+from data.scene import Array
+from simulator.world import Agents
+from worldmodel.features import TYPES
+from worldmodel.motion import Motion, move
+
+DENSITY = 2.5  # how much denser the grid is near zero: sinh(DENSITY * u) over u in [-1, 1]
+# What errors of the heading [m per rad] and of the velocity [m per m/s] count beside those of the place. Without the
+# velocity, tokens that follow a log from wherever the last one ended swing ever further around it: places fit at the
+# cost of the speed and heading that they are left with.
+HEADING_M, VELOCITY_S = 1.0, 0.3
+PRIOR_ACCELERATION, PRIOR_TURN = 1.0, 0.15  # m/s^2 and rad/s, scales of what is expected before any fitting
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The grid. V = accelerations * turns; a token is acceleration index * turns + turn index.
+
+    Attributes:
+      accelerations, turns: grid points of either, odd: zero is one of them.
+      max_acceleration: [m/s^2] and max_turn: [rad/s], the ends of the grid for vehicles, pedestrians, cyclists.
+    """
+
+    accelerations: int = 17
+    turns: int = 15
+    max_acceleration: tuple[float, float, float] = (8.0, 5.0, 6.0)
+    max_turn: tuple[float, float, float] = (1.0, 2.0, 1.5)
+
+    @property
+    def size(self) -> int:
+        """V."""
+        return self.accelerations * self.turns
+
+    @property
+    def grids(self) -> tuple[np.ndarray, np.ndarray]:
+        """Accelerations [m/s^2] float32[types, accelerations] and changes of the turn rate [rad/s] [types, turns]."""
+        return _grid(self.max_acceleration, self.accelerations), _grid(self.max_turn, self.turns)
+
+
+def _grid(ends: tuple[float, ...], count: int) -> np.ndarray:
+    unit = np.sinh(DENSITY * np.linspace(-1, 1, count)) / np.sinh(DENSITY)
+    return (np.asarray(ends)[:, None] * unit).astype(np.float32)
+
+
+def type_rows(agent_type: Array) -> Array:
+    """Rows of the grids: those of `features.TYPES`, a vehicle's for any other type. int32[...] -> int32[...]."""
+    return sum(row * (agent_type == kind) for row, kind in enumerate(TYPES))
+
+
+def token_controls(vocabulary: Vocabulary, tokens: Array, rows: Array) -> tuple[Array, Array]:
+    """Acceleration [m/s^2] and change of the turn rate [rad/s] of tokens. int32[...] each -> float32[...] each."""
+    acceleration, turn = (jnp.asarray(grid) for grid in vocabulary.grids)
+    return acceleration[rows, tokens // vocabulary.turns], turn[rows, tokens % vocabulary.turns]
+
+
+def mean_controls(vocabulary: Vocabulary, log_probs: Array, rows: Array) -> tuple[Array, Array]:
+    """Expected acceleration and change of the turn rate. float32[..., V], int32[...] -> float32[...] each."""
+    acceleration, turn = (jnp.asarray(grid)[rows] for grid in vocabulary.grids)
+    probs = jnp.exp(log_probs).reshape(*log_probs.shape[:-1], vocabulary.accelerations, vocabulary.turns)
+    return jnp.sum(probs.sum(-1) * acceleration, -1), jnp.sum(probs.sum(-2) * turn, -1)
+
+
+def prior_logits(vocabulary: Vocabulary, rows: Array) -> Array:
+    """Logits before any fitting: motion near constant turn rate and speed is likelier. int32[...] -> [..., V]."""
+    acceleration, turn = vocabulary.grids
+    cost = np.abs(acceleration)[:, :, None] / PRIOR_ACCELERATION + np.abs(turn)[:, None] / PRIOR_TURN
+    return jnp.asarray(-cost.reshape(len(cost), -1))[rows]
+
+
+def nearest_token(
+    vocabulary: Vocabulary, now: Agents, motion: Motion, rows: Array, after: Agents, dt: float
+) -> tuple[Array, Agents]:
+    """The token whose motion comes nearest to what followed, and that motion.
+
+    The acceleration is chosen first, at the turn rate that the heading shows, then the turn rate, then the acceleration
+    again: 2 * accelerations + turns motions are tried instead of V. Nearest is by
+    `motion_distance`; anything where the agent is not seen after.
+
+    Args: now: `Agents` [...]; motion: `Motion` [...]; rows: int32[...], see `type_rows`; after: `Agents` [..., S].
+    Returns: int32[...] and `Agents` [..., S].
+    """
+    substeps = after.x.shape[-1]
+    accelerations, turns = (jnp.asarray(grid)[rows] for grid in vocabulary.grids)
+    turned = wrap_angle(after.heading[..., -1] - now.heading) / (substeps * dt) - motion.turn_rate
+    shown = jnp.where(after.valid[..., -1], turned, 0.0)[..., None]
+
+    def best(acceleration: Array, turn: Array) -> Array:
+        each_now, each_motion = jax.tree.map(lambda a: a[..., None], (now, motion))
+        tried = move(each_now, each_motion, acceleration, each_motion.turn_rate + turn, substeps, dt)
+        return jnp.argmin(motion_distance(tried, after), -1)[..., None]
+
+    def pick(grid: Array, index: Array) -> Array:
+        return jnp.take_along_axis(grid, index, -1)
+
+    first = best(accelerations, jnp.broadcast_to(shown, accelerations.shape))
+    turn = best(jnp.broadcast_to(pick(accelerations, first), turns.shape), turns)
+    chosen = pick(turns, turn)
+    acceleration = best(accelerations, jnp.broadcast_to(chosen, accelerations.shape))
+    moved = move(
+        now, motion, pick(accelerations, acceleration)[..., 0], motion.turn_rate + chosen[..., 0], substeps, dt
+    )
+    return (acceleration * vocabulary.turns + turn)[..., 0], moved
+
+
+def motion_distance(tried: Agents, after: Agents) -> Array:
+    """Mean squared error of place, heading and velocity [m^2] over the sub-steps at which the truth is seen.
+
+    Args: tried: `Agents` [..., N, S]; after: `Agents` [..., S]. Returns: float32[..., N].
+    """
+    truth = jax.tree.map(lambda a: a[..., None, :], after)
+    square = jnp.square(tried.x - truth.x) + jnp.square(tried.y - truth.y)
+    square += jnp.square(HEADING_M * wrap_angle(tried.heading - truth.heading))
+    square += VELOCITY_S**2 * (jnp.square(tried.vel_x - truth.vel_x) + jnp.square(tried.vel_y - truth.vel_y))
+    return jnp.sum(square * truth.valid, -1) / jnp.maximum(truth.valid.sum(-1), 1)

@@ -1,0 +1,194 @@
+"""The networks of `tokens.py` as functions of explicit parameters.
+
+Every agent has one token per world step. Each layer lets it attend to its own past, then to what is around it at that
+moment, in its own frame: lanes, lights, and its neighbours, where they are and what they have made of their past. So
+attention is causal in blocks of one world step. Keys and values of the past are kept in a cache: fitting, which reads
+a whole window, and imagination, which reads one step at a time, run the same function.
+Letters: B batch, F new steps, C cached and new steps, W steps that an agent attends to, A agents, N things around it,
+D width, E ensemble members, V vocabulary.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array
+from worldmodel.features import Sensed
+from worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
+from worldmodel.motion_tokens import Vocabulary, prior_logits
+from worldmodel.nets import Initial, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
+from worldmodel.noise import draw_index
+from worldmodel.window import Window
+
+NEVER = -1e30  # logit of what is masked: finite, so that rows without anything stay finite
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of the networks.
+
+    Attributes:
+      width: D, of the agents' tokens.
+      layers, heads: of the transformer; heads divide both widths.
+      things: width of what is around an agent, and of the attention to it: there are many things.
+      window: W, world steps that an agent attends to, the present one included.
+      outcome_hidden: width of the outcome heads, which only the ego has.
+      ensemble: E, heads of motion logits on the one trunk.
+    """
+
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    things: int = 32
+    window: int = 8
+    outcome_hidden: int = 256
+    ensemble: int = 3
+
+
+@flax.struct.dataclass
+class Cache:
+    """What the layers remember of the last W - 1 steps, the newest last.
+
+    Attributes:
+      keys, values: float32[B, layers, W - 1, A, D].
+      seen: bool[B, W - 1, A].
+    """
+
+    keys: Array
+    values: Array
+    seen: Array
+
+
+def init_net(key: jax.Array, sizes: Sizes, vocabulary: Vocabulary, window: Window) -> dict:
+    """Fresh parameters; the window gives the widths of the inputs."""
+    motion = (sizes.width, sizes.width // 2, vocabulary.size)
+    layers = {
+        **sense_layers(window, sizes.things),
+        "embed": mlp_layers((window.sensed.own.shape[-1], sizes.width, sizes.width)),
+        **{_layer(i): _layer_weights(sizes) for i in range(sizes.layers)},
+        "motion": mlp_layers(motion, scale=0.1, copies=(sizes.ensemble,)),
+        "stay": dense_layer(sizes.width, 1, scale=0.1),
+        **head_layers(sizes.width, window, sizes.things, sizes.outcome_hidden),
+    }
+    return draw(key, layers)
+
+
+def _layer(index: int) -> str:
+    return f"layer_{index}"
+
+
+def _layer_weights(sizes: Sizes) -> dict:
+    width = sizes.width
+    return {
+        "past": dense_layer(width, 3 * width),
+        "past_age": Initial((sizes.window, sizes.heads), 0.0),
+        "past_out": dense_layer(width, width, scale=0.5),
+        "around_query": dense_layer(width, sizes.things),
+        "around": dense_layer(sizes.things, 2 * sizes.things),
+        "around_agents": dense_layer(width, 2 * sizes.things),
+        "around_out": dense_layer(sizes.things, width, scale=0.5),
+        "mlp": mlp_layers((width, 2 * width, width), scale=0.5),
+    }
+
+
+def empty_cache(sizes: Sizes, rows: int, agents: int) -> Cache:
+    """A cache in which nobody has been seen."""
+    past = jnp.zeros((rows, sizes.layers, sizes.window - 1, agents, sizes.width))
+    return Cache(past, past, jnp.zeros((rows, sizes.window - 1, agents), bool))
+
+
+def run(params: dict, sizes: Sizes, sensed: Sensed, seen: Array, cache: Cache) -> tuple[Array, Cache]:
+    """Reads F steps after those in the cache.
+
+    Args: sensed: `Sensed` [B, F, A, ...]; seen: bool[B, F, A].
+    Returns: float32[B, F, A, D], 0 where not seen, and the cache after the last step.
+    """
+    things, mask = embed_things(params, sensed)
+    x, kept = mlp(params["embed"], sensed.own), []
+    all_seen = jnp.concatenate([cache.seen, seen], 1)
+    for i in range(sizes.layers):
+        net, past = params[_layer(i)], (cache.keys[:, i], cache.values[:, i])
+        attended, past = attend_past(net, sizes, layer_norm(x), past, all_seen)
+        x = x + attended
+        x = x + attend_around(net, sizes, layer_norm(x), things, mask, sensed.neighbours_index)
+        x = x + mlp(net["mlp"], layer_norm(x))
+        kept.append(tuple(field[:, x.shape[1] :] for field in past))
+    keys, values = (jnp.stack(fields, 1) for fields in zip(*kept, strict=True))
+    return jnp.where(seen[..., None], layer_norm(x), 0.0), Cache(keys, values, all_seen[:, x.shape[1] :])
+
+
+def embed_things(params: dict, sensed: Sensed) -> tuple[Array, Array]:
+    """Lanes, lights and neighbours, these last. Returns: float32[..., A, N, things] and mask bool[..., A, N]."""
+    kinds = ("lanes", "lights", "neighbours")
+    embedded = [jax.nn.silu(dense(params[kind], getattr(sensed, kind))) for kind in kinds]
+    return jnp.concatenate(embedded, -2), jnp.concatenate([getattr(sensed, f"{kind}_mask") for kind in kinds], -1)
+
+
+def attend_past(
+    net: dict, sizes: Sizes, x: Array, past: tuple[Array, Array], seen: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    """Each agent's last W steps, by what they hold and how long ago they were.
+
+    Args: x: float32[B, F, A, D]; past: keys and values [B, C - F, A, D]; seen: bool[B, C, A].
+    Returns: float32[B, F, A, D], and keys and values [B, C, A, D].
+    """
+    query, *new = jnp.split(dense(net["past"], x), 3, -1)
+    key, value = (jnp.concatenate(pair, 1) for pair in zip(past, new, strict=True))
+    age = jnp.arange(x.shape[1])[:, None] + key.shape[1] - x.shape[1] - jnp.arange(key.shape[1])
+    near = (age >= 0) & (age < sizes.window)
+    query, key_heads, value_heads = (a.reshape(*a.shape[:-1], sizes.heads, -1) for a in (query, key, value))
+    scores = jnp.einsum("bfahd,bcahd->bahfc", query, key_heads) * query.shape[-1] ** -0.5
+    scores += jnp.moveaxis(net["past_age"][jnp.clip(age, 0, sizes.window - 1)], -1, 0)
+    visible = near & jnp.swapaxes(seen, 1, 2)[:, :, None, None]
+    weights = jax.nn.softmax(jnp.where(visible, scores, NEVER))
+    attended = jnp.einsum("bahfc,bcahd->bfahd", weights, value_heads)
+    return dense(net["past_out"], attended.reshape(x.shape)), (key, value)
+
+
+def attend_around(net: dict, sizes: Sizes, x: Array, things: Array, mask: Array, neighbours: Array) -> Array:
+    """What is around each agent; the neighbours, which are the last things, with what they hold themselves.
+
+    Args: x: float32[B, F, A, D]; things: float32[B, F, A, N, things], mask: bool[B, F, A, N];
+      neighbours: int32[B, F, A, n], rows.
+    Returns: float32[B, F, A, D], 0 where there is nothing.
+    """
+    theirs = jax.vmap(jax.vmap(lambda held, rows: held[rows]))(dense(net["around_agents"], x), neighbours)
+    places, near = jnp.split(dense(net["around"], things), [things.shape[-2] - neighbours.shape[-1]], -2)
+    both = jnp.concatenate([places, near + theirs], -2)
+    key, value = (half.reshape(*mask.shape, sizes.heads, -1) for half in jnp.split(both, 2, -1))
+    query = dense(net["around_query"], x).reshape(*x.shape[:-1], 1, sizes.heads, -1)
+    scores = jnp.sum(query * key, -1) * query.shape[-1] ** -0.5
+    weights = jax.nn.softmax(jnp.where(mask[..., None], scores, NEVER), -2) * mask[..., None]
+    attended = jnp.sum(weights[..., None] * value, -3)
+    return dense(net["around_out"], attended.reshape(*x.shape[:-1], -1))
+
+
+def motion_log_probs(params: dict, vocabulary: Vocabulary, hidden: Array, rows: Array) -> Array:
+    """What each member says of the coming motion. float32[..., A, D], int32[..., A] -> float32[..., A, E, V]."""
+    logits = jax.vmap(mlp, (0, None), -2)(params["motion"], hidden)
+    return jax.nn.log_softmax(logits + prior_logits(vocabulary, rows)[..., None, :])
+
+
+def mixture(members: Array) -> Array:
+    """The mean of the members' probabilities, in logarithms. float32[..., E, V] -> float32[..., V]."""
+    return jax.nn.logsumexp(members, -2) - jnp.log(members.shape[-2])
+
+
+def stay_logits(params: dict, hidden: Array) -> Array:
+    """Logit of still being seen after the step. float32[..., A, D] -> float32[..., A]."""
+    return dense(params["stay"], hidden)[..., 0] + HOLD_LOGIT
+
+
+def draw_tokens(vocabulary: Vocabulary, log_probs: Array, uniforms: Array, temperature: float) -> Array:
+    """Draws motions: first the acceleration, then the turn given it. At temperature 0, the likeliest token.
+
+    Args: log_probs: float32[..., V]; uniforms: float32[..., 2]. Returns: int32[...].
+    """
+    if temperature == 0:
+        return jnp.argmax(log_probs, -1)
+    probs = jax.nn.softmax(log_probs / temperature).reshape(*log_probs.shape[:-1], -1, vocabulary.turns)
+    acceleration = draw_index(probs.sum(-1), uniforms[..., 0])
+    given = jnp.take_along_axis(probs, acceleration[..., None, None], -2)[..., 0, :]
+    return acceleration * vocabulary.turns + draw_index(given, uniforms[..., 1])
