@@ -27,6 +27,16 @@ from simulator.config import RenderConfig, SimulatorConfig
 from simulator.prepare import prepare
 
 
+# Files go to workers whole, so that tests share what they compile; the longest first, or the last worker runs alone.
+LONGEST_FIRST = ("test_training_job", "test_world_models", "test_worldmodel_tokens", "test_simulator_oracle")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the files; the order within one stays."""
+    rank = {name: i for i, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def spec() -> SceneSpec:
     """The tiny bucket of `scenes.py`."""
