@@ -26,7 +26,6 @@ from data.scene import Scene, SceneSpec
 from simulator.config import RenderConfig, SimulatorConfig
 from simulator.prepare import prepare
 
-
 # Files go to workers whole, so that tests share what they compile; the longest first, or the last worker runs alone.
 LONGEST_FIRST = ("test_training_job", "test_world_models", "test_worldmodel_tokens", "test_simulator_oracle")
 
