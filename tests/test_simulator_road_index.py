@@ -197,3 +197,12 @@ def test_a_scene_that_is_not_prepared_is_refused():
     ego = jax.tree.map(jnp.asarray, random_poses(0))
     with pytest.raises(ValueError, match=r"road index \(simulator.prepare makes it\)"):
         map_events(scenes.straight(), ego, CONFIG)
+
+
+def test_the_scenes_of_a_bucket_share_shapes_and_dtypes():
+    """So nothing is compiled anew for another scene, however dense its map is, or where there is none."""
+    maps = [*(random_map(seed) for seed in range(len(SIZES))), scenes.empty(SPEC)]
+    indices = [index_road(scene, CONFIG) for scene in maps]
+    assert indices[0].edges.count.sum() != indices[1].edges.count.sum()
+    kinds = {tuple((field.shape, field.dtype) for field in jax.tree.leaves(index)) for index in indices}
+    assert len(kinds) == 1
