@@ -24,13 +24,13 @@ from simulator.observe import observe
 from simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
 from simulator.world import Action, Outcome, State
 from worldmodel import rssm_net
-from worldmodel.batch import ModelBatch, driven_window
+from worldmodel.batch import ModelBatch
 from worldmodel.features import Frame
 from worldmodel.heads import judge, next_lights, reduce_terms, spread
 from worldmodel.motion import at_step
 from worldmodel.noise import agent_noise, agent_rank
 from worldmodel.rssm_loss import LossConfig, losses
-from worldmodel.window import Window, observe_window, sense_frame
+from worldmodel.window import Window, batch_window, history_window, sense_frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,18 +96,14 @@ class RSSM:
         return reduce_terms(terms, self.config.loss.scales)
 
     def _batch_window(self, batch: ModelBatch) -> Window:
-        before = self.config.context * self.simulator.substeps
-        boxes = driven_window(batch, before, self.simulator)
-        return observe_window(boxes, batch.scene, batch.start - before, self.simulator.substeps, self.simulator.dt)
+        return batch_window(batch, self.config.context, self.simulator)
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Warms the memory up on the history, with intentions from the posterior."""
-        state, substeps = start_state(scene, start, latent=()), self.simulator.substeps
-        span = (state.history.x.shape[-1] - 1) // substeps * substeps
-        boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
-        window = observe_window(boxes, scene, start - span, substeps, self.simulator.dt)
+        state = start_state(scene, start, latent=())
+        window = history_window(state, self.simulator)
         rank = agent_rank(at_step(state.history, -1), scene.ego)
-        uniforms = agent_noise(key, rank, (span // substeps, self.config.sizes.groups))
+        uniforms = agent_noise(key, rank, (window.evidence.shape[1], self.config.sizes.groups))
         embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
         memory, _, _ = rssm_net.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
         return state.replace(

@@ -31,7 +31,7 @@ from worldmodel.motion_tokens import Vocabulary, mean_controls, token_controls, 
 from worldmodel.noise import agent_noise, agent_rank
 from worldmodel.tokens_closest import closest_boxes
 from worldmodel.tokens_loss import MOTION_TERMS, LossConfig, losses
-from worldmodel.window import Window, observe_window, sense_frame
+from worldmodel.window import Window, batch_window, history_window, observe_window, sense_frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,17 +124,13 @@ class Tokens:
         return observe_window(joined, batch.scene, batch.start - before, self.simulator.substeps, dt)
 
     def _batch_window(self, batch: ModelBatch) -> Window:
-        before = self.config.context * self.simulator.substeps
-        boxes = driven_window(batch, before, self.simulator)
-        return observe_window(boxes, batch.scene, batch.start - before, self.simulator.substeps, self.simulator.dt)
+        return batch_window(batch, self.config.context, self.simulator)
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Reads the history."""
-        state, substeps = start_state(scene, start, latent=()), self.simulator.substeps
-        span = (state.history.x.shape[-1] - 1) // substeps * substeps
-        boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
-        window = observe_window(boxes, scene, start - span, substeps, self.simulator.dt)
-        seen, empty = window.frames.now.valid, tokens_net.empty_cache(self.config.sizes, *boxes.x.shape[:2])
+        state = start_state(scene, start, latent=())
+        window = history_window(state, self.simulator)
+        seen, empty = window.frames.now.valid, tokens_net.empty_cache(self.config.sizes, *scene.x.shape[:2])
         hidden, cache = tokens_net.run(params, self.config.sizes, window.sensed, seen, empty)
         rank = agent_rank(at_step(state.history, -1), scene.ego)
         senses, age = window.ego_senses[:, -1], window.frames.light_age[:, -1]

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 from data.geometry import rotate, wrap_angle
 from data.scene import Array, Scene
-from simulator.world import Agents
+from simulator.config import SimulatorConfig
+from simulator.world import Agents, State
+from worldmodel.batch import ModelBatch, driven_window
 from worldmodel.features import Frame, Sensed, sense, sense_ego
 from worldmodel.motion import estimate_motion, move
 from worldmodel.nets import symlog
@@ -45,6 +47,21 @@ def observe_window(boxes: Agents, scene: Scene, first: Array, substeps: int, dt:
     after = substep_boxes(boxes, substeps)
     earlier = jax.tree.map(lambda a: a[:, :-1], frames)
     return Window(frames, sensed, ego_senses, after, evidence(earlier, after, substeps * dt, dt))
+
+
+def batch_window(batch: ModelBatch, context: int, simulator: SimulatorConfig) -> Window:
+    """What a batch shows from `context` world steps before its first transition on; the ego as it was driven."""
+    before = context * simulator.substeps
+    boxes = driven_window(batch, before, simulator)
+    return observe_window(boxes, batch.scene, batch.start - before, simulator.substeps, simulator.dt)
+
+
+def history_window(state: State, simulator: SimulatorConfig) -> Window:
+    """What a state's history shows, as many whole world steps of it as there are."""
+    substeps = simulator.substeps
+    span = (state.history.x.shape[-1] - 1) // substeps * substeps
+    boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
+    return observe_window(boxes, state.scene, state.time - span, substeps, simulator.dt)
 
 
 def window_frames(boxes: Agents, scene: Scene, first: Array, substeps: int, dt: float) -> Frame:
