@@ -74,4 +74,4 @@ def tables(finding: dict[str, Any]) -> str:
 
 def cell(interval: dict | None, shown: Callable[[dict], str]) -> str:
     """An interval as text; a dash where there is none, or no number."""
-    return "–" if interval is None or interval["mean"] is None else shown(interval)
+    return "-" if interval is None or interval["mean"] is None else shown(interval)
