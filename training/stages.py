@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from simulator.world import Params
 from training import replay, rounds, tuning
-from training.drivers import Disturbance, disturbance
+from training.drivers import Disturbance, disturbance, undisturbed
 from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
 from training.scenes import batches, take
@@ -45,17 +45,18 @@ def begin(run: Run) -> Learned:
 
 
 def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
-    """Fits the world model on the logs' egos, half of them disturbed so that costs are seen where they happen."""
+    """Fits the world model on the logs' egos, some of them disturbed so that costs are seen where they happen."""
     config = run.config.fit
+    clean = config.scenes - config.perturbed_scenes
 
     def body(state, step, key, batch):
         k_drive, k_disturb, k_fit = jax.random.split(key, 3)
-        clean, rough = halves(batch[0])
         keys = jax.random.split(k_drive, config.scenes)
-        expert = drive_expert(run, clean, None, keys[: config.scenes // 2])
-        disturbed = drive_expert(run, rough, disturbance(k_disturb, config.scenes // 2), keys[config.scenes // 2 :])
-        state = state.charge("fit_world_model", expert.alive).charge("fit_world_model", disturbed.alive)
-        return fit(run, state, k_fit, join(expert, disturbed))
+        driven = drive_expert(run, rows(batch[0], slice(clean)), None, keys[:clean])
+        if config.perturbed_scenes:
+            rough, disturbed = rows(batch[0], slice(clean, None)), disturbance(k_disturb, config.perturbed_scenes)
+            driven = join(driven, drive_expert(run, rough, disturbed, keys[clean:]))
+        return fit(run, state.charge("fit_world_model", driven.alive), k_fit, driven)
 
     scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
     return steps(run, state, unit, config.steps, scenes, body), {}
@@ -89,10 +90,9 @@ def drive_policy(run: Run, state: RunState, unit: Unit) -> RunState:
     return state.charge("refit", track.alive).learn(tracks=replay.add(state.learned.tracks, indices, track))
 
 
-def halves(scene: Any) -> tuple[Any, Any]:
-    """The first and the second half of the rows."""
-    middle = scene.ego.shape[0] // 2
-    return jax.tree.map(lambda a: a[:middle], scene), jax.tree.map(lambda a: a[middle:], scene)
+def rows(scene: Any, cut: slice) -> Any:
+    """Some of the scenes."""
+    return jax.tree.map(lambda a: a[cut], scene)
 
 
 def join(first: ModelBatch, second: ModelBatch) -> ModelBatch:
@@ -102,8 +102,7 @@ def join(first: ModelBatch, second: ModelBatch) -> ModelBatch:
 
 def drive_expert(run: Run, scene: Any, disturbed: Disturbance | None, keys: jax.Array) -> ModelBatch:
     """The expert's drives; undisturbed where `disturbed` is None."""
-    still = jnp.zeros(keys.shape)
-    return run.programs.drive_expert(run.place(scene), disturbed or Disturbance(still, still), run.place(keys))
+    return run.programs.drive_expert(run.place(scene), disturbed or undisturbed(len(keys)), run.place(keys))
 
 
 def fit(run: Run, state: RunState, key: jax.Array, batch: ModelBatch) -> tuple[RunState, Metrics]:
