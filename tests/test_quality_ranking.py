@@ -16,7 +16,9 @@ from simulator.world import Action
 from training.config import Config
 from training.judge import Driver
 from training.quality import ranking
+from training.quality import study as opening
 from training.quality.study import CEILING, FLOOR, Study, Subject
+from training.state import Progress
 from worldmodel.registry import build
 
 ACCELERATIONS = (-4.0, 0.0, 1.0)
@@ -89,6 +91,13 @@ def test_a_single_policy_has_no_rank(study):
     alone = dataclasses.replace(study, drivers=dict(list(study.drivers.items())[:1]))
     with pytest.raises(ValueError, match="at least 2 policies"):
         ranking.measure(alone)
+
+
+def test_a_run_without_the_stage_that_it_is_read_for_is_refused(monkeypatch):
+    monkeypatch.setattr(opening, "build_programs", lambda config: None)
+    monkeypatch.setattr(opening, "restore", lambda *_: (None, Progress(finished=("0/fit_world_model",))))
+    with pytest.raises(ValueError, match="runs/x: its stage imitate is not finished"):
+        opening.policies("runs/x", Config(), [])
 
 
 def test_statistics_by_hand():

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 
 from data.scene import Array, Scene
 from simulator.config import SimulatorConfig
@@ -60,8 +61,8 @@ def measure(study: Study) -> Finding:
     if len(names) < 2:
         raise ValueError(f"ranking: expected at least 2 policies, found {names}")
     learned = np.array([name not in BASELINES for name in names])
-    real = drive(study, LogReplay(study.simulator), ())
-    dreamt = {subject.name: drive(study, subject.world, subject.params) for subject in study.subjects}
+    real = drive(study, "grounded", LogReplay(study.simulator), ())
+    dreamt = {one.name: drive(study, one.name, one.world, one.params) for one in study.subjects}
     pairs = separable_pairs(real["return"], study.groups)
     told = {name: statistics(real, one, learned, pairs) for name, one in dreamt.items()}
     facts = {"count": len(names), "learned": learned.sum(), "scenes": len(study.records), "pairs": len(pairs[0])}
@@ -84,10 +85,10 @@ def measure(study: Study) -> Finding:
     )
 
 
-def drive(study: Study, world: World, params: Params) -> dict[str, np.ndarray]:
+def drive(study: Study, title: str, world: World, params: Params) -> dict[str, np.ndarray]:
     """What every driver earns in a World: quantity to float64[P, N], policies by scenes; see `earned`."""
     found = []
-    for driver in study.drivers.values():
+    for driver in tqdm.tqdm(study.drivers.values(), desc=title, unit="policy"):
         parts = []
         for rows, count, scene in study.chunks():
             keys = row_keys(study.config.seed, rows)
