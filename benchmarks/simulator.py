@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import timing  # isort: skip
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
 from data.padding import pad
 from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
 from data.tfrecord import read_records
@@ -269,6 +269,7 @@ def main() -> None:
     parser.add_argument("--scenario", help="TFRecord file with a WOMD Scenario (default: random roads)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64], help="default: %(default)s")
     options = parser.parse_args()
+    timing.use_one_core()
     scene = logged_scene(options.scenario) if options.scenario else random_scene(np.random.default_rng(0))
     scene = device_types(scene)
     report = {

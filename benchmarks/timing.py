@@ -1,15 +1,9 @@
-"""How benchmarks count: CPU-seconds of one core on a CPU, which hold on a loaded machine; else seconds of the clock.
-
-To be imported before anything that starts JAX's threads.
-"""
+"""How benchmarks count: CPU-seconds of one core on a CPU, which hold on a loaded machine; else seconds of the clock."""
 
 import os
 import time
 from collections.abc import Callable
 from typing import Any
-
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import jax
 import numpy as np
@@ -18,6 +12,12 @@ REPEATS = 3
 # By the vendor's data sheets: memory bandwidth [byte/s], and dense bfloat16 products [FLOP/s].
 BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}
 PEAK_FLOPS = {"NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12}
+
+
+def use_one_core() -> None:
+    """Keeps this process on one core, where the system can; to be called before anything is computed."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def on_cpu() -> bool:

@@ -21,10 +21,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks import timing  # isort: skip
 import jax
 import jax.numpy as jnp
 
+from benchmarks import timing
 from training import presets
 from training.config import Config, DataConfig
 from training.drivers import disturbance
@@ -134,6 +134,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measures and prints."""
     options = parse()
+    timing.use_one_core()
     config = dataclasses.replace(presets.PRESETS[options.preset](), data=DataConfig(directory=options.data))
     count = options.batch or config.fit.scenes
     batch = drives(config, count)
