@@ -27,6 +27,7 @@ SHOWN = ("return", "score", "failure")  # with intervals
 COLUMNS = {
     "spearman": "Spearman",
     "spearman_learned": "Spearman, learned policies",
+    "spearman_better": "Spearman, better half",
     "pairs": "separable pairs in order",
     "mmrv": "MMRV",
     "bias": "bias",
@@ -43,7 +44,8 @@ ABOUT = (
     "to the log's end, once in the log-replay simulator (grounded) and once in each world model (imagined), with the "
     "same keys. A policy's return is the mean over scenes of the undiscounted sum of the reward, which geometry gives "
     "for replayed and imagined boxes alike; failures are at-fault collisions, leaving the road, running a red light or "
-    "leaving the route. Spearman: rank correlation over policies of the two returns. Separable pairs: of the {pairs} "
+    "leaving the route. Spearman: rank correlation over policies of the two returns; the better half, by grounded "
+    "return, is the harder case: weak policies fail by their own steering, which no model has to foresee. Separable pairs: of the {pairs} "
     "pairs of policies whose grounded returns differ by an interval without zero, the share that imagination orders "
     "alike. MMRV: by how much grounded return, on average over policies, imagination misplaces a policy at worst. "
     "Bias: imagined - grounded, the mean over policies; above 0 imagination is too optimistic. Heads: the return that "
@@ -168,7 +170,11 @@ def statistics(
         grounded, imagined = real[quantity][chosen], dreamt[predicted or quantity][chosen]
         return lambda rows: measured(grounded[:, rows].mean(1), imagined[:, rows].mean(1))
 
-    found = {"spearman_learned": of(spearman, chosen=learned), "pairs": of(functools.partial(in_order, pairs))}
+    found = {"pairs": of(functools.partial(in_order, pairs))}
+    returns = real["return"].mean(1)
+    for name, chosen in {"learned": learned, "better": returns >= np.median(returns)}.items():
+        if chosen.sum() > 2:  # two can only be in order or not: `pairs` says that
+            found[f"spearman_{name}"] = of(spearman, chosen=chosen)
     plain = {"spearman": spearman, "mmrv": rank_violation, "bias": bias, "absolute_bias": absolute_bias}
     for name, measured in plain.items():
         found[name] = of(measured)
