@@ -10,7 +10,7 @@ import tqdm
 
 from training.evaluation import finite
 from training.provenance import provenance
-from training.quality import ranking
+from training.quality import disagreement, displacement, drift, likelihood, ranking, realism
 from training.quality.study import FLOOR, Finding, Study
 from training.report import signed, table, with_interval, write_text
 
@@ -26,8 +26,9 @@ class Measure(NamedTuple):
     draw: Callable[[Finding, pathlib.Path], None]
 
 
-MEASURES: dict[str, Measure] = {
-    "ranking": Measure(ranking.measure, ranking.draw),
+MEASURES = {
+    module.__name__.rpartition(".")[2]: Measure(module.measure, module.draw)
+    for module in (realism, displacement, likelihood, drift, disagreement, ranking)
 }
 
 

@@ -20,6 +20,7 @@ from training.imagination import drive_expert
 from training.judge import BASELINES, Driver, baseline
 from training.programs import Programs
 from training.programs import build as build_programs
+from training.quality.draws import Draws, Logged, imagine_draws, logged
 from training.report import Interval
 from training.restore import restore
 from training.scenes import chunks, take
@@ -82,7 +83,7 @@ class Study:
     drivers: dict[str, Driver]
     split: str
     draws: int = 32
-    batch: int = 16
+    batch: int = 32
 
     @property
     def simulator(self) -> SimulatorConfig:
@@ -107,6 +108,21 @@ class Study:
     def keys(self, rows: np.ndarray) -> jax.Array:
         """key[B]: of the seed and of each scene alone."""
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self.config.seed), rows)
+
+    @functools.cached_property
+    def logged(self) -> Logged:
+        """What happened."""
+        return logged(self.records, self.config.spec)
+
+    @functools.cached_property
+    def imagined(self) -> dict[str, Draws]:
+        """What each subject thinks might have happened, the ego being on its log; made once, for several measures."""
+        return {
+            subject.name: imagine_draws(
+                subject.world, subject.params, self.drive_log, self.chunks(), self.keys, self.draws, subject.name
+            )
+            for subject in self.subjects
+        }
 
     @functools.cached_property
     def drive_log(self) -> Callable[[Scene, jax.Array], ModelBatch]:
