@@ -45,12 +45,12 @@ ABOUT = (
     "same keys. A policy's return is the mean over scenes of the undiscounted sum of the reward, which geometry gives "
     "for replayed and imagined boxes alike; failures are at-fault collisions, leaving the road, running a red light or "
     "leaving the route. Spearman: rank correlation over policies of the two returns; the better half, by grounded "
-    "return, is the harder case: weak policies fail by their own steering, which no model has to foresee. Separable pairs: of the {pairs} "
-    "pairs of policies whose grounded returns differ by an interval without zero, the share that imagination orders "
-    "alike. MMRV: by how much grounded return, on average over policies, imagination misplaces a policy at worst. "
-    "Bias: imagined - grounded, the mean over policies; above 0 imagination is too optimistic. Heads: the return that "
-    "the learned heads predict, reward times the chance of having got there. 95 % intervals: bootstrap over scenes of "
-    "the whole statistic; the policies stay the same. Differences are taken resample by resample."
+    "return, is the harder case: weak policies fail by their own steering, which no model has to foresee. Separable "
+    "pairs: of the {pairs} pairs of policies whose grounded returns differ by an interval without zero, the share that "
+    "imagination orders alike. MMRV: by how much grounded return, on average over policies, imagination misplaces a "
+    "policy at worst. Bias: imagined - grounded, the mean over policies; above 0 imagination is too optimistic. Heads: "
+    "the return that the learned heads predict, reward times the chance of having got there. 95 % intervals: bootstrap "
+    "over scenes of the whole statistic; the policies stay the same. Differences are taken resample by resample."
 )
 
 
