@@ -15,7 +15,7 @@ from simulator.prepare import prepare
 from simulator.world import Action
 from training.config import Config
 from training.judge import Driver
-from training.quality import ranking
+from training.quality import ranking, returns
 from training.quality import study as opening
 from training.quality.study import CEILING, FLOOR, Study, Subject
 from training.state import Progress
@@ -146,9 +146,9 @@ def test_scenes_that_differ_do_not_make_up_for_policies_that_are_confused():
 def test_heads_count_a_reward_by_the_chance_of_getting_there():
     heads = {"reward": jnp.array([[1.0], [2.0], [4.0]]), "cont": jnp.array([[0.5], [0.0], [0.5]])}
     driven = SimpleNamespace(outcome=SimpleNamespace(predicted=heads), alive=jnp.array([[True], [True], [False]]))
-    np.testing.assert_allclose(ranking.predicted_return(driven)["predicted_return"], [1 + 0.5 * 2])
+    np.testing.assert_allclose(returns.predicted_return(driven)["predicted_return"], [1 + 0.5 * 2])
     driven.outcome.predicted = {}
-    assert ranking.predicted_return(driven) == {}
+    assert returns.predicted_return(driven) == {}
 
 
 def test_imagination_goes_no_further_than_the_log(batch):
@@ -157,6 +157,6 @@ def test_imagination_goes_no_further_than_the_log(batch):
         observation=SimpleNamespace(time=10 + 5 * np.arange(16)[:, None] + np.zeros((1, 4), int)),
         outcome=SimpleNamespace(valid=np.ones((16, 4, 5), bool)),
     )
-    counted = ranking.within_log(driven, cut)
+    counted = returns.within_log(driven, cut)
     np.testing.assert_array_equal(counted.sum(0), 10)  # the eleventh step would end at 65
-    assert ranking.within_log(driven, batch).all()
+    assert returns.within_log(driven, batch).all()
