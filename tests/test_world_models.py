@@ -1,6 +1,9 @@
 """The conformance suite on the built-in models and the examples; for one of them alone: `-k rssm`."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scenes
@@ -18,6 +21,19 @@ def test_failing_step_is_swept_to_its_end(model_batch, sim_config):
     whole, cut = (driven_window(b, 10, sim_config) for b in (model_batch, model_batch.replace(ego=rested)))
     end_of_step = 10 + 2 * 5
     np.testing.assert_allclose(cut.x[:, :, : end_of_step + 1], whole.x[:, :, : end_of_step + 1], atol=1e-4)
+
+
+def test_bfloat16_comes_near_float32(case, fitted, model_batch, sim_config):
+    """Each term of the first loss is within 2 % or 0.02 of float32's; gradients are finite and float32."""
+    sizes = getattr(case.config, "sizes", None)
+    if not hasattr(sizes, "dtype"):
+        pytest.skip("always float32")
+    model = dataclasses.replace(case.config, sizes=dataclasses.replace(sizes, dtype="bfloat16")).build(sim_config)
+    expected = {term: value for term, value in fitted.history[0].items() if term != "gradient_norm"}
+    key = jax.random.fold_in(jax.random.key(2), 0)
+    gradients, metrics = jax.jit(jax.grad(model.loss, has_aux=True))(case.params, key, model_batch)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02, atol=0.02), metrics, expected)
+    assert all(leaf.dtype == jnp.float32 and jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
 
 
 def test_scenes_are_the_ones_meant(model_batch):

@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.world_models import product_flops
 from simulator.config import SimulatorConfig
 from simulator.world import Agents
 from worldmodel import quality, registry
 from worldmodel.batch import log_window
 from worldmodel.features import _nearest
 from worldmodel.heads import spread
-from worldmodel.motion import estimate_motion, move
+from worldmodel.motion import estimate_motion, move, running_sum
 from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
 from worldmodel.rssm import RSSMConfig
@@ -146,3 +147,14 @@ def test_unknown_names_are_explained(name, words):
 def test_a_config_of_another_model_is_refused():
     with pytest.raises(TypeError, match="expected a OracleConfig, found a RSSMConfig"):
         registry.build("oracle", RSSMConfig(), SimulatorConfig())
+
+
+def test_model_flops_are_the_networks_products():
+    """Three steps of [4, 16] x [16, 8]; a running sum over five sub-steps is no network's."""
+
+    def steps(x, weight):
+        _, out = jax.lax.scan(lambda carry, row: (carry, row @ weight), 0.0, x)
+        return running_sum(out[..., :5])
+
+    jaxpr = jax.make_jaxpr(jax.jit(steps))(jnp.ones((3, 4, 16)), jnp.ones((16, 8)))
+    assert product_flops(jaxpr.jaxpr) == 3 * 2 * 4 * 16 * 8

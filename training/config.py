@@ -233,6 +233,10 @@ class Config:
         """Where the run is kept."""
         return pathlib.Path(self.directory or f"runs/{self.name}-seed{self.seed}")
 
+    def model_settings(self, name: str) -> Any:
+        """A world model's settings; None for one from elsewhere, which has its own defaults."""
+        return {"rssm": self.rssm, "tokens": self.tokens}.get(name)
+
     @property
     def rollout_steps(self) -> int:
         """World steps from the current log step to the log's end: a whole drive."""

@@ -57,7 +57,7 @@ class Latent:
     """What the model remembers.
 
     Attributes:
-      memory: float32[B, A, D].
+      memory: float[B, A, D], in the networks' type.
       ego_senses: float32[B, F], what the ego senses now, for the outcome heads.
       light_age: float32[B, L], seconds since each light changed.
       rank: int32[B, A], which noise an agent draws.
@@ -104,7 +104,7 @@ class RSSM:
         window = history_window(state, self.simulator)
         rank = agent_rank(at_step(state.history, -1), scene.ego)
         uniforms = agent_noise(key, rank, (window.evidence.shape[1], self.config.sizes.groups))
-        embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
+        embedded, seen = rssm_net.embed(params, self.config.sizes, window.sensed), window.frames.now.valid
         memory, _, _ = rssm_net.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
         return state.replace(
             latent=Latent(memory[:, -1], window.ego_senses[:, -1], window.frames.light_age[:, -1], rank)
@@ -135,7 +135,8 @@ class RSSM:
         sensed, ego_senses = sense_frame(
             Frame(after, now, lights[0][..., -1], lights[1][..., -1], light_age), state.scene, self.span_s
         )
-        memory = rssm_net.remember(params, latent.memory, stoch, rssm_net.embed(params, sensed), after.valid)
+        embedded = rssm_net.embed(params, self.config.sizes, sensed)
+        memory = rssm_net.remember(params, latent.memory, stoch, embedded, after.valid)
         judged = judge(params, state.scene.ego, memory, (now, after), (latent.ego_senses, ego_senses))
         latent = Latent(memory, ego_senses, light_age, latent.rank)
         return following.replace(latent=latent), outcome.replace(predicted=judged)

@@ -55,7 +55,7 @@ def losses(
       window: the batch's boxes, context included.
       uniforms: float32[B, A, F - 1, G], the noise of the posterior's draws.
     """
-    embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
+    embedded, seen = rssm_net.embed(params, sizes, window.sensed), window.frames.now.valid
     memory, stoch, posterior = rssm_net.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
     context = window.after.x.shape[1] - batch.alive.shape[1]
     window, memory, stoch, posterior = jax.tree.map(lambda a: a[:, context:], (window, memory, stoch, posterior))

@@ -88,7 +88,8 @@ def _motion_terms(
     target, nearest = jax.lax.stop_gradient(nearest_token(vocabulary, now, motion, rows, truth, dt))
     members = tokens_net.motion_log_probs(params, vocabulary, hidden, rows)
     said = jnp.take_along_axis(members, target[..., None, None], -1)[..., 0]
-    acceleration, turn = token_controls(vocabulary, jnp.argmax(tokens_net.mixture(members), -1), rows)
+    likeliest = jnp.argmax(jnp.exp(members).sum(-2), -1)  # of the mixture; its logarithm would cost half as much again
+    acceleration, turn = token_controls(vocabulary, likeliest, rows)
     mode = move(now, motion, acceleration, motion.turn_rate + turn, substeps, dt)
     fastest = jnp.maximum(motion.speed, jnp.hypot(truth.vel_x[..., -1], truth.vel_y[..., -1]))
     moving, known = fastest > MOVING_SPEED, others & truth.valid[..., -1]

@@ -133,11 +133,12 @@ def imagined(case, keys, model_batch) -> Imagined:
 
 @pytest.fixture(scope="session")
 def fitted(case, model_batch) -> Fit:
-    """The model after a fit; one that learns nothing takes a single step."""
-    optimizer, history = FITTING.build(), []
+    """The model after a fit; one that learns nothing takes a single step. No step moves data on or off the device."""
+    optimizer, history, key = FITTING.build(), [], jax.random.key(2)
     state = start_fit(case.params, optimizer)
     step = jax.jit(fit_step(case.model, optimizer))
-    for _ in range(FIT_STEPS if case.learns else 1):
-        state, metrics = step(state, jax.random.key(2), model_batch)
-        history.append(metrics)
+    with jax.transfer_guard("disallow"):
+        for _ in range(FIT_STEPS if case.learns else 1):
+            state, metrics = step(state, key, model_batch)
+            history.append(metrics)
     return Fit(step, state, history)
