@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data.scene import Record, Scene
 from simulator.config import SimulatorConfig
 from simulator.world import Params, World
 from training.config import Config, DataConfig
-from training.drivers import Disturbance
+from training.drivers import undisturbed
 from training.evaluation import learned_driver, open_records, read_run
 from training.imagination import drive_expert
 from training.judge import BASELINES, Driver, baseline
@@ -134,8 +133,7 @@ def log_drive(config: Config) -> Callable[[Scene, jax.Array], ModelBatch]:
     """The ego's drive of the log as a function of scenes [B, ...] and key[B]: `ModelBatch` [B]."""
 
     def drive(scene: Scene, keys: jax.Array) -> ModelBatch:
-        still = jnp.zeros(keys.shape)
-        return drive_expert(config.simulator, config.rollout_steps, scene, Disturbance(still, still), keys)
+        return drive_expert(config.simulator, config.rollout_steps, scene, undisturbed(len(keys)), keys)
 
     return drive
 
