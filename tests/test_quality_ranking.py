@@ -15,7 +15,7 @@ from simulator.prepare import prepare
 from simulator.world import Action
 from training.config import Config
 from training.judge import Driver
-from training.quality import ranking
+from training.quality import ranking, returns
 from training.quality import study as opening
 from training.quality.study import CEILING, FLOOR, Study, Subject
 from training.state import Progress
@@ -101,26 +101,40 @@ def test_a_run_without_the_stage_that_it_is_read_for_is_refused(monkeypatch):
 
 
 def test_statistics_by_hand():
-    # three policies, two scenes; imagination swaps the two learned ones, the last two
-    real = {"return": np.array([[0.0, 2.0], [3.0, 5.0], [5.0, 7.0]]), "failure": np.array([[1, 1], [0, 1], [0, 0]])}
+    # four policies, two scenes; imagination swaps the last two
+    real = {
+        "return": np.array([[0.0, 2.0], [2.0, 4.0], [3.0, 5.0], [5.0, 7.0]]),
+        "failure": np.array([[1, 1], [1, 1], [0, 1], [0, 0]]),
+    }
     dreamt = {
-        "return": np.array([[1.0, 1.0], [7.0, 9.0], [5.0, 5.0]]),
+        "return": np.array([[1.0, 1.0], [2.0, 4.0], [7.0, 9.0], [5.0, 5.0]]),
         "failure": real["failure"],
-        "predicted_return": np.array([[2.0, 2.0], [4.0, 4.0], [6.0, 6.0]]),
+        "predicted_return": np.array([[2.0, 2.0], [3.0, 3.0], [4.0, 4.0], [6.0, 6.0]]),
     }
     pairs = ranking.separable_pairs(real["return"], np.array(["a", "b"]))
-    np.testing.assert_array_equal(pairs, [[1, 2, 2], [0, 0, 1]])  # better, worse
-    told = ranking.statistics(real, dreamt, np.array([False, True, True]), pairs)
+    np.testing.assert_array_equal(pairs, [[1, 2, 3, 2, 3, 3], [0, 0, 0, 1, 1, 2]])  # better, worse
+    told = ranking.statistics(real, dreamt, np.array([False, True, True, True]), pairs)
     found = {name: statistic(np.arange(2)) for name, statistic in told.items()}
-    assert found["spearman"] == pytest.approx(0.5) and found["spearman_learned"] == pytest.approx(-1)
-    assert found["pairs"] == pytest.approx(2 / 3)
-    assert found["mmrv"] == pytest.approx((0 + 2 + 2) / 3)  # means 1, 4, 6: the two that are swapped are 2 apart
-    assert found["bias"] == pytest.approx((0 + 4 - 1) / 3)
-    assert found["absolute_bias"] == pytest.approx((0 + 4 + 1) / 3)
+    assert found["spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15)) and found["spearman_learned"] == pytest.approx(0.5)
+    assert found["pairs"] == pytest.approx(5 / 6)
+    assert found["mmrv"] == pytest.approx((0 + 0 + 2 + 2) / 4)  # means 1, 3, 4, 6: the two that are swapped are 2 apart
+    assert found["bias"] == pytest.approx((0 + 0 + 4 - 1) / 4)
+    assert found["absolute_bias"] == pytest.approx((0 + 0 + 4 + 1) / 4)
     assert (found["failure_spearman"], found["failure_bias"]) == (pytest.approx(1), 0)
-    assert found["heads_spearman"] == pytest.approx(1) and found["heads_bias"] == pytest.approx((1 + 0 + 0) / 3)
-    assert told["bias"](np.array([1, 1])) == pytest.approx((-1 + 4 - 2) / 3)  # the second scene, drawn twice
-    assert ranking.misplaced(dreamt["return"], pairs, ["a", "b", "c"]) == [["c", "b"]]
+    assert found["heads_spearman"] == pytest.approx(1) and found["heads_bias"] == pytest.approx((1 + 0 + 0 + 0) / 4)
+    assert told["bias"](np.array([1, 1])) == pytest.approx((-1 + 0 + 4 - 2) / 4)  # the second scene, drawn twice
+    assert ranking.misplaced(dreamt["return"], pairs, ["a", "b", "c", "d"]) == [["d", "c"]]
+    assert "spearman_learned" not in ranking.statistics(real, dreamt, np.array([False, False, True, True]), pairs)
+
+
+def test_the_better_half_is_ranked_by_itself():
+    # six policies; imagination turns the better three round
+    real, dreamt = (np.array([values, values], float).T for values in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 5, 4, 3]))
+    none, pairs = np.zeros(6, bool), (np.array([], int), np.array([], int))
+    told = ranking.statistics({"return": real, "failure": real}, {"return": dreamt, "failure": real}, none, pairs)
+    assert told["spearman_better"](np.arange(2)) == pytest.approx(-1)
+    assert told["spearman"](np.arange(2)) > 0.7 and "spearman_learned" not in told
+    assert np.isnan(told["pairs"](np.arange(2)))  # nothing to put in order
 
 
 def test_scenes_that_differ_do_not_make_up_for_policies_that_are_confused():
@@ -132,9 +146,9 @@ def test_scenes_that_differ_do_not_make_up_for_policies_that_are_confused():
 def test_heads_count_a_reward_by_the_chance_of_getting_there():
     heads = {"reward": jnp.array([[1.0], [2.0], [4.0]]), "cont": jnp.array([[0.5], [0.0], [0.5]])}
     driven = SimpleNamespace(outcome=SimpleNamespace(predicted=heads), alive=jnp.array([[True], [True], [False]]))
-    np.testing.assert_allclose(ranking.predicted_return(driven)["predicted_return"], [1 + 0.5 * 2])
+    np.testing.assert_allclose(returns.predicted_return(driven)["predicted_return"], [1 + 0.5 * 2])
     driven.outcome.predicted = {}
-    assert ranking.predicted_return(driven) == {}
+    assert returns.predicted_return(driven) == {}
 
 
 def test_imagination_goes_no_further_than_the_log(batch):
@@ -143,6 +157,6 @@ def test_imagination_goes_no_further_than_the_log(batch):
         observation=SimpleNamespace(time=10 + 5 * np.arange(16)[:, None] + np.zeros((1, 4), int)),
         outcome=SimpleNamespace(valid=np.ones((16, 4, 5), bool)),
     )
-    counted = ranking.within_log(driven, cut)
+    counted = returns.within_log(driven, cut)
     np.testing.assert_array_equal(counted.sum(0), 10)  # the eleventh step would end at 65
-    assert ranking.within_log(driven, batch).all()
+    assert returns.within_log(driven, batch).all()
