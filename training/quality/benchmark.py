@@ -10,6 +10,7 @@ import tqdm
 
 from training.evaluation import finite
 from training.provenance import provenance
+from training.quality import sensitivity
 from training.quality.study import FLOOR, Finding, Study
 from training.report import signed, table, with_interval, write_text
 
@@ -25,7 +26,7 @@ class Measure(NamedTuple):
     draw: Callable[[Finding, pathlib.Path], None]
 
 
-MEASURES: dict[str, Measure] = {}
+MEASURES: dict[str, Measure] = {"sensitivity": Measure(sensitivity.measure, sensitivity.draw)}
 
 
 def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
