@@ -27,7 +27,7 @@ SAME_M = 1.0  # getting farther or less far by less than this is getting as far
 INTO_M = 0.5  # boxes that overlap by less than this at most touch
 FOLLOWS_S, FOLLOWS_M = 2.0, 5.0  # the largest gap of a follower: of time, or, if slow, of space
 FILE_M = 2.0  # centres this near to a line are in file
-FAR_M, FREE_M = 60.0, 40.0  # who is this far behind the ego, and never nearer than the second, is not concerned
+FAR_M, FREE_M = 40.0, 25.0  # who is this far behind the ego, and never nearer than the second, is not concerned
 NEAR_M = 60.0  # nobody farther ahead is probed
 STANDS_MPS, MOVES_MPS = 0.1, 1.0
 STOOD_S = 1.0  # who has stood for so long can be seen standing
@@ -57,7 +57,7 @@ KINDS = {
     "follower, ego eases": Kind("eases", True, False, "the same, at -2 m/s^2"),
     "follower, ego stays": Kind("brakes", True, False, "the logged ego sets off or rolls on, this one stands"),
     "way blocked": Kind("brakes", True, False, "from elsewhere; on its log it would hit the ego, which stands for 1 s"),
-    "far behind": Kind("brakes", False, False, "same direction, 60 m behind and never within 40 m"),
+    "far behind": Kind("brakes", False, False, "same direction, 40 m behind and never within 25 m"),
     "leader": Kind("brakes", False, False, "ahead in file, the ego brakes behind it"),
     "oncoming": Kind("brakes", False, False, "straight on, at least 1 m clear of the ego's ways"),
     "crossing": Kind("brakes", False, True, "its way crosses that of the logged ego; this one stops short of it"),
