@@ -51,7 +51,9 @@ class FitConfig:
     Attributes:
       steps: optimiser steps of the first fit.
       refit_steps: of the refit in each round; 0 leaves the model as it is.
-      scenes: whole drives per step; half are the expert's, half a disturbed expert's or, in refits, the policy's.
+      scenes: whole drives per step; in refits half are the expert's and half the policy's.
+      perturbed: share of a disturbed expert's drives among those of the first fit; the others are the expert's. Logs
+        hold no crashes: without perturbed drives the cost heads learn that there are none.
       tracks: policy rollouts kept for refits, the oldest go first.
       trust_quantile: imagination stops where the disagreement exceeds this quantile of held-out logs.
       optimizer: see `worldmodel.fitting`.
@@ -60,9 +62,15 @@ class FitConfig:
     steps: int = 300
     refit_steps: int = 20
     scenes: int = 32
+    perturbed: float = 0.5
     tracks: int = 512
     trust_quantile: float = 0.99
     optimizer: FittingConfig = dataclasses.field(default_factory=FittingConfig)
+
+    @property
+    def perturbed_scenes(self) -> int:
+        """How many of `scenes`."""
+        return round(self.perturbed * self.scenes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,14 +138,15 @@ class RoundsConfig:
     Attributes:
       rounds: how many.
       iterations: imagined batches per round.
-      objective: `pmpo` learns from what imagined decisions were worth, `dagger` from what a rule-based teacher says in
-        the states that the imagining policy gets itself into; `cl_sft` is the fine-tuning of stage 2 again, in the
-        simulator in place of imagination.
+      objective: `pmpo`, `grpo`, `actor_critic` and `ppo` learn from what imagined decisions were worth, each by its own
+        weights (`training/credit.py`); `dagger` from what a rule-based teacher says in the states that the imagining
+        policy gets itself into; `cl_sft` is the fine-tuning of stage 2 again, in the simulator in place of imagination.
       scenes: logged starts per batch.   group: G, rollouts from each, with common random numbers.
       horizon: H, world steps imagined at most.   horizon_min: roll-backs shorten it no further.
       minibatch: transitions per update.   epochs: times each transition is used.
       learning_rate: of the policy, peak; linear warm-up and cosine decay to zero over all rounds together.
-      alpha: share of the good actions in PMPO.   dead_band: see `objectives.targets`.
+      alpha: share of the good actions in PMPO.   dead_band: see `pmpo` and `grpo` in `training/credit.py`.
+      clip: of the probability ratio, for `grpo` and `ppo`.
       kl_weight: of KL(policy || imitation).   entropy_weight: of the action entropy.
       discount: per world step.   lam: lambda of the returns.
       penalty: first weight of the disagreement in the imagined reward; `penalty_growth` raises it on a roll-back.
@@ -150,7 +159,7 @@ class RoundsConfig:
 
     rounds: int = 4
     iterations: int = 12
-    objective: Literal["pmpo", "dagger", "cl_sft"] = "pmpo"
+    objective: Literal["pmpo", "grpo", "actor_critic", "ppo", "dagger", "cl_sft"] = "pmpo"
     scenes: int = 8
     group: int = 8
     horizon: int = 12
@@ -160,6 +169,7 @@ class RoundsConfig:
     learning_rate: float = 1e-4
     alpha: float = 0.5
     dead_band: float = 0.25
+    clip: float = 0.2
     kl_weight: float = 0.1
     entropy_weight: float = 0.0
     discount: float = 0.95
@@ -231,6 +241,10 @@ class Config:
         """Where the run is kept."""
         return pathlib.Path(self.directory or f"runs/{self.name}-seed{self.seed}")
 
+    def model_settings(self, name: str) -> Any:
+        """A world model's settings; None for one from elsewhere, which has its own defaults."""
+        return {"rssm": self.rssm, "tokens": self.tokens}.get(name)
+
     @property
     def rollout_steps(self) -> int:
         """World steps from the current log step to the log's end: a whole drive."""
@@ -243,13 +257,15 @@ def validate(config: Config) -> None:
     Raises: ValueError listing every field that is wrong, with what was expected and found.
     """
     rounds, fit = config.rounds, config.fit
-    least_group = 2 if rounds.objective == "pmpo" else 1  # only pmpo compares the rollouts of a group
+    least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
     needs = [
         ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
+        ("fit.perturbed", fit.perturbed, fit.perturbed >= 0 and fit.perturbed_scenes < fit.scenes, "0 to below 1"),
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
         ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
         ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
+        ("rounds.clip", rounds.clip, 0 < rounds.clip < 1, "between 0 and 1"),
         ("rounds.alpha", rounds.alpha, 0 <= rounds.alpha <= 1, "0 to 1"),
         ("rounds.discount", rounds.discount, 0 < rounds.discount <= 1, "above 0, at most 1"),
         ("rounds.lam", rounds.lam, 0 <= rounds.lam <= 1, "0 to 1"),

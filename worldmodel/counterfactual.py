@@ -9,15 +9,14 @@ import jax.numpy as jnp
 from data.scene import Array, Scene
 from simulator.config import SimulatorConfig
 from simulator.dynamics import advance, log_actions, log_ego
-from simulator.transition import ego_track_of, replace_row, sweep
-from simulator.world import Action, Agents, EgoState, Params, State, World
+from simulator.unending import Unending
+from simulator.world import Action, EgoState, Params, World
 from worldmodel.batch import ModelBatch, log_window
-from worldmodel.heads import outcome_targets
+from worldmodel.costs import COSTS, LEAST
 from worldmodel.nets import symlog
-from worldmodel.quality import Imagined, displacement
+from worldmodel.quality import Imagined, displacement, imagine_log
 
 NEAR_M = 15.0  # who comes this near the logged ego has to do with it
-SURE = 1e-6  # a head's probability is no nearer to 0 or 1 than this
 
 
 def drive_on(
@@ -28,46 +27,15 @@ def drive_on(
     start: Array,
     action: Action,
     simulator: SimulatorConfig,
-) -> tuple[Agents, dict[str, Array]]:
-    """Drives actions [B, H, S] in a World, to their end whatever happens to the ego.
-
-    What ends a rollout does not end this one: the others are watched while the ego stands in their way. The World's
-    noise is that of its key alone, so that two drives by one key differ only because the ego does.
+) -> Imagined:
+    """Drives actions [B, H, S] in a World, past whatever happens to the ego: the others are watched while it is in
+    their way. Two drives by one key differ only because the ego does.
 
     Args: key: key[B]; start: int32[B].
-    Returns: all boxes `Agents` [B, A, K], and what the learned heads say of each step, dict of float32[B, H].
     """
-    first = world.reset(params, key, scene, start)
-
-    def body(state: State, inputs: tuple[Array, Action]) -> tuple[State, tuple[Agents, dict]]:
-        index, action = inputs
-        state = state.replace(scene=scene)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(key, index)
-        following, outcome = world.step(params, keys, state, action)
-        swept = sweep(state, action, simulator)
-        boxes = jax.tree.map(lambda a: a[..., -action.acceleration.shape[-1] :], following.history)
-        boxes = replace_row(boxes, scene.ego, ego_track_of(swept))
-        return go_on(following, swept, boxes), (boxes, outcome.predicted)
-
-    actions = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), action)
-    inputs = (jnp.arange(action.acceleration.shape[1]), actions)
-    _, (boxes, predicted) = jax.lax.scan(body, first.replace(scene=()), inputs)
-    boxes = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(*a.shape[1:3], -1), boxes)
-    return boxes, jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), predicted)
-
-
-def go_on(state: State, swept: EgoState, boxes: Agents) -> State:
-    """The state after a step, as if nothing had ended in it; without its scene."""
-
-    def latest(history: Array, new: Array) -> Array:
-        return jnp.concatenate([history[..., : -new.shape[-1]], new], -1)
-
-    return state.replace(
-        scene=(),
-        ego=jax.tree.map(lambda field: field[:, -1], swept),
-        history=jax.tree.map(latest, state.history, boxes),
-        alive=jnp.ones_like(state.alive),
-    )
+    alive = jnp.ones(action.acceleration.shape[:2], bool)
+    batch = ModelBatch(scene, start, None, action, None, None, alive, None)
+    return imagine_log(Unending(world, simulator), params, key, batch)
 
 
 def logged_plan(scene: Scene, start: Array, substeps: int, simulator: SimulatorConfig) -> tuple[Action, EgoState]:
@@ -116,10 +84,11 @@ def losses_under(
     steps = action.acceleration.shape[1]
     outcome, alive = jax.tree.map(lambda a: a[:, :steps], (batch.outcome, batch.alive))
     batch = batch.replace(action=action, outcome=outcome, alive=alive)
-    boxes, predicted = drive_on(world, params, key, batch.scene, batch.start, action, simulator)
-    distance, _ = displacement(Imagined(boxes, outcome, alive), batch)
+    driven = drive_on(world, params, key, batch.scene, batch.start, action, simulator)
+    distance, _ = displacement(driven.replace(alive=alive), batch)
     by_agent = distance.sum(-1)
-    found = {"all": by_agent.sum(-1), "near": jnp.sum(by_agent * comes_near(batch, boxes.x.shape[-1]), -1)}
+    found = {"all": by_agent.sum(-1), "near": jnp.sum(by_agent * comes_near(batch, driven.agents.x.shape[-1]), -1)}
+    predicted = driven.outcome.predicted
     return found | ({"heads": head_losses(predicted, batch)} if predicted else {})
 
 
@@ -133,9 +102,11 @@ def comes_near(batch: ModelBatch, substeps: int) -> Array:
 
 def head_losses(predicted: dict[str, Array], batch: ModelBatch) -> Array:
     """Squared symlog error of the reward and cross-entropy of the events, summed over heads and steps: float32[B]."""
-    truth = outcome_targets(batch)
-    reward = jnp.square(symlog(predicted["reward"]) - symlog(truth["reward"])) / 2
-    events = [name for name in truth if name != "reward"]
-    said = {name: jnp.clip(predicted[name], SURE, 1 - SURE) for name in events}
-    crosses = [-truth[name] * jnp.log(said[name]) - (1 - truth[name]) * jnp.log1p(-said[name]) for name in events]
-    return jnp.sum(jnp.where(batch.alive, reward + sum(crosses), 0.0), -1)
+    outcome = batch.outcome
+    happened = {name: jnp.any(getattr(outcome, name) & outcome.valid, -1) for name in COSTS}
+    happened["cont"] = ~outcome.termination
+    loss = jnp.square(symlog(predicted["reward"]) - symlog(outcome.reward)) / 2
+    for name, truth in happened.items():
+        chance = jnp.clip(predicted[name], LEAST, 1 - LEAST)
+        loss -= jnp.log(jnp.where(truth, chance, 1 - chance))
+    return jnp.sum(jnp.where(batch.alive, loss, 0.0), -1)

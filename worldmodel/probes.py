@@ -96,7 +96,8 @@ def cases(
     x, y = to_frame(now.x, now.y, ego.x, ego.y, ego.heading)
     speed, turn = jnp.hypot(now.vel_x, now.vel_y), jnp.cos(now.heading - ego.heading)
     gap = jnp.abs(x) - (scene.length + ego.length) / 2
-    seen = log.valid.all(-1) & (jnp.arange(x.shape[1]) != scene.ego[:, None])
+    whole = log.valid.all(-1)
+    seen = whole & jnp.take_along_axis(whole, scene.ego[:, None], 1) & (jnp.arange(x.shape[1]) != scene.ego[:, None])
     vehicle = seen & (scene.agent_type == AgentType.VEHICLE)
     straight = jnp.abs(wrap_angle(after.heading - now.heading[..., None])).max(-1) < STRAIGHT_RAD
     moves, ego_moves = speed > MOVES_MPS, ego.speed > MOVES_MPS
@@ -157,7 +158,7 @@ def ask(
     """
     ways, case = pose(scene, start, simulator)
     drives = {
-        name: drive_on(world, params, key, scene, start, by_step(action, simulator.substeps), simulator)[0]
+        name: drive_on(world, params, key, scene, start, by_step(action, simulator.substeps), simulator).agents
         for name, (action, _) in ways.items()
     }
     right = {

@@ -10,7 +10,16 @@ import tqdm
 
 from training.evaluation import finite
 from training.provenance import provenance
-from training.quality import sensitivity
+from training.quality import (
+    calibration,
+    disagreement,
+    displacement,
+    drift,
+    likelihood,
+    ranking,
+    realism,
+    sensitivity,
+)
 from training.quality.study import FLOOR, Finding, Study
 from training.report import signed, table, with_interval, write_text
 
@@ -26,7 +35,10 @@ class Measure(NamedTuple):
     draw: Callable[[Finding, pathlib.Path], None]
 
 
-MEASURES: dict[str, Measure] = {"sensitivity": Measure(sensitivity.measure, sensitivity.draw)}
+MEASURES = {
+    module.__name__.rpartition(".")[2]: Measure(module.measure, module.draw)
+    for module in (realism, displacement, likelihood, drift, calibration, disagreement, ranking, sensitivity)
+}
 
 
 def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from data.scene import Array, Scene
 from simulator.reactive import Reactive
 from simulator.world import Action, Params
+from training.quality.figure import forest
 from training.quality.study import FLOOR, Finding, Study, Subject
 from training.report import Interval
 from training.scenes import chunks, take
@@ -193,24 +194,9 @@ def by_kind(groups: np.ndarray, found: Answers) -> dict[str, Interval]:
 
 
 def draw(finding: Finding, path: pathlib.Path) -> None:
-    """The share right of each kind, a panel for each subject."""
-    from matplotlib.figure import Figure
-
-    from training.figures import draw_interval, save
-    from training.topview import BLUE, VERMILLION
-
-    subjects = finding.details["kinds"]
-    names = list(reversed(next(iter(subjects.values()))))
-    figure = Figure(figsize=(2.6 * len(subjects) + 2.2, 0.36 * len(names) + 1.2), layout="constrained")
-    for axis, (subject, kinds) in zip(figure.subplots(1, len(subjects), sharey=True), subjects.items(), strict=True):
-        for row, name in enumerate(names):
-            draw_interval(axis, row, kinds[name], VERMILLION if probes.KINDS[name].reacts else BLUE)
-        axis.set_title(subject, fontsize=10, loc="left")
-        axis.set_xlim(-0.05, 1.05)
-        axis.grid(axis="x", color="#e6e6e6", lw=0.8)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.set_yticks(range(len(names)), [f"{name} ({kinds[name]['n']})" for name in names], fontsize=9)
-    figure.supxlabel(
-        "share of probes right, 95 % interval; red: must react, blue: must not (number of cases)", fontsize=9
-    )
-    save(figure, path)
+    """The share right of each kind."""
+    found = finding.details["kinds"]
+    cases = {name: share["n"] for name, share in found[FLOOR].items()}
+    must = {True: "must react", False: "must not"}
+    labels = {name: f"{name} ({must[probes.KINDS[name].reacts]}; {count})" for name, count in cases.items()}
+    forest(found, labels, "share of probes right, 95 % interval (number of cases)", path)
