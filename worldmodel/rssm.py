@@ -28,8 +28,9 @@ from worldmodel.batch import ModelBatch
 from worldmodel.costs import cost_terms, margins
 from worldmodel.features import Frame
 from worldmodel.heads import judge, next_lights, reduce_terms, spread
-from worldmodel.motion import at_step
+from worldmodel.motion import at_step, estimate_motion
 from worldmodel.noise import agent_noise, agent_rank
+from worldmodel.reflex import reflex
 from worldmodel.rssm_loss import LossConfig, losses
 from worldmodel.window import Window, batch_window, history_window, sense_frame
 
@@ -42,11 +43,13 @@ class RSSMConfig:
       sizes: of the networks.
       loss: weights of the loss.
       context: world steps of history that warm the memory up when fitting; a reset uses all there is.
+      reflex: imagined agents brake for what is in their way (`reflex.py`), whatever the model says.
     """
 
     sizes: rssm_net.Sizes = dataclasses.field(default_factory=rssm_net.Sizes)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     context: int = 2
+    reflex: bool = True
 
     def build(self, simulator: SimulatorConfig) -> "RSSM":
         """The model for this simulator's step and dynamics."""
@@ -122,8 +125,11 @@ class RSSM:
         uniforms = agent_noise(key, latent.rank, (self.config.sizes.groups,))
         stoch = rssm_net.sample(rssm_net.log_probabilities(params["prior"], latent.memory, self.config.sizes), uniforms)
         before = at_step(state.history, -1 - self.simulator.substeps)
+        bound = None
+        if self.config.reflex:
+            bound = jax.vmap(reflex)(now, state.scene, estimate_motion(now, before, self.span_s))
         predicted = rssm_net.decode(
-            params, latent.memory, stoch, now, before, self.simulator.substeps, self.simulator.dt
+            params, latent.memory, stoch, now, before, self.simulator.substeps, self.simulator.dt, bound
         )
         stays = (predicted.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance before the ego
         others = predicted.mean.replace(valid=predicted.mean.valid & stays)

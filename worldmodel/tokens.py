@@ -30,6 +30,7 @@ from worldmodel.heads import Terms, judge, next_lights, reduce_terms, spread
 from worldmodel.motion import at_step, estimate_motion, move
 from worldmodel.motion_tokens import Vocabulary, mean_controls, token_controls, type_rows
 from worldmodel.noise import agent_noise, agent_rank
+from worldmodel.reflex import reflex
 from worldmodel.tokens_closest import closest_boxes
 from worldmodel.tokens_loss import MOTION_TERMS, LossConfig, losses
 from worldmodel.window import Window, batch_window, history_window, observe_window, sense_frame
@@ -45,6 +46,7 @@ class TokensConfig:
       loss: weights of the loss.
       context: world steps of history before the first transition when fitting; a reset uses all there is.
       temperature: of the draws; 1 is what was fitted, 0 the likeliest motion of each agent.
+      reflex: imagined agents brake for what is in their way (`reflex.py`), whatever they drew.
     """
 
     sizes: tokens_net.Sizes = dataclasses.field(default_factory=tokens_net.Sizes)
@@ -52,6 +54,7 @@ class TokensConfig:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     context: int = 2
     temperature: float = 1.0
+    reflex: bool = True
 
     def build(self, simulator: SimulatorConfig) -> "Tokens":
         """The model for this simulator's step and dynamics."""
@@ -171,6 +174,8 @@ class Tokens:
         uniforms = agent_noise(key, state.latent.rank, (2,))
         drawn = tokens_net.draw_tokens(config.vocabulary, tokens_net.mixture(members), uniforms, config.temperature)
         acceleration, turn = token_controls(config.vocabulary, drawn, rows)
+        if config.reflex:
+            acceleration = jnp.minimum(acceleration, jax.vmap(reflex)(now, state.scene, motion))
         moved = move(now, motion, acceleration, motion.turn_rate + turn, substeps, dt)
         stays = tokens_net.stay_logits(params, state.latent.hidden) > 0
         # Not drawn: an agent must not vanish by chance before the ego.
