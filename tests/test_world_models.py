@@ -23,9 +23,7 @@ from worldmodel.rssm import RSSMConfig
 from worldmodel.tokens import TokensConfig
 
 SMALL_RSSM = rssm_net.Sizes(deter=16, groups=2, classes=4, hidden=24, tokens=12, outcome_hidden=24, ensemble=2)
-SMALL_TOKENS = tokens_net.Sizes(
-    width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2, remat=True
-)
+SMALL_TOKENS = tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
 MODELS = {
     "kinematic": KinematicConfig(),
     "oracle": OracleConfig(),
