@@ -94,17 +94,6 @@ def test_spread_is_the_members_deviation_near_the_ego():
     assert float(spread(members, now, jnp.array([0]))[0]) == pytest.approx(5.0)
 
 
-def test_calibration_of_known_probabilities():
-    """Always saying the rate: no skill, no calibration error. Saying 0.8 where it never happens: error 0.8."""
-    happened = jnp.array([1.0, 0.0, 0.0, 0.0])
-    honest = quality.calibration(jnp.full(4, 0.25), happened, jnp.ones(4, bool))
-    assert float(honest["brier_skill"]) == pytest.approx(0.0, abs=1e-6)
-    assert float(honest["ece"]) == pytest.approx(0.0, abs=1e-6)
-    wrong = quality.calibration(jnp.full(4, 0.8), jnp.zeros(4), jnp.ones(4, bool))
-    assert float(wrong["ece"]) == pytest.approx(0.8, abs=1e-6)
-    assert float(quality.calibration(happened, happened, jnp.ones(4, bool))["brier_skill"]) == pytest.approx(1.0)
-
-
 def test_horizon_ends_where_disagreement_leaves_the_bound():
     """Of two rollouts one leaves at step 2, the other at step 4."""
     disagreement = jnp.array([[0.1, 0.1, 0.9, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.9]])

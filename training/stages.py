@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from simulator.world import Params
 from training import replay, rounds, tuning
-from training.drivers import Disturbance, disturbance
+from training.drivers import Disturbance, disturbance, undisturbed
 from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
 from training.scenes import WithoutTiles, batches, take
@@ -45,13 +45,14 @@ def begin(run: Run) -> Learned:
 
 
 def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
-    """Fits the world model on the logs' egos, half of them disturbed so that costs are seen where they happen."""
+    """Fits the world model on the logs' egos, some of them disturbed so that costs are seen where they happen."""
     config = run.config.fit
 
     def body(state, step, key, batch):
         k_drive, k_disturb, k_fit = jax.random.split(key, 3)
-        rough = disturbance(k_disturb, config.scenes // 2)
-        driven = drive_expert(run, batch[0], join(undisturbed(config.scenes // 2), rough), k_drive)
+        rough = disturbance(k_disturb, config.perturbed_scenes)
+        disturbed = join(undisturbed(config.scenes - config.perturbed_scenes), rough)
+        driven = drive_expert(run, batch[0], disturbed, k_drive)
         return fit(run, state.charge("fit_world_model", driven.alive), k_fit, driven)
 
     scenes = batches(WithoutTiles(run.splits.train), config.scenes, run.data_seed(unit))
@@ -89,11 +90,6 @@ def drive_policy(run: Run, state: RunState, unit: Unit) -> RunState:
 def join(first: Any, second: Any) -> Any:
     """The rows of both."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
-
-
-def undisturbed(count: int) -> Disturbance:
-    """Rows of the expert itself."""
-    return Disturbance(jnp.zeros(count), jnp.zeros(count))
 
 
 def drive_expert(run: Run, scene: Any, disturbed: Disturbance, key: jax.Array) -> ModelBatch:

@@ -13,7 +13,7 @@ from data.scene import Array
 from simulator.world import Agents
 from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch
-from worldmodel.heads import Terms, counted_steps, light_terms, outcome_terms
+from worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
 from worldmodel.window import Window, motion_error
 
 MOVING_SPEED = 0.5  # m/s
@@ -68,7 +68,7 @@ def losses(
         **_motion_terms(predicted, start.now, window.after, others, config.still_weight),
         **_kl_terms(prior, posterior, others, config.free_nats),
         **light_terms(params, start, end, counted),
-        **outcome_terms(params, memory, window.ego_senses, window.frames, batch),
+        **reward_terms(params, memory, window.ego_senses, window.frames, batch),
     }
 
 

@@ -14,7 +14,7 @@ from simulator.world import Agents
 from worldmodel import tokens_net
 from worldmodel.batch import ModelBatch
 from worldmodel.features import Frame
-from worldmodel.heads import Terms, counted_steps, light_terms, outcome_terms
+from worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
 from worldmodel.motion import estimate_motion, move
 from worldmodel.motion_tokens import Vocabulary, nearest_token, token_controls, type_rows
 from worldmodel.window import Window
@@ -65,7 +65,7 @@ def losses(
         **_motion_terms(params, vocabulary, hidden[:, :-1], start, truth, batch.scene.agent_type, others, config, dt),
         "stay": (optax.sigmoid_binary_cross_entropy(stay, truth.valid[..., -1]), others),
         **light_terms(params, start, end, counted),
-        **outcome_terms(params, hidden, senses, frames, batch),
+        **reward_terms(params, hidden, senses, frames, batch),
     }
 
 
