@@ -37,7 +37,6 @@ class Sizes:
       window: W, world steps that an agent attends to, the present one included.
       outcome_hidden: width of the outcome heads, which only the ego has.
       ensemble: E, heads of motion logits on the one trunk.
-      remat: fitting computes the layers' inner values again instead of keeping them: less memory, more time.
       dtype: of activations and matrix products; parameters, norms, softmaxes, logits and losses are float32.
     """
 
@@ -48,7 +47,6 @@ class Sizes:
     window: int = 8
     outcome_hidden: int = 256
     ensemble: int = 3
-    remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -114,23 +112,15 @@ def run(params: dict, sizes: Sizes, sensed: Sensed, seen: Array, cache: Cache) -
     things, mask = embed_things(params, sensed)
     x, kept = mlp(params["embed"], sensed.own), []
     all_seen = jnp.concatenate([cache.seen, seen], 1)
-    read = jax.checkpoint(read_layer, static_argnums=1) if sizes.remat else read_layer
     for i in range(sizes.layers):
-        past, around = (cache.keys[:, i], cache.values[:, i]), (things, mask, sensed.neighbours_index)
-        x, past = read(params[_layer(i)], sizes, x, past, all_seen, around)
+        net, past = params[_layer(i)], (cache.keys[:, i], cache.values[:, i])
+        attended, past = attend_past(net, sizes, layer_norm(x), past, all_seen)
+        x = x + attended
+        x = x + attend_around(net, sizes, layer_norm(x), things, mask, sensed.neighbours_index)
+        x = x + mlp(net["mlp"], layer_norm(x))
         kept.append(tuple(field[:, x.shape[1] :] for field in past))
     keys, values = (jnp.stack(fields, 1) for fields in zip(*kept, strict=True))
     return jnp.where(seen[..., None], layer_norm(x), 0.0), Cache(keys, values, all_seen[:, x.shape[1] :])
-
-
-def read_layer(
-    net: dict, sizes: Sizes, x: Array, past: tuple[Array, Array], seen: Array, around: tuple[Array, Array, Array]
-) -> tuple[Array, tuple[Array, Array]]:
-    """One layer. Args: around: things, mask and neighbours; the rest, and what it returns, as in `attend_past`."""
-    attended, past = attend_past(net, sizes, layer_norm(x), past, seen)
-    x = x + attended
-    x = x + attend_around(net, sizes, layer_norm(x), *around)
-    return x + mlp(net["mlp"], layer_norm(x)), past
 
 
 def embed_things(params: dict, sensed: Sensed) -> tuple[Array, Array]:
