@@ -13,24 +13,30 @@ from policy.baselines import LogExpert
 from simulator.dynamics import advance
 from simulator.log_replay import LogReplay
 from simulator.rollout import rollout
-from worldmodel import rssm_net, tokens_net
+from worldmodel import pixels_net, rssm_net, tokens_net
 from worldmodel.batch import ModelBatch, driven_window, from_rollout
 from worldmodel.fitting import FittingConfig, fit_step, start_fit
 from worldmodel.kinematic import KinematicConfig
+from worldmodel.image_latent import PatchSizes
 from worldmodel.oracle import OracleConfig
+from worldmodel.pixels import PixelsConfig
 from worldmodel.quality import imagine_log
 from worldmodel.rssm import RSSMConfig
 from worldmodel.tokens import TokensConfig
 
 SMALL_RSSM = rssm_net.Sizes(deter=16, groups=2, classes=4, hidden=24, tokens=12, outcome_hidden=24, ensemble=2)
 SMALL_TOKENS = tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
+SMALL_PATCHES = PatchSizes(patch=8, latent=8, hidden=24)
+SMALL_PIXELS = pixels_net.Sizes(width=16, layers=1, heads=2, window=3, outcome_hidden=24)
 MODELS = {
     "kinematic": KinematicConfig(),
     "oracle": OracleConfig(),
     "rssm": RSSMConfig(sizes=SMALL_RSSM),
     "tokens": TokensConfig(sizes=SMALL_TOKENS),
+    "pixels": PixelsConfig(tokenizer=SMALL_PATCHES, sizes=SMALL_PIXELS, steps=2, finest=4),
 }
-LEARNED = ("rssm", "tokens")
+# Which metric tells of the braking vehicle, and to what share of its first value it has to fall.
+LEARNED = {"rssm": ("displacement_m", 0.25), "tokens": ("displacement_m", 0.25), "pixels": ("shortcut", 0.25)}
 HORIZON, BRAKING = 4, 2.5  # steps, m/s^2
 
 

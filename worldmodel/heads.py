@@ -71,7 +71,11 @@ def outcome_logits(params: dict, memory: Array, senses: Array, next_senses: Arra
     Args: memory: float32[..., D], the ego's after the step; senses, next_senses: float32[..., F]; driven: [..., 3].
     Returns: dict of float32[...] by `OUTCOMES`.
     """
-    outputs = mlp(params["outcome"], jnp.concatenate([memory, senses, next_senses, driven], -1))
+    return by_name(mlp(params["outcome"], jnp.concatenate([memory, senses, next_senses, driven], -1)))
+
+
+def by_name(outputs: Array) -> dict[str, Array]:
+    """Outputs of the outcome heads float32[..., heads], in the order of `OUTCOMES`, as float32[...] by name."""
     return {name: outputs[..., i] for i, name in enumerate(OUTCOMES)}
 
 
@@ -83,7 +87,11 @@ def judge(
     Args: ego: int32[B]; memory: float32[B, A, D], after the step; boxes [B, A] and ego_senses [B, F], before and after.
     """
     motion = driven(*(ego_row(agents, ego, -1) for agents in boxes))
-    heads = outcome_logits(params, ego_row(memory, ego, -2), *ego_senses, motion)
+    return said(outcome_logits(params, ego_row(memory, ego, -2), *ego_senses, motion))
+
+
+def said(heads: dict[str, Array]) -> dict[str, Array]:
+    """What the outcome heads' outputs mean: the reward and probabilities."""
     return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in heads.items()}
 
 
@@ -113,7 +121,7 @@ def light_terms(params: dict, start: Frame, end: Frame, counted: Array) -> Terms
 
 
 def outcome_terms(params: dict, memory: Array, ego_senses: Array, frames: Frame, batch: ModelBatch) -> Terms:
-    """Reward by squared symlog error, events by cross-entropy.
+    """What the outcome heads read, and their losses.
 
     Args: memory: float32[B, H + 1, A, D], ego_senses: float32[B, H + 1, F] and frames [B, H + 1], from the first
       state on.
@@ -122,7 +130,11 @@ def outcome_terms(params: dict, memory: Array, ego_senses: Array, frames: Frame,
     own = ego_row(frames.now, ego, -1)
     motion = driven(*(jax.tree.map(lambda a, cut=cut: a[:, cut], own) for cut in (slice(-1), slice(1, None))))
     memory = ego_row(memory[:, 1:], ego, -2)
-    heads = outcome_logits(params, memory, ego_senses[:, :-1], ego_senses[:, 1:], motion)
+    return outcome_errors(outcome_logits(params, memory, ego_senses[:, :-1], ego_senses[:, 1:], motion), batch)
+
+
+def outcome_errors(heads: dict[str, Array], batch: ModelBatch) -> Terms:
+    """Reward by squared symlog error, events by cross-entropy. heads: float32[B, H] by `OUTCOMES`."""
     targets = outcome_targets(batch)
     terms = {name: optax.sigmoid_binary_cross_entropy(heads[name], targets[name]) for name in OUTCOMES[1:]}
     terms["reward"] = jnp.square(heads["reward"] - symlog(targets["reward"])) / 2

@@ -1,0 +1,96 @@
+"""The image tokenizer: an autoencoder of patches with a bounded continuous latent for each.
+
+An image [H, W, C] is a BEV or a camera's frame; several cameras stand side by side along W. It is cut into P patches, in
+reading order, and each patch becomes L numbers in (-1, 1) and back by a small network, the same for all patches.
+Dreamer 4 (arXiv 2509.24527) uses a transformer here and a perceptual loss for video at scale; the model above reads
+nothing but the latents, so that one can be put in its place.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data.scene import Array
+from worldmodel.nets import dense, dense_layer, mlp, mlp_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchSizes:
+    """Sizes of the tokenizer.
+
+    Attributes:
+      patch: side of a patch in pixels; it divides the image's height and width.
+      latent: L, numbers per patch.
+      hidden: width of the networks.
+    """
+
+    patch: int = 8
+    latent: int = 32
+    hidden: int = 256
+
+
+def patch_count(shape: tuple[int, int, int], sizes: PatchSizes) -> int:
+    """P of an image of this shape [H, W, C]. Raises: ValueError where patches do not fill it."""
+    height, width, _ = shape
+    if height % sizes.patch or width % sizes.patch:
+        raise ValueError(f"expected an image of whole patches of {sizes.patch} pixels, found {height} x {width}")
+    return height * width // sizes.patch**2
+
+
+def tokenizer_layers(shape: tuple[int, int, int], sizes: PatchSizes) -> dict:
+    """Layers for `nets.draw` and images [H, W, C] of this shape."""
+    values = sizes.patch**2 * shape[-1]
+    return {
+        "encode": mlp_layers((values, sizes.hidden, sizes.latent)),
+        "encode_linear": dense_layer(values, sizes.latent),
+        "decode": mlp_layers((sizes.latent, sizes.hidden, values), scale=0.1),
+        "decode_linear": dense_layer(sizes.latent, values),
+    }
+
+
+def to_patches(image: Array, patch: int) -> Array:
+    """[..., H, W, C] -> [..., P, patch * patch * C]."""
+    *lead, height, width, channels = image.shape
+    cut = image.reshape(*lead, height // patch, patch, width // patch, patch, channels)
+    return jnp.swapaxes(cut, -4, -3).reshape(*lead, -1, patch * patch * channels)
+
+
+def from_patches(patches: Array, shape: tuple[int, int, int], patch: int) -> Array:
+    """The inverse of `to_patches`; shape: of the image, [H, W, C]."""
+    height, width, channels = shape
+    cut = patches.reshape(*patches.shape[:-2], height // patch, width // patch, patch, patch, channels)
+    return jnp.swapaxes(cut, -4, -3).reshape(*patches.shape[:-2], *shape)
+
+
+def brightness(image: Array) -> Array:
+    """uint8 to float32 in [0, 1]."""
+    return image.astype(jnp.float32) / 255
+
+
+def encode(params: dict, image: Array, sizes: PatchSizes) -> Array:
+    """float32[..., H, W, C] in [0, 1] -> latent float32[..., P, L] in (-1, 1)."""
+    patches = to_patches(image, sizes.patch)
+    return jnp.tanh(mlp(params["encode"], patches) + dense(params["encode_linear"], patches))
+
+
+def decode_logits(params: dict, latent: Array, shape: tuple[int, int, int], sizes: PatchSizes) -> Array:
+    """Logits of the brightness float32[..., H, W, C]. latent: float32[..., P, L]."""
+    return from_patches(
+        mlp(params["decode"], latent) + dense(params["decode_linear"], latent), shape, sizes.patch
+    )
+
+
+def decode(params: dict, latent: Array, shape: tuple[int, int, int], sizes: PatchSizes) -> Array:
+    """The image float32[..., H, W, C] in [0, 1] of a latent float32[..., P, L]."""
+    return jax.nn.sigmoid(decode_logits(params, latent, shape, sizes))
+
+
+def image_loss(logits: Array, image: Array) -> Array:
+    """Cross-entropy per channel and pixel of the brightness, as if it were a probability, in nats.
+
+    A BEV's channels are shares of a pixel that something covers, so they are; on a camera's it is a proper loss too,
+    least where the decoded brightness is the mean. Args: float32[..., H, W, C]. Returns: float32[...].
+    """
+    return optax.sigmoid_binary_cross_entropy(logits, image).mean((-3, -2, -1))
