@@ -6,13 +6,14 @@ driving as it did there. Images are compared with what the simulator renders of 
   hold    the last real image
   warp    the last real image, moved by the ego's exact motion over the whole time: the ground is right where it was in
           view, everybody else stands still
-  decode  the true image through the tokenizer: the best that the model could say
+  decode  the true latent, decoded on top of the true image before: the best that the model could say of a step
 
 PSNR is the mean of the scenes' own; intervals are bootstraps over scenes. `traffic` is the squared error of the
 channels of other vehicles and of the vulnerable now, which geometry does not foresee.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import pathlib
@@ -23,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from data.pipeline import stack
 from data.scene import Array, Scene, SceneSpec
@@ -33,10 +35,11 @@ from simulator.log_replay import LogReplay
 from simulator.prepare import prepare
 from simulator.render import CHANNELS
 from simulator.rollout import rollout
+from simulator.world import Agents
 from training.statistics import bootstrap, paired_difference
 from worldmodel import image_latent, pixels_net
 from worldmodel.batch import ModelBatch, driven_window, from_rollout
-from worldmodel.fitting import FittingConfig, fit_step, start_fit
+from worldmodel.fitting import fit_step, start_fit
 from worldmodel.frames import rendered_frames, warp
 from worldmodel.image_latent import PatchSizes, brightness
 from worldmodel.pixels import Pixels, PixelsConfig
@@ -52,6 +55,7 @@ MODEL = PixelsConfig(
 FIT_HORIZON, HORIZON = 6, 8  # world steps
 SHOWN = (1, 2, 4, 8)  # world steps after the last real image
 SAMPLER_STEPS = (1, 2, 4)
+LEARNING_RATE = 4e-3
 TRAFFIC = tuple(CHANNELS.index(name) for name in ("vehicle", "vulnerable"))
 START = SceneSpec.current
 
@@ -96,7 +100,8 @@ def fit(model: Pixels, scenes: list[Scene], options: argparse.Namespace) -> tupl
     """Parameters after the fit, and what it cost."""
     batches = training_batches(scenes, options.batch, np.random.default_rng(options.seed))
     k_init, k_fit = jax.random.split(jax.random.key(options.seed))
-    optimizer = FittingConfig(learning_rate=2e-3, warmup_steps=20).build()
+    rate = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, 20, options.steps, LEARNING_RATE / 20)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-3))
     state = start_fit(model.init(k_init, next(batches)), optimizer)
     step, history = jax.jit(fit_step(model, optimizer), donate_argnums=0), []
     for i in range(options.steps):
@@ -112,17 +117,20 @@ def fit(model: Pixels, scenes: list[Scene], options: argparse.Namespace) -> tupl
     }
 
 
-def truth_of(batch: ModelBatch) -> tuple[Array, Array]:
-    """The logged images from the first state on, [B, H + 1, ...] in [0, 1], and the images that `warp` says."""
-    before = START
-    boxes = driven_window(batch, before, SIMULATOR)
-    first = before // SIMULATOR.substeps
-    images = brightness(rendered_frames(boxes, batch.scene, batch.start - before, SIMULATOR))[:, first:]
-    ego = ego_row(jax.tree.map(lambda a: a[..., before :: SIMULATOR.substeps], boxes), batch.scene.ego, -2)
+def truth_of(batch: ModelBatch) -> tuple[Array, Agents]:
+    """The logged images from the first state on, [B, H + 1, ...] in [0, 1], and the ego's boxes then."""
+    first = START // SIMULATOR.substeps
+    boxes = driven_window(batch, START, SIMULATOR)
+    images = brightness(rendered_frames(boxes, batch.scene, batch.start - START, SIMULATOR))
+    ego = ego_row(jax.tree.map(lambda a: a[..., :: SIMULATOR.substeps], boxes), batch.scene.ego, -2)
+    return images[:, first:], jax.tree.map(lambda a: a[:, first:], ego)
+
+
+def warped(image: Array, ego: Agents) -> Array:
+    """The image [B, ...] of the first pose, moved to each pose of the ego [B, N]."""
     motion = driven(jax.tree.map(lambda a: a[:, :1], ego), ego)
     pose = [motion[..., i] / scale for i, scale in enumerate(DRIVEN_SCALE)]
-    move = jax.vmap(jax.vmap(functools.partial(warp, config=RENDER), (None, 0, 0, 0)))
-    return images, move(images[:, 0], *pose)[0]
+    return jax.vmap(jax.vmap(functools.partial(warp, config=RENDER), (None, 0, 0, 0)))(image, *pose)[0]
 
 
 def imagine(model: Pixels, params: Any, key: Array, batch: ModelBatch) -> tuple[Array, Array]:
@@ -149,17 +157,16 @@ def squared_errors(said: Array, truth: Array) -> dict[str, Array]:
 
 def measured(models: dict[str, Pixels], params: Any) -> Callable[[Array, ModelBatch], tuple]:
     """The function that gives squared errors by name and disagreement of a batch, and the images."""
-    tokenizer, shape = MODEL.tokenizer, next(iter(models.values())).shape
 
     @jax.jit
     def measure(key: Array, batch: ModelBatch) -> tuple[dict, dict[str, Array], dict[str, Array]]:
-        images, moved = truth_of(batch)
-        truth = images[:, 1:]
-        latent = image_latent.encode(params["tokenizer"], truth, tokenizer)
+        images, ego = truth_of(batch)
+        truth, any_model = images[:, 1:], next(iter(models.values()))
+        latent = image_latent.encode(params["tokenizer"], images, MODEL.tokenizer)
         said = {
             "hold": jnp.broadcast_to(images[:, :1], truth.shape),
-            "warp": moved[:, 1:],
-            "decode": image_latent.decode(params["tokenizer"], latent, shape, tokenizer),
+            "warp": warped(images[:, 0], ego)[:, 1:],
+            "decode": any_model.decode(params, latent, any_model.window_given(params, images, ego))[:, 1:],
         }
         doubts = {}
         for name, model in models.items():
@@ -233,7 +240,7 @@ def main() -> None:
     options = parse()
     model = MODEL.build(SIMULATOR)
     params, fitting = fit(model, read(options.data, "train", options.scenes), options)
-    models = {f"pixels_{k}": PixelsConfig(MODEL.tokenizer, MODEL.sizes, steps=k).build(SIMULATOR) for k in SAMPLER_STEPS}
+    models = {f"pixels_{k}": dataclasses.replace(MODEL, steps=k).build(SIMULATOR) for k in SAMPLER_STEPS}
     measure, held_out = measured(models, params), read(options.data, "test", options.test_scenes)
     errors, doubts, images = [], [], {}
     for first in range(0, len(held_out) - len(held_out) % options.batch, options.batch):

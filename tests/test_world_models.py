@@ -16,8 +16,8 @@ from simulator.rollout import rollout
 from worldmodel import pixels_net, rssm_net, tokens_net
 from worldmodel.batch import ModelBatch, driven_window, from_rollout
 from worldmodel.fitting import FittingConfig, fit_step, start_fit
-from worldmodel.kinematic import KinematicConfig
 from worldmodel.image_latent import PatchSizes
+from worldmodel.kinematic import KinematicConfig
 from worldmodel.oracle import OracleConfig
 from worldmodel.pixels import PixelsConfig
 from worldmodel.quality import imagine_log

@@ -1,9 +1,11 @@
 """The image tokenizer: an autoencoder of patches with a bounded continuous latent for each.
 
-An image [H, W, C] is a BEV or a camera's frame; several cameras stand side by side along W. It is cut into P patches, in
-reading order, and each patch becomes L numbers in (-1, 1) and back by a small network, the same for all patches.
-Dreamer 4 (arXiv 2509.24527) uses a transformer here and a perceptual loss for video at scale; the model above reads
-nothing but the latents, so that one can be put in its place.
+An image [H, W, C] is a BEV or a camera's frame; several cameras stand side by side along W. It is cut into P patches,
+in reading order, and each patch becomes L numbers in (-1, 1) by a small network, the same for all patches. Decoding
+sees the latent and a background, what is known of the image without it: the frame before, or black. So the latent need
+not spend its numbers on what was already there, as in a video codec, and what stands still does not fade when frames
+are drawn one after the other. Dreamer 4 (arXiv 2509.24527) reaches the same by a tokenizer that attends to past frames,
+a transformer at its scale; the model sees nothing but these functions, so that one can be put in their place.
 """
 
 import dataclasses
@@ -14,6 +16,8 @@ import optax
 
 from data.scene import Array
 from worldmodel.nets import dense, dense_layer, mlp, mlp_layers
+
+BLACK = -5.0  # logit of a brightness of 0.7 %
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +49,8 @@ def tokenizer_layers(shape: tuple[int, int, int], sizes: PatchSizes) -> dict:
     return {
         "encode": mlp_layers((values, sizes.hidden, sizes.latent)),
         "encode_linear": dense_layer(values, sizes.latent),
-        "decode": mlp_layers((sizes.latent, sizes.hidden, values), scale=0.1),
-        "decode_linear": dense_layer(sizes.latent, values),
+        "decode": mlp_layers((sizes.latent + values + 1, sizes.hidden, values), scale=0.1),
+        "decode_linear": dense_layer(sizes.latent, values, scale=0.1),
     }
 
 
@@ -75,16 +79,24 @@ def encode(params: dict, image: Array, sizes: PatchSizes) -> Array:
     return jnp.tanh(mlp(params["encode"], patches) + dense(params["encode_linear"], patches))
 
 
-def decode_logits(params: dict, latent: Array, shape: tuple[int, int, int], sizes: PatchSizes) -> Array:
-    """Logits of the brightness float32[..., H, W, C]. latent: float32[..., P, L]."""
-    return from_patches(
-        mlp(params["decode"], latent) + dense(params["decode_linear"], latent), shape, sizes.patch
-    )
+def decode_logits(params: dict, latent: Array, background: Array, known: Array, sizes: PatchSizes) -> Array:
+    """Logits of the brightness float32[..., H, W, C], on top of the background's.
+
+    Args:
+      latent: float32[..., P, L].
+      background: float32[..., H, W, C] in [0, 1].
+      known: float32[..., P], share of each patch whose background is known.
+    """
+    odds = log_odds(background)
+    patches = to_patches(odds, sizes.patch) / BLACK
+    inputs = jnp.concatenate([latent, patches, known[..., None]], -1)
+    change = mlp(params["decode"], inputs) + dense(params["decode_linear"], latent)
+    return odds + from_patches(change, background.shape[-3:], sizes.patch)
 
 
-def decode(params: dict, latent: Array, shape: tuple[int, int, int], sizes: PatchSizes) -> Array:
-    """The image float32[..., H, W, C] in [0, 1] of a latent float32[..., P, L]."""
-    return jax.nn.sigmoid(decode_logits(params, latent, shape, sizes))
+def log_odds(image: Array) -> Array:
+    """Logits of a brightness in [0, 1], bounded."""
+    return jnp.clip(jax.scipy.special.logit(image), BLACK, -BLACK)
 
 
 def image_loss(logits: Array, image: Array) -> Array:

@@ -17,6 +17,7 @@ no gradient of the transformer or of the heads reaches the tokenizer.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import flax.struct
@@ -53,8 +54,9 @@ class PixelsConfig:
       steps: K, from noise to an image; a power of two up to `finest`.
       finest: 1 / d_min of shortcut forcing, a power of two.
       bootstrap: share of the rows that learn steps longer than the finest.
-      context_tau: signal level at which frames of the past are read; a little noise hides what is wrong in drawn ones.
-      moved: the ego's motion moves the pixels as it does a BEV's. False for cameras: the frame before is given as it is.
+      context_tau: signal level at which frames of the past are read, and at which decoding is fitted: a little noise
+        hides what is wrong in drawn frames.
+      moved: the ego's motion moves the pixels, as in a BEV. False for cameras: the frame before is given as it is.
       context: world steps of history before the first transition when fitting; a reset uses all there is.
     """
 
@@ -63,7 +65,7 @@ class PixelsConfig:
     steps: int = 4
     finest: int = 16
     bootstrap: float = 0.25
-    context_tau: float = 0.9
+    context_tau: float = 0.8
     moved: bool = True
     context: int = 2
 
@@ -107,29 +109,42 @@ class Pixels:
 
     def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
         """Every frame from the noisy ones before it, each at its own signal level."""
-        k_rows, k_given, k_levels, k_noise = jax.random.split(key, 4)
+        k_rows, k_given, k_decode, k_levels, k_noise = jax.random.split(key, 5)
         rows = batch.alive.shape[0]
         # The first rows are bootstrapped, and batches come in an order: logged drives first, then disturbed ones.
         batch = jax.tree.map(lambda a: a[jax.random.permutation(k_rows, rows)], batch)
         substeps, context = self.simulator.substeps, self.config.context
         boxes = driven_window(batch, context * substeps, self.simulator)
         image = brightness(self.frames(boxes, batch.scene, batch.start - context * substeps, self.simulator))
-        latent = image_latent.encode(params["tokenizer"], image, self.config.tokenizer)
-        logits = image_latent.decode_logits(params["tokenizer"], latent, self.shape, self.config.tokenizer)
-        latent, decoded = jax.lax.stop_gradient((latent, jax.nn.sigmoid(logits)))
-        # Imagination has real images at its start and decoded ones later on.
-        as_decoded = jax.random.bernoulli(k_given, 0.5, image.shape[:2])
-        shown = jnp.where(shortcut.over(as_decoded, image), decoded, image)
-        given = self._window_given(params, shown, _ego_frames(boxes, batch.scene.ego, substeps))
+        ego, sizes = _ego_frames(boxes, batch.scene.ego, substeps), self.config.tokenizer
+        latent = image_latent.encode(params["tokenizer"], image, sizes)
+        given = self.window_given(params, self._shown(params, k_given, image, latent, ego), ego)
+        # A drawn latent is not quite right: decoding has to trust the background where the latent says little.
+        rough = shortcut.corrupt(latent, jax.random.normal(k_decode, latent.shape), self._context(latent).tau)
+        logits = image_latent.decode_logits(params["tokenizer"], rough, given.background, given.seen, sizes)
+        latent = jax.lax.stop_gradient(latent)
         drawn = self._draw_errors(params, (k_levels, k_noise), latent, given)
         heads = pixels_net.outcome_logits(params, latent[:, context + 1 :], given.motion[:, context + 1 :])
         terms = self._image_terms(batch, image_latent.image_loss(logits, image), drawn)
         return reduce_terms(terms | outcome_errors(by_name(heads), batch), {})
 
+    def _shown(self, params: dict, key: jax.Array, image: Array, latent: Array, ego: Agents) -> Array:
+        """Images [B, F, H, W, C], half of them as decoded: imagination has real ones at its start only."""
+        decoded = self.decode(params, latent, self.window_given(params, image, ego))
+        chosen = jax.random.bernoulli(key, 0.5, image.shape[:2])
+        return jax.lax.stop_gradient(jnp.where(shortcut.over(chosen, image), decoded, image))
+
+    def decode(self, params: dict, latent: Array, given: Given) -> Array:
+        """Latents [B, F, P, L] as images [B, F, H, W, C] in [0, 1]."""
+        sizes = self.config.tokenizer
+        logits = image_latent.decode_logits(params["tokenizer"], latent, given.background, given.seen, sizes)
+        return jax.nn.sigmoid(logits)
+
     def _draw_errors(self, params: dict, keys: tuple, latent: Array, given: Given) -> Array:
         """Shortcut forcing's loss of each frame [B, F]."""
         config, (rows, frames) = self.config, latent.shape[:2]
-        bootstrapped = round(config.bootstrap * rows)
+        # What long steps learn is as good as the finest one is: at least a row for that.
+        bootstrapped = min(math.ceil(config.bootstrap * rows), rows - 1)
         levels = shortcut.draw_levels(keys[0], rows, frames, config.finest, bootstrapped)
 
         def predict(noisy: Array, levels: Levels) -> Array:
@@ -147,10 +162,15 @@ class Pixels:
         counted = jnp.concatenate([~past[:, :1], log, counted_steps(batch, self.simulator.substeps)], 1)
         return {"image": (decoded, jnp.concatenate([past, batch.alive], 1)), "shortcut": (drawn, counted)}
 
+    def _context(self, latent: Array) -> Levels:
+        """At which the past is read. Args: [B, F, P, L]."""
+        tau = jnp.full(latent.shape[:2], self.config.context_tau)
+        return Levels(tau, jnp.full_like(tau, 1 / self.config.finest))
+
     def _empty_cache(self, latent: Array) -> Cache:
         return empty_cache(self.config.sizes, latent.shape[0], latent.shape[-2])
 
-    def _window_given(self, params: dict, shown: Array, ego: Agents) -> Given:
+    def window_given(self, params: dict, shown: Array, ego: Agents) -> Given:
         """`Given` of the frames [B, F] of a window, from each one's forerunner; nothing is known of the first."""
         before, after = (jax.tree.map(lambda a, cut=cut: a[:, cut], ego) for cut in (slice(-1), slice(1, None)))
         known = self._given(params, shown[:, :-1], before, after)
@@ -166,7 +186,7 @@ class Pixels:
         sizes = self.config.tokenizer
         expected = jax.lax.stop_gradient(image_latent.encode(params["tokenizer"], moved, sizes))
         share = image_latent.to_patches(seen[..., None].astype(jnp.float32), sizes.patch).mean(-1)
-        return Given(expected, share, motion)
+        return Given(moved, expected, share, motion)
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Reads the history's images."""
@@ -176,15 +196,14 @@ class Pixels:
         boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
         image = brightness(self.frames(boxes, scene, start - span, self.simulator))
         latent = image_latent.encode(params["tokenizer"], image, self.config.tokenizer)
-        given = self._window_given(params, image, _ego_frames(boxes, scene.ego, substeps))
+        given = self.window_given(params, image, _ego_frames(boxes, scene.ego, substeps))
         cache = self._remember(params, key, latent, given, self._empty_cache(latent))
         return state.replace(latent=Latent(image[:, -1], cache))
 
     def _remember(self, params: dict, key: jax.Array, latent: Array, given: Given, cache: Cache) -> Cache:
         """The cache after frames [B, F, P, L], read at the past's signal level. key: key[B]."""
-        tau = jnp.full(latent.shape[:2], self.config.context_tau)
-        levels = Levels(tau, jnp.full_like(tau, 1 / self.config.finest))
-        noisy = shortcut.corrupt(latent, row_noise(key, latent.shape[1:]), tau)
+        levels = self._context(latent)
+        noisy = shortcut.corrupt(latent, row_noise(key, latent.shape[1:]), levels.tau)
         return pixels_net.run(params, self.config.sizes, noisy, levels, given, cache)[1]
 
     def observe(self, params: dict, state: State) -> Observation:
@@ -202,7 +221,7 @@ class Pixels:
         k_draw, k_past = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
         draws = self._draw(params, k_draw, given, state.latent.cache)
         latent = draws[:, 0]
-        image = image_latent.decode(params["tokenizer"], latent[:, 0], self.shape, self.config.tokenizer)
+        image = self.decode(params, latent, given)[:, 0]
         cache = self._remember(params, k_past, latent, given, state.latent.cache)
         judged = said(by_name(pixels_net.outcome_logits(params, latent[:, 0], given.motion[:, 0])))
         apart = jnp.sqrt(jnp.square(draws[:, 0] - draws[:, 1]).mean((1, 2, 3)))

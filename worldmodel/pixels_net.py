@@ -48,11 +48,13 @@ class Given:
     """What is known of frames before they are drawn.
 
     Attributes:
-      expected: float32[B, F, P, L], latent of the frame before as the ego's motion moves it; 0 for a first frame.
+      background: float32[B, F, H, W, C] in [0, 1], the frame before as the ego's motion moves it; 0 where not in view.
+      expected: float32[B, F, P, L], its latent; 0 for a first frame.
       seen: float32[B, F, P], share of each patch that was in view then.
       motion: float32[B, F, 3], the ego's motion that led here, `window.driven`.
     """
 
+    background: Array
     expected: Array
     seen: Array
     motion: Array
