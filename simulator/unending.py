@@ -1,0 +1,51 @@
+"""A World in which failures are told but end nothing: whoever drives goes on as if nothing had been there."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from simulator.config import SimulatorConfig
+from simulator.transition import ego_track_of, replace_row, sweep
+from simulator.world import Action, Outcome, Params, State, World
+
+
+@dataclasses.dataclass(frozen=True)
+class Unending:
+    """Another World whose rows live on after a terminating event; only the log's end still ends them.
+
+    What could happen later is defined for every row then, and what a policy does after a failure does not betray that
+    there was one: a World that stops would show it the same view for the rest of the rollout. What the outcome says
+    of steps after the first with a termination is measured from wherever the ego has got to.
+
+    Attributes:
+      world: any World.   config: of its simulator.
+    """
+
+    world: World
+    config: SimulatorConfig
+
+    def reset(self, params: Params, key: jax.Array, scene: Scene, start: Array) -> State:
+        """See `World.reset`."""
+        return self.world.reset(params, key, scene, start)
+
+    def observe(self, params: Params, state: State) -> Observation:
+        """See `World.observe`."""
+        return self.world.observe(params, state)
+
+    def step(self, params: Params, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """The World's own step; an ego that it stopped amid the step is put where the step would have led."""
+        after, outcome = self.world.step(params, key, state, action)
+        swept = sweep(state, action, self.config)
+        past, recent = (
+            jax.tree.map(lambda a, cut=cut: a[..., cut], after.history)
+            for cut in (slice(-self.config.substeps), slice(-self.config.substeps, None))
+        )
+        recent = replace_row(recent, state.scene.ego, ego_track_of(swept))
+        going = after.replace(
+            ego=jax.tree.map(lambda field: field[:, -1], swept),
+            history=jax.tree.map(lambda old, new: jnp.concatenate([old, new], -1), past, recent),
+            alive=state.alive & ~outcome.truncation,
+        )
+        return going, outcome
