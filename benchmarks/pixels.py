@@ -37,7 +37,7 @@ from simulator.render import CHANNELS
 from simulator.rollout import rollout
 from simulator.world import Agents
 from training.statistics import bootstrap, paired_difference
-from worldmodel import image_latent, pixels_net
+from worldmodel import pixels_net
 from worldmodel.batch import ModelBatch, driven_window, from_rollout
 from worldmodel.fitting import fit_step, start_fit
 from worldmodel.frames import rendered_frames, warp
@@ -55,7 +55,7 @@ MODEL = PixelsConfig(
 FIT_HORIZON, HORIZON = 6, 8  # world steps
 SHOWN = (1, 2, 4, 8)  # world steps after the last real image
 SAMPLER_STEPS = (1, 2, 4)
-LEARNING_RATE = 4e-3
+LEARNING_RATE = 3e-3
 TRAFFIC = tuple(CHANNELS.index(name) for name in ("vehicle", "vulnerable"))
 START = SceneSpec.current
 
@@ -162,11 +162,11 @@ def measured(models: dict[str, Pixels], params: Any) -> Callable[[Array, ModelBa
     def measure(key: Array, batch: ModelBatch) -> tuple[dict, dict[str, Array], dict[str, Array]]:
         images, ego = truth_of(batch)
         truth, any_model = images[:, 1:], next(iter(models.values()))
-        latent = image_latent.encode(params["tokenizer"], images, MODEL.tokenizer)
+        given = any_model.window_given(params, images, ego)
         said = {
             "hold": jnp.broadcast_to(images[:, :1], truth.shape),
             "warp": warped(images[:, 0], ego)[:, 1:],
-            "decode": any_model.decode(params, latent, any_model.window_given(params, images, ego))[:, 1:],
+            "decode": any_model.decode(params, any_model.encode(params, images, given), given)[:, 1:],
         }
         doubts = {}
         for name, model in models.items():

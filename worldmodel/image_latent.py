@@ -1,11 +1,11 @@
 """The image tokenizer: an autoencoder of patches with a bounded continuous latent for each.
 
 An image [H, W, C] is a BEV or a camera's frame; several cameras stand side by side along W. It is cut into P patches,
-in reading order, and each patch becomes L numbers in (-1, 1) by a small network, the same for all patches. Decoding
-sees the latent and a background, what is known of the image without it: the frame before, or black. So the latent need
-not spend its numbers on what was already there, as in a video codec, and what stands still does not fade when frames
-are drawn one after the other. Dreamer 4 (arXiv 2509.24527) reaches the same by a tokenizer that attends to past frames,
-a transformer at its scale; the model sees nothing but these functions, so that one can be put in their place.
+in reading order, and each patch becomes L numbers in (-1, 1) and back by small networks, the same for all patches. Both
+see a background: what is known of the image without the latent, the frame before, or black. The latent says what is
+different, as in a video codec, and a latent of 0 says: nothing. So what stands still costs nothing and does not fade
+when frames are drawn one after the other. Dreamer 4 (arXiv 2509.24527) reaches the like by a tokenizer that attends to
+past frames, a transformer at its scale; the model sees nothing but these functions, so that one can take their place.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def tokenizer_layers(shape: tuple[int, int, int], sizes: PatchSizes) -> dict:
     """Layers for `nets.draw` and images [H, W, C] of this shape."""
     values = sizes.patch**2 * shape[-1]
     return {
-        "encode": mlp_layers((values, sizes.hidden, sizes.latent)),
+        "encode": mlp_layers((2 * values, sizes.hidden, sizes.latent)),
         "encode_linear": dense_layer(values, sizes.latent),
         "decode": mlp_layers((sizes.latent + values + 1, sizes.hidden, values), scale=0.1),
         "decode_linear": dense_layer(sizes.latent, values, scale=0.1),
@@ -73,14 +73,22 @@ def brightness(image: Array) -> Array:
     return image.astype(jnp.float32) / 255
 
 
-def encode(params: dict, image: Array, sizes: PatchSizes) -> Array:
-    """float32[..., H, W, C] in [0, 1] -> latent float32[..., P, L] in (-1, 1)."""
-    patches = to_patches(image, sizes.patch)
-    return jnp.tanh(mlp(params["encode"], patches) + dense(params["encode_linear"], patches))
+def encode(params: dict, image: Array, background: Array, sizes: PatchSizes) -> Array:
+    """What an image shows that its background does not.
+
+    Args: image, background: float32[..., H, W, C] in [0, 1].
+    Returns: float32[..., P, L] in (-1, 1), 0 where the two are alike.
+    """
+    shown, known = (to_patches(a, sizes.patch) for a in (image, background))
+
+    def code(patches: Array) -> Array:
+        return mlp(params["encode"], jnp.concatenate([patches, known], -1)) + dense(params["encode_linear"], patches)
+
+    return jnp.tanh(code(shown) - code(known))
 
 
 def decode_logits(params: dict, latent: Array, background: Array, known: Array, sizes: PatchSizes) -> Array:
-    """Logits of the brightness float32[..., H, W, C], on top of the background's.
+    """Logits of the brightness float32[..., H, W, C]; where the latent is 0, those of the background.
 
     Args:
       latent: float32[..., P, L].
@@ -89,9 +97,12 @@ def decode_logits(params: dict, latent: Array, background: Array, known: Array, 
     """
     odds = log_odds(background)
     patches = to_patches(odds, sizes.patch) / BLACK
-    inputs = jnp.concatenate([latent, patches, known[..., None]], -1)
-    change = mlp(params["decode"], inputs) + dense(params["decode_linear"], latent)
-    return odds + from_patches(change, background.shape[-3:], sizes.patch)
+
+    def change(latent: Array) -> Array:
+        inputs = jnp.concatenate([latent, patches, known[..., None]], -1)
+        return mlp(params["decode"], inputs) + dense(params["decode_linear"], latent)
+
+    return odds + from_patches(change(latent) - change(jnp.zeros_like(latent)), background.shape[-3:], sizes.patch)
 
 
 def log_odds(image: Array) -> Array:

@@ -1,11 +1,11 @@
 """A world model for data sets of images and ego motion only: the next image is drawn by shortcut forcing.
 
-    tokenizer    image <-> one bounded latent per patch                                  `image_latent.py`
     given        the frame before, moved by the ego's exact motion: an ego-centred image  `frames.py`
                  turns and slides when the ego moves, and that need not be learned
+    tokenizer    what is different from that <-> one bounded latent per patch             `image_latent.py`
     transformer  the clean latent from a noisy one, given that and the frames up to now   `pixels_net.py`
     drawing      K steps from noise to the next latent                                    `shortcut.py`
-    heads        reward, cont and costs of the step, from the drawn latent and the ego's motion
+    heads        reward, cont and costs of the step, from the latent of what was drawn and the ego's motion
 
 There are no learned boxes. `State` and `Outcome` by geometry need some: the others', where a data set has any, go on as
 in `kinematic.py`, so they never see the ego's current action. The image is another matter: it is centred on the ego, so
@@ -54,8 +54,7 @@ class PixelsConfig:
       steps: K, from noise to an image; a power of two up to `finest`.
       finest: 1 / d_min of shortcut forcing, a power of two.
       bootstrap: share of the rows that learn steps longer than the finest.
-      context_tau: signal level at which frames of the past are read, and at which decoding is fitted: a little noise
-        hides what is wrong in drawn frames.
+      context_tau: signal level at which frames of the past are read; a little noise hides what is wrong in drawn ones.
       moved: the ego's motion moves the pixels, as in a BEV. False for cameras: the frame before is given as it is.
       context: world steps of history before the first transition when fitting; a reset uses all there is.
     """
@@ -65,7 +64,7 @@ class PixelsConfig:
     steps: int = 4
     finest: int = 16
     bootstrap: float = 0.25
-    context_tau: float = 0.8
+    context_tau: float = 0.9
     moved: bool = True
     context: int = 2
 
@@ -109,36 +108,49 @@ class Pixels:
 
     def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
         """Every frame from the noisy ones before it, each at its own signal level."""
-        k_rows, k_given, k_decode, k_levels, k_noise = jax.random.split(key, 5)
+        k_rows, k_given, k_levels, k_noise = jax.random.split(key, 4)
         rows = batch.alive.shape[0]
         # The first rows are bootstrapped, and batches come in an order: logged drives first, then disturbed ones.
         batch = jax.tree.map(lambda a: a[jax.random.permutation(k_rows, rows)], batch)
         substeps, context = self.simulator.substeps, self.config.context
         boxes = driven_window(batch, context * substeps, self.simulator)
         image = brightness(self.frames(boxes, batch.scene, batch.start - context * substeps, self.simulator))
-        ego, sizes = _ego_frames(boxes, batch.scene.ego, substeps), self.config.tokenizer
-        latent = image_latent.encode(params["tokenizer"], image, sizes)
-        given = self.window_given(params, self._shown(params, k_given, image, latent, ego), ego)
-        # A drawn latent is not quite right: decoding has to trust the background where the latent says little.
-        rough = shortcut.corrupt(latent, jax.random.normal(k_decode, latent.shape), self._context(latent).tau)
-        logits = image_latent.decode_logits(params["tokenizer"], rough, given.background, given.seen, sizes)
-        latent = jax.lax.stop_gradient(latent)
-        drawn = self._draw_errors(params, (k_levels, k_noise), latent, given)
-        heads = pixels_net.outcome_logits(params, latent[:, context + 1 :], given.motion[:, context + 1 :])
-        terms = self._image_terms(batch, image_latent.image_loss(logits, image), drawn)
+        ego = _ego_frames(boxes, batch.scene.ego, substeps)
+        given = self.window_given(params, self._shown(params, k_given, image, ego), ego)
+        latent = self.encode(params, image, given)
+        decoded = image_latent.image_loss(self._logits(params, latent, given), image)
+        drawn = self._draw_errors(params, (k_levels, k_noise), jax.lax.stop_gradient(latent), given)
+        heads = self._heads(params, image[:, context + 1 :], given.motion[:, context + 1 :])
+        terms = self._image_terms(batch, decoded, drawn)
         return reduce_terms(terms | outcome_errors(by_name(heads), batch), {})
 
-    def _shown(self, params: dict, key: jax.Array, image: Array, latent: Array, ego: Agents) -> Array:
+    def _shown(self, params: dict, key: jax.Array, image: Array, ego: Agents) -> Array:
         """Images [B, F, H, W, C], half of them as decoded: imagination has real ones at its start only."""
-        decoded = self.decode(params, latent, self.window_given(params, image, ego))
+        given = self.window_given(params, image, ego)
+        decoded = self.decode(params, self.encode(params, image, given), given)
         chosen = jax.random.bernoulli(key, 0.5, image.shape[:2])
         return jax.lax.stop_gradient(jnp.where(shortcut.over(chosen, image), decoded, image))
 
+    def encode(self, params: dict, image: Array, given: Given) -> Array:
+        """Images [B, F, H, W, C] in [0, 1] as latents [B, F, P, L]."""
+        return image_latent.encode(params["tokenizer"], image, given.background, self.config.tokenizer)
+
     def decode(self, params: dict, latent: Array, given: Given) -> Array:
         """Latents [B, F, P, L] as images [B, F, H, W, C] in [0, 1]."""
+        return jax.nn.sigmoid(self._logits(params, latent, given))
+
+    def _logits(self, params: dict, latent: Array, given: Given) -> Array:
         sizes = self.config.tokenizer
-        logits = image_latent.decode_logits(params["tokenizer"], latent, given.background, given.seen, sizes)
-        return jax.nn.sigmoid(logits)
+        return image_latent.decode_logits(params["tokenizer"], latent, given.background, given.seen, sizes)
+
+    def _heads(self, params: dict, image: Array, motion: Array) -> Array:
+        """The outcome heads' outputs, from what an image [..., H, W, C] shows and the ego's motion [..., 3] there."""
+        return pixels_net.outcome_logits(params, self._content(params, image), motion)
+
+    def _content(self, params: dict, image: Array) -> Array:
+        """All that images show, as latents against black. No gradient: the tokenizer is fitted by its own loss."""
+        black = jnp.zeros_like(image)
+        return jax.lax.stop_gradient(image_latent.encode(params["tokenizer"], image, black, self.config.tokenizer))
 
     def _draw_errors(self, params: dict, keys: tuple, latent: Array, given: Given) -> Array:
         """Shortcut forcing's loss of each frame [B, F]."""
@@ -183,10 +195,8 @@ class Pixels:
         if self.config.moved:
             pose = (motion[..., i] / scale for i, scale in enumerate(DRIVEN_SCALE))
             moved, seen = jax.vmap(jax.vmap(functools.partial(warp, config=self.simulator.render)))(image, *pose)
-        sizes = self.config.tokenizer
-        expected = jax.lax.stop_gradient(image_latent.encode(params["tokenizer"], moved, sizes))
-        share = image_latent.to_patches(seen[..., None].astype(jnp.float32), sizes.patch).mean(-1)
-        return Given(moved, expected, share, motion)
+        share = image_latent.to_patches(seen[..., None].astype(jnp.float32), self.config.tokenizer.patch).mean(-1)
+        return Given(moved, self._content(params, moved), share, motion)
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Reads the history's images."""
@@ -195,8 +205,8 @@ class Pixels:
         span = (state.history.x.shape[-1] - 1) // substeps * substeps
         boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
         image = brightness(self.frames(boxes, scene, start - span, self.simulator))
-        latent = image_latent.encode(params["tokenizer"], image, self.config.tokenizer)
         given = self.window_given(params, image, _ego_frames(boxes, scene.ego, substeps))
+        latent = self.encode(params, image, given)
         cache = self._remember(params, key, latent, given, self._empty_cache(latent))
         return state.replace(latent=Latent(image[:, -1], cache))
 
@@ -223,7 +233,7 @@ class Pixels:
         latent = draws[:, 0]
         image = self.decode(params, latent, given)[:, 0]
         cache = self._remember(params, k_past, latent, given, state.latent.cache)
-        judged = said(by_name(pixels_net.outcome_logits(params, latent[:, 0], given.motion[:, 0])))
+        judged = said(by_name(self._heads(params, image, given.motion[:, 0])))
         apart = jnp.sqrt(jnp.square(draws[:, 0] - draws[:, 1]).mean((1, 2, 3)))
         return following.replace(latent=Latent(image, cache)), outcome.replace(predicted=judged, disagreement=apart)
 

@@ -2,8 +2,7 @@
 
 A frame is P patch tokens. Each layer lets a patch attend to its own past, with the key-value cache of `tokens_net.py`,
 then to the patches of its own frame, so attention is causal in blocks of one frame. A frame's tokens know what is left
-to say of the patch: its noisy latent, and what the ego's exact motion alone makes of the frame before (`Given`). The
-network says the clean latent on top of that.
+to say of the patch: its noisy latent, and what the ego's exact motion alone makes of the frame before (`Given`).
 Letters: B batch, F new frames, P patches, L latent numbers, D width.
 """
 
@@ -49,7 +48,7 @@ class Given:
 
     Attributes:
       background: float32[B, F, H, W, C] in [0, 1], the frame before as the ego's motion moves it; 0 where not in view.
-      expected: float32[B, F, P, L], its latent; 0 for a first frame.
+      expected: float32[B, F, P, L], what it shows: its latent against black.
       seen: float32[B, F, P], share of each patch that was in view then.
       motion: float32[B, F, 3], the ego's motion that led here, `window.driven`.
     """
@@ -107,8 +106,7 @@ def run(params: dict, sizes: Sizes, noisy: Array, levels: Levels, given: Given, 
         x = x + mlp(net["mlp"], layer_norm(x))
         kept.append(tuple(field[:, x.shape[1] :] for field in past))
     keys, values = (jnp.stack(fields, 1) for fields in zip(*kept, strict=True))
-    clean = given.expected + dense(params["clean"], layer_norm(x))
-    return clean, Cache(keys, values, read[:, x.shape[1] :])
+    return dense(params["clean"], layer_norm(x)), Cache(keys, values, read[:, x.shape[1] :])
 
 
 def level_features(levels: Levels) -> Array:
