@@ -52,7 +52,7 @@ def test_latents_are_bounded_and_say_what_is_different(rng):
 
 
 def test_a_latent_of_nothing_decodes_to_the_background(rng):
-    """But for what is too bright or too dark to say; and the loss is cross-entropy by hand."""
+    """But for what is too bright or too dark to say; and the loss is the divergence by hand."""
     shape, sizes = (8, 8, 3), PatchSizes(patch=4, latent=6, hidden=16)
     params = draw(jax.random.key(0), image_latent.tokenizer_layers(shape, sizes))
     background = jnp.asarray(rng.uniform(size=shape)).at[0, 0].set(jnp.array([0.0, 1.0, 0.5]))
@@ -60,7 +60,7 @@ def test_a_latent_of_nothing_decodes_to_the_background(rng):
     said = jax.nn.sigmoid(logits)
     np.testing.assert_allclose(said, background, atol=0.007)
     image = jnp.asarray(rng.uniform(size=shape))
-    by_hand = -np.mean(image * np.log(said) + (1 - image) * np.log(1 - said))
+    by_hand = np.mean(image * np.log(image / said) + (1 - image) * np.log((1 - image) / (1 - said)))
     assert float(image_latent.image_loss(logits, image)) == pytest.approx(float(by_hand), rel=1e-4)
 
 

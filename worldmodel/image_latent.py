@@ -111,9 +111,11 @@ def log_odds(image: Array) -> Array:
 
 
 def image_loss(logits: Array, image: Array) -> Array:
-    """Cross-entropy per channel and pixel of the brightness, as if it were a probability, in nats.
+    """Divergence of the decoded from the true brightness as if both were probabilities [nats per channel and pixel].
 
     A BEV's channels are shares of a pixel that something covers, so they are; on a camera's it is a proper loss too,
-    least where the decoded brightness is the mean. Args: float32[..., H, W, C]. Returns: float32[...].
+    least where the decoded brightness is the mean. The entropy of the image has no gradient, but without it the least
+    loss would not be 0. Args: float32[..., H, W, C]. Returns: float32[...].
     """
-    return optax.sigmoid_binary_cross_entropy(logits, image).mean((-3, -2, -1))
+    entropy = jax.scipy.special.entr(image) + jax.scipy.special.entr(1 - image)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, image) - entropy, (-3, -2, -1))
