@@ -11,22 +11,18 @@ The baseline looks at every segment of the map for each corner, as simulators wi
 """
 
 import argparse
+import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before JAX starts its threads
-
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
 from data.padding import pad
 from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
 from data.tfrecord import read_records
@@ -46,8 +42,6 @@ from simulator.world import Action, EgoState, State
 STEPS = 80
 SPEC = SceneSpec(agents=128, polylines=1536)
 CONFIG = SimulatorConfig(index_entries=131072)  # lists of a map with a point each 0.5 m
-BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}  # [byte/s], by the vendor's data sheets
-REPEATS = 3
 
 
 class Wanderer:
@@ -221,18 +215,12 @@ def whole_map(substeps: int) -> Callable:
 
 
 def timed(function: Callable, *args: Any, count: int) -> dict[str, float]:
-    """How many of `count` per second: of the CPU on a CPU, else of the clock; the best of some calls after one."""
+    """How many of `count` per second, see `timing`."""
     compiled = jax.jit(function).lower(*args).compile()
-    jax.block_until_ready(compiled(*args))
-    on_cpu, best = jax.default_backend() == "cpu", np.inf
-    clock = time.process_time if on_cpu else time.perf_counter
-    for _ in range(REPEATS):
-        started = clock()
-        jax.block_until_ready(compiled(*args))
-        best = min(best, clock() - started)
-    found = {"per_cpu_second" if on_cpu else "per_second": round(count / best)}
+    best = timing.seconds(compiled, *args)
+    found = {timing.unit(): round(count / best)}
     cost = compiled.cost_analysis() or {}
-    bandwidth = BANDWIDTH.get(jax.devices()[0].device_kind)
+    bandwidth = timing.BANDWIDTH.get(jax.devices()[0].device_kind)
     if bandwidth and "bytes accessed" in cost:
         found["share_of_memory_bandwidth"] = round(cost["bytes accessed"] / best / bandwidth, 4)
     return found
@@ -281,6 +269,7 @@ def main() -> None:
     parser.add_argument("--scenario", help="TFRecord file with a WOMD Scenario (default: random roads)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64], help="default: %(default)s")
     options = parser.parse_args()
+    timing.use_one_core()
     scene = logged_scene(options.scenario) if options.scenario else random_scene(np.random.default_rng(0))
     scene = device_types(scene)
     report = {

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "training": {"data", "simulator", "worldmodel", "policy", "training"},
     "train.py": {"training"},
     "eval.py": {"training"},
+    "examples": {"data", "simulator", "worldmodel"},
 }
 OURS = {"data", "simulator", "worldmodel", "policy", "training", "train", "eval"}
 OPTIONAL = {"tensorflow", "waymo_open_dataset", "libsumo", "traci", "sumolib", "gcsfs", "wandb"}
@@ -47,3 +48,8 @@ def test_imports_point_one_way(package):
 def test_optional_packages_are_imported_where_they_are_used(package):
     eager = {str(path.relative_to(ROOT)): extra for path in files(package) if (extra := imports(path, True) & OPTIONAL)}
     assert not eager
+
+
+def test_pytest_is_needed_by_the_conformance_suite_alone():
+    users = {path for package in MAY_IMPORT for path in files(package) if "pytest" in imports(path)}
+    assert {path.parent for path in users} == {ROOT / "worldmodel" / "conformance"}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.statistics import bootstrap, excludes_zero, paired_difference, ranks, spearman
+from training.statistics import bootstrap, excludes_zero, paired_difference, rank_violation, ranks, spearman
 
 
 def test_constant_values_have_no_width():
@@ -61,3 +61,17 @@ def test_spearman_by_hand():
     # d = (0, 1, 1), rho = 1 - 6 * 2 / (3 * 8)
     assert spearman([1, 2, 3], [1, 3, 2]) == pytest.approx(0.5)
     assert np.isnan(spearman([1, 1, 1], [1, 2, 3]))
+
+
+def test_rank_violation_by_hand():
+    real = [0.1, 0.5, 0.6]
+    assert rank_violation(real, [1, 2, 3]) == 0
+    # the last two are swapped: each of them is misplaced by 0.1
+    assert rank_violation(real, [1, 3, 2]) == pytest.approx((0 + 0.1 + 0.1) / 3)
+    # turned round: the worst that happens to each is 0.5, 0.4 and 0.5
+    assert rank_violation(real, [3, 2, 1]) == pytest.approx((0.5 + 0.4 + 0.5) / 3)
+    # a tie hides that the last one is better
+    assert rank_violation(real, [1, 2, 2]) == pytest.approx(0.1 / 3)
+    assert rank_violation([1, 1], [1, 2]) == 0
+    with pytest.raises(ValueError, match="rank_violation"):
+        rank_violation([1, 2], [1])

@@ -9,7 +9,7 @@ import pytest
 
 from training import grounding
 from training.config import RoundsConfig
-from training.drivers import Disturbance, DisturbedExpert, nearest
+from training.drivers import DisturbedExpert, disturbance, nearest, undisturbed
 from training.grounding import Grounded
 from training.imagination import EVENTS, Imagined, drive_expert, row_keys
 from training.state import Progress
@@ -102,10 +102,18 @@ def test_the_nearest_candidate_is_chosen_per_row():
 
 
 def test_disturbed_rows_leave_the_log_and_clean_ones_do_not(batch, sim_config, keys):
-    strength = jnp.asarray([0.0, 3.0, 0.0, 3.0])
-    drive = jax.jit(lambda s: drive_expert(sim_config, 6, batch, Disturbance(s, s), keys))
-    tracks = drive(strength)
+    """Row 2 lapses 1 s after the start and holds 1 m/s^2 from then on: 2 m/s more than its log after 3 s."""
+    strength, lapse_s = jnp.asarray([0.0, 3.0, 0.0, 3.0]), jnp.full(4, jnp.inf).at[2].set(2.0)
+    disturbed = undisturbed(4).replace(acceleration=strength, curvature=strength, lapse_s=lapse_s, held=jnp.ones(4))
+    tracks = jax.jit(lambda d: drive_expert(sim_config, 6, batch, d, keys))(disturbed)
     last = np.asarray(tracks.ego.y[:, -1, -1])
     assert abs(last[0]) < 0.05 and np.abs(last[[1, 3]]).max() > 0.2
-    np.testing.assert_array_equal(tracks.dynamics, [True, False, True, False])
+    np.testing.assert_array_equal(tracks.dynamics, [True, False, False, False])
+    np.testing.assert_allclose(tracks.ego.speed[2, [1, -1], -1], [10.0, 12.0], atol=0.1)
     assert DisturbedExpert(sim_config).memory < 1
+
+
+def test_drawn_disturbances_lapse_within_the_scene():
+    drawn = disturbance(jax.random.key(0), 64)
+    assert bool((drawn.lapse_s >= 1.0).all()) and bool((drawn.lapse_s < 9.1).all())
+    assert not bool(drawn.none.any()) and bool(undisturbed(2).none.all())

@@ -92,7 +92,8 @@ def test_progress_survives_json():
 
 def test_the_ledger_counts_driven_steps_only():
     ledger = Ledger().charge("ground", np.array([[1, 1], [1, 0]], bool)).charge("refit", np.ones((2, 2), bool))
-    assert (ledger.total, ledger.spent["ground"]) == (7, 3)
+    assert (ledger.total, ledger.settle().spent["ground"]) == (7, 3)
+    assert Progress.from_json(json.loads(json.dumps(Progress(ledger=ledger).to_json()))).ledger == ledger.settle()
     with pytest.raises(KeyError):
         ledger.charge("elsewhere", np.ones(1))
 

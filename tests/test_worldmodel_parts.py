@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.world_models import product_flops
 from simulator.config import SimulatorConfig
 from simulator.world import Agents
 from worldmodel import quality, registry
 from worldmodel.batch import log_window
 from worldmodel.features import _nearest
 from worldmodel.heads import spread
-from worldmodel.motion import estimate_motion, move
+from worldmodel.motion import estimate_motion, move, running_sum
 from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
 from worldmodel.rssm import RSSMConfig
@@ -93,17 +94,6 @@ def test_spread_is_the_members_deviation_near_the_ego():
     assert float(spread(members, now, jnp.array([0]))[0]) == pytest.approx(5.0)
 
 
-def test_calibration_of_known_probabilities():
-    """Always saying the rate: no skill, no calibration error. Saying 0.8 where it never happens: error 0.8."""
-    happened = jnp.array([1.0, 0.0, 0.0, 0.0])
-    honest = quality.calibration(jnp.full(4, 0.25), happened, jnp.ones(4, bool))
-    assert float(honest["brier_skill"]) == pytest.approx(0.0, abs=1e-6)
-    assert float(honest["ece"]) == pytest.approx(0.0, abs=1e-6)
-    wrong = quality.calibration(jnp.full(4, 0.8), jnp.zeros(4), jnp.ones(4, bool))
-    assert float(wrong["ece"]) == pytest.approx(0.8, abs=1e-6)
-    assert float(quality.calibration(happened, happened, jnp.ones(4, bool))["brier_skill"]) == pytest.approx(1.0)
-
-
 def test_horizon_ends_where_disagreement_leaves_the_bound():
     """Of two rollouts one leaves at step 2, the other at step 4."""
     disagreement = jnp.array([[0.1, 0.1, 0.9, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.9]])
@@ -146,3 +136,14 @@ def test_unknown_names_are_explained(name, words):
 def test_a_config_of_another_model_is_refused():
     with pytest.raises(TypeError, match="expected a OracleConfig, found a RSSMConfig"):
         registry.build("oracle", RSSMConfig(), SimulatorConfig())
+
+
+def test_model_flops_are_the_networks_products():
+    """Three steps of [4, 16] x [16, 8]; a running sum over five sub-steps is no network's."""
+
+    def steps(x, weight):
+        _, out = jax.lax.scan(lambda carry, row: (carry, row @ weight), 0.0, x)
+        return running_sum(out[..., :5])
+
+    jaxpr = jax.make_jaxpr(jax.jit(steps))(jnp.ones((3, 4, 16)), jnp.ones((16, 8)))
+    assert product_flops(jaxpr.jaxpr) == 3 * 2 * 4 * 16 * 8

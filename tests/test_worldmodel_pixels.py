@@ -6,22 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_world_models import SMALL_PATCHES, SMALL_PIXELS
 
 from simulator.render import render
 from simulator.transition import start_state
 from simulator.world import Action
 from worldmodel import image_latent, pixels_net
 from worldmodel.batch import log_window
+from worldmodel.conformance.small import SMALL
 from worldmodel.frames import rendered_frames, warp
 from worldmodel.image_latent import PatchSizes
 from worldmodel.nets import draw
-from worldmodel.pixels import Pixels, PixelsConfig
+from worldmodel.pixels import Pixels
 from worldmodel.pixels_net import Given
 from worldmodel.shortcut import Levels
 from worldmodel.tokens_net import empty_cache
 
-CONFIG = PixelsConfig(tokenizer=SMALL_PATCHES, sizes=SMALL_PIXELS, steps=2, finest=4)
+CONFIG = SMALL["pixels"]
 SUBSTEPS = 5
 
 

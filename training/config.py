@@ -51,7 +51,9 @@ class FitConfig:
     Attributes:
       steps: optimiser steps of the first fit.
       refit_steps: of the refit in each round; 0 leaves the model as it is.
-      scenes: whole drives per step; half are the expert's, half a disturbed expert's or, in refits, the policy's.
+      scenes: whole drives per step; in refits half are the expert's and half the policy's.
+      perturbed: share of a disturbed expert's drives among those of the first fit; the others are the expert's. Logs
+        hold no crashes: without perturbed drives the cost heads learn that there are none.
       tracks: policy rollouts kept for refits, the oldest go first.
       trust_quantile: imagination stops where the disagreement exceeds this quantile of held-out logs.
       optimizer: see `worldmodel.fitting`.
@@ -60,9 +62,15 @@ class FitConfig:
     steps: int = 300
     refit_steps: int = 20
     scenes: int = 32
+    perturbed: float = 0.5
     tracks: int = 512
     trust_quantile: float = 0.99
     optimizer: FittingConfig = dataclasses.field(default_factory=FittingConfig)
+
+    @property
+    def perturbed_scenes(self) -> int:
+        """How many of `scenes`."""
+        return round(self.perturbed * self.scenes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,6 +241,10 @@ class Config:
         """Where the run is kept."""
         return pathlib.Path(self.directory or f"runs/{self.name}-seed{self.seed}")
 
+    def model_settings(self, name: str) -> Any:
+        """A world model's settings; None for one from elsewhere, which has its own defaults."""
+        return {"rssm": self.rssm, "tokens": self.tokens}.get(name)
+
     @property
     def rollout_steps(self) -> int:
         """World steps from the current log step to the log's end: a whole drive."""
@@ -248,6 +260,7 @@ def validate(config: Config) -> None:
     least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
     needs = [
         ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
+        ("fit.perturbed", fit.perturbed, fit.perturbed >= 0 and fit.perturbed_scenes < fit.scenes, "0 to below 1"),
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
         ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),

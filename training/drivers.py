@@ -6,26 +6,37 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
+from data.scene import Array, Observation, Scene, SceneSpec
 from policy.action_space import ActionSpace, decode, deviation, dithered, logged_waypoints, targets
-from policy.baselines import IDM, LogExpert, ego_of
+from policy.baselines import IDM, LogExpert, ego_of, follow_route
 from policy.language import LabelConfig, label
 from policy.vla import REASONING, VLA
 from simulator.config import SimulatorConfig
 from simulator.world import Action, Params
 
+HELD_MPS2 = 0.7  # standard deviation of the acceleration held in a lapse
+
 
 @flax.struct.dataclass
 class Disturbance:
-    """How hard each row's expert is disturbed; float32[B], 0 is the expert itself.
+    """How each row's expert is disturbed; float32[B].
 
     Attributes:
-      acceleration: standard deviation [m/s^2].
-      curvature: standard deviation, as lateral acceleration at the current speed [m/s^2].
+      acceleration: standard deviation [m/s^2], 0 is none.
+      curvature: standard deviation, as lateral acceleration at the current speed [m/s^2], 0 is none.
+      lapse_s: from this time of the scene on the driver heeds neither traffic nor lights; infinite is never.
+      held: acceleration that it holds then [m/s^2].
     """
 
     acceleration: Array
     curvature: Array
+    lapse_s: Array
+    held: Array
+
+    @property
+    def none(self) -> Array:
+        """bool[B], the expert itself."""
+        return (self.acceleration == 0) & (self.curvature == 0) & jnp.isinf(self.lapse_s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +44,9 @@ class DisturbedExpert:
     """The log's ego under slowly varying disturbances, so that crashes and departures happen and can be learned.
 
     Its params are a `Disturbance`. The noise is an Ornstein-Uhlenbeck process over steps: white noise would average
-    out before the ego leaves its lane.
+    out before the ego leaves its lane. Noise alone hardly ever meets another agent or a red light, for the expert
+    corrects it: in a lapse the driver goes on along its route as if nobody were there, as policies do that overlook
+    somebody.
 
     Attributes:
       config: of the simulator.
@@ -54,6 +67,11 @@ class DisturbedExpert:
         action, _, _ = LogExpert(self.config).act((), key, observation, scene)
         fresh = jax.vmap(lambda k: jax.random.normal(k, (2,)))(key)
         pushes = [self.memory * old + (1 - self.memory**2) ** 0.5 * fresh[:, i] for i, old in enumerate(noise)]
+        held = jnp.broadcast_to(params.held[:, None], action.acceleration.shape)
+        lapsed = (observation.time * SceneSpec.dt >= params.lapse_s)[:, None]
+        action = jax.tree.map(
+            lambda blind, expert: jnp.where(lapsed, blind, expert), follow_route(self.config, observation, held), action
+        )
         speed = jnp.maximum(observation.ego[:, 0], 3.0)
         disturbed = Action(
             acceleration=action.acceleration + (params.acceleration * pushes[0])[:, None],
@@ -62,10 +80,21 @@ class DisturbedExpert:
         return disturbed, (scene, *pushes), {}
 
 
+def undisturbed(count: int) -> Disturbance:
+    """Rows of the expert itself."""
+    nothing = jnp.zeros(count)
+    return Disturbance(nothing, nothing, jnp.full(count, jnp.inf), nothing)
+
+
 def disturbance(key: jax.Array, count: int) -> Disturbance:
-    """Rows from hardly to badly disturbed: magnitudes up to 3 m/s^2 along and 4 m/s^2 across, squared towards 0."""
-    along, across = jax.random.uniform(key, (2, count)) ** 2
-    return Disturbance(3.0 * along, 4.0 * across)
+    """Rows from hardly to badly disturbed: magnitudes up to 3 m/s^2 along and 4 m/s^2 across, squared towards 0.
+
+    All lapse at some time of the scene, rather early than late, and hold about their speed then.
+    """
+    along, across, late = jax.random.uniform(key, (3, count)) ** 2
+    lapse_s = (SceneSpec.current + late * (SceneSpec.steps - SceneSpec.current)) * SceneSpec.dt
+    held = HELD_MPS2 * jax.random.normal(jax.random.fold_in(key, 1), (count,))
+    return Disturbance(3.0 * along, 4.0 * across, lapse_s, held)
 
 
 @dataclasses.dataclass(frozen=True)

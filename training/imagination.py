@@ -217,7 +217,7 @@ def drive_expert(
 ) -> ModelBatch:
     """Drives the logged ego, more or less disturbed, in the simulator. Undisturbed rows are uniform log data."""
     driven = rollout(LogReplay(simulator), (), DisturbedExpert(simulator), disturbance, scene, steps, key, key)
-    return track(driven, scene, uniform=(disturbance.acceleration == 0) & (disturbance.curvature == 0))
+    return track(driven, scene, uniform=disturbance.none)
 
 
 def demonstrate(

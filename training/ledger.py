@@ -14,19 +14,31 @@ class Ledger:
     """Simulator steps (of S sub-steps, while alive) by purpose; imagined steps cost nothing here.
 
     Attributes:
-      spent: steps by purpose, one of `PURPOSES`.
+      spent: steps by purpose, one of `PURPOSES`, as far as they are counted.
+      owed: drives that are not: a purpose and bool[H, B] each. To count is to wait for the device, which the loop over
+        batches must not do in every step.
     """
 
     spent: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PURPOSES, 0))
+    owed: tuple[tuple[str, Array], ...] = ()
 
     @property
     def total(self) -> int:
         """All steps so far."""
-        return sum(self.spent.values())
+        return sum(self.settle().spent.values())
 
     def charge(self, purpose: str, alive: Array) -> "Ledger":
         """Adds the steps that were driven: the number of ones in bool[H, B].
 
         Raises: KeyError for a purpose that is not in `PURPOSES`.
         """
-        return Ledger({**self.spent, purpose: self.spent[purpose] + int(np.sum(alive))})
+        if purpose not in self.spent:
+            raise KeyError(f"purpose {purpose!r}: expected one of {PURPOSES}")
+        return dataclasses.replace(self, owed=(*self.owed, (purpose, alive)))
+
+    def settle(self) -> "Ledger":
+        """With everything counted."""
+        spent = dict(self.spent)
+        for purpose, alive in self.owed:
+            spent[purpose] += int(np.sum(alive))
+        return Ledger(spent)

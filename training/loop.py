@@ -170,7 +170,7 @@ class Run:
 
     def save(self, state: RunState) -> RunState:
         """Writes a checkpoint of the state and returns it with the time noted."""
-        state = state.note(wall_s=self.wall_s)
+        state = state.settle().note(wall_s=self.wall_s)
         key = jax.random.key(self.config.seed)
         self.checkpoints.save(state.progress.total, state.learned, key, state.progress.to_json())
         return state
@@ -191,6 +191,8 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
             state, metrics = body(state, step, run.key(unit, step), next(batches))
             state = state.note(step=step + 1, total=state.progress.total + 1)
             if (step + 1) % run.config.log_every == 0 or step + 1 == count:
+                # Only here does the host wait for the device: between two lines it runs ahead with the next batches.
+                state = state.settle()
                 run.record(state, unit, metrics)
                 bar.set_postfix(postfix(metrics))
             due = time.monotonic() - saved > run.config.checkpoint_every_s

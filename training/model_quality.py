@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data.scene import Array, Record
 from simulator.config import SimulatorConfig
 from simulator.world import Params, World
-from training.drivers import Disturbance
+from training.drivers import undisturbed
 from training.imagination import drive_expert
 from training.scenes import take
 from training.statistics import bootstrap
@@ -30,12 +29,11 @@ def compare(
     """
     scene = take(records, range(len(records)))
     keys = jax.random.split(jax.random.key(0), len(records))
-    still = jnp.zeros(len(records))
 
     def errors(world: World, params: Params, batch: ModelBatch) -> tuple[Array, Array]:
         return displacement(imagine_log(world, params, keys, batch), batch)
 
-    expert = jax.jit(lambda scene: drive_expert(simulator, steps, scene, Disturbance(still, still), keys))(scene)
+    expert = jax.jit(lambda scene: drive_expert(simulator, steps, scene, undisturbed(len(records)), keys))(scene)
     found = {}
     for name, (world, params) in models.items():
         distance, counted = map(np.asarray, jax.jit(errors, static_argnums=0)(world, params, expert))

@@ -44,9 +44,7 @@ def build(config: Config) -> Programs:
     """Builds the models and wraps the functions; nothing is compiled before it is called."""
     simulator, steps = config.simulator, config.rollout_steps
     vla = config.policy.build(simulator, config.spec)
-    # A model from elsewhere has its own defaults: registry.build makes them where there are no settings.
-    settings = {"rssm": config.rssm, "tokens": config.tokens}.get(config.world_model)
-    model = registry.build(config.world_model, settings, simulator)
+    model = registry.build(config.world_model, config.model_settings(config.world_model), simulator)
     closest = ClosestToLog(
         vla, simulator, config.imitation.labels, config.closed_loop.candidates, config.closed_loop.recover_above
     )

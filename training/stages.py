@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from simulator.world import Params
 from training import replay, rounds, tuning
-from training.drivers import Disturbance, disturbance
+from training.drivers import Disturbance, disturbance, undisturbed
 from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
-from training.scenes import batches, take
+from training.scenes import WithoutTiles, batches, take
 from training.state import Learned, RunState
 from worldmodel.batch import ModelBatch
 from worldmodel.fitting import FitState, start_fit
@@ -45,38 +45,36 @@ def begin(run: Run) -> Learned:
 
 
 def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
-    """Fits the world model on the logs' egos, half of them disturbed so that costs are seen where they happen."""
+    """Fits the world model on the logs' egos, some of them disturbed so that costs are seen where they happen."""
     config = run.config.fit
 
     def body(state, step, key, batch):
         k_drive, k_disturb, k_fit = jax.random.split(key, 3)
-        clean, rough = halves(batch[0])
-        keys = jax.random.split(k_drive, config.scenes)
-        expert = drive_expert(run, clean, None, keys[: config.scenes // 2])
-        disturbed = drive_expert(run, rough, disturbance(k_disturb, config.scenes // 2), keys[config.scenes // 2 :])
-        state = state.charge("fit_world_model", expert.alive).charge("fit_world_model", disturbed.alive)
-        return fit(run, state, k_fit, join(expert, disturbed))
+        rough = disturbance(k_disturb, config.perturbed_scenes)
+        disturbed = join(undisturbed(config.scenes - config.perturbed_scenes), rough)
+        driven = drive_expert(run, batch[0], disturbed, k_drive)
+        return fit(run, state.charge("fit_world_model", driven.alive), k_fit, driven)
 
-    scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
+    scenes = batches(WithoutTiles(run.splits.train), config.scenes, run.data_seed(unit))
     return steps(run, state, unit, config.steps, scenes, body), {}
 
 
 def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     """Fits the world model again, half on logs, half on replayed rollouts of the policy as it is now and was before."""
     config = run.config.fit
-    half = config.scenes // 2
+    half, train = config.scenes // 2, WithoutTiles(run.splits.train)
     if state.progress.step == 0:
         state = drive_policy(run, state, unit)
 
     def body(state, step, key, batch):
         k_drive, k_draw, k_fit = jax.random.split(key, 3)
-        expert = drive_expert(run, batch[0], None, jax.random.split(k_drive, half))
+        expert = drive_expert(run, batch[0], undisturbed(half), k_drive)
         indices, tracks = replay.draw(state.learned.tracks, k_draw, half)
-        replayed = tracks.replace(scene=run.place(take(run.splits.train, indices)))
+        replayed = tracks.replace(scene=run.place(take(train, indices)))
         state = state.charge("refit", expert.alive)
         return fit(run, state, k_fit, join(expert, replayed))
 
-    scenes = batches(run.splits.train, half, run.data_seed(unit))
+    scenes = batches(train, half, run.data_seed(unit))
     return steps(run, state, unit, config.refit_steps, scenes, body), {}
 
 
@@ -89,21 +87,15 @@ def drive_policy(run: Run, state: RunState, unit: Unit) -> RunState:
     return state.charge("refit", track.alive).learn(tracks=replay.add(state.learned.tracks, indices, track))
 
 
-def halves(scene: Any) -> tuple[Any, Any]:
-    """The first and the second half of the rows."""
-    middle = scene.ego.shape[0] // 2
-    return jax.tree.map(lambda a: a[:middle], scene), jax.tree.map(lambda a: a[middle:], scene)
-
-
-def join(first: ModelBatch, second: ModelBatch) -> ModelBatch:
+def join(first: Any, second: Any) -> Any:
     """The rows of both."""
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
 
 
-def drive_expert(run: Run, scene: Any, disturbed: Disturbance | None, keys: jax.Array) -> ModelBatch:
-    """The expert's drives; undisturbed where `disturbed` is None."""
-    still = jnp.zeros(keys.shape)
-    return run.programs.drive_expert(run.place(scene), disturbed or Disturbance(still, still), run.place(keys))
+def drive_expert(run: Run, scene: Any, disturbed: Disturbance, key: jax.Array) -> ModelBatch:
+    """The expert's drives, more or less disturbed."""
+    keys = jax.random.split(key, scene.ego.shape[0])
+    return run.programs.drive_expert(run.place(scene), *run.place((disturbed, keys)))
 
 
 def fit(run: Run, state: RunState, key: jax.Array, batch: ModelBatch) -> tuple[RunState, Metrics]:

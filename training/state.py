@@ -70,7 +70,8 @@ class Progress:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, ledger=Ledger()))
+        return {**values, "ledger": {"spent": self.ledger.settle().spent}}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
@@ -102,3 +103,7 @@ class RunState:
     def charge(self, purpose: str, alive: Any) -> "RunState":
         """With driven simulator steps, bool[H, B], added to the ledger."""
         return self.note(ledger=self.progress.ledger.charge(purpose, alive))
+
+    def settle(self) -> "RunState":
+        """With every driven step counted; waits for the device."""
+        return self.note(ledger=self.progress.ledger.settle())

@@ -77,6 +77,22 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
 
 
+def rank_violation(real: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean maximum rank violation (MMRV), in the unit of `real`; 0 where the order is the same.
+
+    (1/N) sum_i max_j |real_i - real_j| [(predicted_i > predicted_j) != (real_i > real_j)]: what a wrong order costs in
+    the worst case, item by item. Swapping items that hardly differ costs little, unlike in a rank correlation.
+
+    Args: real, predicted: float[N].
+    Source: SIMPLER, arXiv 2405.05941.
+    """
+    real, predicted = np.asarray(real, np.float64), np.asarray(predicted, np.float64)
+    if real.shape != predicted.shape or len(real) == 0:
+        raise ValueError(f"rank_violation: {real.shape} and {predicted.shape} values")
+    wrong = (predicted[:, None] > predicted) != (real[:, None] > real)
+    return float(np.mean(np.max(np.abs(real[:, None] - real) * wrong, axis=1)))
+
+
 def bootstrap_of(
     statistic: Callable[[np.ndarray], float], groups: np.ndarray, resamples: int = 1000, seed: int = SEED
 ) -> dict[str, float | int]:

@@ -1,4 +1,6 @@
-"""What learned Worlds share besides the others' motion: lights, outcome heads and disagreement, with their losses.
+"""What learned Worlds share besides the others' motion: lights, reward and disagreement, with their losses.
+
+The heads of costs and cont are in `costs.py`.
 
 Letters: B batch, H transitions, A agents, S sub-steps, D memory, L lights, E ensemble members.
 """
@@ -10,25 +12,26 @@ import optax
 from data.scene import Array, LightState
 from simulator.world import Agents, State
 from worldmodel.batch import ModelBatch
+from worldmodel.costs import cost_chances, cost_layers
 from worldmodel.features import Frame
 from worldmodel.nets import dense_layer, mlp, mlp_layers, symexp, symlog
 from worldmodel.noise import draw_index
 from worldmodel.window import DRIVEN, Window, driven, ego_row
 
-OUTCOMES = ("reward", "cont", "at_fault", "off_road", "red_light")
 LIGHT_STATES = len(LightState)
 HOLD_LOGIT = 4.0  # belief in what is seen staying as it is before any fitting
 LIGHT_STREAM = 0x7FFFFFFF  # beyond the rank of any agent: the lights' own noise
-NEAR_M = 50.0  # the others this near the ego count for the disagreement
 Terms = dict[str, tuple[Array, Array]]  # values and weights of one shape, B leading
+NEAR_M = 50.0  # the others this near the ego count for the disagreement
 
 
 def head_layers(memory: int, window: Window, light_hidden: int, outcome_hidden: int) -> dict:
-    """Layers of the light and outcome heads, for `nets.draw`; `memory` is D."""
-    outcome_inputs = memory + 2 * window.ego_senses.shape[-1] + DRIVEN
+    """Layers of the light, reward and cost heads, for `nets.draw`; `memory` is D."""
+    reward_inputs = memory + 2 * window.ego_senses.shape[-1] + DRIVEN
     return {
         "light_change": mlp_layers((LIGHT_STATES + 1, light_hidden, LIGHT_STATES), scale=0.1),
-        "outcome": mlp_layers((outcome_inputs, outcome_hidden, outcome_hidden, len(OUTCOMES)), scale=0.1),
+        "reward": mlp_layers((reward_inputs, outcome_hidden, outcome_hidden, 1), scale=0.1),
+        **cost_layers(),
     }
 
 
@@ -65,34 +68,30 @@ def next_lights(
     return (shown, valid), jnp.where(changed, 0.0, age + span_s)
 
 
-def outcome_logits(params: dict, memory: Array, senses: Array, next_senses: Array, driven: Array) -> dict[str, Array]:
-    """The outcome heads: symlog reward and logits of the others.
+def symlog_reward(params: dict, memory: Array, senses: Array, next_senses: Array, driven: Array) -> Array:
+    """The reward head, float32[...].
 
     Args: memory: float32[..., D], the ego's after the step; senses, next_senses: float32[..., F]; driven: [..., 3].
-    Returns: dict of float32[...] by `OUTCOMES`.
     """
-    return by_name(mlp(params["outcome"], jnp.concatenate([memory, senses, next_senses, driven], -1)))
-
-
-def by_name(outputs: Array) -> dict[str, Array]:
-    """Outputs of the outcome heads float32[..., heads], in the order of `OUTCOMES`, as float32[...] by name."""
-    return {name: outputs[..., i] for i, name in enumerate(OUTCOMES)}
+    return mlp(params["reward"], jnp.concatenate([memory, senses, next_senses, driven], -1))[..., 0]
 
 
 def judge(
-    params: dict, ego: Array, memory: Array, boxes: tuple[Agents, Agents], ego_senses: tuple[Array, Array]
+    params: dict,
+    ego: Array,
+    memory: Array,
+    boxes: tuple[Agents, Agents],
+    ego_senses: tuple[Array, Array],
+    margins: Array,
 ) -> dict[str, Array]:
     """What the heads say of a step: the reward and probabilities, float32[B].
 
-    Args: ego: int32[B]; memory: float32[B, A, D], after the step; boxes [B, A] and ego_senses [B, F], before and after.
+    Args: ego: int32[B]; memory: float32[B, A, D], after the step; boxes [B, A] and ego_senses [B, F], before and after;
+      margins: see `costs.margins`.
     """
     motion = driven(*(ego_row(agents, ego, -1) for agents in boxes))
-    return said(outcome_logits(params, ego_row(memory, ego, -2), *ego_senses, motion))
-
-
-def said(heads: dict[str, Array]) -> dict[str, Array]:
-    """What the outcome heads' outputs mean: the reward and probabilities."""
-    return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in heads.items()}
+    reward = symexp(symlog_reward(params, ego_row(memory, ego, -2), *ego_senses, motion))
+    return {"reward": reward, **cost_chances(params, margins)}
 
 
 def spread(members: Agents, now: Agents, ego: Array) -> Array:
@@ -120,8 +119,8 @@ def light_terms(params: dict, start: Frame, end: Frame, counted: Array) -> Terms
     return {"light": (value, start.light_valid & end.light_valid & counted[..., None])}
 
 
-def outcome_terms(params: dict, memory: Array, ego_senses: Array, frames: Frame, batch: ModelBatch) -> Terms:
-    """What the outcome heads read, and their losses.
+def reward_terms(params: dict, memory: Array, ego_senses: Array, frames: Frame, batch: ModelBatch) -> Terms:
+    """Squared symlog error.
 
     Args: memory: float32[B, H + 1, A, D], ego_senses: float32[B, H + 1, F] and frames [B, H + 1], from the first
       state on.
@@ -130,26 +129,8 @@ def outcome_terms(params: dict, memory: Array, ego_senses: Array, frames: Frame,
     own = ego_row(frames.now, ego, -1)
     motion = driven(*(jax.tree.map(lambda a, cut=cut: a[:, cut], own) for cut in (slice(-1), slice(1, None))))
     memory = ego_row(memory[:, 1:], ego, -2)
-    return outcome_errors(outcome_logits(params, memory, ego_senses[:, :-1], ego_senses[:, 1:], motion), batch)
-
-
-def outcome_errors(heads: dict[str, Array], batch: ModelBatch) -> Terms:
-    """Reward by squared symlog error, events by cross-entropy. heads: float32[B, H] by `OUTCOMES`."""
-    targets = outcome_targets(batch)
-    terms = {name: optax.sigmoid_binary_cross_entropy(heads[name], targets[name]) for name in OUTCOMES[1:]}
-    terms["reward"] = jnp.square(heads["reward"] - symlog(targets["reward"])) / 2
-    return {name: (value, batch.alive) for name, value in terms.items()}
-
-
-def outcome_targets(batch: ModelBatch) -> dict[str, Array]:
-    """What the outcome heads are to say: float32[B, H] each."""
-    outcome = batch.outcome
-    events = {name: getattr(outcome, name) for name in ("at_fault", "off_road", "red_light")}
-    return {
-        "reward": outcome.reward,
-        "cont": 1.0 - outcome.termination,
-        **{name: jnp.any(event & outcome.valid, -1).astype(jnp.float32) for name, event in events.items()},
-    }
+    said = symlog_reward(params, memory, ego_senses[:, :-1], ego_senses[:, 1:], motion)
+    return {"reward": (jnp.square(said - symlog(batch.outcome.reward)) / 2, batch.alive)}
 
 
 def reduce_terms(terms: Terms, scales: dict[str, float]) -> tuple[Array, dict[str, Array]]:

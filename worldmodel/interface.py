@@ -12,7 +12,7 @@ from worldmodel.batch import ModelBatch
 class WorldModel(World, Protocol):
     """A World with parameters. Pure; `params` is a plain pytree, so nobody else needs to know how it is written.
 
-    Rules every model keeps (tests/test_world_models.py holds them against it): the ego moves by
+    Rules every model keeps (`worldmodel/conformance` holds them against it): the ego moves by
     `simulator.transition.advance_state` only; others at t + 1 never depend on the ego's action at t; padding, the
     order of agents and the neighbours in a batch change nothing; the same key gives the same result.
     """

@@ -5,7 +5,7 @@
     tokenizer    what is different from that <-> one bounded latent per patch             `image_latent.py`
     transformer  the clean latent from a noisy one, given that and the frames up to now   `pixels_net.py`
     drawing      K steps from noise to the next latent                                    `shortcut.py`
-    heads        reward, cont and costs of the step, from the latent of what was drawn and the ego's motion
+    heads        reward, cont and costs of the step, from what was drawn and the motion   `pixels_heads.py`
 
 There are no learned boxes. `State` and `Outcome` by geometry need some: the others', where a data set has any, go on as
 in `kinematic.py`, so they never see the ego's current action. The image is another matter: it is centred on the ego, so
@@ -33,10 +33,11 @@ from simulator.world import Action, Agents, Outcome, State
 from worldmodel import image_latent, pixels_net, shortcut
 from worldmodel.batch import ModelBatch, driven_window
 from worldmodel.frames import rendered_frames, warp
-from worldmodel.heads import Terms, by_name, counted_steps, outcome_errors, reduce_terms, said
+from worldmodel.heads import Terms, counted_steps, reduce_terms
 from worldmodel.image_latent import PatchSizes, brightness
 from worldmodel.kinematic import Kinematic, KinematicConfig
 from worldmodel.motion import at_step
+from worldmodel.pixels_heads import outcome_logits, outcome_terms, said
 from worldmodel.pixels_net import Given
 from worldmodel.shortcut import Levels
 from worldmodel.tokens_net import Cache, empty_cache
@@ -122,7 +123,7 @@ class Pixels:
         drawn = self._draw_errors(params, (k_levels, k_noise), jax.lax.stop_gradient(latent), given)
         heads = self._heads(params, image[:, context + 1 :], given.motion[:, context + 1 :])
         terms = self._image_terms(batch, decoded, drawn)
-        return reduce_terms(terms | outcome_errors(by_name(heads), batch), {})
+        return reduce_terms(terms | outcome_terms(heads, batch), {})
 
     def _shown(self, params: dict, key: jax.Array, image: Array, ego: Agents) -> Array:
         """Images [B, F, H, W, C], half of them as decoded: imagination has real ones at its start only."""
@@ -143,9 +144,9 @@ class Pixels:
         sizes = self.config.tokenizer
         return image_latent.decode_logits(params["tokenizer"], latent, given.background, given.seen, sizes)
 
-    def _heads(self, params: dict, image: Array, motion: Array) -> Array:
+    def _heads(self, params: dict, image: Array, motion: Array) -> dict[str, Array]:
         """The outcome heads' outputs, from what an image [..., H, W, C] shows and the ego's motion [..., 3] there."""
-        return pixels_net.outcome_logits(params, self._content(params, image), motion)
+        return outcome_logits(params["outcome"], self._content(params, image), motion)
 
     def _content(self, params: dict, image: Array) -> Array:
         """All that images show, as latents against black. No gradient: the tokenizer is fitted by its own loss."""
@@ -233,7 +234,7 @@ class Pixels:
         latent = draws[:, 0]
         image = self.decode(params, latent, given)[:, 0]
         cache = self._remember(params, k_past, latent, given, state.latent.cache)
-        judged = said(by_name(self._heads(params, image, given.motion[:, 0])))
+        judged = said(self._heads(params, image, given.motion[:, 0]))
         apart = jnp.sqrt(jnp.square(draws[:, 0] - draws[:, 1]).mean((1, 2, 3)))
         return following.replace(latent=Latent(image, cache)), outcome.replace(predicted=judged, disagreement=apart)
 

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from data.scene import Array
-from worldmodel.heads import OUTCOMES
 from worldmodel.image_latent import PatchSizes, patch_count, tokenizer_layers
 from worldmodel.nets import Initial, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
+from worldmodel.pixels_heads import outcome_layers
 from worldmodel.shortcut import Levels
 from worldmodel.tokens_net import Cache, attend_past
 from worldmodel.window import DRIVEN
@@ -70,8 +70,7 @@ def init_net(key: jax.Array, shape: tuple[int, int, int], tokenizer: PatchSizes,
         "place": Initial((patches, width), 0.5),
         **{f"layer_{i}": _layer_weights(sizes) for i in range(sizes.layers)},
         "clean": dense_layer(width, tokenizer.latent, scale=0.1),
-        "outcome_look": dense_layer(patches * tokenizer.latent, sizes.outcome_hidden),
-        "outcome": mlp_layers((sizes.outcome_hidden + DRIVEN, sizes.outcome_hidden, len(OUTCOMES)), scale=0.1),
+        "outcome": outcome_layers(patches * tokenizer.latent, sizes.outcome_hidden),
     }
     return draw(key, layers)
 
@@ -121,12 +120,3 @@ def attend_frame(net: dict, heads: int, x: Array) -> Array:
     scores = jnp.einsum("bfphd,bfqhd->bfhpq", query, key) * query.shape[-1] ** -0.5
     attended = jnp.einsum("bfhpq,bfqhd->bfphd", jax.nn.softmax(scores), value)
     return dense(net["frame_out"], attended.reshape(x.shape))
-
-
-def outcome_logits(params: dict, latent: Array, motion: Array) -> Array:
-    """The outcome heads, which see the image after the step and the ego's motion in it.
-
-    Args: latent: float32[..., P, L]; motion: float32[..., 3]. Returns: float32[..., heads], in the order of `OUTCOMES`.
-    """
-    look = jax.nn.silu(dense(params["outcome_look"], latent.reshape(*latent.shape[:-2], -1)))
-    return mlp(params["outcome"], jnp.concatenate([look, motion], -1))

@@ -98,24 +98,6 @@ def average_displacement(distance: Array, counted: Array, dt: float, seconds: tu
     return {name: distance[..., :k].sum() / jnp.maximum(counted[..., :k].sum(), 1) for name, k in cuts.items()}
 
 
-def calibration(probability: Array, happened: Array, counted: Array, bins: int = 10) -> dict[str, Array]:
-    """How far a head's probabilities can be believed. Args: [N...], of one shape.
-
-    Returns:
-      rate: how often it happened.
-      brier: mean squared error;  brier_skill: 1 - brier / that of always saying `rate`; 0 where it never happened.
-      ece: expected calibration error, |said - happened| averaged over equal-width bins by their share.
-    """
-    weight = counted / jnp.maximum(counted.sum(), 1)
-    rate = jnp.sum(weight * happened)
-    brier = jnp.sum(weight * jnp.square(probability - happened))
-    spread = rate * (1 - rate)
-    index = jnp.clip((probability * bins).astype(int), 0, bins - 1).ravel()
-    excess = jnp.zeros(bins).at[index].add((weight * (probability - happened)).ravel())
-    skill = jnp.where(spread > 0, 1 - brier / jnp.maximum(spread, 1e-12), 0.0)
-    return {"rate": rate, "brier": brier, "brier_skill": skill, "ece": jnp.abs(excess).sum()}
-
-
 def rank_correlation(left: Array, right: Array) -> Array:
     """Spearman's, ties in order of appearance: does more disagreement mean more error? Args: float32[N]."""
     ranks = [jnp.argsort(jnp.argsort(values)).astype(jnp.float32) for values in (left, right)]

@@ -8,8 +8,8 @@ Each agent carries a memory h and draws an intention z, a set of categoricals, f
     memory     h_{t+1} = GRU(h_t, z_t, what the agent senses at t + 1)
 
 Nothing here reads the ego's action at t: the ego moves by exact dynamics, and the others sense at t + 1 what it did.
-The outcome heads read the ego's memory at t + 1 and its senses at t and t + 1, and predict the reward, the costs and
-cont of the transition between them. The ensemble of motion heads gives the disagreement.
+The reward head reads the ego's memory at t + 1 and its senses at t and t + 1; costs and cont are those of `costs.py`.
+The ensemble of motion heads gives the disagreement.
 After DreamerV3 (arXiv 2301.04104); the networks are in `rssm_net.py`, the loss in `rssm_loss.py`.
 """
 
@@ -25,6 +25,7 @@ from simulator.transition import advance_state, ego_track_of, replace_row, start
 from simulator.world import Action, Outcome, State
 from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch
+from worldmodel.costs import cost_terms, margins
 from worldmodel.features import Frame
 from worldmodel.heads import judge, next_lights, reduce_terms, spread
 from worldmodel.motion import at_step
@@ -57,7 +58,7 @@ class Latent:
     """What the model remembers.
 
     Attributes:
-      memory: float32[B, A, D].
+      memory: float[B, A, D], in the networks' type.
       ego_senses: float32[B, F], what the ego senses now, for the outcome heads.
       light_age: float32[B, L], seconds since each light changed.
       rank: int32[B, A], which noise an agent draws.
@@ -93,6 +94,7 @@ class RSSM:
         keys = jax.random.split(key, batch.start.shape[0])
         uniforms = agent_noise(keys, agent_rank(now, batch.scene.ego), shape)
         terms = losses(params, self.config.sizes, self.config.loss, batch, window, uniforms, self.simulator.dt)
+        terms |= cost_terms(self, params, key, batch, self.simulator)
         return reduce_terms(terms, self.config.loss.scales)
 
     def _batch_window(self, batch: ModelBatch) -> Window:
@@ -104,7 +106,7 @@ class RSSM:
         window = history_window(state, self.simulator)
         rank = agent_rank(at_step(state.history, -1), scene.ego)
         uniforms = agent_noise(key, rank, (window.evidence.shape[1], self.config.sizes.groups))
-        embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
+        embedded, seen = rssm_net.embed(params, self.config.sizes, window.sensed), window.frames.now.valid
         memory, _, _ = rssm_net.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
         return state.replace(
             latent=Latent(memory[:, -1], window.ego_senses[:, -1], window.frames.light_age[:, -1], rank)
@@ -130,12 +132,15 @@ class RSSM:
             state, action, others, *lights, latent, self.simulator, spread(predicted.members, now, state.scene.ego)
         )
         # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
-        swept = replace_row(others, state.scene.ego, ego_track_of(sweep(state, action, self.simulator)))
-        after = at_step(swept, -1)
+        swept = sweep(state, action, self.simulator)
+        boxes = replace_row(others, state.scene.ego, ego_track_of(swept))
+        after = at_step(boxes, -1)
         sensed, ego_senses = sense_frame(
             Frame(after, now, lights[0][..., -1], lights[1][..., -1], light_age), state.scene, self.span_s
         )
-        memory = rssm_net.remember(params, latent.memory, stoch, rssm_net.embed(params, sensed), after.valid)
-        judged = judge(params, state.scene.ego, memory, (now, after), (latent.ego_senses, ego_senses))
+        embedded = rssm_net.embed(params, self.config.sizes, sensed)
+        memory = rssm_net.remember(params, latent.memory, stoch, embedded, after.valid)
+        near = margins(state, swept, boxes, outcome, self.simulator)
+        judged = judge(params, state.scene.ego, memory, (now, after), (latent.ego_senses, ego_senses), near)
         latent = Latent(memory, ego_senses, light_age, latent.rank)
         return following.replace(latent=latent), outcome.replace(predicted=judged)

@@ -13,7 +13,7 @@ from data.scene import Array
 from simulator.world import Agents
 from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch
-from worldmodel.heads import Terms, counted_steps, light_terms, outcome_terms
+from worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
 from worldmodel.window import Window, motion_error
 
 MOVING_SPEED = 0.5  # m/s
@@ -55,7 +55,7 @@ def losses(
       window: the batch's boxes, context included.
       uniforms: float32[B, A, F - 1, G], the noise of the posterior's draws.
     """
-    embedded, seen = rssm_net.embed(params, window.sensed), window.frames.now.valid
+    embedded, seen = rssm_net.embed(params, sizes, window.sensed), window.frames.now.valid
     memory, stoch, posterior = rssm_net.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
     context = window.after.x.shape[1] - batch.alive.shape[1]
     window, memory, stoch, posterior = jax.tree.map(lambda a: a[:, context:], (window, memory, stoch, posterior))
@@ -68,7 +68,7 @@ def losses(
         **_motion_terms(predicted, start.now, window.after, others, config.still_weight),
         **_kl_terms(prior, posterior, others, config.free_nats),
         **light_terms(params, start, end, counted),
-        **outcome_terms(params, memory, window.ego_senses, window.frames, batch),
+        **reward_terms(params, memory, window.ego_senses, window.frames, batch),
     }
 
 

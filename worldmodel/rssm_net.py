@@ -5,6 +5,7 @@ and classes, E ensemble members, L lights.
 """
 
 import dataclasses
+from typing import Literal
 
 import flax.struct
 import jax
@@ -15,7 +16,7 @@ from simulator.world import Agents
 from worldmodel.features import Sensed
 from worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
 from worldmodel.motion import estimate_motion, move
-from worldmodel.nets import dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool
+from worldmodel.nets import cast, dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool
 from worldmodel.noise import draw_index
 from worldmodel.window import MOTION_ERRORS, Window
 
@@ -35,6 +36,7 @@ class Sizes:
       outcome_hidden: width of the outcome heads, which only the ego has.
       ensemble: E, motion heads.
       unimix: share of a uniform distribution in every latent categorical.
+      dtype: of activations and matrix products; parameters, norms, distributions, heads and losses are float32.
     """
 
     deter: int = 64
@@ -45,6 +47,7 @@ class Sizes:
     outcome_hidden: int = 256
     ensemble: int = 3
     unimix: float = 0.01
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @flax.struct.dataclass
@@ -82,8 +85,9 @@ def init_net(key: jax.Array, sizes: Sizes, window: Window) -> dict:
     return draw(key, layers)
 
 
-def embed(params: dict, sensed: Sensed) -> Array:
-    """`Sensed` [..., A] -> float32[..., A, hidden]."""
+def embed(params: dict, sizes: Sizes, sensed: Sensed) -> Array:
+    """`Sensed` [..., A] -> float[..., A, hidden]."""
+    sensed = cast(sensed, sizes.dtype)
     pooled = [
         pool(params["lanes"], sensed.lanes, sensed.lanes_mask),
         pool(params["neighbours"], sensed.neighbours, sensed.neighbours_mask),
@@ -99,7 +103,7 @@ def remember(params: dict, memory: Array, stoch: Array, embedded: Array, seen: A
 
 def log_probabilities(net: list, inputs: Array, sizes: Sizes) -> Array:
     """Latent distributions mixed with a uniform one. Returns: float32[..., G, C]."""
-    logits = mlp(net, inputs).reshape(*inputs.shape[:-1], sizes.groups, sizes.classes)
+    logits = mlp(net, inputs).astype(jnp.float32).reshape(*inputs.shape[:-1], sizes.groups, sizes.classes)
     return jnp.log((1 - sizes.unimix) * jax.nn.softmax(logits) + sizes.unimix / sizes.classes)
 
 
@@ -125,10 +129,10 @@ def filter_frames(
     Returns: memory float32[B, F, A, D]; stoch float32[B, F - 1, A, G * C] and posterior log-probabilities
       float32[B, F - 1, A, G, C] of the step that follows each frame but the last.
     """
-    memory = jnp.zeros((*seen[:, 0].shape, sizes.deter))
-    memory = remember(
-        params, memory, jnp.zeros((*seen[:, 0].shape, sizes.groups * sizes.classes)), embedded[:, 0], seen[:, 0]
+    memory, nothing = (
+        jnp.zeros((*seen[:, 0].shape, width), embedded.dtype) for width in (sizes.deter, sizes.groups * sizes.classes)
     )
+    memory = remember(params, memory, nothing, embedded[:, 0], seen[:, 0])
 
     def advance(memory: Array, inputs: tuple) -> tuple[Array, tuple]:
         embedded, seen, evidence, uniforms = inputs
@@ -137,9 +141,10 @@ def filter_frames(
         following = remember(params, memory, stoch, embedded, seen)
         return following, (following, stoch, log_probs)
 
-    inputs = (embedded[:, 1:], seen[:, 1:], evidence, jnp.moveaxis(uniforms, 2, 1))
+    inputs = (embedded[:, 1:], seen[:, 1:], cast(evidence, sizes.dtype), jnp.moveaxis(uniforms, 2, 1))
     time_major = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), inputs)
-    _, outputs = jax.lax.scan(advance, memory, time_major)
+    # What happens inside a step costs less to compute again than to keep, in time and in memory.
+    _, outputs = jax.lax.scan(jax.checkpoint(advance, prevent_cse=False), memory, time_major)
     following, stoch, log_probs = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), outputs)
     return jnp.concatenate([memory[:, None], following], 1), stoch, log_probs
 
@@ -152,12 +157,12 @@ def decode(
     Args: memory: float32[..., A, D]; stoch: float32[..., A, G * C]; now, before: `Agents` [..., A].
     """
     motion = estimate_motion(now, before, substeps * dt)
-    trunk = jax.nn.silu(layer_norm(mlp(params["trunk"], jnp.concatenate([memory, stoch], -1))))
-    raw = jax.vmap(mlp, (0, None), -2)(params["motion"], trunk)
+    trunk = jax.nn.silu(layer_norm(mlp(params["trunk"], jnp.concatenate([memory, stoch.astype(memory.dtype)], -1))))
+    raw = jax.vmap(mlp, (0, None), -2)(params["motion"], trunk).astype(jnp.float32)
     acceleration = MAX_ACCELERATION * jnp.tanh(raw[..., 0] / 4)
     turn_rate = motion.turn_rate[..., None] + MAX_TURN * jnp.tanh(raw[..., 1] / 4)
     each_now, each_motion = jax.tree.map(lambda a: a[..., None], (now, motion))
-    spread = dense(params["spread"], trunk)
+    spread = dense(params["spread"], trunk).astype(jnp.float32)
     grown = jax.nn.softplus(spread[..., None, :-1] - 2) * (jnp.arange(1, substeps + 1) / substeps)[:, None]
     return Prediction(
         members=move(each_now, each_motion, acceleration, turn_rate, substeps, dt),

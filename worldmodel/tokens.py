@@ -24,6 +24,7 @@ from simulator.transition import advance_state, ego_track_of, replace_row, start
 from simulator.world import Action, Agents, Outcome, State
 from worldmodel import tokens_net
 from worldmodel.batch import ModelBatch, driven_window
+from worldmodel.costs import cost_terms, margins
 from worldmodel.features import Frame
 from worldmodel.heads import Terms, judge, next_lights, reduce_terms, spread
 from worldmodel.motion import at_step, estimate_motion, move
@@ -102,7 +103,7 @@ class Tokens:
             near = self._terms(params, batch, self._closest_window(params, batch, window, truth), truth)
             # Only the others' motion: the outcomes are those of the logged boxes.
             terms |= {name: near[name] for name in MOTION_TERMS}
-        return reduce_terms(terms, {})
+        return reduce_terms(terms | cost_terms(self, params, key, batch, self.simulator), {})
 
     def _terms(self, params: dict, batch: ModelBatch, window: Window, truth: Agents) -> Terms:
         config = self.config
@@ -148,14 +149,16 @@ class Tokens:
         apart = spread(members, now, state.scene.ego)
         following, outcome = advance_state(state, action, others, *lights, latent, self.simulator, apart)
         # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
-        swept = replace_row(others, state.scene.ego, ego_track_of(sweep(state, action, self.simulator)))
-        after = at_step(swept, -1)
+        swept = sweep(state, action, self.simulator)
+        boxes = replace_row(others, state.scene.ego, ego_track_of(swept))
+        after = at_step(boxes, -1)
         frame = Frame(after, now, lights[0][..., -1], lights[1][..., -1], light_age)
         sensed, ego_senses = sense_frame(frame, state.scene, self.span_s)
         sensed, seen = jax.tree.map(lambda a: a[:, None], (sensed, after.valid))
         hidden, cache = tokens_net.run(params, self.config.sizes, sensed, seen, latent.cache)
         hidden = hidden[:, 0]
-        judged = judge(params, state.scene.ego, hidden, (now, after), (latent.ego_senses, ego_senses))
+        near = margins(state, swept, boxes, outcome, self.simulator)
+        judged = judge(params, state.scene.ego, hidden, (now, after), (latent.ego_senses, ego_senses), near)
         latent = Latent(hidden, cache, ego_senses, light_age, latent.rank)
         return following.replace(latent=latent), outcome.replace(predicted=judged)
 

@@ -14,7 +14,7 @@ from simulator.world import Agents
 from worldmodel import tokens_net
 from worldmodel.batch import ModelBatch
 from worldmodel.features import Frame
-from worldmodel.heads import Terms, counted_steps, light_terms, outcome_terms
+from worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
 from worldmodel.motion import estimate_motion, move
 from worldmodel.motion_tokens import Vocabulary, nearest_token, token_controls, type_rows
 from worldmodel.window import Window
@@ -65,7 +65,7 @@ def losses(
         **_motion_terms(params, vocabulary, hidden[:, :-1], start, truth, batch.scene.agent_type, others, config, dt),
         "stay": (optax.sigmoid_binary_cross_entropy(stay, truth.valid[..., -1]), others),
         **light_terms(params, start, end, counted),
-        **outcome_terms(params, hidden, senses, frames, batch),
+        **reward_terms(params, hidden, senses, frames, batch),
     }
 
 
@@ -88,7 +88,8 @@ def _motion_terms(
     target, nearest = jax.lax.stop_gradient(nearest_token(vocabulary, now, motion, rows, truth, dt))
     members = tokens_net.motion_log_probs(params, vocabulary, hidden, rows)
     said = jnp.take_along_axis(members, target[..., None, None], -1)[..., 0]
-    acceleration, turn = token_controls(vocabulary, jnp.argmax(tokens_net.mixture(members), -1), rows)
+    likeliest = jnp.argmax(jnp.exp(members).sum(-2), -1)  # of the mixture; its logarithm would cost half as much again
+    acceleration, turn = token_controls(vocabulary, likeliest, rows)
     mode = move(now, motion, acceleration, motion.turn_rate + turn, substeps, dt)
     fastest = jnp.maximum(motion.speed, jnp.hypot(truth.vel_x[..., -1], truth.vel_y[..., -1]))
     moving, known = fastest > MOVING_SPEED, others & truth.valid[..., -1]

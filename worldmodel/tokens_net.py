@@ -9,6 +9,7 @@ D width, E ensemble members, V vocabulary.
 """
 
 import dataclasses
+from typing import Literal
 
 import flax.struct
 import jax
@@ -18,7 +19,7 @@ from data.scene import Array
 from worldmodel.features import Sensed
 from worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
 from worldmodel.motion_tokens import Vocabulary, prior_logits
-from worldmodel.nets import Initial, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
+from worldmodel.nets import Initial, cast, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
 from worldmodel.noise import draw_index
 from worldmodel.window import Window
 
@@ -36,6 +37,8 @@ class Sizes:
       window: W, world steps that an agent attends to, the present one included.
       outcome_hidden: width of the outcome heads, which only the ego has.
       ensemble: E, heads of motion logits on the one trunk.
+      remat: fitting computes the layers' inner values again instead of keeping them: less memory, more time.
+      dtype: of activations and matrix products; parameters, norms, softmaxes, logits and losses are float32.
     """
 
     width: int = 64
@@ -45,6 +48,8 @@ class Sizes:
     window: int = 8
     outcome_hidden: int = 256
     ensemble: int = 3
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @flax.struct.dataclass
@@ -52,7 +57,7 @@ class Cache:
     """What the layers remember of the last W - 1 steps, the newest last.
 
     Attributes:
-      keys, values: float32[B, layers, W - 1, A, D].
+      keys, values: float[B, layers, W - 1, A, D], in the networks' type.
       seen: bool[B, W - 1, A].
     """
 
@@ -95,7 +100,7 @@ def _layer_weights(sizes: Sizes) -> dict:
 
 def empty_cache(sizes: Sizes, rows: int, agents: int) -> Cache:
     """A cache in which nobody has been seen."""
-    past = jnp.zeros((rows, sizes.layers, sizes.window - 1, agents, sizes.width))
+    past = jnp.zeros((rows, sizes.layers, sizes.window - 1, agents, sizes.width), sizes.dtype)
     return Cache(past, past, jnp.zeros((rows, sizes.window - 1, agents), bool))
 
 
@@ -103,20 +108,29 @@ def run(params: dict, sizes: Sizes, sensed: Sensed, seen: Array, cache: Cache) -
     """Reads F steps after those in the cache.
 
     Args: sensed: `Sensed` [B, F, A, ...]; seen: bool[B, F, A].
-    Returns: float32[B, F, A, D], 0 where not seen, and the cache after the last step.
+    Returns: float[B, F, A, D], 0 where not seen, and the cache after the last step.
     """
+    sensed = cast(sensed, sizes.dtype)
     things, mask = embed_things(params, sensed)
     x, kept = mlp(params["embed"], sensed.own), []
     all_seen = jnp.concatenate([cache.seen, seen], 1)
+    read = jax.checkpoint(read_layer, static_argnums=1) if sizes.remat else read_layer
     for i in range(sizes.layers):
-        net, past = params[_layer(i)], (cache.keys[:, i], cache.values[:, i])
-        attended, past = attend_past(net, sizes, layer_norm(x), past, all_seen)
-        x = x + attended
-        x = x + attend_around(net, sizes, layer_norm(x), things, mask, sensed.neighbours_index)
-        x = x + mlp(net["mlp"], layer_norm(x))
+        past, around = (cache.keys[:, i], cache.values[:, i]), (things, mask, sensed.neighbours_index)
+        x, past = read(params[_layer(i)], sizes, x, past, all_seen, around)
         kept.append(tuple(field[:, x.shape[1] :] for field in past))
     keys, values = (jnp.stack(fields, 1) for fields in zip(*kept, strict=True))
     return jnp.where(seen[..., None], layer_norm(x), 0.0), Cache(keys, values, all_seen[:, x.shape[1] :])
+
+
+def read_layer(
+    net: dict, sizes: Sizes, x: Array, past: tuple[Array, Array], seen: Array, around: tuple[Array, Array, Array]
+) -> tuple[Array, tuple[Array, Array]]:
+    """One layer. Args: around: things, mask and neighbours; the rest, and what it returns, as in `attend_past`."""
+    attended, past = attend_past(net, sizes, layer_norm(x), past, seen)
+    x = x + attended
+    x = x + attend_around(net, sizes, layer_norm(x), *around)
+    return x + mlp(net["mlp"], layer_norm(x)), past
 
 
 def embed_things(params: dict, sensed: Sensed) -> tuple[Array, Array]:
@@ -139,10 +153,11 @@ def attend_past(
     age = jnp.arange(x.shape[1])[:, None] + key.shape[1] - x.shape[1] - jnp.arange(key.shape[1])
     near = (age >= 0) & (age < sizes.window)
     query, key_heads, value_heads = (a.reshape(*a.shape[:-1], sizes.heads, -1) for a in (query, key, value))
-    scores = jnp.einsum("bfahd,bcahd->bahfc", query, key_heads) * query.shape[-1] ** -0.5
+    scores = jnp.einsum("bfahd,bcahd->bahfc", query, key_heads, preferred_element_type=jnp.float32)
+    scores *= query.shape[-1] ** -0.5
     scores += jnp.moveaxis(net["past_age"][jnp.clip(age, 0, sizes.window - 1)], -1, 0)
     visible = near & jnp.swapaxes(seen, 1, 2)[:, :, None, None]
-    weights = jax.nn.softmax(jnp.where(visible, scores, NEVER))
+    weights = jax.nn.softmax(jnp.where(visible, scores, NEVER)).astype(x.dtype)
     attended = jnp.einsum("bahfc,bcahd->bfahd", weights, value_heads)
     return dense(net["past_out"], attended.reshape(x.shape)), (key, value)
 
@@ -159,15 +174,15 @@ def attend_around(net: dict, sizes: Sizes, x: Array, things: Array, mask: Array,
     both = jnp.concatenate([places, near + theirs], -2)
     key, value = (half.reshape(*mask.shape, sizes.heads, -1) for half in jnp.split(both, 2, -1))
     query = dense(net["around_query"], x).reshape(*x.shape[:-1], 1, sizes.heads, -1)
-    scores = jnp.sum(query * key, -1) * query.shape[-1] ** -0.5
+    scores = jnp.sum(query * key, -1, dtype=jnp.float32) * query.shape[-1] ** -0.5
     weights = jax.nn.softmax(jnp.where(mask[..., None], scores, NEVER), -2) * mask[..., None]
-    attended = jnp.sum(weights[..., None] * value, -3)
+    attended = jnp.sum(weights[..., None].astype(x.dtype) * value, -3)
     return dense(net["around_out"], attended.reshape(*x.shape[:-1], -1))
 
 
 def motion_log_probs(params: dict, vocabulary: Vocabulary, hidden: Array, rows: Array) -> Array:
     """What each member says of the coming motion. float32[..., A, D], int32[..., A] -> float32[..., A, E, V]."""
-    logits = jax.vmap(mlp, (0, None), -2)(params["motion"], hidden)
+    logits = jax.vmap(mlp, (0, None), -2)(params["motion"], hidden).astype(jnp.float32)
     return jax.nn.log_softmax(logits + prior_logits(vocabulary, rows)[..., None, :])
 
 
@@ -178,7 +193,7 @@ def mixture(members: Array) -> Array:
 
 def stay_logits(params: dict, hidden: Array) -> Array:
     """Logit of still being seen after the step. float32[..., A, D] -> float32[..., A]."""
-    return dense(params["stay"], hidden)[..., 0] + HOLD_LOGIT
+    return dense(params["stay"], hidden)[..., 0].astype(jnp.float32) + HOLD_LOGIT
 
 
 def draw_tokens(vocabulary: Vocabulary, log_probs: Array, uniforms: Array, temperature: float) -> Array:

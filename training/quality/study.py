@@ -7,22 +7,23 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data.scene import Record, Scene
 from simulator.config import SimulatorConfig
 from simulator.world import Params, World
 from training.config import Config, DataConfig
-from training.drivers import Disturbance
+from training.drivers import undisturbed
 from training.evaluation import learned_driver, open_records, read_run
 from training.imagination import drive_expert
 from training.judge import BASELINES, Driver, baseline
+from training.programs import Programs
 from training.programs import build as build_programs
 from training.quality.draws import Draws, Logged, imagine_draws, logged
 from training.report import Interval
 from training.restore import restore
 from training.scenes import chunks, take
+from training.state import Learned, Progress
 from worldmodel.batch import ModelBatch
 from worldmodel.registry import build as build_model
 
@@ -132,8 +133,7 @@ def log_drive(config: Config) -> Callable[[Scene, jax.Array], ModelBatch]:
     """The ego's drive of the log as a function of scenes [B, ...] and key[B]: `ModelBatch` [B]."""
 
     def drive(scene: Scene, keys: jax.Array) -> ModelBatch:
-        still = jnp.zeros(keys.shape)
-        return drive_expert(config.simulator, config.rollout_steps, scene, Disturbance(still, still), keys)
+        return drive_expert(config.simulator, config.rollout_steps, scene, undisturbed(len(keys)), keys)
 
     return drive
 
@@ -154,10 +154,12 @@ def open_study(
       policies_of: run directories whose policies drive, beside the baselines.
       data: a data set in place of the runs'.   split, scenes: of it, the first so many.   sizes: of `Study`.
     Raises: ValueError for a run that is none, runs of different simulators or sizes of scenes, two models of one name,
-      and a model that needs fitting but is given without a run.
+      a model that needs fitting but is given without a run, a run whose stage is not finished, and two policies of one
+      name.
     """
     named = [model.rpartition("=")[::2] for model in models]
-    runs = {path: read_run(pathlib.Path(path)) for path in (*(path for _, path in named), *policies_of) if is_run(path)}
+    paths = (*(path for _, path in named if is_run(path)), *policies_of)
+    runs = {path: read_run(pathlib.Path(path)) for path in paths}
     config = common(runs)
     if data is not None:
         config = dataclasses.replace(config, data=DataConfig(directory=data))
@@ -166,7 +168,10 @@ def open_study(
     records = open_records(config, split)
     drivers = {name: baseline(name, config.simulator) for name in BASELINES}
     for path in policies_of:
-        drivers |= policies(path, read_run(pathlib.Path(path)), records)
+        found = policies(path, runs[path], records)
+        if twice := found.keys() & drivers.keys():
+            raise ValueError(f"{path}: policies called {sorted(twice)} are there already: rename the run's directory")
+        drivers |= found
     subjects = [untrained(name, config, records) for name in (CEILING, FLOOR)]
     for name, path in named:
         if path in runs:
@@ -194,10 +199,18 @@ def common(runs: dict[str, Config]) -> Config:
     return configs[0]
 
 
+def learned_in(path: str, config: Config, records: Sequence[Record], stage: str) -> tuple[Programs, Learned, Progress]:
+    """What a run has learned. Raises: ValueError where the stage that it is read for is not finished."""
+    programs = build_programs(config)
+    learned, progress = restore(pathlib.Path(path), config, programs, records)
+    if f"0/{stage}" not in progress.finished:
+        raise ValueError(f"{path}: its stage {stage} is not finished: expected it among {list(progress.finished)}")
+    return programs, learned, progress
+
+
 def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> Subject:
     """The world model of a run, under its own name if none is given."""
-    programs = build_programs(config)
-    learned, _ = restore(pathlib.Path(path), config, programs, records)
+    programs, learned, _ = learned_in(path, config, records, "fit_world_model")
     return Subject(name or config.world_model, programs.model, learned.model)
 
 
@@ -213,8 +226,7 @@ def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
 
 def policies(path: str, config: Config, records: Sequence[Record]) -> dict[str, Driver]:
     """The learned policies of a run by name, those that differ."""
-    programs = build_programs(config)
-    learned, progress = restore(pathlib.Path(path), config, programs, records)
+    programs, learned, progress = learned_in(path, config, records, "imitate")
     names = ("imitation", "post_trained") if progress.rounds else ("imitation",)
     named = {f"{name} ({pathlib.Path(path).name})": name for name in names}
     drivers = {shown: learned_driver(name, programs, learned, 0.0) for shown, name in named.items()}

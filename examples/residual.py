@@ -1,0 +1,137 @@
+"""A world model of one's own in one file: a small network corrects constant turn rate and speed.
+
+Each agent's acceleration and change of turn rate over a step are drawn from a normal distribution,
+
+    p(control | what the agent senses) = N(mean, scale),   mean, scale = MLP(own motion, lanes, neighbours, lights),
+
+whose exact likelihood of the logged controls is the loss. There are no outcome heads and no memory: this is how little
+a model needs. Try it:
+
+    python -m worldmodel.conformance --world-model examples.residual:ResidualConfig
+    python train.py cpu --world_model examples.residual:ResidualConfig --stage fit_world_model --directory runs/residual
+
+Other settings are another function that returns a config, named the same way: `examples.residual:likeliest`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+from jax.scipy.stats import norm
+
+from data.scene import Array, Observation, Scene
+from simulator.config import SimulatorConfig
+from simulator.observe import observe
+from simulator.transition import advance_state, start_state
+from simulator.world import Action, Agents, Outcome, State
+from worldmodel.batch import ModelBatch, driven_window
+from worldmodel.features import Frame, Sensed
+from worldmodel.heads import counted_steps
+from worldmodel.motion import at_step, estimate_motion, move
+from worldmodel.nets import dense_layer, draw, mlp, mlp_layers, pool
+from worldmodel.noise import agent_noise, agent_rank
+from worldmodel.window import sense_frame, sense_frames, substep_boxes, window_frames
+
+KINDS = ("lanes", "neighbours", "lights")
+CONTROL_SCALE = np.array([2.0, 0.2])  # m/s^2 and rad/s: brings ordinary controls near 1
+LARGEST = np.array([8.0, 1.0])  # m/s^2 and rad/s that are driven at most
+SMALLEST_SCALE = 0.05  # of a control, in units of CONTROL_SCALE: below it lies annotation noise
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualConfig:
+    """The model's settings.
+
+    Attributes:
+      hidden: width of the hidden layers.
+      temperature: of the draws; 1 is what was fitted, 0 the likeliest motion of each agent.
+    """
+
+    hidden: int = 64
+    temperature: float = 1.0
+
+    def build(self, simulator: SimulatorConfig) -> "Residual":
+        """The model for this simulator's step and dynamics."""
+        return Residual(self, simulator)
+
+
+def likeliest() -> ResidualConfig:
+    """Without chance: the smallest displacement, not the most realistic traffic."""
+    return ResidualConfig(temperature=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Residual:
+    """`WorldModel`. B batch, F frames (one per step), A agents, S sub-steps; controls are [..., 2]."""
+
+    config: ResidualConfig
+    simulator: SimulatorConfig
+
+    @property
+    def span_s(self) -> float:
+        """Length of a step [s]."""
+        return self.simulator.substeps * self.simulator.dt
+
+    def init(self, key: jax.Array, batch: ModelBatch) -> dict:
+        """Fresh parameters: a plain dict of arrays."""
+        _, _, sensed = jax.eval_shape(self._observed, batch)
+        hidden = self.config.hidden
+        layers = {kind: dense_layer(getattr(sensed, kind).shape[-1], hidden) for kind in KINDS}
+        inputs = sensed.own.shape[-1] + len(KINDS) * hidden
+        return draw(key, layers | {"controls": mlp_layers((inputs, hidden, hidden, 4), scale=0.1)})
+
+    def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
+        """Negative log-likelihood of the controls with which the others went on."""
+        frames, after, sensed = self._observed(batch)
+        end = at_step(after, -1)
+        motion, following = (
+            estimate_motion(*pair, self.span_s) for pair in ((frames.now, frames.before), (end, frames.now))
+        )
+        acceleration = (following.speed - motion.speed) / self.span_s
+        logged = jnp.stack([acceleration, following.turn_rate - motion.turn_rate], -1) / CONTROL_SCALE
+        mean, scale = self._controls(params, sensed)
+        others = jnp.arange(end.x.shape[-1]) != batch.scene.ego[:, None, None]
+        counted = frames.now.valid & end.valid & others & counted_steps(batch, self.simulator.substeps)[..., None]
+        surprise = -norm.logpdf(logged, mean, scale).sum(-1)
+        loss = jnp.sum(surprise, where=counted) / jnp.maximum(counted.sum(), 1)
+        return loss, {"loss": loss}
+
+    def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
+        """Starts from the logged history; remembers which noise is whose."""
+        state = start_state(scene, start, latent=())
+        return state.replace(latent=agent_rank(at_step(state.history, -1), scene.ego))
+
+    def observe(self, params: dict, state: State) -> Observation:
+        """The simulator's view of the imagined state."""
+        return observe(state, self.simulator)
+
+    def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """Draws the others' controls and moves them; lights stay; ego motion and outcome are the simulator's."""
+        substeps, dt = self.simulator.substeps, self.simulator.dt
+        now, before = at_step(state.history, -1), at_step(state.history, -1 - substeps)
+        frame = Frame(now, before, state.light_state, state.light_valid, jnp.zeros(state.light_state.shape))
+        mean, scale = self._controls(params, sense_frame(frame, state.scene, self.span_s)[0])
+        noise = ndtri(jnp.clip(agent_noise(key, state.latent, (2,)), 1e-6, 1 - 1e-6))
+        controls = jnp.clip(CONTROL_SCALE * (mean + self.config.temperature * scale * noise), -LARGEST, LARGEST)
+        motion = estimate_motion(now, before, self.span_s)
+        others = move(now, motion, controls[..., 0], motion.turn_rate + controls[..., 1], substeps, dt)
+        lights = [jnp.repeat(field[..., None], substeps, -1) for field in (state.light_state, state.light_valid)]
+        return advance_state(state, action, others, *lights, state.latent, self.simulator)
+
+    def _observed(self, batch: ModelBatch) -> tuple[Frame, Agents, Sensed]:
+        """Frames [B, F] before each step, the boxes [B, F, A, S] after it, and what agents sensed before it."""
+        substeps, dt = self.simulator.substeps, self.simulator.dt
+        boxes = driven_window(batch, substeps, self.simulator)
+        frames = window_frames(boxes, batch.scene, batch.start - substeps, substeps, dt)
+        # The first frame has nothing before it, the last one nothing after it. A State does not hold lights' ages.
+        frames = jax.tree.map(lambda a: a[:, 1:-1], frames.replace(light_age=jnp.zeros_like(frames.light_age)))
+        after = jax.tree.map(lambda a: a[:, 1:], substep_boxes(boxes, substeps))
+        return frames, after, sense_frames(frames, batch.scene, self.span_s)[0]
+
+    def _controls(self, params: dict, sensed: Sensed) -> tuple[Array, Array]:
+        """Mean and scale of the controls in units of `CONTROL_SCALE`, each float32[..., A, 2]."""
+        pooled = [pool(params[kind], getattr(sensed, kind), getattr(sensed, f"{kind}_mask")) for kind in KINDS]
+        outputs = mlp(params["controls"], jnp.concatenate([sensed.own, *pooled], -1))
+        return outputs[..., :2], SMALLEST_SCALE + jax.nn.softplus(outputs[..., 2:] - 1)

@@ -1,0 +1,254 @@
+"""Can the chance of a failure be believed? Heads and imagined boxes against grounded replays of several policies.
+
+Letters: P policies, N scenes, E events, T horizons, B scenes of a chunk, H steps.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.scene import Array, Scene
+from simulator.log_replay import LogReplay
+from simulator.rollout import rollout
+from simulator.unending import Unending
+from simulator.world import Outcome
+from training.imagination import track
+from training.judge import BASELINES, Driver
+from training.quality.study import Finding, Study, Subject
+from training.statistics import bootstrap_of
+from worldmodel.batch import ModelBatch
+from worldmodel.calibration import (
+    LEAST_EVENTS,
+    average_precision,
+    brier_skill,
+    calibration_error,
+    happened_by,
+    incidence,
+    reliability,
+)
+from worldmodel.quality import imagine_log
+
+HORIZONS_S = (0.5, 1, 2, 3, 4, 6, 8)
+SHOWN_S = (1, 4, 8)  # horizons with columns of their own
+EVENTS = ("failure", "at_fault", "off_road", "red_light")  # failure: any event that ends a rollout
+DRAWS = 8  # rollouts of each scene
+RESAMPLES = 300
+EXPERT = "expert"  # the log itself: never fails, and what the models are fitted on
+MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "skill": brier_skill,
+    "ece": calibration_error,
+    "precision": average_precision,
+}
+ABOUT = f"""Policies drive the scenes in the log-replay simulator, past their failures; their actions are repeated in
+each world model, {DRAWS} draws a scene. Forecast by horizon: the chance that a row has ended by then by an event, the
+mean over draws, either as the model's *heads* say (cumulative incidence of the step-wise chances; failure: by `cont`)
+or as the share of draws whose imagined *boxes* show it. Truth: whether the first failure of the grounded replay was of
+that kind and came in time. An event after the first failure does not count; `failure` also counts leaving the route's
+corridor, for which there is no head. Skill: Brier skill against always saying the base rate of the same rows, above 0
+is better than that. ECE: expected calibration error, 10 bins. AP: average precision (AUPRC), beside the base rate.
+"Worst" is the horizon, of {", ".join(f"{s:g}" for s in HORIZONS_S)} s, at which the number is worst. Skill where fewer
+than {LEAST_EVENTS} rows had the event (or had not) is left out. `all` pools the policies: their base rates differ, and
+telling them apart already earns skill; one policy alone has no such help. Intervals: bootstrap over scenarios; that of
+ECE leans upwards, for resampling adds noise within bins. The oracle's boxes are the replay itself: a check of the
+measure."""
+
+
+class Forecasts(NamedTuple):
+    """What was said and what happened.
+
+    Attributes:
+      said: rows' names to float32[P, N, E, T].
+      happened: bool[P, N, E, T].
+      counted: bool[P, N, T], the log lasts that long.
+    """
+
+    said: dict[str, np.ndarray]
+    happened: np.ndarray
+    counted: np.ndarray
+
+
+def measure(study: Study) -> Finding:
+    """Calibration by heads and by boxes, all policies together and each learned one alone."""
+    drivers = {name: driver for name, driver in study.drivers.items() if name != EXPERT}
+    found = forecast(study, list(drivers.values()))
+    pools = {"all": list(range(len(drivers)))}
+    pools |= {name: [i] for i, name in enumerate(drivers) if name not in BASELINES}
+    rows = {
+        f"{row}, {pool}": intervals(study.groups, *(part[members] for part in (said, found.happened, found.counted)))
+        for row, said in found.said.items()
+        for pool, members in pools.items()
+    }
+    alone = {name: [i] for i, name in enumerate(drivers)}
+    curves = {pool: curves_of(found, members) for pool, members in ({"all": pools["all"]} | alone).items()}
+    details = {"horizons_s": HORIZONS_S, "events": EVENTS, "pools": list(pools), "curves": curves}
+    return Finding("Calibration of costs and continuation", ABOUT.replace("\n", " "), columns(), rows, {}, details)
+
+
+def columns() -> dict[str, str]:
+    """Of the table."""
+    shown = {f"skill_{s:g}s": f"skill of failure, {s:g} s" for s in SHOWN_S}
+    shown |= {f"ece_{s:g}s": f"ECE of failure, {s:g} s" for s in SHOWN_S} | {"precision": "AP of failure, 8 s"}
+    shown |= {f"skill_{event}": f"{event}: worst skill" for event in EVENTS[1:]}
+    return shown | {f"ece_{event}": f"{event}: worst ECE" for event in EVENTS[1:]}
+
+
+def forecast(study: Study, drivers: list[Driver]) -> Forecasts:
+    """Drives every policy through every scene and asks every model about each drive."""
+    drives = [jax.jit(replay(study, driver)) for driver in drivers]
+    asks = {subject.name: jax.jit(foretell(study, subject)) for subject in study.subjects}
+    parts = [[] for _ in drivers]
+    for rows, new, scene in study.chunks():
+        keys = study.keys(rows)
+        for part, driver, drive in zip(parts, drivers, drives, strict=True):
+            batch = drive(driver.params, scene, keys)
+            said = {s.name: asks[s.name](s.params, batch, keys) for s in study.subjects}
+            told = Forecasts(flat(said), *truth(batch, at(study)))
+            part.append(jax.tree.map(lambda a, new=new: np.asarray(a)[:new], told))
+    joined = [jax.tree.map(lambda *a: np.concatenate(a), *part) for part in parts]
+    return jax.tree.map(lambda *a: np.stack(a), *joined)
+
+
+def flat(said: dict[str, dict[str, Array]]) -> dict[str, Array]:
+    """Rows by name: which model, and what of it speaks."""
+    return {f"{subject}, {source}": values for subject, sources in said.items() for source, values in sources.items()}
+
+
+def at(study: Study) -> np.ndarray:
+    """The steps that end at the horizons, int[T]."""
+    span_s = study.simulator.substeps * study.simulator.dt
+    return np.array([round(seconds / span_s) - 1 for seconds in HORIZONS_S])
+
+
+def replay(study: Study, driver: Driver) -> Callable[[Any, Scene, jax.Array], ModelBatch]:
+    """A policy's grounded replay as a function of its params, scenes [B] and key[B]."""
+    world = Unending(LogReplay(study.simulator), study.simulator)
+
+    def drive(params: Any, scene: Scene, keys: jax.Array) -> ModelBatch:
+        driven = rollout(world, (), driver.policy, params, scene, study.steps, keys, keys)
+        return track(driven, scene, uniform=False)
+
+    return drive
+
+
+def foretell(study: Study, subject: Subject) -> Callable[[Any, ModelBatch, jax.Array], dict[str, Array]]:
+    """What a model says of a batch: `boxes` and, where it has them, `heads` to float32[B, E, T]."""
+    world, steps = Unending(subject.world, study.simulator), at(study)
+
+    def ask(params: Any, batch: ModelBatch, keys: jax.Array) -> dict[str, Array]:
+        drawn = jax.vmap(lambda k: jax.random.split(k, DRAWS), out_axes=1)(keys)
+        outcome = jax.vmap(lambda key: imagine_log(world, params, key, batch).outcome)(drawn)
+        said = {"boxes": events_by(outcome)} | ({"heads": heads_by(outcome.predicted)} if outcome.predicted else {})
+        return {source: values.mean(0)[..., steps] for source, values in said.items()}
+
+    return ask
+
+
+def truth(batch: ModelBatch, steps: np.ndarray) -> tuple[Array, Array]:
+    """What happened, bool[B, E, T], and where the log lasts that long, bool[B, T]."""
+    return events_by(batch.outcome)[..., steps], batch.alive[:, steps]
+
+
+def events_by(outcome: Outcome) -> Array:
+    """Whether each event has ended a row by each step, by geometry: `Outcome` [..., H, S] -> bool[..., E, H]."""
+    costs = [jnp.any(getattr(outcome, name) & outcome.valid, -1) for name in EVENTS[1:]]
+    return jnp.stack([happened_by(event, outcome.termination) for event in (outcome.termination, *costs)], -2)
+
+
+def heads_by(predicted: dict[str, Array]) -> Array:
+    """The chance of the same by the heads: dict of [..., H] -> float32[..., E, H]."""
+    cont = predicted["cont"]
+    return jnp.stack([incidence(p, cont) for p in (1 - cont, *(predicted[name] for name in EVENTS[1:]))], -2)
+
+
+def intervals(groups: np.ndarray, said: np.ndarray, happened: np.ndarray, counted: np.ndarray) -> dict[str, dict]:
+    """The columns of a row; those without a value are left out. Args: [P, N, E, T], and counted [P, N, T]."""
+
+    def worst(name: str, event: int, rows: np.ndarray) -> float:
+        found = [cell(name, said, happened, counted, event, t, rows) for t in range(len(HORIZONS_S))]
+        some = [value for value in found if np.isfinite(value)] or [float("nan")]
+        return max(some) if name == "ece" else min(some)
+
+    def one(name: str, seconds: float) -> Callable[[np.ndarray], float]:
+        return lambda rows: cell(name, said, happened, counted, 0, HORIZONS_S.index(seconds), rows)
+
+    statistics = {f"{name}_{s:g}s": one(name, s) for name in ("skill", "ece") for s in SHOWN_S}
+    statistics["precision"] = one("precision", SHOWN_S[-1])
+    for event, called in enumerate(EVENTS[1:], 1):
+        for name in ("skill", "ece"):
+            statistics[f"{name}_{called}"] = lambda rows, name=name, event=event: worst(name, event, rows)
+    found = {name: bootstrap_of(statistic, groups, RESAMPLES) for name, statistic in statistics.items()}
+    return {name: interval for name, interval in found.items() if np.isfinite(interval["mean"])}
+
+
+def cell(
+    name: str, said: np.ndarray, happened: np.ndarray, counted: np.ndarray, event: int, horizon: int, rows: np.ndarray
+) -> float:
+    """A measure of an event at a horizon over rows of scenes, all given policies together."""
+    there = counted[:, rows, horizon]
+    forecasts = (part[:, rows, event, horizon][there] for part in (said, happened))
+    return MEASURES[name](*forecasts)
+
+
+def curves_of(found: Forecasts, members: list[int]) -> dict[str, Any]:
+    """Every measure by row, event and horizon, the base rates, and the reliability at the longest horizon."""
+    happened, counted = found.happened[members], found.counted[members]
+    everyone, horizons = np.arange(counted.shape[1]), range(len(HORIZONS_S))
+
+    def of(said: np.ndarray, event: int) -> dict[str, Any]:
+        there = counted[..., -1]
+        diagram = reliability(said[..., event, -1][there], happened[..., event, -1][there])
+        measured = {
+            name: [cell(name, said, happened, counted, event, t, everyone) for t in horizons] for name in MEASURES
+        }
+        return measured | {"reliability": {name: part.tolist() for name, part in diagram._asdict().items()}}
+
+    base = {
+        event: [float(happened[..., i, t][counted[..., t]].mean()) for t in horizons] for i, event in enumerate(EVENTS)
+    }
+    said = {
+        row: {event: of(values[members], i) for i, event in enumerate(EVENTS)} for row, values in found.said.items()
+    }
+    return {"rows": [int(counted[..., t].sum()) for t in horizons], "base_rate": base, "said": said}
+
+
+def draw(finding: Finding, path: pathlib.Path) -> None:
+    """Skill and ECE by horizon and the reliability at the longest, for the last pool: a learned policy, if any."""
+    from matplotlib.figure import Figure
+
+    from training.figures import save
+
+    details = finding.details
+    pool = details["pools"][-1]
+    said = details["curves"][pool]["said"]
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    axes = figure.subplots(3, len(EVENTS))
+    for column, event in enumerate(EVENTS):
+        for name, colour, style in looks(list(said)):
+            found = said[name][event]
+            for axis, key in zip(axes[:2, column], ("skill", "ece"), strict=True):
+                axis.plot(details["horizons_s"], found[key], style, color=colour, label=name, lw=1.6, ms=4)
+            axes[2, column].plot(
+                found["reliability"]["said"], found["reliability"]["happened"], style, color=colour, ms=4
+            )
+        axes[0, column].set(title=event.replace("_", " "), ylim=(-0.5, 1.05))
+        axes[0, column].axhline(0, color="#8a8a8a", lw=0.8)
+        axes[1, column].axhline(0.05, color="#8a8a8a", lw=0.8, ls=":")
+        axes[1, column].set(xlabel="horizon [s]")
+        axes[2, column].plot([0, 1], [0, 1], color="#8a8a8a", lw=0.8)
+        axes[2, column].set(xlabel=f"said, by {details['horizons_s'][-1]:g} s")
+    for axis, label in zip(axes[:, 0], ("Brier skill", "expected calibration error", "happened"), strict=True):
+        axis.set_ylabel(label)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    figure.suptitle(f"replays of: {pool}", fontsize=11)
+    save(figure, path)
+
+
+def looks(names: list[str]) -> list[tuple[str, str, str]]:
+    """Colour by model, line by what speaks."""
+    models = list(dict.fromkeys(name.rpartition(", ")[0] for name in names))
+    colours = dict(zip(models, [f"C{i}" for i in range(len(models))], strict=True))
+    return [(name, colours[name.rpartition(", ")[0]], "o-" if name.endswith("heads") else "s--") for name in names]

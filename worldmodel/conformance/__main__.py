@@ -1,0 +1,20 @@
+"""`python -m worldmodel.conformance --world-model mine:MineConfig [pytest's own options]`."""
+
+import os
+import sys
+
+import pytest
+
+from worldmodel.conformance import ENVIRONMENT
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the rules, and nothing of the project that one stands in. Returns pytest's exit status."""
+    os.environ.update(ENVIRONMENT | dict(os.environ))
+    ours = ["-p", "worldmodel.conformance.plugin", "--pyargs", "worldmodel.conformance"]
+    alone = ["--noconftest", "-o", "addopts=", "-p", "no:cacheprovider"]
+    return int(pytest.main([*ours, *alone, *arguments]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

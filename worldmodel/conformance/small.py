@@ -1,0 +1,39 @@
+"""The built-in models at sizes that compile fast: the rules do not depend on size."""
+
+from typing import Any
+
+from worldmodel import pixels_net, rssm_net, tokens_net
+from worldmodel.image_latent import PatchSizes
+from worldmodel.kinematic import KinematicConfig
+from worldmodel.oracle import OracleConfig
+from worldmodel.pixels import PixelsConfig
+from worldmodel.registry import config_type
+from worldmodel.rssm import RSSMConfig
+from worldmodel.tokens import TokensConfig
+
+SMALL = {
+    "kinematic": KinematicConfig(),
+    "oracle": OracleConfig(),
+    "rssm": RSSMConfig(
+        sizes=rssm_net.Sizes(deter=16, groups=2, classes=4, hidden=24, tokens=12, outcome_hidden=24, ensemble=2)
+    ),
+    "tokens": TokensConfig(
+        sizes=tokens_net.Sizes(
+            width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2, remat=True
+        )
+    ),
+    "pixels": PixelsConfig(
+        tokenizer=PatchSizes(patch=8, latent=8, hidden=24),
+        sizes=pixels_net.Sizes(width=16, layers=1, heads=2, window=3, outcome_hidden=24),
+        steps=2,
+        finest=4,
+    ),
+}
+
+
+def config_of(name: str) -> Any:
+    """The config to test of a model: small for a built-in one, what the import path makes for any other.
+
+    Raises: ValueError for a name that `registry.config_type` does not find.
+    """
+    return SMALL[name] if name in SMALL else config_type(name)()

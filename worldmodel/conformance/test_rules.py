@@ -1,0 +1,219 @@
+"""The rules of `worldmodel/interface.py`, one test each. What is compared are the boxes of all agents but the ego, and
+what the model itself says of a step; the outcome by geometry is the simulator's."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from simulator.dynamics import advance
+from simulator.log_replay import LogReplay
+from simulator.observe import observe
+from worldmodel.conformance import batches
+from worldmodel.conformance.batches import HORIZON, Motion, others, up_to
+from worldmodel.conformance.plugin import FIT_STEPS, Case
+from worldmodel.quality import Imagined, displacement, imagine_log
+
+# Images of the road turn into themselves by quarter turns and whole pixels of 4 m only; heads may read images.
+ANY_MOTION, QUARTER_TURN = Motion(angle=2.0, x=31.0, y=-17.0), Motion(angle=np.pi / 2, x=24.0, y=-16.0)
+
+
+def assert_same(left, right, rule: str, atol: float = 1e-4, rtol: float = 1e-4) -> None:
+    """Both trees agree; says which rule is broken, where, and by how much."""
+    if jax.tree.structure(left) != jax.tree.structure(right):
+        raise AssertionError(f"{rule}: {jax.tree.structure(left)} became {jax.tree.structure(right)}")
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        if not np.allclose(a, b, atol=atol, rtol=rtol):
+            raise AssertionError(
+                f"{rule}: {jax.tree_util.keystr(path)} differs by up to {np.nanmax(np.abs(a - b)):.3g}"
+            )
+
+
+def assert_finite(tree, rule: str) -> None:
+    """No NaN, no infinity."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path)
+        assert not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.all(jnp.isfinite(leaf)), f"{rule}: not so in {name}"
+
+
+def own_words(imagined: Imagined) -> dict:
+    """What the model itself says of a step."""
+    return {"predicted": imagined.outcome.predicted, "disagreement": imagined.outcome.disagreement}
+
+
+def program(case: Case, sim_config, keys, model_batch) -> tuple[str, list]:
+    """What imagining compiles to, built and traced anew, with the arrays that it holds; no addresses of objects."""
+    model = case.config.build(sim_config)
+    traced = jax.jit(lambda *args: imagine_log(model, *args)).trace(case.params, keys, model_batch)
+    return re.sub("0x[0-9a-f]+", "", str(traced.jaxpr)), traced.jaxpr.consts
+
+
+def test_shapes_and_masks(imagined, model_batch):
+    boxes = (4, model_batch.scene.x.shape[1], HORIZON * 5)
+    for name in ("x", "y", "heading", "vel_x", "vel_y", "valid"):
+        found = getattr(imagined.agents, name).shape
+        assert found == boxes, f"boxes are [B, A, S] per step: {name}: expected {boxes}, found {found}"
+    for name, value in imagined.outcome.predicted.items():
+        assert value.shape == (4, HORIZON), f"heads say one number per row: {name}: found {value.shape[2:]} per step"
+    appeared = imagined.agents.valid & ~model_batch.scene.valid[..., 10:11]
+    assert not np.any(appeared), "an agent that was not there at the start has appeared"
+    assert_finite((imagined.agents, own_words(imagined), imagined.outcome.reward), "all that is imagined is finite")
+
+
+def test_observation_is_the_simulators(case, keys, model_batch, sim_config):
+    state = jax.eval_shape(case.model.reset, case.params, keys, model_batch.scene, model_batch.start)
+    found = jax.eval_shape(case.model.observe, case.params, state)
+    expected = jax.eval_shape(lambda state: observe(state, sim_config), state)
+    assert found == expected, f"a policy sees the same `Observation` in every World: expected {expected}, found {found}"
+
+
+def test_ego_moves_by_exact_dynamics(imagined, model_batch, sim_config):
+    action = jax.tree.map(lambda a: a.reshape(4, -1), model_batch.action)
+    exact = advance(model_batch.first_ego, action, sim_config.limits, sim_config.dt)
+    driven = jnp.repeat(imagined.alive, 5, axis=1) & imagined.outcome.valid.reshape(4, -1)
+    for name in ("x", "y", "heading"):
+        row = jnp.take_along_axis(getattr(imagined.agents, name), model_batch.scene.ego[:, None, None], 1)[:, 0]
+        wanted = jnp.where(driven, getattr(exact, name), 0)
+        assert_same(jnp.where(driven, row, 0), wanted, f"the ego moves by the simulator's dynamics ({name})", atol=1e-3)
+
+
+def test_same_key_same_result(case, imagined, keys, model_batch):
+    again = case.imagine(case.params, keys, model_batch)
+    assert_same(again, imagined, "the same key gives the same result", atol=0, rtol=0)
+
+
+def test_rows_are_independent(case, imagined, keys, model_batch):
+    """Rows drawn anew, some twice: each comes out as it did among other neighbours."""
+    drawn = jnp.array([3, 2, 2, 0])
+    again = case.imagine(case.params, *jax.tree.map(lambda a: a[drawn], (keys, model_batch)))
+    expected = jax.tree.map(lambda a: a[drawn], imagined)
+    assert_same(again, expected, "a row's result does not depend on its neighbours in the batch")
+
+
+def test_order_of_agents_is_nothing(case, imagined, keys, model_batch):
+    """Also of polylines and lights."""
+    rule = "the order of agents, polylines and lights is nothing"
+    again = case.imagine(case.params, keys, model_batch.replace(scene=batches.reordered(model_batch.scene)))
+    back = jax.tree.map(lambda a: a[:, ::-1], again.agents)
+    assert_same(others(back, model_batch), others(imagined.agents, model_batch), rule)
+    assert_same(own_words(again), own_words(imagined), rule)
+
+
+def test_padding_is_nothing(case, imagined, keys, model_batch):
+    rule = "more padded agents, polylines and lights change nothing"
+    # Another shape is another compilation: of no more than is compared.
+    short = jax.jit(lambda *args: (lambda again: (again.agents, own_words(again)))(imagine_log(case.model, *args)))
+    wide = model_batch.replace(scene=batches.padded(model_batch.scene))
+    agents, words = short(case.params, keys, wide)
+    count = model_batch.scene.x.shape[1]
+    assert not np.any(agents.valid[:, count:]), f"{rule}: a padded agent became valid"
+    cut = jax.tree.map(lambda a: a[:, :count], agents)
+    assert_same(others(cut, model_batch), others(imagined.agents, model_batch), rule)
+    assert_same(words, own_words(imagined), rule)
+
+
+def test_content_of_padding_is_nothing(case, imagined, keys, model_batch):
+    rule = "numbers beneath a mask are never read"
+    noisy = model_batch.replace(scene=batches.with_noisy_padding(model_batch.scene))
+    again = case.imagine(case.params, keys, noisy)
+    assert_same(others(again.agents, model_batch), others(imagined.agents, model_batch), rule)
+    assert_same(own_words(again), own_words(imagined), rule)
+
+
+@pytest.mark.parametrize("motion", [ANY_MOTION, QUARTER_TURN], ids=["any", "quarter"])
+def test_rigid_motion_moves_all_alike(case, imagined, keys, model_batch, sim_config, motion):
+    """To 2 mm, mm/s and 0.002 rad, 200 m from the origin; what heads say, after quarter turns only, to 0.002."""
+    scene = jax.tree.map(jnp.asarray, batches.moved(model_batch.scene, motion, sim_config))
+    again = case.imagine(case.params, keys, model_batch.replace(scene=scene))
+    expected = others(batches.moved_boxes(imagined.agents, motion), model_batch)
+    assert_same(others(again.agents, model_batch), expected, "turned and shifted scenes go on alike", atol=2e-3)
+    if motion is QUARTER_TURN:
+        assert_same(own_words(again), own_words(imagined), "heads do not care where the scene lies", atol=2e-3)
+
+
+def test_others_do_not_see_the_current_action(case, imagined, keys, model_batch):
+    """Another action at the second step leaves the others' boxes after it as they were."""
+    other = jax.tree.map(lambda a: a.at[:, 1].set(-3.0), model_batch.action)
+    again = case.imagine(case.params, keys, model_batch.replace(action=other))
+    ego = model_batch.scene.ego[:, None, None]
+    moved = jnp.take_along_axis(again.agents.x - imagined.agents.x, ego, 1)[:, 0, 9]
+    assert np.any(np.abs(moved) > 0.1), "the ego itself has to obey its action"
+    left, right = (others(up_to(i, 10).agents, model_batch) for i in (again, imagined))
+    assert_same(left, right, "others at t + 1 do not depend on the ego's action at t", atol=0, rtol=0)
+
+
+def test_future_of_the_log_is_not_read(case, imagined, keys, model_batch):
+    if isinstance(case.model, LogReplay):
+        pytest.skip("this model is the log")
+    rule = "nothing of the log after the start is read"
+    again = case.imagine(case.params, keys, model_batch.replace(scene=batches.with_another_future(model_batch.scene)))
+    assert_same(others(again.agents, model_batch), others(imagined.agents, model_batch), rule)
+    assert_same(own_words(again), own_words(imagined), rule)
+
+
+def test_extreme_actions_stay_finite(case, keys, model_batch):
+    signs = jnp.array([1e6, -1e6, 1e6, -1e6])[:, None, None]
+    wild = jax.tree.map(lambda a: jnp.ones_like(a) * signs, model_batch.action)
+    again = case.imagine(case.params, keys, model_batch.replace(action=wild))
+    told = (again.agents, again.outcome.reward, own_words(again))
+    assert_finite(told, "actions of a million leave all that is imagined finite")
+
+
+def test_starts_at_any_log_step(case, keys, model_batch):
+    """From step 40 the first sub-step continues the log of step 40, for the lead vehicle of scene 1."""
+    again = case.imagine(case.params, keys, model_batch.replace(start=jnp.full(4, 40, jnp.int32)))
+    apart = abs(float(again.agents.x[1, 1, 0] - model_batch.scene.x[1, 1, 40]))
+    assert apart < 1.0, f"a start at log step 40 goes on from there: the lead vehicle is {apart:.2f} m off after 0.1 s"
+    assert_finite(again.agents, "a start at log step 40 stays finite")
+
+
+def test_a_new_build_is_the_same_model(case, keys, model_batch, sim_config):
+    """Numbers drawn while tracing would be frozen into the program, others in the next process."""
+    first, second = (program(case, sim_config, keys, model_batch) for _ in range(2))
+    rule = "a model is a function of its config: two builds of it"
+    assert first[0] == second[0], f"{rule} compile to different programs"
+    assert_same(first[1], second[1], f"{rule} hold different numbers", atol=0, rtol=0)
+
+
+def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch):
+    """A braking vehicle and the rewards: whichever of them a model learns, it can learn by heart."""
+    if not case.learns:
+        pytest.skip("nothing to fit")
+    for step, metrics in enumerate(fitted.history):
+        assert_finite(metrics, f"metrics of the fit's step {step} are finite")
+    again = case.imagine(fitted.state.params, keys, model_batch)
+    learned = {}
+    if not np.allclose(again.agents.x, imagined.agents.x, atol=1e-3):
+        learned["displacement of the others"] = [mean_displacement(i, model_batch) for i in (imagined, again)]
+    if "reward" in imagined.outcome.predicted:
+        learned["error of the reward head"] = [reward_error(i, model_batch) for i in (imagined, again)]
+    assert learned, f"after {FIT_STEPS} steps of fitting on four scenes all is imagined as before"
+    for what, (before, after) in learned.items():
+        assert after < before / 2, f"four scenes are learned by heart: {what} went from {before:.3g} to {after:.3g}"
+
+
+def mean_displacement(imagined: Imagined, model_batch) -> float:
+    """Of the moving others from the log [m]."""
+    distance, counted = displacement(imagined, model_batch)
+    return float(distance.sum() / counted.sum())
+
+
+def reward_error(imagined: Imagined, model_batch) -> float:
+    """Mean difference of the head's reward and the replay's."""
+    apart = jnp.abs(imagined.outcome.predicted["reward"] - model_batch.outcome.reward)
+    return float(apart.mean(where=model_batch.alive))
+
+
+def test_a_resumed_fit_goes_on_alike(fitted, model_batch, tmp_path):
+    """Parameters and optimiser through a checkpoint: the next step comes to the same numbers."""
+    host = jax.tree.map(np.array, jax.device_get(fitted.state))
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "fit", host)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "fit", jax.tree.map(np.zeros_like, host))
+    after = [fitted.step(state, jax.random.key(3), model_batch) for state in (restored, fitted.state)]
+    assert_same(*after, "a fit resumed from a checkpoint goes on to the same numbers", atol=0, rtol=0)
