@@ -7,6 +7,7 @@ Letters: B batch, F new frames, P patches, L latent numbers, D width.
 """
 
 import dataclasses
+from typing import Literal
 
 import flax.struct
 import jax
@@ -33,6 +34,7 @@ class Sizes:
       layers, heads: of the transformer; heads divide the width.
       window: frames that a patch attends to, the present one included.
       outcome_hidden: width of the outcome heads.
+      dtype: of the transformer's activations and matrix products; all else is float32.
     """
 
     width: int = 128
@@ -40,6 +42,7 @@ class Sizes:
     heads: int = 4
     window: int = 4
     outcome_hidden: int = 128
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @flax.struct.dataclass
@@ -95,7 +98,7 @@ def run(params: dict, sizes: Sizes, noisy: Array, levels: Levels, given: Given, 
     """
     inputs = jnp.concatenate([noisy, given.expected, given.seen[..., None]], -1)
     frame = dense(params["motion"], given.motion) + mlp(params["level"], level_features(levels))
-    x, kept = dense(params["embed"], inputs) + params["place"] + frame[:, :, None], []
+    x, kept = (dense(params["embed"], inputs) + params["place"] + frame[:, :, None]).astype(sizes.dtype), []
     read = jnp.concatenate([cache.seen, jnp.ones(x.shape[:-1], bool)], 1)
     for i in range(sizes.layers):
         net, past = params[f"layer_{i}"], (cache.keys[:, i], cache.values[:, i])
@@ -105,7 +108,7 @@ def run(params: dict, sizes: Sizes, noisy: Array, levels: Levels, given: Given, 
         x = x + mlp(net["mlp"], layer_norm(x))
         kept.append(tuple(field[:, x.shape[1] :] for field in past))
     keys, values = (jnp.stack(fields, 1) for fields in zip(*kept, strict=True))
-    return dense(params["clean"], layer_norm(x)), Cache(keys, values, read[:, x.shape[1] :])
+    return dense(params["clean"], layer_norm(x).astype(jnp.float32)), Cache(keys, values, read[:, x.shape[1] :])
 
 
 def level_features(levels: Levels) -> Array:
@@ -117,6 +120,7 @@ def level_features(levels: Levels) -> Array:
 def attend_frame(net: dict, heads: int, x: Array) -> Array:
     """Every patch attends to all patches of its frame. float32[B, F, P, D] -> the same."""
     query, key, value = (a.reshape(*a.shape[:-1], heads, -1) for a in jnp.split(dense(net["frame"], x), 3, -1))
-    scores = jnp.einsum("bfphd,bfqhd->bfhpq", query, key) * query.shape[-1] ** -0.5
-    attended = jnp.einsum("bfhpq,bfqhd->bfphd", jax.nn.softmax(scores), value)
+    scores = jnp.einsum("bfphd,bfqhd->bfhpq", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5).astype(x.dtype)
+    attended = jnp.einsum("bfhpq,bfqhd->bfphd", weights, value)
     return dense(net["frame_out"], attended.reshape(x.shape))
