@@ -216,7 +216,7 @@ def test_failing_step_is_swept_to_its_end(model_batch, sim_config):
 def fitted(request, model_batch, sim_config):
     """First and last metrics of 60 steps on four scenes."""
     model = MODELS[request.param].build(sim_config)
-    optimizer = FittingConfig(learning_rate=1e-2, warmup_steps=5).build()
+    optimizer = FittingConfig(learning_rate=1e-2, warmup_steps=5).build(60)
     state = start_fit(model.init(jax.random.key(1), model_batch), optimizer)
     step, history = jax.jit(fit_step(model, optimizer)), []
     for _ in range(60):
