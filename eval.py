@@ -1,4 +1,9 @@
-"""Judges policies on held-out scenes: `python eval.py RUN_DIR`, or `python eval.py --policy idm [--data DIR]`."""
+"""Judges on held-out scenes: policies, or, with --world-model, world models.
+
+python eval.py RUN_DIR                  the policies of a run beside the baselines
+python eval.py --policy idm             a baseline
+python eval.py --world-model RUN_DIR    the world model of a run beside the kinematic floor and the logged oracle
+"""
 
 import argparse
 import json
@@ -7,12 +12,16 @@ import sys
 
 from training.evaluation import Request, evaluate_baselines, evaluate_run
 from training.judge import JUDGES, SumoError
+from training.quality.benchmark import MEASURES, markdown, run
+from training.quality.study import Study, open_study
 from training.report import TABLE, signed, with_interval
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="eval.py", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", nargs="?", help="directory of a run; without it, baselines are judged")
     parser.add_argument("--policy", action="append", help="judge this one (repeatable); all that there are by default")
     parser.add_argument("--data", help="folder of a data set; the run's, or the starter set, by default")
@@ -22,6 +31,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--judge", action="append", help=judges)
     parser.add_argument("--temperature", type=float, default=0.0, help="of learned policies; 0, the default, is greedy")
     parser.add_argument("--list-events", action="store_true", help="list every scene with an event and its cause")
+    models = parser.add_argument_group("world models")
+    models.add_argument(
+        "--world-model",
+        action="append",
+        metavar="[NAME=]RUN",
+        help="judge the world model of a run, or one that needs no fitting by name or import path (repeatable)",
+    )
+    models.add_argument("--policies-of", action="append", metavar="RUN", help="its policies drive too (repeatable)")
+    models.add_argument("--measure", action="append", choices=MEASURES, help="only this one (repeatable)")
+    models.add_argument("--draws", type=int, default=Study.draws, help="rollouts of each scene (default: %(default)s)")
     parser.add_argument("--out", help="where the report goes; the run's directory, or out/eval, by default")
     return parser.parse_args(arguments)
 
@@ -36,6 +55,20 @@ def request_of(options: argparse.Namespace) -> Request:
         scenes=options.scenes,
         temperature=options.temperature,
         list_events=options.list_events,
+    )
+
+
+def study_of(options: argparse.Namespace) -> Study:
+    """What the command line asks of world models. Raises: ValueError for options that are about policies."""
+    if options.run or options.policy or options.judge:
+        raise ValueError("--world-model compares world models: name runs whose policies drive with --policies-of")
+    return open_study(
+        options.world_model,
+        options.policies_of or (),
+        data=options.data,
+        split=options.split,
+        scenes=options.scenes,
+        draws=options.draws,
     )
 
 
@@ -60,6 +93,9 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     output = pathlib.Path(options.out or options.run or "out/eval")
     try:
+        if options.world_model:
+            print(markdown(run(study_of(options), output, options.measure or tuple(MEASURES))))
+            return 0
         if options.run:
             evaluate_run(options.run, request_of(options), output)
         else:

@@ -21,7 +21,7 @@ def record():
 @pytest.fixture(scope="module")
 def scene(record):
     """The same, only the ego judged."""
-    return scene_of(record, np.zeros(4, bool), scenes.TINY)
+    return scene_of(record, np.arange(4) == record.scene.ego, scenes.TINY)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from simulator.world import Outcome
-from training import objectives
+from training import credit, objectives
+from training.config import RoundsConfig
 
 
 def outcome(reward, termination=None, truncation=None, disagreement=None) -> Outcome:
@@ -27,7 +28,7 @@ def solve(out: Outcome, value, final, **changes) -> objectives.Targets:
     """`targets` of one row with two equal value heads, everything else at plain settings."""
     valid = objectives.counted(jnp.ones(out.reward.shape, bool), out, jnp.int32(changes.pop("horizon", 99)), 1e9)
     heads = jnp.repeat(value[..., None], 2, -1)
-    settings = {"discount": 0.9, "lam": 0.5, "penalty": 0.0, "group": 1, "dead_band": 0.0, **changes}
+    settings = {"discount": 0.9, "lam": 0.5, "penalty": 0.0, **changes}
     return objectives.targets(out, valid, heads, jnp.asarray([[final, final]], jnp.float32), **settings)
 
 
@@ -64,9 +65,7 @@ def test_no_bootstrap_after_termination():
     alive = jnp.asarray([[1], [1], [0]], bool)
     valid = objectives.counted(alive, out, jnp.int32(99), 1e9)
     value = jnp.full((3, 1, 2), 100.0)
-    got = objectives.targets(
-        out, valid, value, jnp.full((1, 2), 100.0), discount=0.9, lam=1.0, penalty=0.0, group=1, dead_band=0.0
-    )
+    got = objectives.targets(out, valid, value, jnp.full((1, 2), 100.0), discount=0.9, lam=1.0, penalty=0.0)
     # R_1 = -5 (no value of the crash's state);  R_0 = 1 + 0.9 * -5 = -3.5
     np.testing.assert_allclose(got.returns[:2, 0], [-3.5, -5.0], rtol=1e-6)
     assert not got.valid[2, 0]
@@ -92,7 +91,7 @@ def test_horizon_and_lost_trust_cut_like_a_truncation():
 def test_bootstrap_is_the_lowest_head_and_the_baseline_their_mean():
     out, valid = outcome(column(1)), jnp.ones((1, 1), bool)
     value, final = jnp.asarray([[[1.0, 3.0]]]), jnp.asarray([[4.0, 8.0]])
-    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0, group=1, dead_band=0.0)
+    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0)
     assert got.returns[0, 0] == 1 + 0.5 * 4
     assert got.advantage[0, 0] == 3 - 2
 
@@ -105,42 +104,101 @@ def test_penalty_lowers_the_reward_by_the_disagreement():
 def test_group_baseline_is_the_mean_of_the_others():
     values, valid = jnp.asarray([[1.0, 2.0, 6.0, 5.0]]), jnp.asarray([[1, 1, 1, 0]], bool)
     # groups (1, 2) and (6, invalid): others of 1 -> 2, of 2 -> 1, of 6 -> nobody, of the invalid one -> 6
-    np.testing.assert_allclose(objectives.leave_one_out(values, valid, 2)[0], [2, 1, 0, 6])
+    np.testing.assert_allclose(credit.leave_one_out(values, valid, 2)[0], [2, 1, 0, 6])
 
 
-def test_equal_groups_carry_nothing():
-    out = outcome(jnp.asarray([[1.0, 1.0, 0.0, 4.0]]))
-    valid = jnp.ones((1, 4), bool)
-    got = objectives.targets(
-        out, valid, jnp.zeros((1, 4, 2)), jnp.zeros((4, 2)), discount=0.9, lam=1.0, penalty=0.0, group=2, dead_band=0.0
+def worth(advantage, returns=None, valid=None, undiscounted=None) -> objectives.Targets:
+    """`Targets` [1, B] with an advantage for each row."""
+    advantage = jnp.asarray([advantage], jnp.float32)
+    valid = jnp.ones(advantage.shape, bool) if valid is None else jnp.asarray([valid], bool)
+    returns = advantage if returns is None else jnp.asarray([returns], jnp.float32)
+    total = advantage[0] if undiscounted is None else jnp.asarray(undiscounted, jnp.float32)
+    return objectives.Targets(returns, jnp.where(valid, advantage, 0.0), valid, total)
+
+
+def test_pmpo_compares_with_the_others_of_the_group():
+    weight = credit.pmpo(worth([1, 1, 0, 4]), RoundsConfig(group=2, dead_band=0.0, alpha=0.5))
+    # centred 0, 0, -4, 4: one good, one bad, N = 4
+    np.testing.assert_allclose(weight[0], [0, 0, -2, 2])
+
+
+def test_pmpo_near_ties_say_nothing():
+    weight = credit.pmpo(worth([0, 0.1, 0, 4]), RoundsConfig(group=2, dead_band=0.5, alpha=0.5))
+    np.testing.assert_allclose(weight[0], [0, 0, -2, 2])
+
+
+def test_grpo_weighs_whole_rollouts_by_their_lead_in_the_group():
+    weight = credit.grpo(worth([9, 9, 9, 9], undiscounted=[1, 3, 5, 5]), RoundsConfig(group=2, dead_band=0.0))
+    # leads -2, 2, 0, 0 have a root mean square of sqrt(2); the second group carries no signal
+    np.testing.assert_allclose(weight[0], [-np.sqrt(2), np.sqrt(2), 0, 0], rtol=1e-6)
+
+
+def test_grpo_leaves_out_groups_without_signal():
+    config = RoundsConfig(group=2, dead_band=0.25)
+    weight = credit.grpo(worth([0, 0, 0, 0], undiscounted=[0, 10, 5, 5.1]), config)
+    assert np.all(weight[0, 2:] == 0) and weight[0, 1] > 0 > weight[0, 0]
+
+
+def test_actor_critic_divides_by_the_range_of_returns_only_if_it_is_above_one():
+    small = credit.actor_critic(worth([0.5, -0.5], returns=[0.1, 0.2]), RoundsConfig())
+    np.testing.assert_allclose(small[0], [0.5, -0.5])
+    large = credit.actor_critic(worth([5, -5], returns=[0, 100]), RoundsConfig())
+    np.testing.assert_allclose(large[0], [5 / 90, -5 / 90], rtol=1e-5)
+
+
+def test_ppo_has_mean_zero_and_spread_one():
+    weight = credit.ppo(worth([1, 3, 5, 7]), RoundsConfig())
+    np.testing.assert_allclose(weight[0], np.array([-3, -1, 1, 3]) / np.sqrt(5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", credit.WEIGHTS)
+def test_invalid_transitions_weigh_nothing_and_change_nothing(objective):
+    config, weigh = RoundsConfig(group=2, dead_band=0.0), credit.WEIGHTS[objective]
+    plain = worth([1, -2, 3, 0.5])
+    invalid = jax.tree.map(lambda a: jnp.concatenate([a, 77 * a]), plain)
+    valid = jnp.concatenate([plain.valid, jnp.zeros_like(plain.valid)])
+    padded = invalid.replace(
+        valid=valid, advantage=jnp.where(valid, invalid.advantage, 0.0), undiscounted=plain.undiscounted
     )
-    np.testing.assert_allclose(got.advantage[0], [0, 0, -4, 4])
+    weight = weigh(padded, config)
+    assert np.all(weight[1] == 0)
+    # As many transitions again that are invalid: the valid ones weigh twice, so that the mean stays what it was.
+    np.testing.assert_allclose(weight[0], 2 * weigh(plain, config)[0], rtol=1e-5)
 
 
-def test_dead_band_silences_near_ties():
-    out = outcome(jnp.asarray([[0.0, 0.1, 0.0, 4.0]]))
-    got = objectives.targets(
-        out,
-        jnp.ones((1, 4), bool),
-        jnp.zeros((1, 4, 2)),
-        jnp.zeros((4, 2)),
-        discount=0.9,
-        lam=1.0,
-        penalty=0.0,
-        group=2,
-        dead_band=0.5,
+def test_the_surrogate_is_the_log_probability_without_a_clip():
+    log_prob, drawn, weight = jnp.asarray([-1.0, -2.0]), jnp.asarray([-1.5, -1.0]), jnp.asarray([2.0, -1.0])
+    np.testing.assert_allclose(objectives.surrogate(log_prob, drawn, weight, jnp.float32(0)), [-2.0, 2.0])
+
+
+def test_the_clipped_surrogate_stops_pushing_where_the_ratio_has_moved():
+    drawn, weight, clip = jnp.zeros(4), jnp.asarray([1.0, 1.0, -1.0, -1.0]), jnp.float32(0.2)
+    log_prob = jnp.log(jnp.asarray([1.5, 0.5, 1.5, 0.5]))
+    value, slope = jax.vmap(jax.value_and_grad(lambda p, d, w: objectives.surrogate(p, d, w, clip)))(
+        log_prob, drawn, weight
     )
-    np.testing.assert_allclose(got.advantage[0], [0, 0, -4, 4])
+    # A good decision is not pushed beyond 1.2, a bad one not below 0.8; the way back is open.
+    np.testing.assert_allclose(value, [1.2, 0.5, -1.5, -0.8], rtol=1e-6)
+    np.testing.assert_allclose(slope, [0, 0.5, -1.5, 0], atol=1e-6)
+
+
+def test_before_the_first_update_the_clipped_gradient_is_the_plain_one():
+    log_prob, weight = jnp.asarray([-1.0, -3.0]), jnp.asarray([2.0, -1.0])
+
+    def slope(clip):
+        return jax.grad(lambda p: objectives.surrogate(p, log_prob, weight, clip).sum())(log_prob)
+
+    np.testing.assert_allclose(slope(jnp.float32(0.2)), slope(jnp.float32(0.0)))
 
 
 def test_pmpo_splits_by_sign_and_balances_counts():
-    weight = objectives.pmpo_weight(jnp.asarray([3.0, 0.01, -2.0, 0.0]), alpha=0.5)
+    weight = credit.pmpo_weight(jnp.asarray([3.0, 0.01, -2.0, 0.0]), alpha=0.5)
     # N = 4: two good ones get 0.5 * 4 / 2 = 1 each, the bad one -0.5 * 4 / 1 = -2, the tie nothing
     np.testing.assert_allclose(weight, [1, 1, -2, 0])
 
 
 def test_pmpo_gradient_raises_good_and_lowers_bad_actions():
-    weight = objectives.pmpo_weight(jnp.asarray([1.0, -1.0]), alpha=0.5)
+    weight = credit.pmpo_weight(jnp.asarray([1.0, -1.0]), alpha=0.5)
     taken = jnp.asarray([0, 1])
 
     def loss(logits):
@@ -152,7 +210,7 @@ def test_pmpo_gradient_raises_good_and_lowers_bad_actions():
 
 
 def test_pmpo_without_bad_actions_is_cross_entropy():
-    np.testing.assert_allclose(objectives.pmpo_weight(jnp.asarray([1.0, 2.0]), alpha=0.5), [0.5, 0.5])
+    np.testing.assert_allclose(credit.pmpo_weight(jnp.asarray([1.0, 2.0]), alpha=0.5), [0.5, 0.5])
 
 
 def test_value_loss_is_huber_over_heads():

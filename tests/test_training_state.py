@@ -121,7 +121,19 @@ def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
     step, found, _, meta = checkpoints.restore(state(0.0))
     assert (step, meta["step"], float(found["a"][0])) == (1, 1, 1.0)
     assert "checkpoint 2" in caplog.text
+    assert checkpoints.steps() == [1]
     checkpoints.save(2, state(3.0), jax.random.key(0), {"step": 2})  # the bad one is out of the way
+    checkpoints.close()
+
+
+def test_who_only_reads_removes_nothing(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    another_version = {"a": jnp.zeros(3), "d": jnp.zeros(2)}
+    with pytest.raises(ValueError, match="all checkpoints"):
+        checkpoints.restore(another_version, repair=False)
+    assert checkpoints.steps() == [1]
     checkpoints.close()
 
 

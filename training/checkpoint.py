@@ -49,11 +49,13 @@ class Checkpoints:
         """The finished checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, template: Any) -> tuple[int, Any, jax.Array, dict[str, Any]] | None:
-        """The newest undamaged checkpoint; damaged ones are named, removed and walked past.
+    def restore(self, template: Any, repair: bool = True) -> tuple[int, Any, jax.Array, dict[str, Any]] | None:
+        """The newest undamaged checkpoint; damaged ones are named and walked past.
 
         Args:
           template: a tree of arrays with the shapes and dtypes to restore.
+          repair: remove the damaged ones, so that a run that goes on can save these steps again. Who only reads must
+            not: to code of another version a sound checkpoint looks damaged.
         Returns: step, state, key and meta; None where no checkpoint exists.
         Raises: ValueError if checkpoints exist and all are damaged.
         """
@@ -64,7 +66,8 @@ class Checkpoints:
             # Orbax, TensorStore, zarr and JSON each raise their own kind for a damaged file.
             except (ValueError, KeyError, OSError, TypeError, RuntimeError, json.JSONDecodeError) as error:
                 log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, error)
-                self._manager.delete(step)
+                if repair:
+                    self._manager.delete(step)
         if found:
             raise ValueError(f"all checkpoints of {self.directory} are damaged: {found}; start again with --fresh")
         return None

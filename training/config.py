@@ -130,14 +130,15 @@ class RoundsConfig:
     Attributes:
       rounds: how many.
       iterations: imagined batches per round.
-      objective: `pmpo` learns from what imagined decisions were worth, `dagger` from what a rule-based teacher says in
-        the states that the imagining policy gets itself into; `cl_sft` is the fine-tuning of stage 2 again, in the
-        simulator in place of imagination.
+      objective: `pmpo`, `grpo`, `actor_critic` and `ppo` learn from what imagined decisions were worth, each by its own
+        weights (`training/credit.py`); `dagger` from what a rule-based teacher says in the states that the imagining
+        policy gets itself into; `cl_sft` is the fine-tuning of stage 2 again, in the simulator in place of imagination.
       scenes: logged starts per batch.   group: G, rollouts from each, with common random numbers.
       horizon: H, world steps imagined at most.   horizon_min: roll-backs shorten it no further.
       minibatch: transitions per update.   epochs: times each transition is used.
       learning_rate: of the policy, peak; linear warm-up and cosine decay to zero over all rounds together.
-      alpha: share of the good actions in PMPO.   dead_band: see `objectives.targets`.
+      alpha: share of the good actions in PMPO.   dead_band: see `pmpo` and `grpo` in `training/credit.py`.
+      clip: of the probability ratio, for `grpo` and `ppo`.
       kl_weight: of KL(policy || imitation).   entropy_weight: of the action entropy.
       discount: per world step.   lam: lambda of the returns.
       penalty: first weight of the disagreement in the imagined reward; `penalty_growth` raises it on a roll-back.
@@ -150,7 +151,7 @@ class RoundsConfig:
 
     rounds: int = 4
     iterations: int = 12
-    objective: Literal["pmpo", "dagger", "cl_sft"] = "pmpo"
+    objective: Literal["pmpo", "grpo", "actor_critic", "ppo", "dagger", "cl_sft"] = "pmpo"
     scenes: int = 8
     group: int = 8
     horizon: int = 12
@@ -160,6 +161,7 @@ class RoundsConfig:
     learning_rate: float = 1e-4
     alpha: float = 0.5
     dead_band: float = 0.25
+    clip: float = 0.2
     kl_weight: float = 0.1
     entropy_weight: float = 0.0
     discount: float = 0.95
@@ -243,13 +245,14 @@ def validate(config: Config) -> None:
     Raises: ValueError listing every field that is wrong, with what was expected and found.
     """
     rounds, fit = config.rounds, config.fit
-    least_group = 2 if rounds.objective == "pmpo" else 1  # only pmpo compares the rollouts of a group
+    least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
     needs = [
         ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
         ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
         ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
+        ("rounds.clip", rounds.clip, 0 < rounds.clip < 1, "between 0 and 1"),
         ("rounds.alpha", rounds.alpha, 0 <= rounds.alpha <= 1, "0 to 1"),
         ("rounds.discount", rounds.discount, 0 < rounds.discount <= 1, "above 0, at most 1"),
         ("rounds.lam", rounds.lam, 0 <= rounds.lam <= 1, "0 to 1"),

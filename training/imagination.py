@@ -17,8 +17,9 @@ from simulator.rollout import fold_in, rollout
 from simulator.score import driving_score
 from simulator.world import Params, Rollout, World
 from training.config import RoundsConfig
+from training.credit import WEIGHTS, share
 from training.drivers import ClosestToLog, Disturbance, DisturbedExpert, Teacher
-from training.objectives import Targets, counted, masked_mean, pmpo_weight, targets
+from training.objectives import Targets, counted, masked_mean, targets
 from worldmodel.batch import ModelBatch, from_rollout
 
 
@@ -116,8 +117,6 @@ def imagine(
         discount=config.discount,
         lam=config.lam,
         penalty=trust.penalty,
-        group=config.group,
-        dead_band=config.dead_band,
     )
     kept = Imagined(
         valid, driven.outcome.reward, driven.outcome.disagreement, events_of(driven), driven.outcome.predicted
@@ -125,7 +124,7 @@ def imagine(
     if config.objective == "dagger":
         shown = corrected(driven, worth, teacher, fold_in(keys[0], config.horizon + 1))  # beyond the rollout's steps
     else:
-        shown = experience(driven, worth, config.alpha)
+        shown = experience(driven, worth, WEIGHTS[config.objective](worth, config))
     return shown, kept, imagination_metrics(driven, worth)
 
 
@@ -140,16 +139,16 @@ def flat(tree):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
 
 
-def experience(driven: Rollout, worth: Targets, alpha: float) -> Experience:
-    """Imagined decisions weighted by PMPO; the reasoning follows only through the KL to the imitation policy."""
+def experience(driven: Rollout, worth: Targets, weight: Array) -> Experience:
+    """Imagined decisions with their weights; the reasoning follows only through the KL to the imitation policy."""
     extras = driven.extras
     return flat(
         Experience(
             observation=driven.observation,
             tokens=extras["tokens"],
             log_prob=extras["log_prob"],
-            weight=pmpo_weight(worth.advantage, alpha),
-            reasoning_weight=jnp.zeros_like(worth.advantage),
+            weight=weight,
+            reasoning_weight=jnp.zeros_like(weight),
             returns=worth.returns,
             valid=worth.valid,
         )
@@ -159,14 +158,15 @@ def experience(driven: Rollout, worth: Targets, alpha: float) -> Experience:
 def corrected(driven: Rollout, worth: Targets, teacher: Teacher, key: jax.Array) -> Experience:
     """The states that the policy got itself into, with what the teacher says and does there. key: key[R]."""
     keys = jax.vmap(lambda k: jax.random.split(k, driven.alive.shape[0]), out_axes=1)(key)
-    share = worth.valid * (worth.valid.size / jnp.maximum(worth.valid.sum(), 1))
-    seen, keys, share, returns, valid = flat((driven.observation, keys, share, worth.returns, worth.valid))
+    seen, keys, weight, returns, valid = flat(
+        (driven.observation, keys, share(worth.valid), worth.returns, worth.valid)
+    )
     return Experience(
         observation=seen,
         tokens=teacher.label(keys, seen),
-        log_prob=jnp.zeros_like(share),
-        weight=share,
-        reasoning_weight=share,
+        log_prob=jnp.zeros_like(weight),
+        weight=weight,
+        reasoning_weight=weight,
         returns=returns,
         valid=valid,
     )
@@ -231,14 +231,14 @@ def demonstrate(
     failed, extras = jnp.any(driven.outcome.termination, axis=0), driven.extras
     # A rollout that failed shows nothing worth copying.
     valid = driven.alive & ~failed
-    share = valid * (valid.size / jnp.maximum(valid.sum(), 1))
+    weight = share(valid)
     shown = Experience(
         observation=driven.observation,
         tokens=extras["tokens"],
-        log_prob=jnp.zeros_like(share),
-        weight=share,
-        reasoning_weight=share,
-        returns=jnp.zeros_like(share),
+        log_prob=jnp.zeros_like(weight),
+        weight=weight,
+        reasoning_weight=weight,
+        returns=jnp.zeros_like(weight),
         valid=valid,
     )
     metrics = {

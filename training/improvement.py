@@ -15,7 +15,7 @@ from simulator.config import SimulatorConfig
 from simulator.world import Params
 from training.config import ImitateConfig
 from training.imagination import Experience
-from training.objectives import categorical_kl, masked_mean, value_loss
+from training.objectives import categorical_kl, masked_mean, surrogate, value_loss
 
 VALUE = "value"  # top-level name of the value heads in the policy's parameters
 
@@ -27,12 +27,14 @@ class Rates:
     Attributes:
       policy, value: learning rates of the value heads and of everything else.
       kl: weight of KL(policy || reference).   entropy: weight of the action entropy.
+      clip: of the ratio in the surrogate; 0 for none.
     """
 
     policy: Array
     value: Array
     kl: Array
     entropy: Array
+    clip: Array
 
 
 def cosine(peak: float, step: int, count: int, warmup: float = 0.05) -> float:
@@ -82,7 +84,8 @@ def loss(
     """
     now = vla.evaluate(params, batch.observation, batch.tokens)
     before = vla.evaluate(reference, batch.observation, batch.tokens)
-    worth = batch.weight * now["log_prob"] + batch.reasoning_weight * now["reasoning_log_prob"]
+    worth = surrogate(now["log_prob"], batch.log_prob, batch.weight, rates.clip)
+    worth += batch.reasoning_weight * now["reasoning_log_prob"]
     terms = {
         "policy": -jnp.mean(worth),
         "kl": masked_mean(categorical_kl(now["logits"], before["logits"]), batch.valid),

@@ -1,4 +1,4 @@
-"""What is optimised: lambda-returns, advantages, PMPO, the cross-entropy of `cl_sft`, and the value loss.
+"""What rollouts teach and what is optimised: lambda-returns, advantages, the surrogate, KL and the value loss.
 
 Everything here is pure arithmetic on arrays: H imagined steps, B rows, N = H x B flattened transitions, K tokens,
 V vocabulary. A transition is (s_t, a_t, r_t): the reward at index t is caused by the action at index t.
@@ -18,7 +18,7 @@ class Targets:
 
     Attributes:
       returns: float32, lambda-return from s_t, the regression target of every value head.
-      advantage: float32, how much better a_t was than the baseline; 0 where it says nothing.
+      advantage: float32, the return minus the mean value of s_t; 0 where invalid.
       valid: bool, the transition counts.
       undiscounted: float32[B], sum of the valid rewards, for reporting.
     """
@@ -73,22 +73,6 @@ def counted(alive: Array, outcome: Outcome, horizon: Array, trust: Array) -> Arr
     return alive & ~truncated_before & trusted & (steps < horizon)
 
 
-def leave_one_out(values: Array, valid: Array, group: int) -> Array:
-    """Mean over the other members of a row's group at the same step; 0 where no other member is valid.
-
-    Rows of a group are neighbours: row b belongs to group b // G. Given the start the members act independently, so
-    the others' mean does not depend on the row's own action: it is a baseline that adds no bias.
-
-    Args:
-      values: float32[H, B].   valid: bool[H, B].   group: G, rows per group.
-    Returns: float32[H, B].
-    """
-    masked = jnp.where(valid, values, 0.0).reshape(values.shape[0], -1, group)
-    count = valid.reshape(masked.shape).astype(values.dtype)
-    others = (masked.sum(-1, keepdims=True) - masked) / jnp.maximum(count.sum(-1, keepdims=True) - count, 1)
-    return others.reshape(values.shape)
-
-
 def targets(
     outcome: Outcome,
     valid: Array,
@@ -98,8 +82,6 @@ def targets(
     discount: float,
     lam: float,
     penalty: Array,
-    group: int,
-    dead_band: float,
 ) -> Targets:
     """Lambda-returns and advantages of imagined rollouts.
 
@@ -107,15 +89,10 @@ def targets(
     log, horizon, lost trust), it bootstraps from the smallest of the value heads: states behind the cut are never
     trained on, and an optimistic head there would be believed.
 
-    The advantage is the lambda-return minus the mean value of s_t, minus the same difference averaged over the other
-    members of the group. The value takes care of members having diverged to different states, the group mean of the
-    value's error in this scene, which all members share. Advantages within `dead_band` standard deviations of
-    zero are set to zero: a sign split (PMPO) would otherwise give near-ties the weight of a collision.
-
     Args:
       outcome: `Outcome` [H, B, ...].   valid: bool[H, B] from `counted`.
       value: float32[H, B, heads], V(s_t).   final_value: float32[B, heads], V(s_H).
-      discount: per step.   penalty: float32.   group: G.
+      discount: per step.   penalty: float32.
     """
     reward = jnp.where(valid, outcome.reward - penalty * outcome.disagreement, 0.0)
     mean, lowest = value.mean(-1), jnp.concatenate([value[1:], final_value[None]]).min(-1)
@@ -124,29 +101,21 @@ def targets(
     shifted = jnp.concatenate([mean[:1], following[:-1]])
     cont = jnp.where(outcome.termination, 0.0, discount)
     returns = lambda_return(reward, cont, shifted, following[-1], jnp.where(cut, 0.0, lam))
-    surprise = returns - mean
-    advantage = jnp.where(valid, surprise - leave_one_out(surprise, valid, group), 0.0)
-    spread = jnp.sqrt(jnp.sum(advantage**2) / jnp.maximum(valid.sum(), 1))
-    advantage = jnp.where(jnp.abs(advantage) > dead_band * spread, advantage, 0.0)
-    return Targets(returns, advantage, valid, reward.sum(0))
+    return Targets(returns, jnp.where(valid, returns - mean, 0.0), valid, reward.sum(0))
 
 
-def pmpo_weight(advantage: Array, alpha: float) -> Array:
-    """Weight of each transition's log-probability: good and bad actions are balanced by count, magnitude is ignored.
+def surrogate(log_prob: Array, drawn: Array, weight: Array, clip: Array) -> Array:
+    """What is maximised for decisions that were drawn, [N].
 
-    weight = alpha * N / |D+| on D+ = {advantage > 0}, -(1 - alpha) * N / |D-| on D- = {advantage < 0}, else 0.
-    The loss is -mean(weight * log_prob), over the N transitions or over any uniform minibatch of them.
+    weight * log_prob; or, where `clip` is above 0, min(r * weight, clamp(r, 1 - clip, 1 + clip) * weight) of the ratio
+    r = p / p_drawn, which stops pushing a decision that has moved by that much already.
 
-    Args:
-      advantage: float32[...], N entries, 0 where a transition is invalid or says nothing.
-      alpha: in [0, 1], the share of the positive set.
-    Source: PMPO, arXiv 2410.04166; Dreamer 4, arXiv 2509.24527.
+    Args: log_prob, drawn: float32[N], now and when it was drawn.   weight: float32[N].   clip: float32.
+    Source: PPO, arXiv 1707.06347.
     """
-    good, bad = advantage > 0, advantage < 0
-    push = alpha * advantage.size / jnp.maximum(good.sum(), 1)
-    pull = (1 - alpha) * advantage.size / jnp.maximum(bad.sum(), 1)
-    # In the advantage's own dtype, not a weak one: an update is compiled once for all objectives.
-    return (push * good - pull * bad).astype(advantage.dtype)
+    ratio = jnp.exp(log_prob - drawn)
+    clipped = jnp.minimum(ratio * weight, jnp.clip(ratio, 1 - clip, 1 + clip) * weight)
+    return jnp.where(clip > 0, clipped, weight * log_prob)
 
 
 def value_loss(value: Array, returns: Array) -> Array:

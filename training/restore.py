@@ -27,7 +27,7 @@ def restore(
     template = jax.eval_shape(lambda: stages.begin(parts))
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
     try:
-        found = checkpoints.restore(template)
+        found = checkpoints.restore(template, repair=False)
     finally:
         checkpoints.close()
     if found is None:

@@ -10,6 +10,7 @@ from data.scene import SceneSpec
 from simulator.log_replay import LogReplay
 from simulator.world import Params
 from training import grounding
+from training.credit import CLIPPED
 from training.grounding import Grounded
 from training.imagination import Experience, Imagined, Trust, row_keys
 from training.improvement import Rates, cosine
@@ -74,7 +75,7 @@ def measure_trust(run: Run, state: RunState) -> float:
 
 
 def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
-    """Improves the policy: by imagined rollouts (`pmpo`, `dagger`), or by more demonstrations (`cl_sft`)."""
+    """Improves the policy: by imagined rollouts, or by more demonstrations (`cl_sft`)."""
     config = run.config.rounds
     state = fresh_optimizer(run, state)
     if config.objective == "cl_sft":
@@ -86,7 +87,8 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         shown, _, dreamt = dream(run, state, k_dream, batch[0])
         done = (unit.round - 1) * config.iterations + step
         rate = cosine(config.learning_rate, done, config.rounds * config.iterations)
-        rates = (rate, run.config.value.learning_rate, config.kl_weight, config.entropy_weight)
+        clip = config.clip if config.objective in CLIPPED else 0.0
+        rates = (rate, run.config.value.learning_rate, config.kl_weight, config.entropy_weight, clip)
         state, learned = learn(
             run, state, k_learn, shown, config.minibatch, config.epochs, Rates(*map(jnp.float32, rates))
         )

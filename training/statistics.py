@@ -1,5 +1,7 @@
 """Intervals for reported numbers: a seeded bootstrap over scenarios, paired for differences."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 RESAMPLES = 4000
@@ -73,3 +75,27 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return float("nan")
     return float(np.corrcoef(ranks(first), ranks(second))[0, 1])
+
+
+def bootstrap_of(
+    statistic: Callable[[np.ndarray], float], groups: np.ndarray, resamples: int = 1000, seed: int = SEED
+) -> dict[str, float | int]:
+    """Interval of a statistic that is no mean over scenes, such as a rank correlation.
+
+    Args:
+      statistic: of rows of scenes, int[M], with repetition; NaN where it is not defined.
+      groups: [N] labels of the scenes, drawn as in `bootstrap`.
+    Returns: `{mean, low, high, n}`; `mean` is the statistic of all scenes. NaN throughout where that is NaN; resamples
+      without a value are left out.
+    """
+    _, member = np.unique(groups, return_inverse=True)
+    rows_of = [np.flatnonzero(member == group) for group in range(member.max() + 1)]
+    rng = np.random.default_rng(seed)
+    value = float(statistic(np.arange(len(member))))
+    drawn = [
+        statistic(np.concatenate([rows_of[group] for group in rng.integers(len(rows_of), size=len(rows_of))]))
+        for _ in range(resamples if np.isfinite(value) else 0)
+    ]
+    found = np.array([one for one in drawn if np.isfinite(one)] or [value])
+    low, high = np.percentile(found, [2.5, 97.5])
+    return {"mean": value, "low": float(low), "high": float(high), "n": len(member)}

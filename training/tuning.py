@@ -31,7 +31,7 @@ def tune(run: Run, state: RunState, key: jax.Array, batch: tuple) -> tuple[RunSt
     keys = jax.random.split(k_drive, len(indices))
     shown, track, metrics = run.programs.demonstrate(state.learned.policy, run.place(scene), run.place(keys))
     state = state.charge("cl_sft", track.alive).learn(tracks=replay.add(state.learned.tracks, indices, track))
-    rates = Rates(*map(jnp.float32, (config.learning_rate, 0.0, 0.0, 0.0)))
+    rates = Rates(*map(jnp.float32, (config.learning_rate, 0.0, 0.0, 0.0, 0.0)))
     state, learned = learn(run, state, k_learn, shown, config.minibatch, 1, rates)
     return state, {**metrics, **{name: learned[name] for name in ("policy", "kl", "entropy")}}
 

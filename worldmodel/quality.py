@@ -3,6 +3,7 @@
 The same functions judge every World. B batch, H steps, S sub-steps, A agents.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -10,8 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from data.scene import Array
-from simulator.world import Action, Agents, Outcome, Params, World
+from simulator.dynamics import log_ego
+from simulator.transition import replace_row
+from simulator.world import Action, Agents, Outcome, Params, State, World
 from worldmodel.batch import ModelBatch, log_window
+from worldmodel.window import ego_row
 
 MOVED_M = 2.0  # an agent whose log stays within this of its first place is not moving
 
@@ -31,8 +35,17 @@ class Imagined:
     alive: Array
 
 
-def imagine_log(world: World, params: Params, key: jax.Array, batch: ModelBatch) -> Imagined:
-    """Repeats a batch's actions in a World. key: key[B]."""
+def imagine_log(
+    world: World,
+    params: Params,
+    key: jax.Array,
+    batch: ModelBatch,
+    between: Callable[[State], State] = lambda state: state,
+) -> Imagined:
+    """Repeats a batch's actions in a World.
+
+    Args: key: key[B].   between: what is done to the state after each step, `on_log` or nothing.
+    """
     state = world.reset(params, key, batch.scene, batch.start)
     substeps = batch.action.acceleration.shape[-1]
 
@@ -40,6 +53,7 @@ def imagine_log(world: World, params: Params, key: jax.Array, batch: ModelBatch)
         index, action = inputs
         keys = jax.vmap(jax.random.fold_in, (0, None))(key, index)
         following, outcome = world.step(params, keys, state.replace(scene=batch.scene), action)
+        following = between(following.replace(scene=batch.scene))
         boxes = jax.tree.map(lambda a: a[..., -substeps:], following.history)
         return following.replace(scene=()), (boxes, outcome, state.alive)
 
@@ -48,6 +62,17 @@ def imagine_log(world: World, params: Params, key: jax.Array, batch: ModelBatch)
     _, (boxes, outcome, alive) = jax.lax.scan(step, state.replace(scene=()), inputs)
     boxes = jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(*a.shape[1:3], -1), boxes)
     return Imagined(boxes, *jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (outcome, alive)))
+
+
+def on_log(state: State) -> State:
+    """The state with the ego where its log has it, alive whatever happened: what becomes of the others alone counts.
+
+    Without it a box that drifts into the ego's way would end the rollout, and what is most wrong would not be seen.
+    """
+    log = log_window(state.scene, state.time, state.history.x.shape[-1] - 1, 0)
+    track = jax.tree.map(lambda field: ego_row(field, state.scene.ego, -2), log)
+    history = replace_row(state.history, state.scene.ego, track)
+    return state.replace(ego=log_ego(state.scene, state.time), history=history, alive=jnp.ones_like(state.alive))
 
 
 def displacement(imagined: Imagined, batch: ModelBatch) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ LANE_SPACING_M = 0.5  # as the source of the definition has it: see `lights.py` 
 def scene_of(record: Record, evaluated: np.ndarray, spec: SceneSpec) -> SimAgentsScene:
     """The agents of a record that are there at the current step, in the order of their rows, in world coordinates.
 
-    Args: evaluated: bool[A], of the record's rows, whom to judge; the ego is always judged.   spec: of the record.
+    Args: evaluated: bool[A], of the record's rows, whom to judge.   spec: of the record.
     """
     scene = record.scene
     rows = simulated_rows(record, spec)
@@ -33,7 +33,7 @@ def scene_of(record: Record, evaluated: np.ndarray, spec: SceneSpec) -> SimAgent
         scenario_id=record.scenario_id,
         agent_id=rows,
         agent_type=np.asarray(scene.agent_type)[rows],
-        evaluated=evaluated[rows] | (rows == scene.ego),
+        evaluated=evaluated[rows],
         **{"x": np.where(valid, x, 0), "y": np.where(valid, y, 0), "z": flat},
         **{"heading": np.where(valid, heading, 0), "valid": valid},
         **{name: np.asarray(getattr(scene, name), np.float64)[rows] for name in ("length", "width")},

@@ -1,0 +1,103 @@
+"""Fits world models, trains policies to judge them by, benchmarks the models and writes a section of RESULTS.md:
+
+python -m benchmarks.model_results --out out/models [--data DIR --agents 64] --section models --title "World models"
+
+What is finished under --out is not done again, so a killed run goes on where it stopped.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.results import replace_section
+from training.quality.benchmark import tables
+from training.report import table, write_text
+
+MODELS = {
+    "rssm": ("--world_model", "rssm"),
+    "rssm, no perturbed replays": ("--world_model", "rssm", "--fit.perturbed", "0"),
+    "tokens": ("--world_model", "tokens"),
+}
+SNAPSHOTS = (25, 50, 100, 200, 400, 800)  # optimiser steps of imitation: policies from bad to as good as imitation gets
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_results", description=__doc__)
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="where runs and the report are kept")
+    parser.add_argument("--data", help="data set; the starter set by default")
+    parser.add_argument("--agents", type=int, help="agents per scene, as the data set was built")
+    parser.add_argument("--steps", type=int, help="optimiser steps of each fit; the preset's by default")
+    parser.add_argument("--section", required=True, help="name in the markers, e.g. models")
+    parser.add_argument("--title", required=True, help="heading")
+    parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
+    return parser.parse_args(arguments)
+
+
+def call(program: str, words: Sequence[str]) -> None:
+    """Runs one of the repository's commands. Raises: CalledProcessError where it fails."""
+    print("python", program, *words, flush=True)
+    subprocess.run([sys.executable, str(ROOT / program), *words], check=True)
+
+
+def data_words(options: argparse.Namespace) -> list[str]:
+    """What train.py has to know of the data."""
+    directory = ["--data.directory", options.data] if options.data else []
+    return directory + (["--spec.agents", str(options.agents)] if options.agents else [])
+
+
+def fit(options: argparse.Namespace) -> list[str]:
+    """Fits every model. Returns: `NAME=RUN` of each."""
+    steps = ["--fit.steps", str(options.steps)] if options.steps else []
+    named = []
+    for name, words in MODELS.items():
+        run = options.out / "runs" / name.replace(", ", "-").replace(" ", "-")
+        common = ["cpu", "--stage", "fit_world_model", "--directory", str(run)]
+        call("train.py", [*common, *words, *steps, *data_words(options)])
+        named.append(f"{name}={run}")
+    return named
+
+
+def imitate(options: argparse.Namespace) -> list[str]:
+    """Trains the policies. Returns: their runs."""
+    runs = []
+    for steps in SNAPSHOTS:
+        run = options.out / "runs" / f"imitation-{steps}"
+        common = ["cpu", "--stage", "imitate", "--directory", str(run), "--fit.steps", "0"]
+        call("train.py", [*common, "--imitation.steps", str(steps), *data_words(options)])
+        runs.append(str(run))
+    return runs
+
+
+def section(title: str, told: dict[str, Any]) -> str:
+    """The section's text: where it comes from, and each finding's table."""
+    shown = ("date", "commit", "machine", "command", "seed", "data", "scenes", "draws")
+    facts = [[name, str(told["provenance"][name])] for name in shown]
+    parts = [f"## {title}", "What is measured, and how: [docs/quality.md](docs/quality.md).", table(["", ""], facts)]
+    for finding in told["findings"].values():
+        parts += [f"### {finding['title']}", finding["about"], tables(finding)]
+    return "\n\n".join(parts)
+
+
+def main(arguments: list[str]) -> int:
+    """Does what is missing, writes the section, and returns the exit status."""
+    options = parse(arguments)
+    models = [word for model in fit(options) for word in ("--world-model", model)]
+    policies = [word for run in imitate(options) for word in ("--policies-of", run)]
+    data = ["--data", options.data] if options.data else []
+    call("eval.py", [*models, *policies, *data, "--out", str(options.out)])
+    told = json.loads((options.out / "models.json").read_text("utf-8"))
+    path = pathlib.Path(options.file)
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    write_text(path, replace_section(text, options.section, section(options.title, told)))
+    print(f"wrote section {options.section!r} of {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

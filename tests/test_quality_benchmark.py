@@ -1,0 +1,85 @@
+"""The quality benchmark on a few scenes, floor and ceiling only: nothing has to be fitted for it."""
+
+import json
+
+import numpy as np
+import pytest
+
+import eval as command
+from training.quality import disagreement
+from training.quality.study import open_study
+from training.statistics import bootstrap_of, spearman
+
+MOTION = ("realism", "displacement", "likelihood", "drift", "disagreement")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What the command writes, and where."""
+    out = tmp_path_factory.mktemp("models")
+    measures = [word for name in MOTION for word in ("--measure", name)]
+    words = ["--world-model", "kinematic", "--scenes", "3", "--draws", "2", "--out", str(out), *measures]
+    assert command.main(words) == 0
+    return json.loads((out / "models.json").read_text()), out
+
+
+def test_every_measure_has_a_table_and_a_figure(told):
+    report, out = told
+    assert tuple(report["findings"]) == MOTION
+    text = (out / "models.md").read_text()
+    for name, finding in report["findings"].items():
+        assert f"## {finding['title']}" in text
+        assert (out / "figures" / f"models_{name}.png").stat().st_size > 1000
+        assert set(finding["rows"]) <= {"oracle", "kinematic"}
+
+
+def test_the_oracle_is_the_log(told):
+    found = told[0]["findings"]
+    displacement = found["displacement"]["rows"]
+    assert all(value["mean"] < 1e-3 for value in displacement["oracle"].values())
+    assert displacement["kinematic"]["ade_5s"]["mean"] > 0.1
+    assert all(value["mean"] == 0 for value in found["drift"]["rows"]["oracle"].values())
+    assert found["likelihood"]["rows"]["oracle"]["moving"]["mean"] == pytest.approx(np.log(np.pi / 2), abs=1e-4)
+    realism = found["realism"]["rows"]
+    assert realism["oracle"]["metametric"]["mean"] > realism["kinematic"]["metametric"]["mean"]
+
+
+def test_without_disagreement_there_is_no_row(told):
+    assert told[0]["findings"]["disagreement"]["rows"] == {}
+
+
+def test_a_model_that_needs_fitting_is_refused():
+    with pytest.raises(ValueError, match="'rssm' has to be fitted: name the run directory"):
+        open_study(["rssm"], scenes=1)
+
+
+def test_policies_and_world_models_are_judged_apart(capsys):
+    assert command.main(["--world-model", "kinematic", "--policy", "idm"]) == 2
+    assert "--policies-of" in capsys.readouterr().err
+
+
+def test_a_directory_that_is_no_run_is_named(tmp_path, capsys):
+    assert command.main(["--world-model", str(tmp_path)]) == 2
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_bootstrap_of_a_rank_correlation():
+    rng = np.random.default_rng(0)
+    left = rng.random(60)
+    right = left + 0.1 * rng.random(60)
+    groups = np.arange(60) // 2
+    found = bootstrap_of(lambda rows: spearman(left[rows], right[rows]), groups, resamples=100)
+    assert found["mean"] == pytest.approx(spearman(left, right))
+    assert 0.9 < found["low"] < found["mean"] < found["high"] <= 1
+    nothing = bootstrap_of(lambda rows: float("nan"), groups, resamples=5)
+    assert np.isnan(nothing["mean"])
+
+
+def test_disagreement_at_equal_times_owes_nothing_to_time():
+    steps = np.arange(5.0)
+    said, error = np.tile(steps, (8, 1)), np.tile(steps, (8, 1))
+    rng = np.random.default_rng(1)
+    pairs = (said + 0.01 * rng.random((8, 5)), error + 0.01 * rng.random((8, 5)), np.ones((8, 5), bool))
+    rows = np.arange(8)
+    assert disagreement.everywhere(pairs, rows) > 0.9
+    assert abs(disagreement.at_equal_times(pairs, rows)) < 0.5

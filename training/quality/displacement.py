@@ -1,0 +1,77 @@
+"""How far the imagined others stray from the log: ADE and minADE."""
+
+import pathlib
+
+import numpy as np
+
+from training.quality.figure import curves
+from training.quality.study import FLOOR, Finding, Study
+from training.statistics import bootstrap, paired_difference
+from worldmodel import forecast
+
+SECONDS = (1, 3, 5, 8)
+COLUMNS = {f"{kind}_{s}s": f"{label} {s} s" for kind, label in (("ade", "ADE"), ("minade", "minADE")) for s in SECONDS}
+ABOUT = """Distance [m] of the others that move from where the log has them, averaged over agents and log steps up \
+to a time, while the log sees them; the ego is on its log. ADE is the mean over {draws} draws, minADE the best draw \
+of the scene as a whole. Means over the scenes in which others move."""
+
+
+def measure(study: Study) -> Finding:
+    """Measures every subject's draws."""
+    log = study.logged
+    counted = log.valid[..., 1:] & log.moving[..., None]
+    errors = {name: errors_of(study, name, counted) for name in study.imagined}
+    floor = errors[FLOOR]
+
+    def kept(values: np.ndarray) -> np.ndarray:
+        return np.isfinite(values)
+
+    return Finding(
+        title="Displacement",
+        about=ABOUT.format(draws=study.draws),
+        columns=COLUMNS,
+        rows={
+            name: {key: bootstrap(one[key][kept(one[key])], study.groups[kept(one[key])]) for key in COLUMNS}
+            for name, one in errors.items()
+        },
+        paired={
+            name: {
+                key: paired_difference(*(e[key][kept(e[key])] for e in (one, floor)), study.groups[kept(one[key])])
+                for key in COLUMNS
+            }
+            for name, one in errors.items()
+            if name != FLOOR
+        },
+        details={name: curve_of(study, name, counted) for name in errors},
+    )
+
+
+def errors_of(study: Study, name: str, counted: np.ndarray) -> dict[str, np.ndarray]:
+    """By column float64[N], NaN for scenes in which nothing counts."""
+    distance = distance_of(study, name)
+    found = {}
+    for second in SECONDS:
+        steps = round(second / study.simulator.dt)
+        found[f"ade_{second}s"], found[f"minade_{second}s"] = forecast.joint_errors(distance, counted, steps)
+    return found
+
+
+def distance_of(study: Study, name: str) -> np.ndarray:
+    """float32[N, K, A, T], [m]."""
+    draws, log = study.imagined[name], study.logged
+    return forecast.displacement(draws.x, draws.y, log.x[..., 1:], log.y[..., 1:])
+
+
+def curve_of(study: Study, name: str, counted: np.ndarray) -> dict[str, list[float]]:
+    """Mean displacement at each time, over all agents that count then."""
+    mean = distance_of(study, name).mean(1)
+    number = counted.sum((0, 1))
+    error = np.where(counted, mean, 0.0).sum((0, 1)) / np.maximum(number, 1)
+    seconds = study.simulator.dt * np.arange(1, len(number) + 1)
+    return {"seconds": seconds.round(2).tolist(), "metres": error.round(4).tolist()}
+
+
+def draw(finding: Finding, path: pathlib.Path) -> None:
+    """Displacement over time."""
+    lines = {name: (one["seconds"], one["metres"]) for name, one in finding.details.items()}
+    curves(lines, "time [s]", "displacement of the moving others [m]", path)

@@ -1,0 +1,221 @@
+"""What world models are compared on: the same scenes, policies, keys and sizes for all of them."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.scene import Record, Scene
+from simulator.config import SimulatorConfig
+from simulator.world import Params, World
+from training.config import Config, DataConfig
+from training.drivers import Disturbance
+from training.evaluation import learned_driver, open_records, read_run
+from training.imagination import drive_expert
+from training.judge import BASELINES, Driver, baseline
+from training.programs import build as build_programs
+from training.quality.draws import Draws, Logged, imagine_draws, logged
+from training.report import Interval
+from training.restore import restore
+from training.scenes import chunks, take
+from worldmodel.batch import ModelBatch
+from worldmodel.registry import build as build_model
+
+FLOOR, CEILING = "kinematic", "oracle"  # stand in every table
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A world model to judge.
+
+    Attributes:
+      name: as in the tables.   world: see `simulator.world.World`.   params: its parameters.
+    """
+
+    name: str
+    world: World
+    params: Params
+
+
+class Finding(NamedTuple):
+    """What a measure found.
+
+    Attributes:
+      title: heading.   about: what was measured, how, in which units.
+      columns: key to heading.
+      rows: subject to column to interval; a column that a subject cannot have is left out.
+      paired: the same of differences to the floor, scene by scene; where a column has no value per scene, left out.
+      details: what the figure draws, JSON.
+    """
+
+    title: str
+    about: str
+    columns: dict[str, str]
+    rows: dict[str, dict[str, Interval]]
+    paired: dict[str, dict[str, Interval]]
+    details: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The comparison.
+
+    Attributes:
+      config: whose spec, simulator, data set and seed hold for all subjects.
+      subjects: ceiling and floor among them.
+      records: of the split, prepared.
+      drivers: policies by name, for measures that let a policy drive.
+      split: the split's name.
+      draws: K, rollouts of each scene where a distribution is judged.
+      batch: scenes at once.
+    """
+
+    config: Config
+    subjects: tuple[Subject, ...]
+    records: Sequence[Record]
+    drivers: dict[str, Driver]
+    split: str
+    draws: int = 32
+    batch: int = 32
+
+    @property
+    def simulator(self) -> SimulatorConfig:
+        """Of all subjects."""
+        return self.config.simulator
+
+    @property
+    def steps(self) -> int:
+        """H, world steps of a whole drive."""
+        return self.config.rollout_steps
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """Names [N] of the scenarios: scenes of one name share their traffic and are resampled together."""
+        return np.array([record.scenario_id for record in self.records])
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, int, Scene]]:
+        """Rows int[B] of the records, how many of them are new, and their scenes [B, ...]; always B of them."""
+        for rows in chunks(len(self.records), min(self.batch, len(self.records))):
+            yield rows, len(np.unique(rows)), take(self.records, rows)
+
+    def keys(self, rows: np.ndarray) -> jax.Array:
+        """key[B]: of the seed and of each scene alone."""
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self.config.seed), rows)
+
+    @functools.cached_property
+    def logged(self) -> Logged:
+        """What happened."""
+        return logged(self.records, self.config.spec)
+
+    @functools.cached_property
+    def imagined(self) -> dict[str, Draws]:
+        """What each subject thinks might have happened, the ego being on its log; made once, for several measures."""
+        return {
+            subject.name: imagine_draws(
+                subject.world, subject.params, self.drive_log, self.chunks(), self.keys, self.draws, subject.name
+            )
+            for subject in self.subjects
+        }
+
+    @functools.cached_property
+    def drive_log(self) -> Callable[[Scene, jax.Array], ModelBatch]:
+        """`log_drive`, compiled."""
+        return jax.jit(log_drive(self.config))
+
+
+def log_drive(config: Config) -> Callable[[Scene, jax.Array], ModelBatch]:
+    """The ego's drive of the log as a function of scenes [B, ...] and key[B]: `ModelBatch` [B]."""
+
+    def drive(scene: Scene, keys: jax.Array) -> ModelBatch:
+        still = jnp.zeros(keys.shape)
+        return drive_expert(config.simulator, config.rollout_steps, scene, Disturbance(still, still), keys)
+
+    return drive
+
+
+def open_study(
+    models: Sequence[str],
+    policies_of: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    split: str = "test",
+    scenes: int | None = None,
+    **sizes: int,
+) -> Study:
+    """The study of some models.
+
+    Args:
+      models: `[NAME=]RUN`, run directories, or names and import paths of models that need no fitting.
+      policies_of: run directories whose policies drive, beside the baselines.
+      data: a data set in place of the runs'.   split, scenes: of it, the first so many.   sizes: of `Study`.
+    Raises: ValueError for a run that is none, runs of different simulators or sizes of scenes, two models of one name,
+      and a model that needs fitting but is given without a run.
+    """
+    named = [model.rpartition("=")[::2] for model in models]
+    runs = {path: read_run(pathlib.Path(path)) for path in (*(path for _, path in named), *policies_of) if is_run(path)}
+    config = common(runs)
+    if data is not None:
+        config = dataclasses.replace(config, data=DataConfig(directory=data))
+    if scenes is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, **{f"{split}_scenes": scenes}))
+    records = open_records(config, split)
+    drivers = {name: baseline(name, config.simulator) for name in BASELINES}
+    for path in policies_of:
+        drivers |= policies(path, read_run(pathlib.Path(path)), records)
+    subjects = [untrained(name, config, records) for name in (CEILING, FLOOR)]
+    for name, path in named:
+        if path in runs:
+            subjects.append(fitted(name, path, runs[path], records))
+        elif path not in (CEILING, FLOOR):
+            subjects.append(untrained(path, config, records))
+    names = [subject.name for subject in subjects]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several models are called {twice}: tell them apart with NAME=RUN")
+    return Study(config, tuple(subjects), records, drivers, split, **sizes)
+
+
+def is_run(path: str) -> bool:
+    """Whether it names a directory rather than a model."""
+    return "/" in path or pathlib.Path(path).is_dir()
+
+
+def common(runs: dict[str, Config]) -> Config:
+    """The first run's config, or the default one. Raises: ValueError where runs could not drive the same scenes."""
+    configs = list(runs.values()) or [Config(name="models")]
+    for path, config in runs.items():
+        for field in ("spec", "simulator"):
+            if getattr(config, field) != getattr(configs[0], field):
+                raise ValueError(f"{path}: its {field} is not that of {next(iter(runs))}: they cannot be compared")
+    return configs[0]
+
+
+def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> Subject:
+    """The world model of a run, under its own name if none is given."""
+    programs = build_programs(config)
+    learned, _ = restore(pathlib.Path(path), config, programs, records)
+    return Subject(name or config.world_model, programs.model, learned.model)
+
+
+def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
+    """A model that needs no fitting. Raises: ValueError for one that has parameters."""
+    world, key = build_model(name, None, config.simulator), jax.random.key(0)
+    driven = jax.eval_shape(log_drive(config), take(records, [0]), jax.random.split(key, 1))
+    params = jax.eval_shape(world.init, key, driven)
+    if jax.tree.leaves(params):
+        raise ValueError(f"world model {name!r} has to be fitted: name the run directory that holds it")
+    return Subject(name, world, params)
+
+
+def policies(path: str, config: Config, records: Sequence[Record]) -> dict[str, Driver]:
+    """The learned policies of a run by name, those that differ."""
+    programs = build_programs(config)
+    learned, progress = restore(pathlib.Path(path), config, programs, records)
+    names = ("imitation", "post_trained") if progress.rounds else ("imitation",)
+    named = {f"{name} ({pathlib.Path(path).name})": name for name in names}
+    drivers = {shown: learned_driver(name, programs, learned, 0.0) for shown, name in named.items()}
+    return {shown: dataclasses.replace(driver, name=shown) for shown, driver in drivers.items()}
