@@ -13,6 +13,7 @@ BUILT_IN = {
     "oracle": "worldmodel.oracle:OracleConfig",
     "rssm": "worldmodel.rssm:RSSMConfig",
     "tokens": "worldmodel.tokens:TokensConfig",
+    "pixels": "worldmodel.pixels:PixelsConfig",
 }
 
 

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from worldmodel import rssm_net, tokens_net
+from worldmodel import pixels_net, rssm_net, tokens_net
+from worldmodel.image_latent import PatchSizes
 from worldmodel.kinematic import KinematicConfig
 from worldmodel.oracle import OracleConfig
+from worldmodel.pixels import PixelsConfig
 from worldmodel.registry import config_type
 from worldmodel.rssm import RSSMConfig
 from worldmodel.tokens import TokensConfig
@@ -17,6 +19,12 @@ SMALL = {
     ),
     "tokens": TokensConfig(
         sizes=tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
+    ),
+    "pixels": PixelsConfig(
+        tokenizer=PatchSizes(patch=8, latent=8, hidden=24),
+        sizes=pixels_net.Sizes(width=16, layers=1, heads=2, window=3, outcome_hidden=24),
+        steps=2,
+        finest=4,
     ),
 }
 

@@ -1,0 +1,259 @@
+"""A world model for data sets of images and ego motion only: the next image is drawn by shortcut forcing.
+
+    given        the frame before, moved by the ego's exact motion: an ego-centred image  `frames.py`
+                 turns and slides when the ego moves, and that need not be learned
+    tokenizer    what is different from that <-> one bounded latent per patch             `image_latent.py`
+    transformer  the clean latent from a noisy one, given that and the frames up to now   `pixels_net.py`
+    drawing      K steps from noise to the next latent                                    `shortcut.py`
+    heads        reward, cont and costs of the step, from what was drawn and the motion   `pixels_heads.py`
+
+There are no learned boxes. `State` and `Outcome` by geometry need some: the others', where a data set has any, go on as
+in `kinematic.py`, so they never see the ego's current action. The image is another matter: it is centred on the ego, so
+it has to be told where the ego went. In expert logs that leaks what the expert saw, as for any model that predicts what
+an action looks like; where boxes are known, `rssm` and `tokens` are the models without this leak.
+After Dreamer 4 (arXiv 2509.24527). Its tokenizer is fitted first and then frozen; here one loss fits all at once, and
+no gradient of the transformer or of the heads reaches the tokenizer.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Observation, Scene
+from simulator.config import SimulatorConfig
+from simulator.observe import observe
+from simulator.render import CHANNELS
+from simulator.transition import ego_track_of, start_state, sweep
+from simulator.world import Action, Agents, Outcome, State
+from worldmodel import image_latent, pixels_net, shortcut
+from worldmodel.batch import ModelBatch, driven_window
+from worldmodel.frames import rendered_frames, warp
+from worldmodel.heads import Terms, counted_steps, reduce_terms
+from worldmodel.image_latent import PatchSizes, brightness
+from worldmodel.kinematic import Kinematic, KinematicConfig
+from worldmodel.motion import at_step
+from worldmodel.pixels_heads import outcome_logits, outcome_terms, said
+from worldmodel.pixels_net import Given
+from worldmodel.shortcut import Levels
+from worldmodel.tokens_net import Cache, empty_cache
+from worldmodel.window import DRIVEN_SCALE, driven, ego_row
+
+FrameSource = Callable[[Agents, Scene, Array, SimulatorConfig], Array]  # see `frames.rendered_frames`
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelsConfig:
+    """The model's settings.
+
+    Attributes:
+      tokenizer, sizes: of the networks.
+      steps: K, from noise to an image; a power of two up to `finest`.
+      finest: 1 / d_min of shortcut forcing, a power of two.
+      bootstrap: share of the rows that learn steps longer than the finest.
+      context_tau: signal level at which frames of the past are read; a little noise hides what is wrong in drawn ones.
+      moved: the ego's motion moves the pixels, as in a BEV. False for cameras: the frame before is given as it is.
+      context: world steps of history before the first transition when fitting; a reset uses all there is.
+    """
+
+    tokenizer: PatchSizes = dataclasses.field(default_factory=PatchSizes)
+    sizes: pixels_net.Sizes = dataclasses.field(default_factory=pixels_net.Sizes)
+    steps: int = 4
+    finest: int = 16
+    bootstrap: float = 0.25
+    context_tau: float = 0.9
+    moved: bool = True
+    context: int = 2
+
+    def build(self, simulator: SimulatorConfig) -> "Pixels":
+        """The model for this simulator's step, dynamics and images."""
+        render = simulator.render
+        return Pixels(self, simulator, rendered_frames, (render.height, render.width, len(CHANNELS)))
+
+
+@flax.struct.dataclass
+class Latent:
+    """What the model remembers.
+
+    Attributes:
+      image: float32[B, H, W, C] in [0, 1], what the policy sees now: the frame source's at the start, then drawn ones.
+      cache: `tokens_net.Cache`, the frames up to now.
+    """
+
+    image: Array
+    cache: Cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """`WorldModel`.
+
+    Attributes:
+      config, simulator: settings.
+      frames: where images come from.
+      shape: of an image, [H, W, C].
+    """
+
+    config: PixelsConfig
+    simulator: SimulatorConfig
+    frames: FrameSource
+    shape: tuple[int, int, int]
+
+    def init(self, key: jax.Array, batch: ModelBatch) -> dict:
+        """Fresh parameters."""
+        return pixels_net.init_net(key, self.shape, self.config.tokenizer, self.config.sizes)
+
+    def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
+        """Every frame from the noisy ones before it, each at its own signal level."""
+        k_rows, k_given, k_levels, k_noise = jax.random.split(key, 4)
+        rows = batch.alive.shape[0]
+        # The first rows are bootstrapped, and batches come in an order: logged drives first, then disturbed ones.
+        batch = jax.tree.map(lambda a: a[jax.random.permutation(k_rows, rows)], batch)
+        substeps, context = self.simulator.substeps, self.config.context
+        boxes = driven_window(batch, context * substeps, self.simulator)
+        image = brightness(self.frames(boxes, batch.scene, batch.start - context * substeps, self.simulator))
+        ego = _ego_frames(boxes, batch.scene.ego, substeps)
+        given = self.window_given(params, self._shown(params, k_given, image, ego), ego)
+        latent = self.encode(params, image, given)
+        decoded = image_latent.image_loss(self._logits(params, latent, given), image)
+        drawn = self._draw_errors(params, (k_levels, k_noise), jax.lax.stop_gradient(latent), given)
+        heads = self._heads(params, image[:, context + 1 :], given.motion[:, context + 1 :])
+        terms = self._image_terms(batch, decoded, drawn)
+        return reduce_terms(terms | outcome_terms(heads, batch), {})
+
+    def _shown(self, params: dict, key: jax.Array, image: Array, ego: Agents) -> Array:
+        """Images [B, F, H, W, C], half of them as decoded: imagination has real ones at its start only."""
+        given = self.window_given(params, image, ego)
+        decoded = self.decode(params, self.encode(params, image, given), given)
+        chosen = jax.random.bernoulli(key, 0.5, image.shape[:2])
+        return jax.lax.stop_gradient(jnp.where(shortcut.over(chosen, image), decoded, image))
+
+    def encode(self, params: dict, image: Array, given: Given) -> Array:
+        """Images [B, F, H, W, C] in [0, 1] as latents [B, F, P, L]."""
+        return image_latent.encode(params["tokenizer"], image, given.background, self.config.tokenizer)
+
+    def decode(self, params: dict, latent: Array, given: Given) -> Array:
+        """Latents [B, F, P, L] as images [B, F, H, W, C] in [0, 1]."""
+        return jax.nn.sigmoid(self._logits(params, latent, given))
+
+    def _logits(self, params: dict, latent: Array, given: Given) -> Array:
+        sizes = self.config.tokenizer
+        return image_latent.decode_logits(params["tokenizer"], latent, given.background, given.seen, sizes)
+
+    def _heads(self, params: dict, image: Array, motion: Array) -> dict[str, Array]:
+        """The outcome heads' outputs, from what an image [..., H, W, C] shows and the ego's motion [..., 3] there."""
+        return outcome_logits(params["outcome"], self._content(params, image), motion)
+
+    def _content(self, params: dict, image: Array) -> Array:
+        """All that images show, as latents against black. No gradient: the tokenizer is fitted by its own loss."""
+        black = jnp.zeros_like(image)
+        return jax.lax.stop_gradient(image_latent.encode(params["tokenizer"], image, black, self.config.tokenizer))
+
+    def _draw_errors(self, params: dict, keys: tuple, latent: Array, given: Given) -> Array:
+        """Shortcut forcing's loss of each frame [B, F]."""
+        config, (rows, frames) = self.config, latent.shape[:2]
+        # What long steps learn is as good as the finest one is: at least a row for that.
+        bootstrapped = min(math.ceil(config.bootstrap * rows), rows - 1)
+        levels = shortcut.draw_levels(keys[0], rows, frames, config.finest, bootstrapped)
+
+        def predict(noisy: Array, levels: Levels) -> Array:
+            cut = jax.tree.map(lambda a: a[: len(noisy)], given)
+            return pixels_net.run(params, config.sizes, noisy, levels, cut, self._empty_cache(noisy))[0]
+
+        noise = jax.random.normal(keys[1], latent.shape)
+        return shortcut.losses(predict, latent, noise, levels, bootstrapped)
+
+    def _image_terms(self, batch: ModelBatch, decoded: Array, drawn: Array) -> Terms:
+        """Tokenizer on all frames of living rows; drawing where rows tell about the others, but for first frames."""
+        context = self.config.context
+        past = jnp.ones((len(batch.alive), context + 1), bool)
+        log = batch.dynamics[:, None] & past[:, 1:]
+        counted = jnp.concatenate([~past[:, :1], log, counted_steps(batch, self.simulator.substeps)], 1)
+        return {"image": (decoded, jnp.concatenate([past, batch.alive], 1)), "shortcut": (drawn, counted)}
+
+    def _context(self, latent: Array) -> Levels:
+        """At which the past is read. Args: [B, F, P, L]."""
+        tau = jnp.full(latent.shape[:2], self.config.context_tau)
+        return Levels(tau, jnp.full_like(tau, 1 / self.config.finest))
+
+    def _empty_cache(self, latent: Array) -> Cache:
+        return empty_cache(self.config.sizes, latent.shape[0], latent.shape[-2])
+
+    def window_given(self, params: dict, shown: Array, ego: Agents) -> Given:
+        """`Given` of the frames [B, F] of a window, from each one's forerunner; nothing is known of the first."""
+        before, after = (jax.tree.map(lambda a, cut=cut: a[:, cut], ego) for cut in (slice(-1), slice(1, None)))
+        known = self._given(params, shown[:, :-1], before, after)
+        return jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:, :1]), a], 1), known)
+
+    def _given(self, params: dict, image: Array, before: Agents, after: Agents) -> Given:
+        """What the frames after a step look like by the ego's motion alone. image: [B, F, H, W, C]; boxes [B, F]."""
+        motion = driven(before, after)
+        moved, seen = image, jnp.ones(image.shape[:-1])
+        if self.config.moved:
+            pose = (motion[..., i] / scale for i, scale in enumerate(DRIVEN_SCALE))
+            moved, seen = jax.vmap(jax.vmap(functools.partial(warp, config=self.simulator.render)))(image, *pose)
+        share = image_latent.to_patches(seen[..., None].astype(jnp.float32), self.config.tokenizer.patch).mean(-1)
+        return Given(moved, self._content(params, moved), share, motion)
+
+    def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
+        """Reads the history's images."""
+        state = start_state(scene, start, latent=())
+        substeps = self.simulator.substeps
+        span = (state.history.x.shape[-1] - 1) // substeps * substeps
+        boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
+        image = brightness(self.frames(boxes, scene, start - span, self.simulator))
+        given = self.window_given(params, image, _ego_frames(boxes, scene.ego, substeps))
+        latent = self.encode(params, image, given)
+        cache = self._remember(params, key, latent, given, self._empty_cache(latent))
+        return state.replace(latent=Latent(image[:, -1], cache))
+
+    def _remember(self, params: dict, key: jax.Array, latent: Array, given: Given, cache: Cache) -> Cache:
+        """The cache after frames [B, F, P, L], read at the past's signal level. key: key[B]."""
+        levels = self._context(latent)
+        noisy = shortcut.corrupt(latent, row_noise(key, latent.shape[1:]), levels.tau)
+        return pixels_net.run(params, self.config.sizes, noisy, levels, given, cache)[1]
+
+    def observe(self, params: dict, state: State) -> Observation:
+        """The simulator's view of the imagined state, but for the image: that is the model's."""
+        return observe(state, self.simulator).replace(bev=jnp.round(state.latent.image * 255).astype(jnp.uint8))
+
+    def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """Moves the ego and the boxes, then draws what the ego sees from there, twice: the second for the doubt."""
+        following, outcome = Kinematic(KinematicConfig(), self.simulator).step((), key, state, action)
+        # Not where the simulator stops the ego because it failed: a model that saw this would know the outcome.
+        after = at_step(ego_track_of(sweep(state, action, self.simulator)), -1)
+        before = ego_row(at_step(state.history, -1), state.scene.ego, -1)
+        before, after, image = jax.tree.map(lambda a: a[:, None], (before, after, state.latent.image))
+        given = self._given(params, image, before, after)
+        k_draw, k_past = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
+        draws = self._draw(params, k_draw, given, state.latent.cache)
+        latent = draws[:, 0]
+        image = self.decode(params, latent, given)[:, 0]
+        cache = self._remember(params, k_past, latent, given, state.latent.cache)
+        judged = said(self._heads(params, image, given.motion[:, 0]))
+        apart = jnp.sqrt(jnp.square(draws[:, 0] - draws[:, 1]).mean((1, 2, 3)))
+        return following.replace(latent=Latent(image, cache)), outcome.replace(predicted=judged, disagreement=apart)
+
+    def _draw(self, params: dict, key: jax.Array, given: Given, cache: Cache) -> Array:
+        """Two draws of the next frame, float32[B, 2, 1, P, L]. key: key[B]."""
+
+        def predict(noisy: Array, levels: Levels) -> Array:
+            return pixels_net.run(params, self.config.sizes, noisy, levels, given, cache)[0]
+
+        noise = row_noise(key, (2, *given.expected.shape[1:]))
+        draw = jax.vmap(lambda noise: shortcut.sample(predict, noise, self.config.steps), 1, 1)
+        return jnp.clip(draw(noise), -1.0, 1.0)  # where latents live
+
+
+def row_noise(key: jax.Array, shape: tuple[int, ...]) -> Array:
+    """Normal noise [B, *shape], each row's from its own key. key: key[B]."""
+    return jax.vmap(lambda one: jax.random.normal(one, shape))(key)
+
+
+def _ego_frames(boxes: Agents, ego: Array, substeps: int) -> Agents:
+    """The ego's boxes [B, F] at every `substeps`-th step of a window [B, A, K]."""
+    return jax.tree.map(lambda a: a[..., ::substeps], ego_row(boxes, ego, -2))

@@ -1,0 +1,52 @@
+"""The outcome heads of `pixels.py`: reward, cont and costs of a step, from what its image shows and the ego's motion.
+
+The other learned models read reward and costs off boxes; where there are only images there is nothing else to read.
+Letters: B batch, H transitions, P patches, L latent numbers.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data.scene import Array
+from worldmodel.batch import ModelBatch
+from worldmodel.costs import COSTS
+from worldmodel.heads import Terms
+from worldmodel.nets import dense, dense_layer, mlp, mlp_layers, symexp, symlog
+from worldmodel.window import DRIVEN
+
+OUTCOMES = ("reward", "cont", *COSTS)
+
+
+def outcome_layers(values: int, hidden: int) -> dict:
+    """Layers of the heads, for `nets.draw`; values: P * L of an image."""
+    return {
+        "look": dense_layer(values, hidden),
+        "say": mlp_layers((hidden + DRIVEN, hidden, len(OUTCOMES)), scale=0.1),
+    }
+
+
+def outcome_logits(params: dict, latent: Array, motion: Array) -> dict[str, Array]:
+    """Symlog reward and logits of the others.
+
+    Args: latent: float32[..., P, L], of the image after the step; motion: float32[..., 3], `window.driven`.
+    Returns: float32[...] by `OUTCOMES`.
+    """
+    look = jax.nn.silu(dense(params["look"], latent.reshape(*latent.shape[:-2], -1)))
+    outputs = mlp(params["say"], jnp.concatenate([look, motion], -1))
+    return {name: outputs[..., i] for i, name in enumerate(OUTCOMES)}
+
+
+def said(logits: dict[str, Array]) -> dict[str, Array]:
+    """The reward and probabilities that the heads' outputs mean."""
+    return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in logits.items()}
+
+
+def outcome_terms(logits: dict[str, Array], batch: ModelBatch) -> Terms:
+    """Reward by squared symlog error, events by cross-entropy. logits: float32[B, H] by name."""
+    outcome = batch.outcome
+    happened = {name: jnp.any(getattr(outcome, name) & outcome.valid, -1) for name in COSTS}
+    targets = {"cont": ~outcome.termination, **happened}
+    terms = {name: optax.sigmoid_binary_cross_entropy(logits[name], 1.0 * event) for name, event in targets.items()}
+    terms["reward"] = jnp.square(logits["reward"] - symlog(outcome.reward)) / 2
+    return {name: (value, batch.alive) for name, value in terms.items()}
