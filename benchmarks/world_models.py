@@ -80,7 +80,7 @@ def training(model: WorldModel, params: Any, config: Config, batch: ModelBatch) 
     """Speed, FLOPs and memory of the training step; nothing for a model without parameters."""
     if not jax.tree.leaves(params):
         return {}
-    optimizer, count = config.fit.optimizer.build(), len(batch.start)
+    optimizer, count = config.fit.optimizer.build(config.fit.steps), len(batch.start)
     args = start_fit(params, optimizer), jax.random.key(1), batch
     compiled = jax.jit(fit_step(model, optimizer)).lower(*args).compile()
     best, memory = timing.seconds(compiled, *args), compiled.memory_analysis()

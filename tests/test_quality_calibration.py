@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data.scene import SceneSpec
+from simulator.transition import start_state
 from training import config as configs
 from training.config import Config, FitConfig
 from training.judge import baseline
 from training.quality import calibration as measured
 from training.quality.study import Subject
-from worldmodel import calibration
+from worldmodel import calibration, costs
+from worldmodel.nets import draw
 from worldmodel.oracle import Oracle
 
 
@@ -76,16 +79,17 @@ def test_average_precision_by_hand():
 
 @pytest.fixture(scope="module")
 def study(batch, sim_config):
-    """Four scenes, a policy that never heeds anybody, and the simulator as its own model."""
+    """Five scenes in two chunks, the second filled up, and the simulator as its own model."""
 
     class Tiny:
         config = Config(name="tiny", simulator=sim_config)
         simulator, steps = sim_config, 16
         subjects = (Subject("oracle", Oracle(sim_config), ()),)
-        groups = np.array(["a", "b", "c", "c"])
+        groups = np.array(["a", "b", "c", "c", "d"])
 
         def chunks(self):
             yield np.array([0, 1, 2, 3]), 4, batch
+            yield np.array([4, 4, 4, 4]), 1, jax.tree.map(lambda a: np.repeat(a[:1], 4, 0), batch)
 
         def keys(self, rows):
             return jax.random.split(jax.random.key(0), len(rows))
@@ -102,7 +106,7 @@ def test_the_replay_itself_foretells_everything(study, sim_config, monkeypatch, 
     row = finding.rows["oracle, boxes, all"]
     assert row["skill_8s"]["mean"] == pytest.approx(1.0) and row["ece_8s"]["mean"] == pytest.approx(0.0)
     curves = finding.details["curves"]["go_straight"]
-    assert curves["base_rate"]["failure"][-1] == 0.5 and curves["rows"] == [4] * 7
+    assert curves["base_rate"]["failure"][-1] == pytest.approx(0.4) and curves["rows"] == [5] * 7
     assert "skill_off_road" not in row  # it never happens here
     measured.draw(finding, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0
@@ -124,3 +128,23 @@ def test_shares_of_perturbed_scenes():
     configs.validate(dataclasses.replace(Config(), fit=FitConfig(perturbed=0.0)))
     with pytest.raises(ValueError, match=r"fit\.perturbed: expected 0 to below 1, found 1\.0"):
         configs.validate(dataclasses.replace(Config(), fit=FitConfig(perturbed=1.0)))
+
+
+def test_margins_are_the_room_that_is_left(batch, sim_config):
+    """The edge is 2 m from the lane's centre, half the ego's width less from the ego; nobody is on the free road."""
+    state = start_state(batch, jnp.full(4, SceneSpec.current), latent=())
+    swept = jax.tree.map(lambda field: field[:, None], state.ego)
+    boxes = jax.tree.map(lambda field: field[..., -1:], state.history)
+    near = jax.jit(jax.vmap(lambda *row: costs.distances(*row, sim_config)))(state, swept, boxes)
+    width = float(state.ego.width[0])
+    np.testing.assert_allclose(near[:, 3:], width / 2 - 2, atol=1e-4)
+    np.testing.assert_allclose(near[0, :3], -costs.FAR_M)  # nobody there
+    gap = float(boxes.x[1, 1, 0] - state.ego.x[1]) - float(state.scene.length[1, :2].mean())
+    np.testing.assert_allclose(near[1, :3], -min(gap, costs.FAR_M), atol=1e-4)
+
+
+def test_heads_that_know_nothing_believe_in_going_on():
+    zeros = {"costs": jax.tree.map(jnp.zeros_like, draw(jax.random.key(0), costs.cost_layers()["costs"]))}
+    said = costs.cost_chances(zeros, jnp.zeros((3, costs.MARGINS)))
+    assert said.keys() == {"cont", *costs.COSTS}
+    np.testing.assert_allclose(said["cont"], 1 - 1 / (1 + np.exp(5)), rtol=1e-5)

@@ -11,7 +11,8 @@ from simulator.world import Agents
 from worldmodel import quality, registry
 from worldmodel.batch import log_window
 from worldmodel.features import _nearest
-from worldmodel.heads import spread
+from worldmodel.fitting import FittingConfig
+from worldmodel.heads import drift_on, no_drift, spread
 from worldmodel.motion import estimate_motion, move, running_sum
 from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
@@ -86,12 +87,36 @@ def test_rank_is_the_order_by_distance_to_the_ego():
     np.testing.assert_array_equal(agent_rank(agents, jnp.array([1])), [[2, 0, 3, 1]])
 
 
+def two_members(speed: float, valid: bool = True) -> tuple[Agents, Agents]:
+    """Three agents, the ego, one 10 m and one 100 m from it; two members put them 3 m and 4 m to either side."""
+    end = jnp.zeros((1, 3, 2, 1)).at[0, :, :, 0].set(jnp.array([-3.0, 3.0]))
+    members = Agents(end, end * 4 / 3, jnp.zeros_like(end), end / 3 * speed, jnp.zeros_like(end), valid=end == 0)
+    still = (jnp.zeros((1, 3)),) * 4
+    return members, Agents(jnp.array([[0.0, 10.0, 100.0]]), *still, valid=jnp.full((1, 3), valid))
+
+
 def test_spread_is_the_members_deviation_near_the_ego():
     """Members at +-3 m and +-4 m put agent 1 apart by 5 m; agent 2 is 100 m away; agent 0 is the ego."""
-    end = jnp.zeros((1, 3, 2, 1)).at[0, 1, :, 0].set(jnp.array([-3.0, 3.0]))
-    members = Agents(end, end * 4 / 3, *(jnp.zeros_like(end),) * 3, valid=end == 0)
-    now = Agents(jnp.array([[0.0, 10.0, 100.0]]), *(jnp.zeros((1, 3)),) * 4, valid=jnp.ones((1, 3), bool))
-    assert float(spread(members, now, jnp.array([0]))[0]) == pytest.approx(5.0)
+    members, now = two_members(speed=0.0)
+    drift = drift_on(no_drift(1, 3, 2), members, now, 0.5)
+    assert float(spread(drift, now, jnp.array([0]))[0]) == pytest.approx(5.0)
+
+
+def test_drift_goes_on_at_the_members_velocities():
+    """+-2 m/s after a step of 0.5 s are +-1 m more along x: (3 + 1 + 3, 4 + 4) m after two such steps."""
+    members, now = two_members(speed=2.0)
+    drift = drift_on(drift_on(no_drift(1, 3, 2), members, now, 0.5), members, now, 0.5)
+    assert float(spread(drift, now, jnp.array([0]))[0]) == pytest.approx(np.hypot(7.0, 8.0))
+    np.testing.assert_allclose(drift.vel_x[0], [[-4.0, 4.0]] * 3)
+    unseen = drift_on(no_drift(1, 3, 2), *two_members(speed=2.0, valid=False), 0.5)
+    assert all(not np.any(field) for field in jax.tree.leaves(unseen))
+
+
+def test_learning_rate_warms_up_and_decays_to_what_refits_have():
+    """0 at first, the peak after the warm-up, half way of the cosine in the middle, then 5 % of the peak for good."""
+    rate = FittingConfig(learning_rate=1.0, warmup_steps=10, final_share=0.05).schedule(110)
+    np.testing.assert_allclose([rate(step) for step in (0, 10, 60, 110, 500)], [0, 1, 0.525, 0.05, 0.05], atol=1e-6)
+    assert float(FittingConfig(learning_rate=1.0, warmup_steps=10).schedule(4)(4)) == pytest.approx(0.4)
 
 
 def test_horizon_ends_where_disagreement_leaves_the_bound():

@@ -163,16 +163,19 @@ def test_likelihoods_sum_to_one(net):
 
 
 def test_temperature_sharpens_down_to_the_mode(rng):
-    """Draws at temperature T follow p^(1/T); at 0 they are the likeliest token."""
+    """Draws at temperature T follow p^(1/T), at 0 they are the likeliest token; the unlikely ones can be left out."""
     small = Vocabulary(accelerations=3, turns=3)
     probs = np.array([0.02, 0.2, 0.03, 0.1, 0.3, 0.05, 0.1, 0.15, 0.05])
     log_probs = jnp.broadcast_to(jnp.log(probs), (20000, 9))
     uniforms = jnp.asarray(rng.uniform(size=(20000, 2)), jnp.float32)
     for temperature in (1.0, 0.5):
-        drawn = tokens_net.draw_tokens(small, log_probs, uniforms, temperature)
+        drawn = tokens_net.draw_tokens(small, log_probs, uniforms, temperature, 0.0)
         expected = probs ** (1 / temperature) / np.sum(probs ** (1 / temperature))
         np.testing.assert_allclose(np.bincount(drawn, minlength=9) / 20000, expected, atol=0.012)
-    assert np.all(tokens_net.draw_tokens(small, log_probs, uniforms, 0.0) == 4)
+    assert np.all(tokens_net.draw_tokens(small, log_probs, uniforms, 0.0, 0.0) == 4)
+    drawn = tokens_net.draw_tokens(small, log_probs, uniforms, 1.0, 0.4)
+    expected = np.where(probs >= 0.4 * 0.3, probs, 0) / np.sum(probs[probs >= 0.4 * 0.3])
+    np.testing.assert_allclose(np.bincount(drawn, minlength=9) / 20000, expected, atol=0.012)
 
 
 def moved_rigidly(agents: Agents, x: float, y: float, turn: float) -> Agents:

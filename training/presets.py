@@ -98,10 +98,28 @@ def h200() -> Config:
         spec=SceneSpec(agents=64, polylines=512),
         policy=VLAConfig(width=384, layers=8, heads=6, stem=(64, 128, 256, 384), value_heads=4, value_width=512),
         rssm=RSSMConfig(
-            rssm_net.Sizes(deter=256, groups=16, classes=16, hidden=256, tokens=128, outcome_hidden=512, ensemble=5)
+            rssm_net.Sizes(
+                deter=256,
+                groups=16,
+                classes=16,
+                hidden=256,
+                tokens=128,
+                outcome_hidden=512,
+                ensemble=5,
+                dtype="bfloat16",
+            )
         ),
         tokens=TokensConfig(
-            tokens_net.Sizes(width=256, layers=4, heads=8, things=128, window=19, outcome_hidden=512, ensemble=5)
+            tokens_net.Sizes(
+                width=256,
+                layers=4,
+                heads=8,
+                things=128,
+                window=19,
+                outcome_hidden=512,
+                ensemble=5,
+                dtype="bfloat16",
+            )
         ),
         fit=FitConfig(
             steps=20_000, refit_steps=500, scenes=128, tracks=8192, optimizer=FittingConfig(learning_rate=5e-4)

@@ -57,7 +57,7 @@ def build(config: Config) -> Programs:
         model=model,
         vla=vla,
         drive_expert=jit(imagination.drive_expert, simulator, steps),
-        fit=jax.jit(fit_step(model, config.fit.optimizer.build())),
+        fit=jax.jit(fit_step(model, config.fit.optimizer.build(config.fit.steps))),
         imitate=jit(improvement.imitate, vla, simulator, config.imitation),
         demonstrate=jit(imagination.demonstrate, closest, steps),
         improve=jit(improvement.improve, vla),

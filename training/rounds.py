@@ -63,15 +63,15 @@ def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.nda
 
 
 def measure_trust(run: Run, state: RunState) -> float:
-    """The disagreement that held-out logs show: a quantile over the first imagined steps of the validation scenes."""
+    """The disagreement that held-out logs show: a quantile over all imagined steps of the validation scenes."""
     config, records = run.config.rounds, run.splits.validation
     size, seen = config.scenes * config.group, []
     for rows in chunks(len(records), size):
         start = np.full(size, SceneSpec.current)
         keys = row_keys(run.key(COMPARED, 1), size, 1)
         _, found, _ = imagine(run, state, state.learned.policy, take(records, rows), start, keys)
-        seen.append(np.asarray(found.disagreement[0]))
-    return float(np.quantile(np.concatenate(seen)[: len(records)], run.config.fit.trust_quantile))
+        seen.append(np.where(found.valid, found.disagreement, np.nan))
+    return float(np.nanquantile(np.concatenate(seen, axis=1)[:, : len(records)], run.config.fit.trust_quantile))
 
 
 def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:

@@ -31,7 +31,7 @@ def begin(run: Run) -> Learned:
         return policy, programs.model.init(k_model, driven), driven.replace(scene=())
 
     policy, model, driven = jax.jit(init)(jax.random.key(config.seed))
-    fitting = start_fit(model, config.fit.optimizer.build())
+    fitting = start_fit(model, config.fit.optimizer.build(config.fit.steps))
     return Learned(
         policy=policy,
         policy_optimizer=optimiser().init(policy),

@@ -16,24 +16,32 @@ from worldmodel.interface import WorldModel
 
 @dataclasses.dataclass(frozen=True)
 class FittingConfig:
-    """AdamW with warm-up and a constant rate.
+    """AdamW with warm-up and cosine decay.
 
     Attributes:
       learning_rate: after the warm-up.
       warmup_steps: over which the rate grows linearly from 0.
+      final_share: of the learning rate, what is left at the fit's end and stays for refits.
       clip: largest global norm of the gradient.
       weight_decay: of AdamW.
     """
 
     learning_rate: float = 1.5e-3
     warmup_steps: int = 30
+    final_share: float = 0.05
     clip: float = 1.0
     weight_decay: float = 1e-3
 
-    def build(self) -> optax.GradientTransformation:
-        """The optimiser."""
-        rate = optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps)
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The optimiser of a fit of so many steps; later ones have the rate that it ends with."""
+        rate = self.schedule(steps)
         return optax.chain(optax.clip_by_global_norm(self.clip), optax.adamw(rate, weight_decay=self.weight_decay))
+
+    def schedule(self, steps: int) -> optax.Schedule:
+        """The learning rate of each step."""
+        end = max(steps, self.warmup_steps + 1)  # a fit that ends within the warm-up has no decay
+        final = self.final_share * self.learning_rate
+        return optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, self.warmup_steps, end, final)
 
 
 @flax.struct.dataclass

@@ -72,8 +72,11 @@ def move(now: Agents, motion: Motion, acceleration: Array, turn_rate: Array, sub
 
 
 def running_sum(x: Array) -> Array:
-    """Along the last axis; a product, because cumsum and its gradient are slow on CPU."""
-    return x @ jnp.triu(jnp.ones((x.shape[-1], x.shape[-1]), x.dtype))
+    """Along the last axis; a product, because cumsum and its gradient are slow on CPU.
+
+    In full precision: tensor cores would round metres to a thousandth of their value.
+    """
+    return jnp.matmul(x, jnp.triu(jnp.ones((x.shape[-1], x.shape[-1]), x.dtype)), precision="highest")
 
 
 def at_step(agents: Agents, index: int) -> Agents:

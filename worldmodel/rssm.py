@@ -27,9 +27,10 @@ from worldmodel import rssm_net
 from worldmodel.batch import ModelBatch
 from worldmodel.costs import cost_terms, margins
 from worldmodel.features import Frame
-from worldmodel.heads import judge, next_lights, reduce_terms, spread
-from worldmodel.motion import at_step
+from worldmodel.heads import Drift, drift_on, judge, next_lights, no_drift, reduce_terms, spread
+from worldmodel.motion import at_step, estimate_motion
 from worldmodel.noise import agent_noise, agent_rank
+from worldmodel.reflex import reflex
 from worldmodel.rssm_loss import LossConfig, losses
 from worldmodel.window import Window, batch_window, history_window, sense_frame
 
@@ -42,11 +43,13 @@ class RSSMConfig:
       sizes: of the networks.
       loss: weights of the loss.
       context: world steps of history that warm the memory up when fitting; a reset uses all there is.
+      reflex: imagined agents brake for what is in their way (`reflex.py`), whatever the model says.
     """
 
     sizes: rssm_net.Sizes = dataclasses.field(default_factory=rssm_net.Sizes)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     context: int = 2
+    reflex: bool = True
 
     def build(self, simulator: SimulatorConfig) -> "RSSM":
         """The model for this simulator's step and dynamics."""
@@ -62,12 +65,14 @@ class Latent:
       ego_senses: float32[B, F], what the ego senses now, for the outcome heads.
       light_age: float32[B, L], seconds since each light changed.
       rank: int32[B, A], which noise an agent draws.
+      drift: `Drift` [B, A, E], how far the ensemble's members have come apart.
     """
 
     memory: Array
     ego_senses: Array
     light_age: Array
     rank: Array
+    drift: Drift
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +113,9 @@ class RSSM:
         uniforms = agent_noise(key, rank, (window.evidence.shape[1], self.config.sizes.groups))
         embedded, seen = rssm_net.embed(params, self.config.sizes, window.sensed), window.frames.now.valid
         memory, _, _ = rssm_net.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
-        return state.replace(
-            latent=Latent(memory[:, -1], window.ego_senses[:, -1], window.frames.light_age[:, -1], rank)
-        )
+        senses, age = window.ego_senses[:, -1], window.frames.light_age[:, -1]
+        drift = no_drift(*rank.shape, self.config.sizes.ensemble)
+        return state.replace(latent=Latent(memory[:, -1], senses, age, rank, drift))
 
     def observe(self, params: dict, state: State) -> Observation:
         """The simulator's view of the imagined state."""
@@ -122,15 +127,18 @@ class RSSM:
         uniforms = agent_noise(key, latent.rank, (self.config.sizes.groups,))
         stoch = rssm_net.sample(rssm_net.log_probabilities(params["prior"], latent.memory, self.config.sizes), uniforms)
         before = at_step(state.history, -1 - self.simulator.substeps)
+        bound = None
+        if self.config.reflex:
+            bound = jax.vmap(reflex)(now, state.scene, estimate_motion(now, before, self.span_s))
         predicted = rssm_net.decode(
-            params, latent.memory, stoch, now, before, self.simulator.substeps, self.simulator.dt
+            params, latent.memory, stoch, now, before, self.simulator.substeps, self.simulator.dt, bound
         )
         stays = (predicted.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance before the ego
         others = predicted.mean.replace(valid=predicted.mean.valid & stays)
         lights, light_age = next_lights(params, key, state, latent.light_age, self.simulator.substeps, self.span_s)
-        following, outcome = advance_state(
-            state, action, others, *lights, latent, self.simulator, spread(predicted.members, now, state.scene.ego)
-        )
+        drift = drift_on(latent.drift, predicted.members, now, self.span_s)
+        apart = spread(drift, now, state.scene.ego)
+        following, outcome = advance_state(state, action, others, *lights, latent, self.simulator, apart)
         # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
         swept = sweep(state, action, self.simulator)
         boxes = replace_row(others, state.scene.ego, ego_track_of(swept))
@@ -142,5 +150,5 @@ class RSSM:
         memory = rssm_net.remember(params, latent.memory, stoch, embedded, after.valid)
         near = margins(state, swept, boxes, outcome, self.simulator)
         judged = judge(params, state.scene.ego, memory, (now, after), (latent.ego_senses, ego_senses), near)
-        latent = Latent(memory, ego_senses, light_age, latent.rank)
+        latent = Latent(memory, ego_senses, light_age, latent.rank, drift)
         return following.replace(latent=latent), outcome.replace(predicted=judged)

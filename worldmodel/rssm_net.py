@@ -150,11 +150,19 @@ def filter_frames(
 
 
 def decode(
-    params: dict, memory: Array, stoch: Array, now: Agents, before: Agents, substeps: int, dt: float
+    params: dict,
+    memory: Array,
+    stoch: Array,
+    now: Agents,
+    before: Agents,
+    substeps: int,
+    dt: float,
+    bound: Array | None = None,
 ) -> Prediction:
     """The motion of the coming world step.
 
-    Args: memory: float32[..., A, D]; stoch: float32[..., A, G * C]; now, before: `Agents` [..., A].
+    Args: memory: float32[..., A, D]; stoch: float32[..., A, G * C]; now, before: `Agents` [..., A];
+      bound: float32[..., A], the highest acceleration of the mean motion [m/s^2], none if None.
     """
     motion = estimate_motion(now, before, substeps * dt)
     trunk = jax.nn.silu(layer_norm(mlp(params["trunk"], jnp.concatenate([memory, stoch.astype(memory.dtype)], -1))))
@@ -162,11 +170,12 @@ def decode(
     acceleration = MAX_ACCELERATION * jnp.tanh(raw[..., 0] / 4)
     turn_rate = motion.turn_rate[..., None] + MAX_TURN * jnp.tanh(raw[..., 1] / 4)
     each_now, each_motion = jax.tree.map(lambda a: a[..., None], (now, motion))
+    mean = acceleration.mean(-1) if bound is None else jnp.minimum(acceleration.mean(-1), bound)
     spread = dense(params["spread"], trunk).astype(jnp.float32)
     grown = jax.nn.softplus(spread[..., None, :-1] - 2) * (jnp.arange(1, substeps + 1) / substeps)[:, None]
     return Prediction(
         members=move(each_now, each_motion, acceleration, turn_rate, substeps, dt),
-        mean=move(now, motion, acceleration.mean(-1), turn_rate.mean(-1), substeps, dt),
+        mean=move(now, motion, mean, turn_rate.mean(-1), substeps, dt),
         scale=grown + SCALE_FLOOR,
         stay=spread[..., -1] + HOLD_LOGIT,
     )

@@ -26,10 +26,11 @@ from worldmodel import tokens_net
 from worldmodel.batch import ModelBatch, driven_window
 from worldmodel.costs import cost_terms, margins
 from worldmodel.features import Frame
-from worldmodel.heads import Terms, judge, next_lights, reduce_terms, spread
+from worldmodel.heads import Drift, Terms, drift_on, judge, next_lights, no_drift, reduce_terms, spread
 from worldmodel.motion import at_step, estimate_motion, move
 from worldmodel.motion_tokens import Vocabulary, mean_controls, token_controls, type_rows
 from worldmodel.noise import agent_noise, agent_rank
+from worldmodel.reflex import reflex
 from worldmodel.tokens_closest import closest_boxes
 from worldmodel.tokens_loss import MOTION_TERMS, LossConfig, losses
 from worldmodel.window import Window, batch_window, history_window, observe_window, sense_frame
@@ -45,6 +46,9 @@ class TokensConfig:
       loss: weights of the loss.
       context: world steps of history before the first transition when fitting; a reset uses all there is.
       temperature: of the draws; 1 is what was fitted, 0 the likeliest motion of each agent.
+      reflex: imagined agents brake for what is in their way (`reflex.py`), whatever they drew.
+      least_share: motions less likely than this share of the likeliest are never drawn (min-p, arXiv 2407.01082): a
+        short fit leaves every one of the V motions a little probability, and all of it together is much.
     """
 
     sizes: tokens_net.Sizes = dataclasses.field(default_factory=tokens_net.Sizes)
@@ -52,6 +56,8 @@ class TokensConfig:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     context: int = 2
     temperature: float = 1.0
+    reflex: bool = True
+    least_share: float = 0.1
 
     def build(self, simulator: SimulatorConfig) -> "Tokens":
         """The model for this simulator's step and dynamics."""
@@ -68,6 +74,7 @@ class Latent:
       ego_senses: float32[B, F], what the ego senses now, for the outcome heads.
       light_age: float32[B, L], seconds since each light changed.
       rank: int32[B, A], which noise an agent draws.
+      drift: `Drift` [B, A, E], how far the ensemble's members have come apart.
     """
 
     hidden: Array
@@ -75,6 +82,7 @@ class Latent:
     ego_senses: Array
     light_age: Array
     rank: Array
+    drift: Drift
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +143,8 @@ class Tokens:
         hidden, cache = tokens_net.run(params, self.config.sizes, window.sensed, seen, empty)
         rank = agent_rank(at_step(state.history, -1), scene.ego)
         senses, age = window.ego_senses[:, -1], window.frames.light_age[:, -1]
-        return state.replace(latent=Latent(hidden[:, -1], cache, senses, age, rank))
+        drift = no_drift(*rank.shape, self.config.sizes.ensemble)
+        return state.replace(latent=Latent(hidden[:, -1], cache, senses, age, rank, drift))
 
     def observe(self, params: dict, state: State) -> Observation:
         """The simulator's view of the imagined state."""
@@ -146,7 +155,8 @@ class Tokens:
         latent, now = state.latent, at_step(state.history, -1)
         others, members = self._others(params, key, state)
         lights, light_age = next_lights(params, key, state, latent.light_age, self.simulator.substeps, self.span_s)
-        apart = spread(members, now, state.scene.ego)
+        drift = drift_on(latent.drift, members, now, self.span_s)
+        apart = spread(drift, now, state.scene.ego)
         following, outcome = advance_state(state, action, others, *lights, latent, self.simulator, apart)
         # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
         swept = sweep(state, action, self.simulator)
@@ -159,7 +169,7 @@ class Tokens:
         hidden = hidden[:, 0]
         near = margins(state, swept, boxes, outcome, self.simulator)
         judged = judge(params, state.scene.ego, hidden, (now, after), (latent.ego_senses, ego_senses), near)
-        latent = Latent(hidden, cache, ego_senses, light_age, latent.rank)
+        latent = Latent(hidden, cache, ego_senses, light_age, latent.rank, drift)
         return following.replace(latent=latent), outcome.replace(predicted=judged)
 
     def _others(self, params: dict, key: jax.Array, state: State) -> tuple[Agents, Agents]:
@@ -169,8 +179,11 @@ class Tokens:
         motion, rows = estimate_motion(now, before, self.span_s), type_rows(state.scene.agent_type)
         members = tokens_net.motion_log_probs(params, config.vocabulary, state.latent.hidden, rows)
         uniforms = agent_noise(key, state.latent.rank, (2,))
-        drawn = tokens_net.draw_tokens(config.vocabulary, tokens_net.mixture(members), uniforms, config.temperature)
+        mixed = tokens_net.mixture(members)
+        drawn = tokens_net.draw_tokens(config.vocabulary, mixed, uniforms, config.temperature, config.least_share)
         acceleration, turn = token_controls(config.vocabulary, drawn, rows)
+        if config.reflex:
+            acceleration = jnp.minimum(acceleration, jax.vmap(reflex)(now, state.scene, motion))
         moved = move(now, motion, acceleration, motion.turn_rate + turn, substeps, dt)
         stays = tokens_net.stay_logits(params, state.latent.hidden) > 0
         # Not drawn: an agent must not vanish by chance before the ego.

@@ -37,7 +37,6 @@ class Sizes:
       window: W, world steps that an agent attends to, the present one included.
       outcome_hidden: width of the outcome heads, which only the ego has.
       ensemble: E, heads of motion logits on the one trunk.
-      remat: fitting computes the layers' inner values again instead of keeping them: less memory, more time.
       dtype: of activations and matrix products; parameters, norms, softmaxes, logits and losses are float32.
     """
 
@@ -48,7 +47,6 @@ class Sizes:
     window: int = 8
     outcome_hidden: int = 256
     ensemble: int = 3
-    remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -114,23 +112,15 @@ def run(params: dict, sizes: Sizes, sensed: Sensed, seen: Array, cache: Cache) -
     things, mask = embed_things(params, sensed)
     x, kept = mlp(params["embed"], sensed.own), []
     all_seen = jnp.concatenate([cache.seen, seen], 1)
-    read = jax.checkpoint(read_layer, static_argnums=1) if sizes.remat else read_layer
     for i in range(sizes.layers):
-        past, around = (cache.keys[:, i], cache.values[:, i]), (things, mask, sensed.neighbours_index)
-        x, past = read(params[_layer(i)], sizes, x, past, all_seen, around)
+        net, past = params[_layer(i)], (cache.keys[:, i], cache.values[:, i])
+        attended, past = attend_past(net, sizes, layer_norm(x), past, all_seen)
+        x = x + attended
+        x = x + attend_around(net, sizes, layer_norm(x), things, mask, sensed.neighbours_index)
+        x = x + mlp(net["mlp"], layer_norm(x))
         kept.append(tuple(field[:, x.shape[1] :] for field in past))
     keys, values = (jnp.stack(fields, 1) for fields in zip(*kept, strict=True))
     return jnp.where(seen[..., None], layer_norm(x), 0.0), Cache(keys, values, all_seen[:, x.shape[1] :])
-
-
-def read_layer(
-    net: dict, sizes: Sizes, x: Array, past: tuple[Array, Array], seen: Array, around: tuple[Array, Array, Array]
-) -> tuple[Array, tuple[Array, Array]]:
-    """One layer. Args: around: things, mask and neighbours; the rest, and what it returns, as in `attend_past`."""
-    attended, past = attend_past(net, sizes, layer_norm(x), past, seen)
-    x = x + attended
-    x = x + attend_around(net, sizes, layer_norm(x), *around)
-    return x + mlp(net["mlp"], layer_norm(x)), past
 
 
 def embed_things(params: dict, sensed: Sensed) -> tuple[Array, Array]:
@@ -196,14 +186,19 @@ def stay_logits(params: dict, hidden: Array) -> Array:
     return dense(params["stay"], hidden)[..., 0].astype(jnp.float32) + HOLD_LOGIT
 
 
-def draw_tokens(vocabulary: Vocabulary, log_probs: Array, uniforms: Array, temperature: float) -> Array:
+def draw_tokens(
+    vocabulary: Vocabulary, log_probs: Array, uniforms: Array, temperature: float, least_share: float
+) -> Array:
     """Draws motions: first the acceleration, then the turn given it. At temperature 0, the likeliest token.
 
-    Args: log_probs: float32[..., V]; uniforms: float32[..., 2]. Returns: int32[...].
+    Args: log_probs: float32[..., V]; uniforms: float32[..., 2]; temperature, least_share: see `TokensConfig`.
+    Returns: int32[...].
     """
     if temperature == 0:
         return jnp.argmax(log_probs, -1)
-    probs = jax.nn.softmax(log_probs / temperature).reshape(*log_probs.shape[:-1], -1, vocabulary.turns)
+    probs = jax.nn.softmax(log_probs / temperature)
+    probs = jnp.where(probs >= least_share * probs.max(-1, keepdims=True), probs, 0.0)
+    probs = probs.reshape(*probs.shape[:-1], -1, vocabulary.turns)
     acceleration = draw_index(probs.sum(-1), uniforms[..., 0])
     given = jnp.take_along_axis(probs, acceleration[..., None, None], -2)[..., 0, :]
     return acceleration * vocabulary.turns + draw_index(given, uniforms[..., 1])

@@ -10,7 +10,16 @@ import tqdm
 
 from training.evaluation import finite
 from training.provenance import provenance
-from training.quality import calibration, disagreement, displacement, drift, likelihood, ranking, realism
+from training.quality import (
+    calibration,
+    disagreement,
+    displacement,
+    drift,
+    likelihood,
+    ranking,
+    realism,
+    sensitivity,
+)
 from training.quality.study import FLOOR, Finding, Study
 from training.report import signed, table, with_interval, write_text
 
@@ -28,7 +37,7 @@ class Measure(NamedTuple):
 
 MEASURES = {
     module.__name__.rpartition(".")[2]: Measure(module.measure, module.draw)
-    for module in (realism, displacement, likelihood, drift, calibration, disagreement, ranking)
+    for module in (realism, displacement, likelihood, drift, calibration, disagreement, ranking, sensitivity)
 }
 
 

@@ -3,6 +3,7 @@
 Letters: P policies, N scenes, E events, T horizons, B scenes of a chunk, H steps.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -61,29 +62,44 @@ class Forecasts(NamedTuple):
     """What was said and what happened.
 
     Attributes:
-      said: rows' names to float32[P, N, E, T].
+      said: float32[P, N, E, T], or a dict of these by what speaks.
       happened: bool[P, N, E, T].
       counted: bool[P, N, T], the log lasts that long.
     """
 
-    said: dict[str, np.ndarray]
+    said: Any
     happened: np.ndarray
     counted: np.ndarray
+
+    def of(self, speaker: str, members: list[int]) -> "Forecasts":
+        """Those of one speaker about some policies."""
+        return Forecasts(self.said[speaker][members], self.happened[members], self.counted[members])
+
+    def cell(self, name: str, event: int, horizon: int, rows: np.ndarray | slice = slice(None)) -> float:
+        """A measure of an event by a horizon over scenes, all policies together."""
+        there = self.counted[:, rows, horizon]
+        return MEASURES[name](*(part[:, rows, event, horizon][there] for part in (self.said, self.happened)))
+
+    def worst(self, name: str, event: int, rows: np.ndarray) -> float:
+        """The same by the horizon at which it is worst, of those that have a value; NaN if none has."""
+        cells = [self.cell(name, event, horizon, rows) for horizon in range(len(HORIZONS_S))]
+        some = [value for value in cells if np.isfinite(value)] or [float("nan")]
+        return max(some) if name == "ece" else min(some)
 
 
 def measure(study: Study) -> Finding:
     """Calibration by heads and by boxes, all policies together and each learned one alone."""
-    drivers = {name: driver for name, driver in study.drivers.items() if name != EXPERT}
-    found = forecast(study, list(drivers.values()))
-    pools = {"all": list(range(len(drivers)))}
-    pools |= {name: [i] for i, name in enumerate(drivers) if name not in BASELINES}
+    drivers = [driver for name, driver in study.drivers.items() if name != EXPERT]
+    found = forecast(study, drivers)
+    alone = {driver.name: [i] for i, driver in enumerate(drivers)}
+    everyone = {"all": list(range(len(drivers)))}
+    pools = everyone | {name: members for name, members in alone.items() if name not in BASELINES}
     rows = {
-        f"{row}, {pool}": intervals(study.groups, *(part[members] for part in (said, found.happened, found.counted)))
-        for row, said in found.said.items()
+        f"{speaker}, {pool}": intervals(study.groups, found.of(speaker, members))
+        for speaker in found.said
         for pool, members in pools.items()
     }
-    alone = {name: [i] for i, name in enumerate(drivers)}
-    curves = {pool: curves_of(found, members) for pool, members in ({"all": pools["all"]} | alone).items()}
+    curves = {pool: curves_of(found, members) for pool, members in (everyone | alone).items()}
     details = {"horizons_s": HORIZONS_S, "events": EVENTS, "pools": list(pools), "curves": curves}
     return Finding("Calibration of costs and continuation", ABOUT.replace("\n", " "), columns(), rows, {}, details)
 
@@ -164,62 +180,48 @@ def heads_by(predicted: dict[str, Array]) -> Array:
     return jnp.stack([incidence(p, cont) for p in (1 - cont, *(predicted[name] for name in EVENTS[1:]))], -2)
 
 
-def intervals(groups: np.ndarray, said: np.ndarray, happened: np.ndarray, counted: np.ndarray) -> dict[str, dict]:
-    """The columns of a row; those without a value are left out. Args: [P, N, E, T], and counted [P, N, T]."""
-
-    def worst(name: str, event: int, rows: np.ndarray) -> float:
-        found = [cell(name, said, happened, counted, event, t, rows) for t in range(len(HORIZONS_S))]
-        some = [value for value in found if np.isfinite(value)] or [float("nan")]
-        return max(some) if name == "ece" else min(some)
-
-    def one(name: str, seconds: float) -> Callable[[np.ndarray], float]:
-        return lambda rows: cell(name, said, happened, counted, 0, HORIZONS_S.index(seconds), rows)
-
-    statistics = {f"{name}_{s:g}s": one(name, s) for name in ("skill", "ece") for s in SHOWN_S}
-    statistics["precision"] = one("precision", SHOWN_S[-1])
+def intervals(groups: np.ndarray, forecasts: Forecasts) -> dict[str, dict]:
+    """The columns of a row; those without a value are left out. groups: of the scenes, [N]."""
+    partial = functools.partial
+    statistics = {
+        f"{name}_{s:g}s": partial(forecasts.cell, name, 0, HORIZONS_S.index(s))
+        for name in ("skill", "ece")
+        for s in SHOWN_S
+    }
+    statistics["precision"] = partial(forecasts.cell, "precision", 0, len(HORIZONS_S) - 1)
     for event, called in enumerate(EVENTS[1:], 1):
-        for name in ("skill", "ece"):
-            statistics[f"{name}_{called}"] = lambda rows, name=name, event=event: worst(name, event, rows)
+        statistics |= {f"{name}_{called}": partial(forecasts.worst, name, event) for name in ("skill", "ece")}
     found = {name: bootstrap_of(statistic, groups, RESAMPLES) for name, statistic in statistics.items()}
     return {name: interval for name, interval in found.items() if np.isfinite(interval["mean"])}
 
 
-def cell(
-    name: str, said: np.ndarray, happened: np.ndarray, counted: np.ndarray, event: int, horizon: int, rows: np.ndarray
-) -> float:
-    """A measure of an event at a horizon over rows of scenes, all given policies together."""
-    there = counted[:, rows, horizon]
-    forecasts = (part[:, rows, event, horizon][there] for part in (said, happened))
-    return MEASURES[name](*forecasts)
-
-
 def curves_of(found: Forecasts, members: list[int]) -> dict[str, Any]:
-    """Every measure by row, event and horizon, the base rates, and the reliability at the longest horizon."""
+    """Every measure by speaker, event and horizon, the base rates, and the reliability at the longest horizon."""
     happened, counted = found.happened[members], found.counted[members]
-    everyone, horizons = np.arange(counted.shape[1]), range(len(HORIZONS_S))
-
-    def of(said: np.ndarray, event: int) -> dict[str, Any]:
-        there = counted[..., -1]
-        diagram = reliability(said[..., event, -1][there], happened[..., event, -1][there])
-        measured = {
-            name: [cell(name, said, happened, counted, event, t, everyone) for t in horizons] for name in MEASURES
-        }
-        return measured | {"reliability": {name: part.tolist() for name, part in diagram._asdict().items()}}
-
-    base = {
+    horizons = range(len(HORIZONS_S))
+    base_rate = {
         event: [float(happened[..., i, t][counted[..., t]].mean()) for t in horizons] for i, event in enumerate(EVENTS)
     }
     said = {
-        row: {event: of(values[members], i) for i, event in enumerate(EVENTS)} for row, values in found.said.items()
+        speaker: {event: event_curves(found.of(speaker, members), i) for i, event in enumerate(EVENTS)}
+        for speaker in found.said
     }
-    return {"rows": [int(counted[..., t].sum()) for t in horizons], "base_rate": base, "said": said}
+    return {"rows": [int(counted[..., t].sum()) for t in horizons], "base_rate": base_rate, "said": said}
+
+
+def event_curves(forecasts: Forecasts, event: int) -> dict[str, Any]:
+    """Every measure of an event by horizon, and its reliability at the longest."""
+    there = forecasts.counted[..., -1]
+    diagram = reliability(*(part[..., event, -1][there] for part in (forecasts.said, forecasts.happened)))
+    measured = {name: [forecasts.cell(name, event, t) for t in range(len(HORIZONS_S))] for name in MEASURES}
+    return measured | {"reliability": {name: part.tolist() for name, part in diagram._asdict().items()}}
 
 
 def draw(finding: Finding, path: pathlib.Path) -> None:
     """Skill and ECE by horizon and the reliability at the longest, for the last pool: a learned policy, if any."""
     from matplotlib.figure import Figure
 
-    from training.figures import save
+    from training.figures import GREY, save
 
     details = finding.details
     pool = details["pools"][-1]
@@ -235,10 +237,10 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
                 found["reliability"]["said"], found["reliability"]["happened"], style, color=colour, ms=4
             )
         axes[0, column].set(title=event.replace("_", " "), ylim=(-0.5, 1.05))
-        axes[0, column].axhline(0, color="#8a8a8a", lw=0.8)
-        axes[1, column].axhline(0.05, color="#8a8a8a", lw=0.8, ls=":")
+        axes[0, column].axhline(0, color=GREY, lw=0.8)
+        axes[1, column].axhline(0.05, color=GREY, lw=0.8, ls=":")
         axes[1, column].set(xlabel="horizon [s]")
-        axes[2, column].plot([0, 1], [0, 1], color="#8a8a8a", lw=0.8)
+        axes[2, column].plot([0, 1], [0, 1], color=GREY, lw=0.8)
         axes[2, column].set(xlabel=f"said, by {details['horizons_s'][-1]:g} s")
     for axis, label in zip(axes[:, 0], ("Brier skill", "expected calibration error", "happened"), strict=True):
         axis.set_ylabel(label)
@@ -247,8 +249,10 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
     save(figure, path)
 
 
-def looks(names: list[str]) -> list[tuple[str, str, str]]:
+def looks(speakers: list[str]) -> list[tuple[str, str, str]]:
     """Colour by model, line by what speaks."""
-    models = list(dict.fromkeys(name.rpartition(", ")[0] for name in names))
-    colours = dict(zip(models, [f"C{i}" for i in range(len(models))], strict=True))
-    return [(name, colours[name.rpartition(", ")[0]], "o-" if name.endswith("heads") else "s--") for name in names]
+    from training.quality.figure import colours
+
+    models = {speaker: speaker.rpartition(", ")[0] for speaker in speakers}
+    shown = colours(list(dict.fromkeys(models.values())))
+    return [(name, shown[model], "o-" if name.endswith("heads") else "s--") for name, model in models.items()]

@@ -134,7 +134,7 @@ def imagined(case, keys, model_batch) -> Imagined:
 @pytest.fixture(scope="session")
 def fitted(case, model_batch) -> Fit:
     """The model after a fit; one that learns nothing takes a single step. No step moves data on or off the device."""
-    optimizer, history, key = FITTING.build(), [], jax.random.key(2)
+    optimizer, history, key = FITTING.build(FIT_STEPS), [], jax.random.key(2)
     state = start_fit(case.params, optimizer)
     step = jax.jit(fit_step(case.model, optimizer))
     with jax.transfer_guard("disallow"):

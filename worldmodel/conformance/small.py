@@ -18,9 +18,7 @@ SMALL = {
         sizes=rssm_net.Sizes(deter=16, groups=2, classes=4, hidden=24, tokens=12, outcome_hidden=24, ensemble=2)
     ),
     "tokens": TokensConfig(
-        sizes=tokens_net.Sizes(
-            width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2, remat=True
-        )
+        sizes=tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
     ),
     "pixels": PixelsConfig(
         tokenizer=PatchSizes(patch=8, latent=8, hidden=24),

@@ -1,0 +1,40 @@
+"""A bound on what imagined agents do: nobody drives on into what stands in its way. A rule, not learned.
+
+Logs hold few who brake hard and nobody who has to because the ego does what it never did, so a model of logs that keeps
+on with what it was doing is right nearly always, and drives through an ego that stops. Braking that a driver who
+follows more closely than logged ones would not leave out is therefore a lower bound of each agent's own.
+"""
+
+import jax.numpy as jnp
+
+from data.geometry import rotate, to_frame
+from data.scene import Array, Scene
+from simulator.car_following import CarFollowing, idm
+from simulator.world import Agents
+from worldmodel.motion import Motion
+
+DRIVER = CarFollowing(headway_s=0.5, gap_m=1.5)  # closer than logged drivers follow
+AHEAD_M = 60.0
+BEND_SPEED = 2.0  # m/s; the turns of slower agents are noise
+
+
+def reflex(now: Agents, scene: Scene, motion: Motion) -> Array:
+    """The acceleration that what is in its way leaves to each agent [m/s^2], inf where nothing asks it to brake.
+
+    In the way are boxes ahead that the agent's own reaches if it turns as it does.
+
+    Args: of one scene, [A]. Returns: float32[A].
+    """
+    frame = now.x[:, None], now.y[:, None], now.heading[:, None]
+    x, y = to_frame(now.x, now.y, *frame)
+    cos, sin = (jnp.abs(part) for part in (jnp.cos(now.heading - frame[2]), jnp.sin(now.heading - frame[2])))
+    bend = motion.turn_rate / jnp.maximum(motion.speed, BEND_SPEED)
+    aside = jnp.abs(y - bend[:, None] * jnp.square(x) / 2)
+    reach = (scene.width[:, None] + cos * scene.width + sin * scene.length) / 2
+    gap = x - (scene.length[:, None] + cos * scene.length + sin * scene.width) / 2
+    other = now.valid & ~jnp.eye(*x.shape, dtype=bool)
+    in_way = other & (x > 0) & (aside < reach) & (gap < AHEAD_M)
+    lead_speed, _ = rotate(now.vel_x, now.vel_y, -frame[2])
+    left = idm(DRIVER, motion.speed[:, None], jnp.inf, gap, jnp.maximum(lead_speed, 0.0))
+    asked = jnp.where(in_way & (left < 0), left, jnp.inf)
+    return jnp.min(asked, -1)
