@@ -1,5 +1,7 @@
 """The parts that world models share: motion, batches, sampling, quality measures, names."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,14 +12,17 @@ from simulator.config import SimulatorConfig
 from simulator.world import Agents
 from worldmodel import quality, registry
 from worldmodel.batch import log_window
+from worldmodel.conformance.small import SMALL
 from worldmodel.features import _nearest
 from worldmodel.fitting import FittingConfig
 from worldmodel.heads import drift_on, no_drift, spread
 from worldmodel.motion import estimate_motion, move, running_sum
 from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
+from worldmodel.quality import imagine_log
 from worldmodel.rssm import RSSMConfig
 from worldmodel.rssm_net import sample
+from worldmodel.view import coarse, view_width
 from worldmodel.window import light_age
 
 
@@ -172,3 +177,30 @@ def test_model_flops_are_the_networks_products():
 
     jaxpr = jax.make_jaxpr(jax.jit(steps))(jnp.ones((3, 4, 16)), jnp.ones((16, 8)))
     assert product_flops(jaxpr.jaxpr) == 3 * 2 * 4 * 16 * 8
+
+
+def test_a_coarse_view_is_the_mean_over_cells():
+    image = np.zeros((2, 4, 4, 3), np.uint8)
+    image[0, :2, 2:, 1], image[1, 3, 3, 2] = 255, 204
+    seen = np.asarray(coarse(jnp.asarray(image), 2)).reshape(2, 2, 2, 3)
+    assert (seen[0, 0, 1].tolist(), float(seen[0].sum())) == ([0, 1, 0], 1.0)
+    assert float(seen[1, 1, 1, 2]) == pytest.approx(0.2)
+
+
+def test_only_the_egos_memory_sees_its_image(model_batch, sim_config, keys):
+    """Another map in the image: the others' boxes stay as they are, what is said of the ego's reward does not."""
+    model = dataclasses.replace(SMALL["rssm"], view_cell=4).build(sim_config)
+    params = jax.jit(model.init)(jax.random.key(1), model_batch)
+    imagine = jax.jit(lambda batch: imagine_log(model, params, keys, batch))
+    scene = model_batch.scene
+    blank = scene.replace(map_tile=0 * scene.map_tile)
+    one, other = (imagine(model_batch.replace(scene=shown)) for shown in (scene, blank))
+    np.testing.assert_array_equal(one.agents.x, other.agents.x)
+    assert float(jnp.abs(one.outcome.predicted["reward"] - other.outcome.predicted["reward"]).max()) > 1e-6
+    loss, _ = jax.eval_shape(model.loss, params, keys[0], model_batch)
+    assert loss.shape == ()
+
+
+def test_a_view_that_cells_do_not_fill_is_refused(sim_config):
+    with pytest.raises(ValueError, match="whole cells of 5 pixels, found 16 x 16"):
+        view_width(sim_config, 5)

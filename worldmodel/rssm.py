@@ -22,9 +22,9 @@ from data.scene import Array, Observation, Scene
 from simulator.config import SimulatorConfig
 from simulator.observe import observe
 from simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
-from simulator.world import Action, Outcome, State
+from simulator.world import Action, Agents, Outcome, State
 from worldmodel import rssm_net
-from worldmodel.batch import ModelBatch
+from worldmodel.batch import ModelBatch, driven_window
 from worldmodel.costs import cost_terms, margins
 from worldmodel.features import Frame
 from worldmodel.heads import Drift, drift_on, judge, next_lights, no_drift, reduce_terms, spread
@@ -32,7 +32,8 @@ from worldmodel.motion import at_step, estimate_motion
 from worldmodel.noise import agent_noise, agent_rank
 from worldmodel.reflex import reflex
 from worldmodel.rssm_loss import LossConfig, losses
-from worldmodel.window import Window, batch_window, history_window, sense_frame
+from worldmodel.view import step_view, view_width, window_view
+from worldmodel.window import Window, batch_window, history_boxes, history_window, sense_frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +45,14 @@ class RSSMConfig:
       loss: weights of the loss.
       context: world steps of history that warm the memory up when fitting; a reset uses all there is.
       reflex: imagined agents brake for what is in their way (`reflex.py`), whatever the model says.
+      view_cell: the ego also sees its BEV image, as means over cells of so many pixels (`view.py`); 0 for no image.
     """
 
     sizes: rssm_net.Sizes = dataclasses.field(default_factory=rssm_net.Sizes)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     context: int = 2
     reflex: bool = True
+    view_cell: int = 0
 
     def build(self, simulator: SimulatorConfig) -> "RSSM":
         """The model for this simulator's step and dynamics."""
@@ -89,7 +92,8 @@ class RSSM:
 
     def init(self, key: jax.Array, batch: ModelBatch) -> dict:
         """Fresh parameters."""
-        return rssm_net.init_net(key, self.config.sizes, jax.eval_shape(self._batch_window, batch))
+        view = view_width(self.simulator, self.config.view_cell) if self.config.view_cell else 0
+        return rssm_net.init_net(key, self.config.sizes, jax.eval_shape(self._batch_window, batch), view)
 
     def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
         """Teacher-forced on the logged others and the driven ego."""
@@ -98,12 +102,20 @@ class RSSM:
         shape = (window.evidence.shape[1], self.config.sizes.groups)
         keys = jax.random.split(key, batch.start.shape[0])
         uniforms = agent_noise(keys, agent_rank(now, batch.scene.ego), shape)
-        terms = losses(params, self.config.sizes, self.config.loss, batch, window, uniforms, self.simulator.dt)
+        before = self.config.context * self.simulator.substeps
+        view = self._view(driven_window(batch, before, self.simulator), batch.scene, batch.start - before)
+        terms = losses(params, self.config.sizes, self.config.loss, batch, window, uniforms, self.simulator.dt, view)
         terms |= cost_terms(self, params, key, batch, self.simulator)
         return reduce_terms(terms, self.config.loss.scales)
 
     def _batch_window(self, batch: ModelBatch) -> Window:
         return batch_window(batch, self.config.context, self.simulator)
+
+    def _view(self, boxes: Agents, scene: Scene, first: Array) -> Array | None:
+        """What the ego sees at each frame of a window [B, F, V], if the model has an image."""
+        if not self.config.view_cell:
+            return None
+        return window_view(boxes, scene, first, self.simulator, self.config.view_cell)
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Warms the memory up on the history, with intentions from the posterior."""
@@ -111,7 +123,10 @@ class RSSM:
         window = history_window(state, self.simulator)
         rank = agent_rank(at_step(state.history, -1), scene.ego)
         uniforms = agent_noise(key, rank, (window.evidence.shape[1], self.config.sizes.groups))
-        embedded, seen = rssm_net.embed(params, self.config.sizes, window.sensed), window.frames.now.valid
+        boxes, first = history_boxes(state, self.simulator)
+        view = self._view(boxes, scene, first)
+        embedded = rssm_net.embed(params, self.config.sizes, window.sensed, view, scene.ego[:, None])
+        seen = window.frames.now.valid
         memory, _, _ = rssm_net.filter_frames(params, self.config.sizes, embedded, seen, window.evidence, uniforms)
         senses, age = window.ego_senses[:, -1], window.frames.light_age[:, -1]
         drift = no_drift(*rank.shape, self.config.sizes.ensemble)
@@ -146,7 +161,10 @@ class RSSM:
         sensed, ego_senses = sense_frame(
             Frame(after, now, lights[0][..., -1], lights[1][..., -1], light_age), state.scene, self.span_s
         )
-        embedded = rssm_net.embed(params, self.config.sizes, sensed)
+        view = None
+        if self.config.view_cell:
+            view = step_view(state, swept, boxes, lights, self.simulator, self.config.view_cell)
+        embedded = rssm_net.embed(params, self.config.sizes, sensed, view, state.scene.ego)
         memory = rssm_net.remember(params, latent.memory, stoch, embedded, after.valid)
         near = margins(state, swept, boxes, outcome, self.simulator)
         judged = judge(params, state.scene.ego, memory, (now, after), (latent.ego_senses, ego_senses), near)

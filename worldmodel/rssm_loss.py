@@ -49,14 +49,17 @@ def losses(
     window: Window,
     uniforms: Array,
     dt: float,
+    view: Array | None = None,
 ) -> Terms:
     """All terms of the loss and, under `_` names, of the metrics.
 
     Args:
       window: the batch's boxes, context included.
       uniforms: float32[B, A, F - 1, G], the noise of the posterior's draws.
+      view: float32[B, F, V], what the ego sees, if the model has an image.
     """
-    embedded, seen = rssm_net.embed(params, sizes, window.sensed), window.frames.now.valid
+    seen = window.frames.now.valid
+    embedded = rssm_net.embed(params, sizes, window.sensed, view, batch.scene.ego[:, None])
     memory, stoch, posterior = rssm_net.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
     context = window.after.x.shape[1] - batch.alive.shape[1]
     window, memory, stoch, posterior = jax.tree.map(lambda a: a[:, context:], (window, memory, stoch, posterior))

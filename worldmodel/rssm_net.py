@@ -67,8 +67,8 @@ class Prediction:
     stay: Array
 
 
-def init_net(key: jax.Array, sizes: Sizes, window: Window) -> dict:
-    """Fresh parameters; the window gives the widths of the inputs."""
+def init_net(key: jax.Array, sizes: Sizes, window: Window, view: int = 0) -> dict:
+    """Fresh parameters; the window gives the widths of the inputs; view: V, of the ego's image, 0 for none."""
     sensed, latent = window.sensed, sizes.groups * sizes.classes
     senses = sensed.own.shape[-1] + 3 * sizes.tokens
     layers = {
@@ -82,18 +82,27 @@ def init_net(key: jax.Array, sizes: Sizes, window: Window) -> dict:
         "spread": dense_layer(sizes.hidden, MOTION_ERRORS + 1, scale=0.1),
         **head_layers(sizes.deter, window, sizes.tokens, sizes.outcome_hidden),
     }
+    if view:
+        layers["view"] = mlp_layers((view, sizes.hidden, sizes.hidden))
     return draw(key, layers)
 
 
-def embed(params: dict, sizes: Sizes, sensed: Sensed) -> Array:
-    """`Sensed` [..., A] -> float[..., A, hidden]."""
+def embed(params: dict, sizes: Sizes, sensed: Sensed, view: Array | None = None, ego: Array | None = None) -> Array:
+    """`Sensed` [..., A] -> float[..., A, hidden].
+
+    Args: view: float32[..., V], the ego's image, if the model has one.   ego: int32[...], whose row it belongs to.
+    """
     sensed = cast(sensed, sizes.dtype)
     pooled = [
         pool(params["lanes"], sensed.lanes, sensed.lanes_mask),
         pool(params["neighbours"], sensed.neighbours, sensed.neighbours_mask),
         pool(params["lights"], sensed.lights, sensed.lights_mask),
     ]
-    return layer_norm(mlp(params["embed"], jnp.concatenate([sensed.own, *pooled], -1)))
+    hidden = mlp(params["embed"], jnp.concatenate([sensed.own, *pooled], -1))
+    if view is not None:
+        own = (jnp.arange(hidden.shape[-2]) == ego[..., None])[..., None]
+        hidden += own * mlp(params["view"], cast(view, sizes.dtype))[..., None, :]
+    return layer_norm(hidden)
 
 
 def remember(params: dict, memory: Array, stoch: Array, embedded: Array, seen: Array) -> Array:

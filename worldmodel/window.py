@@ -57,11 +57,15 @@ def batch_window(batch: ModelBatch, context: int, simulator: SimulatorConfig) ->
 
 
 def history_window(state: State, simulator: SimulatorConfig) -> Window:
-    """What a state's history shows, as many whole world steps of it as there are."""
-    substeps = simulator.substeps
-    span = (state.history.x.shape[-1] - 1) // substeps * substeps
-    boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
-    return observe_window(boxes, state.scene, state.time - span, substeps, simulator.dt)
+    """What a state's history shows."""
+    boxes, first = history_boxes(state, simulator)
+    return observe_window(boxes, state.scene, first, simulator.substeps, simulator.dt)
+
+
+def history_boxes(state: State, simulator: SimulatorConfig) -> tuple[Agents, Array]:
+    """As many whole world steps of a history as there are, `Agents` [B, A, K], and the log step int32[B] of the first."""
+    span = (state.history.x.shape[-1] - 1) // simulator.substeps * simulator.substeps
+    return jax.tree.map(lambda a: a[..., -1 - span :], state.history), state.time - span
 
 
 def window_frames(boxes: Agents, scene: Scene, first: Array, substeps: int, dt: float) -> Frame:
