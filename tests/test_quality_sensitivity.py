@@ -10,13 +10,14 @@ import scenes
 
 from data.scene import Scene
 from simulator.dynamics import log_ego
-from simulator.world import Action
+from simulator.world import Action, Agents
 from training.quality import sensitivity
 from worldmodel import probes
 from worldmodel.batch import ModelBatch
 from worldmodel.counterfactual import logged_plan, losses_under, retimed
 from worldmodel.kinematic import Kinematic, KinematicConfig
 from worldmodel.motion import at_step, estimate_motion, move
+from worldmodel.reflex import reflex
 
 FOLLOWER, LEADER, ONCOMING = 1, 2, 3  # rows
 START = jnp.full(1, 10, jnp.int32)
@@ -115,6 +116,18 @@ def test_constant_velocity_is_as_far_off_under_any_action(road, sim_config):
     own, foreign = find(Action(steps, steps)), find(Action(steps - 5.0, steps + 0.1))
     assert float(own["all"][0]) > 1.0 and float(own["near"][0]) == 0.0
     jax.tree.map(np.testing.assert_array_equal, own, foreign)
+
+
+def test_reflex_brakes_for_what_is_in_the_way(road):
+    """At 10 m/s, 5 m behind a standing ego, as hard as anyone can; at the ego's speed, or without it, not at all."""
+    scene = jax.tree.map(lambda field: field[0], road)
+    now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))
+    bound = jax.jit(lambda now: reflex(now, scene, estimate_motion(now, now, 0.5))[FOLLOWER])
+    near = dataclasses.replace(now, x=now.x + 7.0 * (np.arange(4) == FOLLOWER))
+    stands = dataclasses.replace(near, vel_x=near.vel_x * (np.arange(4) != 0))
+    gone = dataclasses.replace(stands, valid=stands.valid & (np.arange(4) != 0))
+    assert bound(stands) == -8.0
+    assert bound(now) == bound(gone) == np.inf
 
 
 def test_actions_come_from_other_scenarios():

@@ -107,9 +107,9 @@ def toy():
             updates, moments = optimizer.update(gradients, carry[1])
             return (optax.apply_updates(carry[0], updates), moments), None
 
-        return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(jax.random.key(1), 800))[0][0]
+        return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(jax.random.key(1), 1200))[0][0]
 
-    params = fitted(draw(jax.random.key(0), mlp_layers((4, 32, 32, 2))))
+    params = fitted(draw(jax.random.key(0), mlp_layers((4, 48, 48, 2))))
     return lambda noisy, levels: says(params, noisy, levels)
 
 

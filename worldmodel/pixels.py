@@ -7,6 +7,8 @@
     drawing      K steps from noise to the next latent                                    `shortcut.py`
     heads        reward, cont and costs of the step, from what was drawn and the motion   `pixels_heads.py`
 
+The disagreement is how far two draws of the same step are apart, as root mean square of the images' brightness.
+
 There are no learned boxes. `State` and `Outcome` by geometry need some: the others', where a data set has any, go on as
 in `kinematic.py`, so they never see the ego's current action. The image is another matter: it is centred on the ego, so
 it has to be told where the ego went. In expert logs that leaks what the expert saw, as for any model that predicts what
@@ -231,11 +233,10 @@ class Pixels:
         given = self._given(params, image, before, after)
         k_draw, k_past = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
         draws = self._draw(params, k_draw, given, state.latent.cache)
-        latent = draws[:, 0]
-        image = self.decode(params, latent, given)[:, 0]
-        cache = self._remember(params, k_past, latent, given, state.latent.cache)
+        image, other = (self.decode(params, draws[:, i], given)[:, 0] for i in range(2))
+        cache = self._remember(params, k_past, draws[:, 0], given, state.latent.cache)
         judged = said(self._heads(params, image, given.motion[:, 0]))
-        apart = jnp.sqrt(jnp.square(draws[:, 0] - draws[:, 1]).mean((1, 2, 3)))
+        apart = jnp.sqrt(jnp.square(image - other).mean((1, 2, 3)))
         return following.replace(latent=Latent(image, cache)), outcome.replace(predicted=judged, disagreement=apart)
 
     def _draw(self, params: dict, key: jax.Array, given: Given, cache: Cache) -> Array:
