@@ -233,12 +233,13 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
             axes[2, column].plot(
                 found["reliability"]["said"], found["reliability"]["happened"], style, color=colour, ms=4
             )
-        axes[0, column].set(title=event.replace("_", " "), ylim=(-0.5, 1.05))
+        longest = details["horizons_s"][-1]
+        axes[0, column].set(title=event.replace("_", " "), xlim=(0, longest + 0.3), ylim=(-0.5, 1.05))
         axes[0, column].axhline(0, color=GREY, lw=0.8)
         axes[1, column].axhline(0.05, color=GREY, lw=0.8, ls=":")
-        axes[1, column].set(xlabel="horizon [s]")
+        axes[1, column].set(xlabel="horizon [s]", xlim=(0, longest + 0.3), ylim=(-0.005, 0.25))
         axes[2, column].plot([0, 1], [0, 1], color=GREY, lw=0.8)
-        axes[2, column].set(xlabel=f"said, by {details['horizons_s'][-1]:g} s")
+        axes[2, column].set(xlabel=f"said, by {longest:g} s")
     for axis, label in zip(axes[:, 0], ("Brier skill", "expected calibration error", "happened"), strict=True):
         axis.set_ylabel(label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
