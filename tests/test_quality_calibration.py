@@ -106,7 +106,7 @@ def test_the_replay_itself_foretells_everything(study, sim_config, monkeypatch, 
     row = finding.rows["oracle, boxes, all"]
     assert row["skill_8s"]["mean"] == pytest.approx(1.0) and row["ece_8s"]["mean"] == pytest.approx(0.0)
     curves = finding.details["curves"]["go_straight"]
-    assert curves["base_rate"]["failure"][-1] == pytest.approx(0.4) and curves["rows"] == [5] * 7
+    assert curves["said"]["oracle, boxes"]["failure"]["rate"][-1] == pytest.approx(0.4) and curves["rows"] == [5] * 7
     assert "skill_off_road" not in row  # it never happens here
     measured.draw(finding, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0

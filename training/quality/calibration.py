@@ -43,6 +43,7 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "skill": brier_skill,
     "ece": calibration_error,
     "precision": average_precision,
+    "rate": lambda said, happened: float(np.mean(happened)),
 }
 ABOUT = f"""Policies drive the scenes in the log-replay simulator, past their failures; their actions are repeated in
 each world model, {DRAWS} draws a scene. Forecast by horizon: the chance that a row has ended by then by an event, the
@@ -107,7 +108,8 @@ def measure(study: Study) -> Finding:
 def columns() -> dict[str, str]:
     """Of the table."""
     shown = {f"skill_{s:g}s": f"skill of failure, {s:g} s" for s in SHOWN_S}
-    shown |= {f"ece_{s:g}s": f"ECE of failure, {s:g} s" for s in SHOWN_S} | {"precision": "AP of failure, 8 s"}
+    shown |= {f"ece_{s:g}s": f"ECE of failure, {s:g} s" for s in SHOWN_S}
+    shown |= {"precision": "AP of failure, 8 s", "rate": "failed by 8 s"}
     shown |= {f"skill_{event}": f"{event}: worst skill" for event in EVENTS[1:]}
     return shown | {f"ece_{event}": f"{event}: worst ECE" for event in EVENTS[1:]}
 
@@ -188,7 +190,7 @@ def intervals(groups: np.ndarray, forecasts: Forecasts) -> dict[str, dict]:
         for name in ("skill", "ece")
         for s in SHOWN_S
     }
-    statistics["precision"] = partial(forecasts.cell, "precision", 0, len(HORIZONS_S) - 1)
+    statistics |= {name: partial(forecasts.cell, name, 0, len(HORIZONS_S) - 1) for name in ("precision", "rate")}
     for event, called in enumerate(EVENTS[1:], 1):
         statistics |= {f"{name}_{called}": partial(forecasts.worst, name, event) for name in ("skill", "ece")}
     found = {name: bootstrap_of(statistic, groups, RESAMPLES) for name, statistic in statistics.items()}
@@ -196,17 +198,12 @@ def intervals(groups: np.ndarray, forecasts: Forecasts) -> dict[str, dict]:
 
 
 def curves_of(found: Forecasts, members: list[int]) -> dict[str, Any]:
-    """Every measure by speaker, event and horizon, the base rates, and the reliability at the longest horizon."""
-    happened, counted = found.happened[members], found.counted[members]
-    horizons = range(len(HORIZONS_S))
-    base_rate = {
-        event: [float(happened[..., i, t][counted[..., t]].mean()) for t in horizons] for i, event in enumerate(EVENTS)
-    }
+    """Every measure by speaker, event and horizon, and the reliability at the longest horizon."""
     said = {
         speaker: {event: event_curves(found.of(speaker, members), i) for i, event in enumerate(EVENTS)}
         for speaker in found.said
     }
-    return {"rows": [int(counted[..., t].sum()) for t in horizons], "base_rate": base_rate, "said": said}
+    return {"rows": found.counted[members].sum((0, 1)).tolist(), "said": said}
 
 
 def event_curves(forecasts: Forecasts, event: int) -> dict[str, Any]:
@@ -236,12 +233,13 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
             axes[2, column].plot(
                 found["reliability"]["said"], found["reliability"]["happened"], style, color=colour, ms=4
             )
-        axes[0, column].set(title=event.replace("_", " "), ylim=(-0.5, 1.05))
+        longest = details["horizons_s"][-1]
+        axes[0, column].set(title=event.replace("_", " "), xlim=(0, longest + 0.3), ylim=(-0.5, 1.05))
         axes[0, column].axhline(0, color=GREY, lw=0.8)
         axes[1, column].axhline(0.05, color=GREY, lw=0.8, ls=":")
-        axes[1, column].set(xlabel="horizon [s]")
+        axes[1, column].set(xlabel="horizon [s]", xlim=(0, longest + 0.3), ylim=(-0.005, 0.25))
         axes[2, column].plot([0, 1], [0, 1], color=GREY, lw=0.8)
-        axes[2, column].set(xlabel=f"said, by {details['horizons_s'][-1]:g} s")
+        axes[2, column].set(xlabel=f"said, by {longest:g} s")
     for axis, label in zip(axes[:, 0], ("Brier skill", "expected calibration error", "happened"), strict=True):
         axis.set_ylabel(label)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
