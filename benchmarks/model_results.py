@@ -22,7 +22,7 @@ MODELS = {
     "rssm, no perturbed replays": ("--world_model", "rssm", "--fit.perturbed", "0"),
     "tokens": ("--world_model", "tokens"),
 }
-SNAPSHOTS = (25, 50, 100, 200, 400, 800)  # optimiser steps of imitation: policies from bad to as good as imitation gets
+SNAPSHOTS = (10, 25, 50, 100, 200, 400)  # optimiser steps of imitation: policies from hopeless to fair
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -33,6 +33,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", help="data set; the starter set by default")
     parser.add_argument("--agents", type=int, help="agents per scene, as the data set was built")
     parser.add_argument("--steps", type=int, help="optimiser steps of each fit; the preset's by default")
+    parser.add_argument("--scenes", type=int, help="scenes in each of them; the preset's by default")
     parser.add_argument("--section", required=True, help="name in the markers, e.g. models")
     parser.add_argument("--title", required=True, help="heading")
     parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
@@ -53,12 +54,13 @@ def data_words(options: argparse.Namespace) -> list[str]:
 
 def fit(options: argparse.Namespace) -> list[str]:
     """Fits every model. Returns: `NAME=RUN` of each."""
-    steps = ["--fit.steps", str(options.steps)] if options.steps else []
+    sizes = {"--fit.steps": options.steps, "--fit.scenes": options.scenes}
+    sized = [word for name, value in sizes.items() if value for word in (name, str(value))]
     named = []
     for name, words in MODELS.items():
         run = options.out / "runs" / name.replace(", ", "-").replace(" ", "-")
         common = ["cpu", "--stage", "fit_world_model", "--directory", str(run)]
-        call("train.py", [*common, *words, *steps, *data_words(options)])
+        call("train.py", [*common, *words, *sized, *data_words(options)])
         named.append(f"{name}={run}")
     return named
 
@@ -68,7 +70,7 @@ def imitate(options: argparse.Namespace) -> list[str]:
     runs = []
     for steps in SNAPSHOTS:
         run = options.out / "runs" / f"imitation-{steps}"
-        common = ["cpu", "--stage", "imitate", "--directory", str(run), "--fit.steps", "0"]
+        common = ["cpu", "--stage", "imitate", "--imitation.scenes", "16", "--directory", str(run)]
         call("train.py", [*common, "--imitation.steps", str(steps), *data_words(options)])
         runs.append(str(run))
     return runs

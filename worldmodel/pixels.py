@@ -43,7 +43,7 @@ from worldmodel.pixels_heads import outcome_logits, outcome_terms, said
 from worldmodel.pixels_net import Given
 from worldmodel.shortcut import Levels
 from worldmodel.tokens_net import Cache, empty_cache
-from worldmodel.window import DRIVEN_SCALE, driven, ego_row
+from worldmodel.window import DRIVEN_SCALE, driven, ego_row, history_boxes
 
 FrameSource = Callable[[Agents, Scene, Array, SimulatorConfig], Array]  # see `frames.rendered_frames`
 
@@ -204,11 +204,9 @@ class Pixels:
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Reads the history's images."""
         state = start_state(scene, start, latent=())
-        substeps = self.simulator.substeps
-        span = (state.history.x.shape[-1] - 1) // substeps * substeps
-        boxes = jax.tree.map(lambda a: a[..., -1 - span :], state.history)
-        image = brightness(self.frames(boxes, scene, start - span, self.simulator))
-        given = self.window_given(params, image, _ego_frames(boxes, scene.ego, substeps))
+        boxes, first = history_boxes(state, self.simulator)
+        image = brightness(self.frames(boxes, scene, first, self.simulator))
+        given = self.window_given(params, image, _ego_frames(boxes, scene.ego, self.simulator.substeps))
         latent = self.encode(params, image, given)
         cache = self._remember(params, key, latent, given, self._empty_cache(latent))
         return state.replace(latent=Latent(image[:, -1], cache))

@@ -63,7 +63,7 @@ def history_window(state: State, simulator: SimulatorConfig) -> Window:
 
 
 def history_boxes(state: State, simulator: SimulatorConfig) -> tuple[Agents, Array]:
-    """As many whole world steps of a history as there are, `Agents` [B, A, K], and the log step int32[B] of the first."""
+    """The whole world steps of a state's history: `Agents` [B, A, K], and the log step of the first, int32[B]."""
     span = (state.history.x.shape[-1] - 1) // simulator.substeps * simulator.substeps
     return jax.tree.map(lambda a: a[..., -1 - span :], state.history), state.time - span
 
