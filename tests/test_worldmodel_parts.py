@@ -21,6 +21,7 @@ from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
 from worldmodel.quality import imagine_log
 from worldmodel.rssm import RSSMConfig
+from worldmodel.rssm_loss import _kl_terms
 from worldmodel.rssm_net import sample
 from worldmodel.view import coarse, view_width
 from worldmodel.window import light_age
@@ -115,6 +116,19 @@ def test_drift_goes_on_at_the_members_velocities():
     np.testing.assert_allclose(drift.vel_x[0], [[-4.0, 4.0]] * 3)
     unseen = drift_on(no_drift(1, 3, 2), *two_members(speed=2.0, valid=False), 0.5)
     assert all(not np.any(field) for field in jax.tree.leaves(unseen))
+
+
+def test_free_nats_spare_the_posterior_alone():
+    """KL(0.6, 0.4 | 0.5, 0.5) is 0.02 nats: below 1 free nat the prior is pulled towards the posterior, not it back."""
+    prior, posterior = jnp.log(jnp.array([[[0.5, 0.5]]])), jnp.log(jnp.array([[[0.6, 0.4]]]))
+
+    def term(name: str, prior, posterior):
+        return _kl_terms(prior, posterior, jnp.ones(1), 1.0)[name][0].sum()
+
+    assert float(term("kl_prior", prior, posterior)) == pytest.approx(0.0201, abs=1e-4)
+    assert np.any(jax.grad(lambda p: term("kl_prior", p, posterior))(prior))
+    assert float(term("kl_posterior", prior, posterior)) == 1.0
+    assert not np.any(jax.grad(lambda q: term("kl_posterior", prior, q))(posterior))
 
 
 def test_learning_rate_warms_up_and_decays_to_what_refits_have():
