@@ -9,12 +9,7 @@ from training.quality.study import Finding, Study
 from training.statistics import bootstrap_of, spearman
 from worldmodel.heads import NEAR_M
 
-COLUMNS = {
-    "rank": "rank correlation",
-    "summed": "summed up to the step",
-    "within": "at equal times",
-    "scene": "of whole scenes",
-}
+COLUMNS = {"rank": "rank correlation", "within": "at equal times", "scene": "of whole scenes"}
 BINS = 10
 ABOUT = """Spearman's correlation of a World's disagreement about a step with the true error at its end: mean \
 displacement [m] of the others that the log sees within {near:.0f} m of the ego, both averaged over {draws} draws. \
@@ -30,10 +25,9 @@ def measure(study: Study) -> Finding:
         if not draws.disagreement.any():
             continue
         said = draws.disagreement.mean(1)
-        pairs, summed = ((part, error[name], counted) for part in (said, said.cumsum(1)))
+        pairs = (said, error[name], counted)
         rows[name] = {
             "rank": bootstrap_of(lambda chosen, pairs=pairs: everywhere(pairs, chosen), study.groups),
-            "summed": bootstrap_of(lambda chosen, pairs=summed: everywhere(pairs, chosen), study.groups),
             "within": bootstrap_of(lambda chosen, pairs=pairs: at_equal_times(pairs, chosen), study.groups),
             "scene": bootstrap_of(lambda chosen, pairs=pairs: of_scenes(pairs, chosen), study.groups),
         }
