@@ -11,6 +11,7 @@ from simulator.world import Agents
 MAX_TURN_RATE = 1.5  # rad/s; faster turns are annotation noise of slow agents
 STILL_SPEED = 0.5  # m/s; below it the direction of a velocity is noise
 FULL_TURN_SPEED = 1.0  # m/s; below it turning fades out: a standing box does not rotate
+START_ACCELERATION = 0.5  # m/s^2; who stands and means to go accelerates by more
 
 
 @flax.struct.dataclass
@@ -69,6 +70,16 @@ def move(now: Agents, motion: Motion, acceleration: Array, turn_rate: Array, sub
         vel_y=speed[..., 1:] * jnp.sin(course),
         valid=jnp.broadcast_to(now.valid[..., None], heading.shape),
     )
+
+
+def standing(speed: Array, acceleration: Array) -> Array:
+    """The acceleration with which imagined agents go on: who stands and would hardly accelerate stands on.
+
+    A speed does not go below 0, so at standstill the errors of a model that is right on average only add up: without
+    this, queues creep. Args: [m/s] and [m/s^2], one shape; the result has it too.
+    """
+    creeps = (speed < STILL_SPEED) & (acceleration < START_ACCELERATION)
+    return jnp.where(creeps, jnp.minimum(acceleration, -speed), acceleration)
 
 
 def running_sum(x: Array) -> Array:

@@ -15,7 +15,7 @@ from data.scene import Array
 from simulator.world import Agents
 from worldmodel.features import Sensed
 from worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
-from worldmodel.motion import estimate_motion, move
+from worldmodel.motion import estimate_motion, move, standing
 from worldmodel.nets import cast, dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool
 from worldmodel.noise import draw_index
 from worldmodel.window import MOTION_ERRORS, Window
@@ -184,7 +184,7 @@ def decode(
     grown = jax.nn.softplus(spread[..., None, :-1] - 2) * (jnp.arange(1, substeps + 1) / substeps)[:, None]
     return Prediction(
         members=move(each_now, each_motion, acceleration, turn_rate, substeps, dt),
-        mean=move(now, motion, mean, turn_rate.mean(-1), substeps, dt),
+        mean=move(now, motion, standing(motion.speed, mean), turn_rate.mean(-1), substeps, dt),
         scale=grown + SCALE_FLOOR,
         stay=spread[..., -1] + HOLD_LOGIT,
     )

@@ -27,7 +27,7 @@ from worldmodel.batch import ModelBatch, driven_window
 from worldmodel.costs import cost_terms, margins
 from worldmodel.features import Frame
 from worldmodel.heads import Drift, Terms, drift_on, judge, next_lights, no_drift, reduce_terms, spread
-from worldmodel.motion import at_step, estimate_motion, move
+from worldmodel.motion import at_step, estimate_motion, move, standing
 from worldmodel.motion_tokens import Vocabulary, mean_controls, token_controls, type_rows
 from worldmodel.noise import agent_noise, agent_rank
 from worldmodel.reflex import reflex
@@ -184,6 +184,7 @@ class Tokens:
         acceleration, turn = token_controls(config.vocabulary, drawn, rows)
         if config.reflex:
             acceleration = jnp.minimum(acceleration, jax.vmap(reflex)(now, state.scene, motion))
+        acceleration = standing(motion.speed, acceleration)
         moved = move(now, motion, acceleration, motion.turn_rate + turn, substeps, dt)
         stays = tokens_net.stay_logits(params, state.latent.hidden) > 0
         # Not drawn: an agent must not vanish by chance before the ego.
