@@ -122,7 +122,11 @@ def h200() -> Config:
             )
         ),
         fit=FitConfig(
-            steps=20_000, refit_steps=500, scenes=128, tracks=8192, optimizer=FittingConfig(learning_rate=5e-4)
+            steps=20_000,
+            refit_steps=500,
+            scenes=128,
+            tracks=8192,
+            optimizer=FittingConfig(learning_rate=5e-4, final_share=0.05),
         ),
         imitation=ImitateConfig(steps=40_000, scenes=128, starts=4, learning_rate=3e-4),
         closed_loop=ClosedLoopConfig(steps=1_000, scenes=128, candidates=32, learning_rate=5e-5, minibatch=512),

@@ -16,19 +16,19 @@ from worldmodel.interface import WorldModel
 
 @dataclasses.dataclass(frozen=True)
 class FittingConfig:
-    """AdamW with warm-up and cosine decay.
+    """AdamW with warm-up and cosine decay, if any.
 
     Attributes:
       learning_rate: after the warm-up.
       warmup_steps: over which the rate grows linearly from 0.
-      final_share: of the learning rate, what is left at the fit's end and stays for refits.
+      final_share: of the learning rate, what is left at the fit's end and stays for refits; 1 is no decay.
       clip: largest global norm of the gradient.
       weight_decay: of AdamW.
     """
 
     learning_rate: float = 1.5e-3
     warmup_steps: int = 30
-    final_share: float = 0.05
+    final_share: float = 1.0
     clip: float = 1.0
     weight_decay: float = 1e-3
 

@@ -25,8 +25,7 @@ class LossConfig:
 
     Attributes:
       kl_prior, kl_posterior: of the KL for either side (DreamerV3's dyn and rep).
-      free_nats: KL per agent and step that costs the posterior nothing. The prior always learns: imagination draws from
-        it, and with 1 nat free for both it never did where an agent's step held less.
+      free_nats: KL per agent and step that costs nothing.
       still_weight: of a standing agent's motion against 1 for a moving one: parked cars are many and easy.
     """
 
@@ -103,7 +102,7 @@ def _kl_terms(prior: Array, posterior: Array, others: Array, free_nats: float) -
 
     held = jax.lax.stop_gradient
     return {
-        "kl_prior": (divergence(held(posterior), prior), others),
+        "kl_prior": (jnp.maximum(divergence(held(posterior), prior), free_nats), others),
         "kl_posterior": (jnp.maximum(divergence(posterior, held(prior)), free_nats), others),
         "_kl": (divergence(posterior, prior), others),
     }

@@ -18,7 +18,7 @@ from worldmodel.fitting import FitState, FittingConfig, fit_step, start_fit
 from worldmodel.interface import WorldModel
 from worldmodel.quality import Imagined, imagine_log
 
-FITTING = FittingConfig(learning_rate=1e-2, warmup_steps=5, final_share=1.0)
+FITTING = FittingConfig(learning_rate=1e-2, warmup_steps=5)
 FIT_STEPS = 60
 
 
