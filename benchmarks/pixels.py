@@ -36,14 +36,13 @@ from simulator.prepare import prepare
 from simulator.render import CHANNELS
 from simulator.rollout import rollout
 from simulator.world import Agents
-from training.statistics import bootstrap, paired_difference
+from training.statistics import bootstrap, paired_difference, spearman
 from worldmodel import pixels_net
 from worldmodel.batch import ModelBatch, driven_window, from_rollout
 from worldmodel.fitting import fit_step, start_fit
 from worldmodel.frames import rendered_frames, warp
 from worldmodel.image_latent import PatchSizes, brightness
 from worldmodel.pixels import Pixels, PixelsConfig
-from worldmodel.quality import rank_correlation
 from worldmodel.window import DRIVEN_SCALE, driven, ego_row
 
 # Half the policy's resolution, over the same ground: this runs on two cores.
@@ -203,10 +202,7 @@ def report(errors: list[dict], doubts: list[dict]) -> dict[str, Any]:
                 ),
             }
     ranks = {
-        name: {
-            f"step_{h}": round(float(rank_correlation(rows_of(doubts, name)[:, h - 1], -psnr[name][:, h - 1])), 3)
-            for h in SHOWN
-        }
+        name: {f"step_{h}": round(spearman(rows_of(doubts, name)[:, h - 1], -psnr[name][:, h - 1]), 3) for h in SHOWN}
         for name in doubts[0]
     }
     return {"images": found, "disagreement_against_error": ranks}

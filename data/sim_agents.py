@@ -94,10 +94,6 @@ def read_sim_agents(scenario: Any) -> SimAgentsScene:
     )
 
 
-def _states(tracks: Sequence[Any], field: str) -> np.ndarray:
-    return np.array([[getattr(state, field) for state in track.states] for track in tracks])
-
-
 def _read_map(features: Sequence[Any]) -> dict[str, Any]:
     edges = [feature.road_edge.polyline for feature in features if feature.HasField("road_edge")]
     lanes = [f for f in features if f.HasField("lane") and f.lane.type == SURFACE_STREET]

@@ -10,13 +10,13 @@ import pytest
 from benchmarks.world_models import product_flops
 from simulator.config import SimulatorConfig
 from simulator.world import Agents
-from worldmodel import quality, registry
+from worldmodel import registry
 from worldmodel.batch import log_window
 from worldmodel.conformance.small import SMALL
 from worldmodel.features import _nearest
 from worldmodel.fitting import FittingConfig
 from worldmodel.heads import drift_on, no_drift, spread
-from worldmodel.motion import estimate_motion, move, running_sum
+from worldmodel.motion import estimate_motion, move, running_sum, standing
 from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
 from worldmodel.quality import imagine_log
@@ -139,25 +139,9 @@ def test_learning_rate_warms_up_and_decays_to_what_refits_have():
     assert float(FittingConfig(learning_rate=1.0, warmup_steps=10).schedule(4)(4)) == pytest.approx(0.4)
 
 
-def test_horizon_ends_where_disagreement_leaves_the_bound():
-    """Of two rollouts one leaves at step 2, the other at step 4."""
-    disagreement = jnp.array([[0.1, 0.1, 0.9, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1, 0.9]])
-    alive = jnp.ones((2, 5), bool)
-    assert int(quality.calibrate_horizon(disagreement, alive, bound=0.5, share=1.0)) == 2
-    assert int(quality.calibrate_horizon(disagreement, alive, bound=0.5, share=0.5)) == 4
-    assert int(quality.calibrate_horizon(disagreement, alive.at[0, 2:].set(False), bound=0.5, share=1.0)) == 4
-    assert float(quality.disagreement_bound(disagreement, alive, 1.0)) == pytest.approx(0.9)
-
-
-def test_average_displacement_counts_what_is_counted():
-    distance, counted = jnp.array([[[1.0, 3.0, 0.0]]]), jnp.array([[[True, True, False]]])
-    found = quality.average_displacement(distance, counted, 0.1, (0.1, 0.3))
-    assert float(found["ade_0.1s"]) == 1.0 and float(found["ade_0.3s"]) == 2.0
-
-
-def test_rank_correlation_is_one_for_any_increasing_function():
-    values = jnp.array([0.1, 5.0, 2.0, 3.0])
-    assert float(quality.rank_correlation(values, values**3)) == pytest.approx(1.0)
+def test_who_stands_and_hardly_accelerates_stands_on():
+    speed, asked = jnp.array([0.0, 0.2, 0.0, 0.3, 5.0, 0.3]), jnp.array([0.4, 0.4, 0.6, 0.6, 0.4, -1.0])
+    np.testing.assert_allclose(standing(speed, asked), [0.0, -0.2, 0.6, 0.6, 0.4, -1.0])
 
 
 def test_models_are_found_by_name_and_import_path():

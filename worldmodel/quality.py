@@ -90,30 +90,3 @@ def displacement(imagined: Imagined, batch: ModelBatch) -> tuple[Array, Array]:
     counted = after.valid & first.valid & (moved > MOVED_M) & other & alive
     distance = jnp.hypot(imagined.agents.x - after.x, imagined.agents.y - after.y)
     return jnp.where(counted, distance, 0.0), counted
-
-
-def average_displacement(distance: Array, counted: Array, dt: float, seconds: tuple[float, ...]) -> dict[str, Array]:
-    """ADE [m] up to each time: the mean over all counted agents and sub-steps. Args as `displacement` returns them."""
-    cuts = {f"ade_{second:g}s": round(second / dt) for second in seconds}
-    return {name: distance[..., :k].sum() / jnp.maximum(counted[..., :k].sum(), 1) for name, k in cuts.items()}
-
-
-def rank_correlation(left: Array, right: Array) -> Array:
-    """Spearman's, ties in order of appearance: does more disagreement mean more error? Args: float32[N]."""
-    ranks = [jnp.argsort(jnp.argsort(values)).astype(jnp.float32) for values in (left, right)]
-    return jnp.corrcoef(*ranks)[0, 1]
-
-
-def disagreement_bound(disagreement: Array, alive: Array, quantile: float) -> Array:
-    """The quantile of the disagreement on held-out logs below which a model may be believed. Args: [B, H]."""
-    return jnp.nanquantile(jnp.where(alive, disagreement, jnp.nan), quantile)
-
-
-def calibrate_horizon(disagreement: Array, alive: Array, bound: float, share: float) -> Array:
-    """The longest horizon that at least `share` of the rollouts reach with the disagreement within `bound`.
-
-    Args: disagreement: float32[B, H], imagined; alive: bool[B, H]; rows that are over count as within.
-    Returns: int32, at most H.
-    """
-    within = jnp.cumprod((disagreement <= bound) | ~alive, axis=1)
-    return jnp.sum(jnp.cumprod(within.mean(0) >= share)).astype(jnp.int32)
