@@ -15,6 +15,7 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from data.geometry import rotate, to_frame, wrap_angle
 from data.scene import Array, Scene
@@ -86,9 +87,10 @@ class ActionSpace:
         return jnp.asarray(self.accelerations, jnp.float32)
 
     def curvature_fractions(self) -> Array:
-        """float32[NK] in [-1, 1], fractions of kappa_max."""
-        even = jnp.linspace(-1.0, 1.0, self.curvatures)
-        return jnp.sign(even) * jnp.abs(even) ** self.finesse
+        """float32[NK] in [-1, 1], fractions of kappa_max; the middle one is 0 exactly, however it is compiled."""
+        half = self.curvatures // 2
+        even = np.arange(-half, half + 1) / half
+        return jnp.asarray(np.sign(even) * np.abs(even) ** self.finesse, jnp.float32)
 
     def max_curvature_at(self, speed: Array) -> Array:
         """kappa_max(v) = min(max_curvature, a_lat / v^2) [1/m]."""
