@@ -159,6 +159,7 @@ def test_a_row_depends_on_its_record_alone(drive, world, braked):
     equal(row(turned, 1), row(braked, 0))
     equal(row(twice, 0), row(braked, 1))
     equal(row(twice, 1), row(braked, 1))
+    assert (braked[0].x[:, 0] != braked[0].x[:, 1]).any(), "two rows that are alike: their order shows nothing"
 
 
 def straight_on(substeps):
