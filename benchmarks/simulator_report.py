@@ -7,7 +7,6 @@ starter set, judged in every World. Each benchmark's JSON is kept in FOLDER and 
 """
 
 import argparse
-import datetime
 import json
 import pathlib
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.results import replace_section
-from training.provenance import commit, machine, shown
+from training.provenance import commit, machine, now, shown
 from training.report import PAIR_NAME, TABLE, signed, table, with_interval, write_text
 
 JUDGES = ("log_replay", "reactive", "referee")
@@ -55,7 +54,7 @@ def measured(name: str, command: list[str], folder: pathlib.Path) -> dict[str, A
         done = subprocess.run([sys.executable, *command], check=True, stdout=subprocess.PIPE, text=True)
         printed = (folder / "judges" / "report.json").read_text("utf-8") if name == "judges" else done.stdout
         origin = {
-            "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "date": now(),
             "commit": commit(),
             "machine": machine(),
             "command": " ".join(["python", *map(shown, command)]),

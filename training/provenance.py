@@ -21,7 +21,7 @@ from training.log import read_lines
 def provenance(config: Config, split: str) -> dict[str, Any]:
     """What identifies an evaluation, apart from its numbers. No absolute paths: reports are shown to others."""
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": now(),
         "commit": commit(),
         "machine": machine(),
         "command": " ".join(["python", *map(shown, sys.argv)]),
@@ -30,6 +30,11 @@ def provenance(config: Config, split: str) -> dict[str, Any]:
         "config_sha256": config_hash(config),
         "data": {**data_set(config), "split": split},
     }
+
+
+def now() -> str:
+    """The time as reports show it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def shown(argument: str) -> str:

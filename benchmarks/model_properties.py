@@ -1,0 +1,136 @@
+"""What holds for world models whatever they are fitted on, their rules and their speed, as a section of RESULTS.md:
+
+python -m benchmarks.model_properties --out out/properties [--section model-properties] [--file RESULTS.md]
+
+Holds the built-in models and the example against the conformance suite, and runs `benchmarks.world_models`. What is
+finished under --out is not done again.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree
+from typing import Any
+
+from benchmarks.results import replace_section
+from training.provenance import commit, machine, now
+from training.report import table, write_text
+
+MODELS = ("kinematic", "oracle", "rssm", "tokens", "pixels", "examples.residual:ResidualConfig")
+RULES = ["-m", "worldmodel.conformance", *(word for name in MODELS for word in ("--world-model", name))]
+SPEED = ["-m", "benchmarks.world_models"]
+ROOT = pathlib.Path(__file__).parents[1]
+ABOUT_SPEED = """\
+At the preset's sizes, one core; a training scene is a whole drive of 16 world steps, and a world step is 0.5 s of one \
+scene: five of the simulator's environment steps of 0.1 s. The simulator is log replay driven by the same loop on the \
+same batch. What was done for these rates, and their profile: \
+[benchmarks/throughput.md](benchmarks/throughput.md)."""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_properties", description=__doc__)
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="where measurements are kept")
+    parser.add_argument("--section", default="model-properties", help="name in the markers (default: %(default)s)")
+    parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
+    return parser.parse_args(arguments)
+
+
+def judge_rules(folder: pathlib.Path) -> dict[str, dict[str, str]]:
+    """What became of each test of the suite: `{rule: {model: passed, skipped or failed}}`.
+
+    Raises: ValueError where the suite ended before its last test.
+    """
+    path = folder / "rules.xml"
+    if not path.exists():
+        done = subprocess.run([sys.executable, *RULES, "-q", f"--junitxml={path.absolute()}"], cwd=ROOT)
+        if done.returncode not in (0, 1):  # 1: a rule is broken, which the table shows
+            path.unlink(missing_ok=True)
+            raise ValueError(f"the conformance suite ended with exit status {done.returncode}")
+    found: dict[str, dict[str, str]] = {}
+    for test in xml.etree.ElementTree.parse(path).iter("testcase"):
+        rule, variants = re.fullmatch(r"test_(\w+)\[(.*)\]", test.get("name")).groups()
+        model = next(name for name in MODELS if name in variants)
+        variant = variants.replace(model, "").strip("-")
+        rule = rule.replace("_", " ") + (f" ({variant})" if variant else "")
+        ends = {child.tag for child in test}
+        broken = ends & {"failure", "error"}
+        found.setdefault(rule, {})[model] = "failed" if broken else "skipped" if "skipped" in ends else "passed"
+    return found
+
+
+def rules_table(found: dict[str, dict[str, str]]) -> str:
+    """A row for each rule; a dash where it does not apply."""
+    marks = {"passed": "yes", "skipped": "-", "failed": "**no**"}
+    return table(["rule", *MODELS], [[rule, *(marks[row[name]] for name in MODELS)] for rule, row in found.items()])
+
+
+def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
+    """What `benchmarks.world_models` prints. Raises: CalledProcessError where it fails."""
+    path = folder / "speed.json"
+    if not path.exists():
+        done = subprocess.run([sys.executable, *SPEED], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        write_text(path, done.stdout)
+    return json.loads(path.read_text("utf-8"))
+
+
+def speed_table(told: dict[str, Any]) -> str:
+    """A row for each model, the simulator's last."""
+    simulator = {f"imagined_{name}": value for name, value in told["log_replay"].items()}
+    unit = "per_cpu_second" if "world_steps_per_cpu_second" in told["log_replay"] else "per_second"
+    words = unit.replace("_", " ")
+    columns = {
+        "parameters": "parameters",
+        f"training_scenes_{unit}": f"training scenes {words}",
+        f"imagined_world_steps_{unit}": f"imagined world steps {words}",
+        f"imagined_environment_steps_{unit}": f"environment steps {words}",
+        "simulator_over_model": "simulator over model",
+        "model_tflop": "TFLOP of a training step",
+        "peak_memory_mb": "memory of a training step [MB]",
+        "model_flop_utilisation": "model-FLOP utilisation",
+    }
+    rows = told["models"] | {"log replay": simulator}
+    shown = {name: title for name, title in columns.items() if any(name in row for row in rows.values())}
+    cells = [[name, *(f"{row[key]:,}" if key in row else "-" for key in shown)] for name, row in rows.items()]
+    return table(["world model", *shown.values()], cells)
+
+
+def section(rules: dict[str, dict[str, str]], told: dict[str, Any]) -> str:
+    """The section's text."""
+    origin = {"date": now(), "commit": commit(), "machine": machine(), "batch": f"{told['scenes']} scenes"}
+    held = "`python -m worldmodel.conformance`; a dash: there is nothing to fit, or the model is the log itself."
+    return "\n\n".join(
+        [
+            "## World models: rules and speed",
+            table(["", ""], [[name, value] for name, value in origin.items()]),
+            "### Conformance",
+            held,
+            rules_table(rules),
+            "### Speed",
+            ABOUT_SPEED,
+            speed_table(told),
+        ]
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Does what is missing, writes the section, and returns the exit status."""
+    options = parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        body = section(judge_rules(options.out), measure_speed(options.out))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    path = pathlib.Path(options.file)
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    write_text(path, replace_section(text, options.section, body))
+    print(f"wrote section {options.section!r} of {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
