@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 from data.builder import write_dataset
-from data.errors import DataError, SkipLedger
+from data.errors import DataError, SkipLedger, read_json
 from data.padding import Dropped, pad_counted
 from data.raw import RawScene, localize
 from data.scene import SceneSpec
@@ -79,12 +79,15 @@ def split_of(group: str, seed: int, fractions: Fractions) -> str:
 
 def read_groups(path: pathlib.Path) -> dict[str, str]:
     """Location group by scenario id. Raises: DataError for a manifest without these fields."""
-    try:
-        entries = json.loads(path.read_text())
-        return {entry["scenario_id"]: entry["location_group"] for entry in entries}
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        reason = f"expected a JSON list of objects with scenario_id and location_group ({error!r})"
-        raise DataError(reason, file=str(path)) from error
+    entries = read_json(path)
+    groups = {}
+    for index, entry in enumerate(entries if isinstance(entries, list) else [entries]):
+        named = [entry.get(name) for name in ("scenario_id", "location_group")] if isinstance(entry, dict) else []
+        if len(named) != 2 or not all(isinstance(name, str) and name for name in named):
+            reason = f"expected an object with the texts scenario_id and location_group, found {str(entry)[:80]}"
+            raise DataError(reason, record=str(index), file=str(path))
+        groups[named[0]] = named[1]
+    return groups
 
 
 def checked(scenes: Iterable[RawScene], ledger: SkipLedger, counts: Counts) -> Iterator[RawScene]:

@@ -11,9 +11,9 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data.errors import DataError
+from data.errors import DataError, read_json
 from data.raw import RawScene, localize
-from data.storage import ARRAYS, DATASET, REQUEST_FILE, TEXTS, encode, is_finished
+from data.storage import ARRAYS, DATASET, REQUEST_FILE, TEXTS, VECTORS, encode, is_finished
 
 FORMAT = "1.0.0"
 OWN_FILES = (f"{DATASET}-*.array_record*", "dataset_info.json", "features.json")
@@ -28,8 +28,8 @@ def _features() -> tfds.features.FeaturesDict:
         {name: tfds.features.Text() for name in TEXTS}
         | {name: planes for name in ARRAYS}
         | {
-            "shape": tfds.features.Tensor(shape=(4,), dtype=np.int32, encoding=tfds.features.Encoding.BYTES),
-            "origin": tfds.features.Tensor(shape=(3,), dtype=np.float64, encoding=tfds.features.Encoding.BYTES),
+            name: tfds.features.Tensor(shape=(count,), dtype=dtype, encoding=tfds.features.Encoding.BYTES)
+            for name, (dtype, count) in VECTORS.items()
         }
     )
 
@@ -118,7 +118,7 @@ def _order_fields(file: pathlib.Path) -> None:
 
 
 def _check_request(target: pathlib.Path, request: dict) -> None:
-    found = json.loads((target / REQUEST_FILE).read_text())
+    found = read_json(target / REQUEST_FILE)
     expected = json.loads(json.dumps(request))
     if found != expected:
         changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))

@@ -1,7 +1,10 @@
-"""What goes wrong with data: one error that names the place, and a ledger of what was skipped."""
+"""What goes wrong with data: one error that names the place, a ledger of what was skipped, files that are no JSON."""
 
 import dataclasses
+import json
+import pathlib
 import sys
+from typing import Any
 
 
 class DataError(ValueError):
@@ -72,3 +75,11 @@ class SkipLedger:
     def reasons(self) -> tuple[str, ...]:
         """One message per skipped record, in the order they were met."""
         return tuple(self._skipped.values())
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """What a JSON file holds. Raises: DataError where it cannot be read or is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # of text and JSON both; nesting is not limited
+        raise DataError(f"expected JSON ({error})", file=str(path)) from error

@@ -14,6 +14,7 @@ ROAD_TOLERANCE_M = 0.05
 ROAD_RADIUS_M = 150.0
 AGENT_RADIUS_M = 150.0
 ROUTE_BEHIND_M = 15.0
+LARGEST_M = 1e5  # across; a scene is some hundred metres, and a broken coordinate would cost memory by the metre
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,26 @@ class RawScene:
     def record_name(self) -> str:
         """How errors name the scene: its id and ego."""
         return f"{self.scenario_id} (ego {self.ego})"
+
+
+def check_extent(raw: RawScene) -> None:
+    """Raises: DataError for a scene that is not finite or that is larger than `LARGEST_M`."""
+    lines = np.concatenate([np.zeros((0, 2)), *raw.road_points])
+    for axis, (field, road) in enumerate((("x", "road_x"), ("y", "road_y"))):
+        seen = getattr(raw, field)[raw.valid]
+        places = {field: seen, road: lines[:, axis], f"route_{field}": getattr(raw, f"route_{field}")}
+        places[f"light_{field}"] = getattr(raw, f"light_{field}")[raw.light_valid.any(1)]
+        for name, values in places.items():
+            check_span(np.concatenate([seen[:1], values]), name, raw.record_name)
+
+
+def check_span(values: np.ndarray, field: str, record: str) -> None:
+    """Args: values: float64[K, ...]. Raises: DataError for any not finite, or farther apart than `LARGEST_M`."""
+    if not np.isfinite(values).all():
+        raise DataError("expected finite values, found others", field, record)
+    across = np.ptp(values, axis=0).max() if len(values) else 0.0
+    if across > LARGEST_M:
+        raise DataError(f"expected a scene of at most {LARGEST_M:g} m, found {across:g} m", field, record)
 
 
 def localize(raw: RawScene) -> RawScene:

@@ -1,57 +1,91 @@
 """Reading what `data.builder` wrote: random access to the records of a split."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 
-from data.errors import DataError
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from data.errors import DataError, read_json
 from data.padding import pad
 from data.scene import Record, SceneSpec
-from data.storage import DATASET, decode, is_finished
+from data.storage import DATASET, decode, is_finished, parse_example
 
 STARTER = pathlib.Path(__file__).parent / "starter"
 
 
 class RecordSource(Sequence):
-    """The records of one split, padded to a `SceneSpec` when read."""
+    """The records of one split, padded to a `SceneSpec` when read.
 
-    def __init__(self, examples: Sequence, spec: SceneSpec):
-        self._examples = examples
+    The files are read as they are, and not through what describes them to TFDS: such a description names Python
+    classes, and to load these would be to run what a data set asks for.
+    """
+
+    def __init__(self, files: Sequence[pathlib.Path], spec: SceneSpec):
+        self._name = f"{files[0]} ({len(files)} files)" if len(files) > 1 else str(files[0])
         self._spec = spec
+        try:
+            self._payloads = ArrayRecordDataSource([str(file) for file in files])
+        except (RuntimeError, ValueError) as error:
+            raise DataError(f"expected ArrayRecord files ({_first_line(error)})", file=self._name) from error
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self._payloads)
 
     def __getitem__(self, index: int) -> Record:
+        """Raises: IndexError past the end; DataError for a damaged record."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        return pad(decode(self._examples[index % len(self)]), self._spec)
+        number = index % len(self)
+        try:
+            return pad(decode(parse_example(self._payloads[number])), self._spec)
+        except DataError as error:
+            raise error.located(self._name, str(number)) from error
+        except (RuntimeError, ValueError) as error:  # of the ArrayRecord reader
+            raise DataError(f"damaged record ({_first_line(error)})", "", str(number), self._name) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def available_splits(directory: str | pathlib.Path) -> dict[str, int]:
     """Number of records of each split. Raises: DataError without a finished, whole data set."""
-    folder = pathlib.Path(directory)
+    return {name: sum(shards) for name, shards in _described(pathlib.Path(directory)).items()}
+
+
+def _described(folder: pathlib.Path) -> dict[str, list[int]]:
+    """Records in each file of each split, as `dataset_info.json` has it, all files being there."""
     if not is_finished(folder):
         raise DataError("expected a finished data set (made by `python -m data.build`), found none", file=str(folder))
-    splits = {}
-    for split in json.loads((folder / "dataset_info.json").read_text())["splits"]:
-        shards = split["shardLengths"]
-        found = len(list(folder.glob(f"{DATASET}-{split['name']}.array_record-*-of-{len(shards):05d}")))
-        if found != len(shards):
-            raise DataError(f"expected {len(shards)} files, found {found}", f"split {split['name']}", file=str(folder))
-        splits[split["name"]] = sum(int(n) for n in shards)
+    path, splits = folder / "dataset_info.json", {}
+    try:
+        for split in read_json(path)["splits"]:
+            splits[str(split["name"])] = [int(count) for count in split["shardLengths"]]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"expected splits with name and shardLengths ({error!r})", "splits", file=str(path)) from error
+    for name, shards in splits.items():
+        found = len(_files(folder, name, len(shards)))
+        if found != len(shards) or not shards:
+            raise DataError(f"expected {len(shards)} files, found {found}", f"split {name}", file=str(folder))
     return splits
+
+
+def _files(folder: pathlib.Path, split: str, count: int) -> list[pathlib.Path]:
+    names = (f"{DATASET}-{split}.array_record-{index:05d}-of-{count:05d}" for index in range(count))
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def open_split(directory: str | pathlib.Path, split: str, spec: SceneSpec | None = None) -> RecordSource:
     """Random access to a split: `len(source)`, `source[i] -> Record`.
 
-    Raises: DataError for a missing data set or split.
+    Raises: DataError for a missing or damaged data set or split.
     """
-    splits = available_splits(directory)
+    folder = pathlib.Path(directory)
+    splits = _described(folder)
     if split not in splits:
         raise DataError(f"expected a split of {sorted(splits)}, found {split!r}", "split", file=str(directory))
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(directory)
-    return RecordSource(builder.as_data_source(split=split), spec or SceneSpec())
+    source = RecordSource(_files(folder, split, len(splits[split])), spec or SceneSpec())
+    if len(source) != sum(splits[split]):
+        reason = f"expected {sum(splits[split])} records, found {len(source)}"
+        raise DataError(reason, f"split {split}", file=str(directory))
+    return source

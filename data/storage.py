@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data.errors import DataError
 from data.polyline import wrap
-from data.raw import RawScene
+from data.raw import RawScene, check_extent
 
 DATASET = "tether_scenes"
 REQUEST_FILE = "request.json"
@@ -22,6 +23,7 @@ SPEED_MPS = 0.02
 
 TRACKS = (("x", TRACK_M), ("y", TRACK_M), ("heading", HEADING_RAD), ("vel_x", SPEED_MPS), ("vel_y", SPEED_MPS))
 TEXTS = ("scenario_id", "source", "group")
+VECTORS = {"shape": (np.int32, 4), "origin": (np.float64, 3)}
 ARRAYS = (
     *(name for name, _ in TRACKS),
     *("valid", "length", "width", "agent_type"),
@@ -29,7 +31,7 @@ ARRAYS = (
     *("light_x", "light_y", "light_state", "light_valid", "light_on_route"),
     *("route_x", "route_y", "route_speed_limit"),
 )
-Example = Mapping[str, object]
+Example = Mapping[str, str | np.ndarray]
 
 
 def is_finished(directory: str | pathlib.Path) -> bool:
@@ -47,18 +49,77 @@ def encode(raw: RawScene) -> dict[str, object]:
     return example | {name: _planes(integers[name]) for name in ARRAYS}
 
 
+def parse_example(payload: bytes) -> Example:
+    """A stored record as `encode` made it.
+
+    Raises: DataError for bytes that are no tf.Example, and for a field that is missing or of another kind.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        stored = tf_example_pb2.Example.FromString(payload).features.feature
+    except DecodeError as error:
+        raise DataError(f"expected a tf.Example, found bytes that do not parse as one ({error})") from error
+    example = {}
+    for name in (*TEXTS, *VECTORS, *ARRAYS):
+        values = stored[name].bytes_list.value
+        if len(values) != 1:
+            raise DataError(f"expected one value, found {len(values)}", name)
+        example[name] = _text(name, values[0]) if name in TEXTS else _array(name, values[0])
+    return example
+
+
+def _text(name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"expected text in UTF-8 ({error})", name) from error
+
+
+def _array(name: str, value: bytes) -> np.ndarray:
+    dtype, count = VECTORS.get(name, (np.uint8, len(value)))
+    if len(value) != count * np.dtype(dtype).itemsize:
+        raise DataError(f"expected {count * np.dtype(dtype).itemsize} bytes, found {len(value)}", name)
+    return np.frombuffer(value, dtype)
+
+
 def decode(example: Example) -> RawScene:
-    """The inverse of `encode`, within the quantisation; what was not valid comes back as 0."""
-    agents, steps, ego, current = (int(n) for n in np.asarray(example["shape"]))
-    integers = {name: _unplanes(np.asarray(example[name])) for name in ARRAYS}
-    texts = {name: _text(example[name]) for name in TEXTS}
-    fields = _decode_agents(integers, agents, steps) | _decode_road(integers)
+    """The inverse of `encode`, within the quantisation; what was not valid comes back as 0.
+
+    Raises: DataError for fields that do not fit together or hold what no scene does.
+    """
+    agents, steps, ego, current = example["shape"].tolist()
+    if not (0 <= ego < agents and 0 <= current < steps):
+        reason = f"expected agents, steps, ego < agents, current < steps, found {example['shape'].tolist()}"
+        raise DataError(reason, "shape")
+    if not np.isfinite(example["origin"]).all():
+        raise DataError(f"expected finite values, found {example['origin'].tolist()}", "origin")
+    integers = {name: _unplanes(name, example[name]) for name in ARRAYS}
+    _check_lengths(integers, agents, steps)
+    fields = {name: example[name] for name in TEXTS}
+    fields |= _decode_agents(integers, agents, steps) | _decode_road(integers)
     fields |= _decode_lights(integers, steps) | _decode_route(integers)
-    return RawScene(**texts, **fields, ego=ego, current=current, origin=np.asarray(example["origin"], np.float64))
+    raw = RawScene(**fields, ego=ego, current=current, origin=example["origin"])
+    check_extent(raw)
+    return raw
 
 
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def _check_lengths(integers: dict[str, np.ndarray], agents: int, steps: int) -> None:
+    """Raises: DataError for an array of another length than the others ask for."""
+    counts = integers["road_count"]
+    if (counts < 0).any():
+        raise DataError(f"expected numbers of points, found {counts.min()}", "road_count")
+    lights, features, route = (len(integers[name]) for name in ("light_x", "road_count", "route_x"))
+    expected = {name: agents * steps for name, _ in TRACKS} | {"valid": agents * steps}
+    expected |= {name: agents for name in ("length", "width", "agent_type")}
+    expected |= {"road_type": features, "road_x": counts.sum(), "road_y": counts.sum()}
+    expected |= {"light_y": lights, "light_on_route": lights}
+    expected |= {"light_state": lights * steps, "light_valid": lights * steps}
+    expected |= {"route_y": route, "route_speed_limit": route}
+    for name, count in expected.items():
+        if len(integers[name]) != count:
+            raise DataError(f"expected {count} values, found {len(integers[name])}", name)
 
 
 def _planes(integers: np.ndarray) -> np.ndarray:
@@ -68,7 +129,9 @@ def _planes(integers: np.ndarray) -> np.ndarray:
     return zigzag.view(np.uint8).reshape(-1, 4).T.ravel()
 
 
-def _unplanes(planes: np.ndarray) -> np.ndarray:
+def _unplanes(name: str, planes: np.ndarray) -> np.ndarray:
+    if len(planes) % 4:
+        raise DataError(f"expected 4 bytes for each value, found {len(planes)}", name)
     zigzag = np.ascontiguousarray(planes.reshape(4, -1).T).view("<u4").ravel().astype(np.int64)
     return (zigzag >> 1) ^ -(zigzag & 1)
 

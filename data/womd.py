@@ -13,7 +13,7 @@ import numpy as np
 from data.egos import choose_egos
 from data.errors import DataError, SkipLedger
 from data.polyline import drop_repeats, wrap
-from data.raw import RawScene, thin
+from data.raw import RawScene, check_span, thin
 from data.road_edges import road_on_left
 from data.route import Lane, derive_route
 from data.scene import RoadType
@@ -64,7 +64,7 @@ def _protos() -> tuple[Any, Any]:
 
 
 def parse_scenario(payload: bytes) -> Any:
-    """A `Scenario` proto. Raises: DataError if the bytes are another message."""
+    """A `Scenario` proto. Raises: DataError if the bytes are another message, or an index points at nothing."""
     from google.protobuf.message import DecodeError
 
     try:
@@ -73,6 +73,11 @@ def parse_scenario(payload: bytes) -> Any:
         raise DataError(f"expected a WOMD Scenario proto, found bytes that do not parse as one ({error})") from error
     if not scenario.scenario_id or not scenario.tracks or not scenario.timestamps_seconds:
         raise DataError("expected a WOMD Scenario proto, found one without scenario_id, tracks or timestamps")
+    lengths = {"current_time_index": scenario.timestamps_seconds, "sdc_track_index": scenario.tracks}
+    for name, entries in lengths.items():
+        if not 0 <= getattr(scenario, name) < len(entries):
+            reason = f"expected an index of {len(entries)} entries, found {getattr(scenario, name)}"
+            raise DataError(reason, name, scenario.scenario_id)
     return scenario
 
 
@@ -200,6 +205,8 @@ def read_tracks(scenario: Any) -> dict[str, np.ndarray]:
     broken = [name for name, values in fields.items() if not np.isfinite(values).all()]
     if broken:
         raise DataError("expected finite values at valid steps, found others", ", ".join(broken), scenario.scenario_id)
+    for axis in ("x", "y"):
+        check_span(fields[axis][valid], axis, scenario.scenario_id)
     fields["heading"] = wrap(fields["heading"])
     seen = np.maximum(valid.sum(1), 1)
     sizes = {name: fields.pop(name).sum(1) / seen for name in ("length", "width")}
@@ -228,8 +235,12 @@ def _road_feature(feature: Any) -> tuple[int, np.ndarray]:
 
 
 def road_features(scenario: Any) -> list[tuple[int, np.ndarray]]:
-    """RoadType and points float64[K, 2] of each map feature that has any, as the map spaces them."""
+    """RoadType and points float64[K, 2] of each map feature that has any, as the map spaces them.
+
+    Raises: DataError for points that are not finite or too far apart to be of one scene.
+    """
     features = [_road_feature(feature) for feature in scenario.map_features]
+    check_span(np.concatenate([np.zeros((0, 2)), *(points for _, points in features)]), "map", scenario.scenario_id)
     return [(int(code), points) for code, points in features if len(points)]
 
 
@@ -266,5 +277,7 @@ def read_lights(scenario: Any) -> dict[str, np.ndarray]:
         state[row, t], valid[row, t] = s.state, s.HasField("stop_point")
         if valid[row, t]:
             x[row], y[row] = s.stop_point.x, s.stop_point.y
+    for axis, values in (("x", x), ("y", y)):
+        check_span(values[valid.any(1)], f"stop_point.{axis}", scenario.scenario_id)
     lane = np.array(list(rows), np.int64)
     return dict(lane=lane, light_x=x, light_y=y, light_state=state, light_valid=valid)

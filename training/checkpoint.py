@@ -5,7 +5,6 @@ where the run stands, data iterators, ledger, and a crc32 of every array, becaus
 silently).
 """
 
-import json
 import logging
 import pathlib
 import zlib
@@ -63,8 +62,8 @@ class Checkpoints:
         for step in reversed(found):
             try:
                 return step, *self._read(step, template)
-            # Orbax, TensorStore, zarr and JSON each raise their own kind for a damaged file.
-            except (ValueError, KeyError, OSError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+            # Orbax, TensorStore, zarr and JSON each raise their own kind for a damaged file, some a plain Exception.
+            except Exception as error:
                 log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, error)
                 if repair:
                     self._manager.delete(step)

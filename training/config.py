@@ -12,6 +12,7 @@ import types
 import typing
 from typing import Any, Literal
 
+from data.errors import read_json
 from data.scene import SceneSpec
 from policy.imitation import ImitationConfig
 from policy.language import LabelConfig
@@ -316,9 +317,10 @@ def write(config: Config, path: pathlib.Path) -> None:
 def read(path: pathlib.Path) -> Config:
     """The config of a run.
 
-    Raises: ValueError for a field that `Config` does not have, with the nearest name.
+    Raises: ValueError for a file that is no JSON, a field that `Config` does not have, with the nearest name, and a
+      value of another type.
     """
-    return _build(Config, json.loads(path.read_text(encoding="utf-8")), str(path))
+    return _build(Config, read_json(path), str(path))
 
 
 def differences(config: Config, earlier: Config) -> list[str]:
@@ -329,21 +331,39 @@ def differences(config: Config, earlier: Config) -> list[str]:
     ]
 
 
-def _build(kind: type, values: dict[str, Any], where: str) -> Any:
+def _build(kind: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected the fields of {kind.__name__}, found {str(values)[:80]}")
     hints = typing.get_type_hints(kind)
     for name in values.keys() - hints.keys():
         near = difflib.get_close_matches(name, hints, n=1)
         raise ValueError(
             f"{where}: unknown field {name!r} of {kind.__name__}" + (f"; did you mean {near[0]}?" if near else "")
         )
-    return kind(**{name: _value(hints[name], value, where) for name, value in values.items()})
+    return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
+    """A JSON value as the type that a field has."""
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        kinds = typing.get_args(hint)
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) == len(value):
+            return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if _fits(hint, value):
+        return float(value) if hint is float else value
+    raise ValueError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {str(value)[:80]!r}")
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_fits(kind, value) for kind in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return tuple(value)
-    if isinstance(hint, types.UnionType) or hint is not float:
-        return value
-    return float(value)
+        return False  # of which no list was made
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

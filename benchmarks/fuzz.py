@@ -1,0 +1,300 @@
+"""Hands damaged input to whatever reads files, and counts what is not refused with a message:
+
+python -m benchmarks.fuzz [--inputs 20000] [--seed 0] [--target NAME ...] [--scenario FILE]
+
+Inputs are valid ones with a few bytes, numbers or entries changed, drawn from the seed. Prints JSON: per target how
+many were read, refused, uncaught (anything but the errors that the reader documents) or slow, and the seconds of the
+slowest; and by how much the process grew. Each uncaught or slow input is kept under --keep; exit status 1 if there was
+any. `scenario` needs the WOMD protos and the TFRecord FILE to take a valid message from.
+"""
+
+import argparse
+import contextlib
+import copy
+import faulthandler
+import json
+import logging
+import pathlib
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from tqdm import tqdm
+
+from benchmarks.mutate import change_arrays, change_bytes, change_json, change_message
+from data import sources, storage, tfrecord, womd
+from data.build import read_groups
+from data.builder import write_dataset
+from data.errors import DataError
+from data.padding import pad
+from data.raw import localize
+from data.scene import SceneSpec
+from data.text import encode
+from data.validation import validate
+from training import config as configs
+from training.checkpoint import Checkpoints
+from training.presets import PRESETS
+
+LIMIT_S = 10.0  # of one input
+MEMORY_BYTES = 2 << 30  # that one input may add to the address space
+STEP = 3  # of the checkpoint
+
+
+class Target(NamedTuple):
+    """Something that reads.
+
+    Attributes:
+      share: of all inputs.
+      make: (rng) -> a damaged input.
+      read: (input) -> whatever; raises one of `errors` for what it refuses.
+      errors: documented.
+    """
+
+    share: float
+    make: Callable[[np.random.Generator], Any]
+    read: Callable[[Any], Any]
+    errors: tuple[type[Exception], ...] = (DataError,)
+
+
+class SlowError(Exception):
+    """An input took longer than `LIMIT_S`."""
+
+
+def targets(folder: pathlib.Path, scenario: str | None) -> dict[str, Target]:
+    """All of them by name, with valid inputs made in `folder`."""
+    examples = starter_examples(3)
+    found = {
+        "tfrecord": tfrecord_target(folder),
+        "example": Target(0.15, lambda rng: change_arrays(rng, examples[rng.integers(3)]), read_example),
+        **data_set_targets(folder, examples),
+        "groups": groups_target(folder),
+        "config": config_target(folder),
+        "checkpoint": checkpoint_target(folder),
+        "instruction": Target(0.1, some_phrases, lambda phrases: encode(phrases, SceneSpec.text), (ValueError,)),
+    }
+    return found | ({"scenario": scenario_target(scenario)} if scenario else {})
+
+
+def starter_examples(count: int) -> list[storage.Example]:
+    """Stored scenes as they are read."""
+    file = next(sources.STARTER.glob("*-test.array_record*"))
+    payloads = ArrayRecordDataSource(str(file))
+    return [storage.parse_example(payloads[index]) for index in range(count)]
+
+
+def read_example(example: storage.Example) -> None:
+    """A stored scene, all the way to what is trained on."""
+    validate(pad(storage.decode(example), SceneSpec()), SceneSpec())
+
+
+def tfrecord_target(folder: pathlib.Path) -> Target:
+    """A file of three records; whatever is damaged is told in place, nothing is raised."""
+    path = folder / "records.tfrecord"
+    valid = b"".join(map(tfrecord.frame, (b"first", bytes(300), b"third")))
+
+    def read(damaged: bytes) -> None:
+        path.write_bytes(damaged)
+        list(tfrecord.read_records(str(path)))
+
+    return Target(0.25, lambda rng: change_bytes(rng, valid), read, ())
+
+
+def scenario_target(file: str) -> Target:
+    """A `Scenario` message, by its bytes or by its fields, to what is trained on."""
+    payload = next(tfrecord.read_records(file))
+    message = womd.parse_scenario(payload)
+
+    def make(rng: np.random.Generator) -> bytes:
+        return change_bytes(rng, payload) if rng.random() < 0.3 else change_message(rng, message)
+
+    def read(damaged: bytes) -> None:
+        for scene in womd.convert(womd.parse_scenario(damaged), "group", 2):
+            validate(pad(localize(scene), SceneSpec()), SceneSpec())
+
+    return Target(0.1, make, read)
+
+
+def data_set_targets(folder: pathlib.Path, examples: list[storage.Example]) -> dict[str, Target]:
+    """A data set of one file: its records, and what describes them."""
+    whole, work = folder / "whole", folder / "work"
+    write_dataset({"train": [storage.decode(example) for example in examples]}, whole, {})
+
+    def changed(*patterns: str) -> Callable[[np.random.Generator], tuple[str, bytes]]:
+        files = sorted(file for pattern in patterns for file in whole.glob(pattern))
+
+        def make(rng: np.random.Generator) -> tuple[str, bytes]:
+            file = files[rng.integers(len(files))]
+            change = change_json if file.suffix == ".json" and rng.random() < 0.7 else change_bytes
+            return file.name, change(rng, file.read_bytes())
+
+        return make
+
+    def read(damaged: tuple[str, bytes]) -> None:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(whole, work)
+        (work / damaged[0]).write_bytes(damaged[1])
+        source = sources.open_split(work, "train")
+        for index in range(min(len(source), len(examples))):
+            validate(source[index], SceneSpec())
+
+    return {
+        "array_record": Target(0.1, changed("*.array_record*"), read),
+        "description": Target(0.1, changed("*.json"), read),
+    }
+
+
+def groups_target(folder: pathlib.Path) -> Target:
+    """A manifest of location groups."""
+    path = folder / "groups.json"
+    valid = json.dumps([{"scenario_id": f"{i:x}", "location_group": "here"} for i in range(5)]).encode()
+
+    def read(damaged: bytes) -> None:
+        path.write_bytes(damaged)
+        read_groups(path)
+
+    return Target(0.1, lambda rng: either(rng, valid), read)
+
+
+def config_target(folder: pathlib.Path) -> Target:
+    """The settings of a run."""
+    path = folder / "config.json"
+    configs.write(PRESETS["tiny"](), path)
+    valid = path.read_bytes()
+
+    def read(damaged: bytes) -> None:
+        path.write_bytes(damaged)
+        configs.validate(configs.read(path))
+
+    return Target(0.1, lambda rng: either(rng, valid), read, (ValueError,))
+
+
+def checkpoint_target(folder: pathlib.Path) -> Target:
+    """A checkpoint with one damaged file: refused, or read with the values that were saved."""
+    whole, work = folder / "checkpoints", folder / "damaged"
+    state = {"weights": np.arange(64, dtype=np.float32), "count": np.int32(7)}
+    checkpoints = Checkpoints(whole, 2)
+    checkpoints.save(STEP, state, jax.random.key(0), {"stage": "imitate"})
+    checkpoints.close()
+    files = sorted(file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
+
+    def make(rng: np.random.Generator) -> tuple[pathlib.Path, bytes]:
+        file = files[rng.integers(len(files))]
+        return file, change_bytes(rng, (whole / file).read_bytes())
+
+    def read(damaged: tuple[pathlib.Path, bytes]) -> None:
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(whole, work)
+        (work / damaged[0]).write_bytes(damaged[1])
+        found = Checkpoints(work, 2)
+        try:
+            restored = found.restore(state)
+        finally:
+            found.close()
+        if restored is not None and not np.array_equal(restored[1]["weights"], state["weights"]):
+            raise AssertionError("other values than were saved")
+
+    return Target(0.02, make, read, (ValueError,))
+
+
+def some_phrases(rng: np.random.Generator) -> tuple[str, ...]:
+    """An instruction of known and unknown phrases."""
+    known = ("turn left", "30 m", "follow the road", "<pad>", "Turn left", "", "\x00", "9" * 100)
+    return tuple(known[i] for i in rng.integers(len(known), size=rng.integers(12)))
+
+
+def either(rng: np.random.Generator, valid: bytes) -> bytes:
+    """JSON with its values or its bytes changed."""
+    return change_json(rng, valid) if rng.random() < 0.7 else change_bytes(rng, valid)
+
+
+@contextlib.contextmanager
+def limits() -> Iterator[None]:
+    """Stops what takes too long or too much; a reader that cannot even be interrupted ends the process."""
+
+    def stop(*_: Any) -> None:
+        raise SlowError(f"took more than {LIMIT_S} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
+    faulthandler.dump_traceback_later(6 * LIMIT_S, exit=True)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(name: str, target: Target, count: int, seed: int, keep: pathlib.Path | None = None) -> dict[str, Any]:
+    """Hands `count` damaged inputs to a target. Returns: what became of them."""
+    found: dict[str, Any] = {"inputs": count, "read": 0, "refused": 0, "uncaught": 0, "slow": 0, "slowest_s": 0.0}
+    for index in tqdm(range(count), name, mininterval=5.0):
+        damaged, started = target.make(np.random.default_rng((seed, index))), time.monotonic()
+        try:
+            with limits():
+                target.read(damaged)
+            found["read"] += 1
+        except target.errors as error:
+            found["refused"] += 1
+            if not str(error):
+                raise AssertionError(f"{name} {index}: refused without a message") from error
+        except SlowError:
+            found["slow"] += 1
+            remember(keep, name, index, damaged)
+        except Exception:  # whatever it is, it is what is looked for
+            found["uncaught"] += 1
+            remember(keep, name, index, damaged)
+        found["slowest_s"] = round(max(found["slowest_s"], time.monotonic() - started), 3)
+    return found
+
+
+def remember(keep: pathlib.Path | None, name: str, index: int, damaged: Any) -> None:
+    """Writes an input down with what it led to."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        (keep / f"{name}-{index}.txt").write_text(f"{traceback.format_exc()}\n{copy.copy(damaged)!r}\n")
+
+
+def address_space() -> int:
+    """Of this process, in bytes."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def main() -> int:
+    """Runs the targets and prints what became of the inputs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", action="append", help="only this one (repeatable)")
+    parser.add_argument("--scenario", help="a TFRecord file with a WOMD Scenario")
+    parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("out/fuzz"))
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)  # thousands of damaged checkpoints are told of
+    with tempfile.TemporaryDirectory() as folder:
+        every = targets(pathlib.Path(folder), options.scenario)
+        chosen = {name: target for name, target in every.items() if name in (options.target or every)}
+        total, before = sum(target.share for target in chosen.values()), resource.getrusage(resource.RUSAGE_SELF)
+        resource.setrlimit(resource.RLIMIT_AS, (address_space() + MEMORY_BYTES, resource.RLIM_INFINITY))
+        counts = {name: round(options.inputs * target.share / total) for name, target in chosen.items()}
+        found = {name: run(name, chosen[name], count, options.seed, options.keep) for name, count in counts.items()}
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before.ru_maxrss
+    bad = sum(row["uncaught"] + row["slow"] for row in found.values())
+    print(
+        json.dumps({"seed": options.seed, "targets": found, "bad": bad, "peak_memory_grew_mb": grown // 1024}, indent=2)
+    )
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""A hundred damaged inputs for each reader; `python -m benchmarks.fuzz` hands them many more."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from benchmarks import fuzz, mutate
+from data.tfrecord import frame
+from tests.raw_scenes import scenario
+
+INPUTS = 100
+SCENARIO = importlib.util.find_spec("waymo_open_dataset") is not None
+STORED = ("example", "array_record", "description", "checkpoint")
+NAMES = (*STORED, "tfrecord", "scenario", "groups", "config", "instruction")
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory):
+    """All that there are."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    file = folder / "scenario.tfrecord"
+    if SCENARIO:
+        file.write_bytes(frame(scenario().SerializeToString()))
+    return fuzz.targets(folder, str(file) if SCENARIO else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_input_is_read_or_refused(targets, name):
+    """Nothing but the documented errors, and nothing for longer than the limit."""
+    if name == "scenario" and not SCENARIO:
+        pytest.skip("needs the WOMD protos: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7")
+    found = fuzz.run(name, targets[name], INPUTS, seed=0)
+    assert found["uncaught"] == found["slow"] == 0, found
+    assert found["read"] + found["refused"] == INPUTS
+
+
+def test_every_target_is_tried(targets):
+    assert set(targets) | {"scenario"} == set(NAMES)
+
+
+def test_what_a_reader_does_not_document_counts(tmp_path, monkeypatch):
+    """Or the counts above could not be other than 0; what led to it is kept."""
+
+    def broken(damaged):
+        raise KeyError("never heard of")
+
+    def hangs(damaged):
+        while True:
+            pass
+
+    def make(rng):
+        return mutate.change_bytes(rng, b"valid")
+
+    found = fuzz.run("broken", fuzz.Target(1.0, make, broken), 3, 0, tmp_path)
+    assert found["uncaught"] == 3 and "never heard of" in (tmp_path / "broken-2.txt").read_text()
+    monkeypatch.setattr(fuzz, "LIMIT_S", 0.05)
+    assert fuzz.run("hangs", fuzz.Target(1.0, make, hangs), 1, 0)["slow"] == 1
+
+
+def test_damage_is_drawn_from_the_seed():
+    """The same seed and index make the same input, another one another."""
+    first, again, other = (mutate.change_bytes(np.random.default_rng((0, i)), bytes(100)) for i in (1, 1, 2))
+    assert first == again != other
