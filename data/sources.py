@@ -1,6 +1,7 @@
 """Reading what `data.builder` wrote: random access to the records of a split."""
 
 import pathlib
+import re
 from collections.abc import Sequence
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -10,6 +11,7 @@ from data.padding import pad
 from data.scene import Record, SceneSpec
 from data.storage import DATASET, decode, is_finished, parse_example
 
+SPLIT_NAME = r"\w{1,64}"  # it is part of file names
 STARTER = pathlib.Path(__file__).parent / "starter"
 
 
@@ -64,6 +66,8 @@ def _described(folder: pathlib.Path) -> dict[str, list[int]]:
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"expected splits with name and shardLengths ({error!r})", "splits", file=str(path)) from error
     for name, shards in splits.items():
+        if not re.fullmatch(SPLIT_NAME, name):
+            raise DataError(f"expected a split's name, found {name[:80]!r}", "splits", file=str(path))
         found = len(_files(folder, name, len(shards)))
         if found != len(shards) or not shards:
             raise DataError(f"expected {len(shards)} files, found {found}", f"split {name}", file=str(folder))

@@ -258,10 +258,11 @@ def validate(config: Config) -> None:
     Raises: ValueError listing every field that is wrong, with what was expected and found.
     """
     rounds, fit = config.rounds, config.fit
+    some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
     least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
     needs = [
         ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
-        ("fit.perturbed", fit.perturbed, fit.perturbed >= 0 and fit.perturbed_scenes < fit.scenes, "0 to below 1"),
+        ("fit.perturbed", fit.perturbed, some_are_logged, "0 to below 1"),
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
         ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
