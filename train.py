@@ -20,6 +20,7 @@ from training.loop import Interrupted, Run, Stop
 from training.programs import build
 from training.scenes import open_splits
 from training.state import RunState
+from training.watch import AlarmError
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +34,9 @@ def main(arguments: list[str]) -> int:
     except Interrupted as stopped:
         print(f"{stopped}; saved in {directory}. The same command goes on from there.")
         return 130
+    except AlarmError as alarm:
+        print(f"{alarm}; {directory} keeps its last checkpoint", file=sys.stderr)
+        return 3
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

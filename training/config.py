@@ -23,8 +23,30 @@ from worldmodel.rssm import RSSMConfig
 from worldmodel.tokens import TokensConfig
 
 STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
-# Where a run is kept and how much of it is run now: neither changes its numbers.
-FREE_FIELDS = ("directory", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints")
+# Where a run is kept, how much of it is run now, and when it is ended: none of them changes its numbers.
+FREE_FIELDS = (
+    *("directory", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints"),
+    *("watch.not_finite", "watch.most_skipped", "watch.least_entropy", "watch.most_kl", "watch.stall_s"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchConfig:
+    """What counts as going wrong with a run, and what follows (`training.watch`).
+
+    Attributes:
+      not_finite: a step with a loss or a result that is not finite is left out, or ends the run.
+      most_skipped: steps left out in a row that end it in any case.
+      least_entropy: of the policy's actions [nats]; below it the policy has collapsed, and the run ends.
+      most_kl: of the policy from imitation [nats]; beyond it the run ends.
+      stall_s: waiting longer than this for a batch is told, and told again each time as much has passed.
+    """
+
+    not_finite: Literal["skip", "stop"] = "skip"
+    most_skipped: int = 10
+    least_entropy: float = 0.01
+    most_kl: float = 50.0
+    stall_s: float = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +234,7 @@ class Config:
       log_every: steps between log lines.
       checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.
       keep_checkpoints: how many are kept.
+      watch: what counts as going wrong, and what follows.
     """
 
     name: str = "cpu"
@@ -224,6 +247,7 @@ class Config:
     log_every: int = 10
     checkpoint_every_s: float = 60.0
     keep_checkpoints: int = 2
+    watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)
     data: DataConfig = DataConfig()
     spec: SceneSpec = dataclasses.field(default_factory=SceneSpec)
     simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)

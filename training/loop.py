@@ -21,6 +21,7 @@ from training.log import Logger, postfix, progress
 from training.programs import Programs
 from training.scenes import Splits
 from training.state import Learned, Progress, RunState
+from training.watch import Watch
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, Any]
@@ -181,14 +182,19 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
 
     Args:
       body: (state, step, key, (scene, indices)) -> state, metrics.
-    Raises: Interrupted between two steps, after saving.
+    Raises: Interrupted between two steps, after saving; AlarmError where something is wrong, see `watch`.
     """
     if state.progress.iterator is not None:
         batches.set_state(state.progress.iterator)
     saved, bar = time.monotonic(), progress(unit.name, state.progress.step, count)
+    watch = Watch(run.config.watch, unit.name, run.directory, run.splits.train)
     with bar:
         for step in bar:
-            state, metrics = body(state, step, run.key(unit, step), next(batches))
+            with watch.waiting(step):
+                batch = next(batches)
+            after, metrics = body(state, step, run.key(unit, step), batch)
+            learned = watch.guard(step, batch[1], state.learned, after.learned, metrics)
+            state = dataclasses.replace(after, learned=learned)
             state = state.note(step=step + 1, total=state.progress.total + 1)
             if (step + 1) % run.config.log_every == 0 or step + 1 == count:
                 # Only here does the host wait for the device: between two lines it runs ahead with the next batches.
@@ -196,6 +202,8 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
                 run.record(state, unit, metrics)
                 bar.set_postfix(postfix(metrics))
             due = time.monotonic() - saved > run.config.checkpoint_every_s
+            if due or run.stop.requested or step + 1 == count:
+                watch.settle()  # nothing is saved that was not judged
             if due or run.stop.requested:
                 state, saved = run.save(state.note(iterator=batches.get_state())), time.monotonic()
             if run.stop.requested:

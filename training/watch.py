@@ -1,0 +1,112 @@
+"""Notices what goes wrong while a run learns: numbers that are not finite, a policy that collapses or runs away, data
+that does not come.
+
+A step whose result is not finite is undone on the device, at once and without waiting; what the host is told, it reads
+one step late, when the next one is under way.
+"""
+
+import contextlib
+import json
+import logging
+import pathlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array, Record
+from training.config import WatchConfig
+from training.state import Learned
+
+log = logging.getLogger(__name__)
+FILE = "alarms.jsonl"
+LEARNED = ("policy", "policy_optimizer", "model", "model_optimizer")  # what steps change, but for drives that are kept
+LOSSES = ("loss", "policy", "value", "action_cross_entropy")  # by these names the stages report what they descend
+
+
+class AlarmError(Exception):
+    """The run was ended because something is wrong with it; the last checkpoint stands."""
+
+
+class Watch:
+    """Of one unit of work.
+
+    Args: unit: its name; directory: the run's; records: what batches are made of.
+    """
+
+    def __init__(self, config: WatchConfig, unit: str, directory: pathlib.Path, records: Sequence[Record]):
+        self._config, self._unit, self._path, self._records = config, unit, directory / FILE, records
+        self._last: tuple[int, Array, Array, dict[str, Any]] | None = None
+        self._skipped = 0
+
+    def guard(self, step: int, rows: Array, before: Learned, after: Learned, metrics: dict[str, Any]) -> Learned:
+        """What the run goes on with: the step's result, or what was there before where that is not finite.
+
+        Args: rows: int[B], of the batch's records.   before, after: the step.   metrics: of it.
+        Raises: AlarmError for the step before this one.
+        """
+        changed = [name for name in LEARNED if getattr(after, name) is not getattr(before, name)]
+        old, new = ({name: getattr(learned, name) for name in changed} for learned in (before, after))
+        losses = {name: metrics[name] for name in LOSSES if name in metrics}
+        kept, good = finite_or_before(old, new, losses)
+        self.settle()
+        self._last = step, rows, good, metrics
+        return after.replace(**kept)
+
+    def settle(self) -> None:
+        """Judges the last step. Raises: AlarmError where it ends the run."""
+        if self._last is None:
+            return
+        (step, rows, good, metrics), self._last = self._last, None
+        if not good:
+            self._skipped += 1
+            losses = {name: float(metrics[name]) for name in LOSSES if name in metrics}
+            self._tell(step, rows, "not finite", {**losses, "in_a_row": self._skipped})
+            if self._config.not_finite == "stop" or self._skipped >= self._config.most_skipped:
+                raise AlarmError(f"{self._where(step)}: {self._skipped} step(s) in a row not finite, losses {losses}")
+            return
+        self._skipped = 0
+        if {"entropy", "kl"} <= metrics.keys():  # a world model has a KL as well, of its latents, but no entropy
+            entropy, kl = float(metrics["entropy"]), float(metrics["kl"])
+            if entropy < self._config.least_entropy or kl > self._config.most_kl:
+                self._tell(step, rows, "collapsed or ran away", {"entropy": entropy, "kl": kl})
+                expected = f"entropy of at least {self._config.least_entropy:g}, kl of at most {self._config.most_kl:g}"
+                raise AlarmError(f"{self._where(step)}: expected {expected}, found {entropy:.4g} and {kl:.4g}")
+
+    @contextlib.contextmanager
+    def waiting(self, step: int) -> Iterator[None]:
+        """While a batch is waited for."""
+        done, began = threading.Event(), time.monotonic()
+
+        def tell() -> None:
+            while not done.wait(self._config.stall_s):
+                self._tell(step, (), "no batch", {"waited_s": round(time.monotonic() - began, 1)})
+
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _where(self, step: int) -> str:
+        return f"{self._unit}, step {step + 1}; scenes in {self._path}"
+
+    def _tell(self, step: int, rows: Any, what: str, values: dict[str, Any]) -> None:
+        scenes = [self._records[int(row)].scenario_id for row in rows]
+        line = {"unit": self._unit, "step": step + 1, "what": what, **values, "scenes": scenes}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        log.warning("%s, step %d: %s %s", self._unit, step + 1, what, values)
+
+
+@jax.jit
+def finite_or_before(before: Any, after: Any, losses: Any) -> tuple[Any, Array]:
+    """The second tree if all of it and of the losses is finite, else the first; and which, bool."""
+    floats = [leaf for leaf in jax.tree.leaves((after, losses)) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    good = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in floats])) if floats else jnp.bool(True)
+    return jax.tree.map(lambda old, new: jnp.where(good, new, old), before, after), good
