@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     except AlarmError as alarm:
         print(f"{alarm}; {directory} keeps its last checkpoint", file=sys.stderr)
         return 3
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     if config.stage == "all":

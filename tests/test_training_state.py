@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +137,40 @@ def test_who_only_reads_removes_nothing(tmp_path):
     with pytest.raises(ValueError, match="all checkpoints"):
         checkpoints.restore(another_version, repair=False)
     assert checkpoints.steps() == [1]
+    checkpoints.close()
+
+
+def test_a_disk_that_takes_no_more_is_an_error_and_the_last_checkpoint_stays(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    large = state(2.0) | {"d": np.random.default_rng(0).normal(size=200_000)}  # does not compress
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ValueError, match=rf"cannot be written to {tmp_path}.*"):
+            for step in (2, 3):  # the disk is written in the background: the next save at the latest tells
+                checkpoints.save(step, large, jax.random.key(0), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    assert checkpoints.restore(state(0.0))[0] == 1
+    checkpoints.close()
+
+
+def test_a_directory_that_vanished_is_made_again_or_told(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run", keep=3)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    shutil.rmtree(tmp_path / "run")
+    checkpoints.save(2, state(2.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    assert (tmp_path / "run" / "2").is_dir()
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(ValueError, match="cannot be written"):
+        checkpoints.save(3, state(3.0), jax.random.key(0), {})
     checkpoints.close()
 
 

@@ -7,6 +7,7 @@ silently).
 
 import logging
 import pathlib
+import tempfile
 import zlib
 from typing import Any
 
@@ -32,8 +33,10 @@ class Checkpoints:
     def save(self, step: int, state: Any, key: jax.Array, meta: dict[str, Any]) -> None:
         """Starts writing; the arrays are copied before it returns, the disk is written in the background.
 
-        Raises: ValueError if the step exists already.
+        Raises: ValueError if the step exists already, or if this or the write before it cannot be written; what was
+          finished before stays.
         """
+        self._try_disk()
         # A copy of its own: on a CPU `device_get` shows the live buffers, and the disk is written later.
         host = jax.tree.map(np.array, jax.device_get(state))
         items = ocp.args.Composite(
@@ -41,8 +44,22 @@ class Checkpoints:
             key=ocp.args.JaxRandomKeySave(key),
             meta=ocp.args.JsonSave({**meta, "crc32": checksums(host)}),
         )
-        if not self._manager.save(step, args=items):
+        try:
+            saved = self._manager.save(step, args=items)
+        except (ValueError, OSError) as error:  # of the last write as well, which ended in the background
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"checkpoints cannot be written to {self.directory}: {reason}") from error
+        if not saved:
             raise ValueError(f"checkpoint {step} was not written: {self.directory} already holds {self.steps()}")
+
+    def _try_disk(self) -> None:
+        """Raises: ValueError where nothing can be written: Orbax's threads would wait for each other for ever."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.directory) as file:
+                file.write(b"0")
+        except OSError as error:
+            raise ValueError(f"checkpoints cannot be written to {self.directory}: {error}") from error
 
     def steps(self) -> list[int]:
         """The finished checkpoints, oldest first."""
