@@ -38,9 +38,10 @@ def now() -> str:
 
 
 def shown(argument: str) -> str:
-    """A word of the command line, absolute paths cut to their last part."""
-    path = pathlib.Path(argument)
-    return path.name if path.is_absolute() else argument
+    """A word of the command line, `NAME=PATH` as well, absolute paths cut to their last part."""
+    name, equals, value = argument.rpartition("=")
+    path = pathlib.Path(value)
+    return f"{name}{equals}{path.name if path.is_absolute() else value}"
 
 
 def commit() -> str:
