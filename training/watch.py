@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from data.scene import Array, Record
 from training.config import WatchConfig
+from training.log import scalars
 from training.state import Learned
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Watch:
         (step, rows, good, metrics), self._last = self._last, None
         if not good:
             self._skipped += 1
-            losses = {name: float(metrics[name]) for name in LOSSES if name in metrics}
+            losses = scalars({name: metrics[name] for name in LOSSES if name in metrics})
             self._tell(step, rows, "not finite", {**losses, "in_a_row": self._skipped})
             if self._config.not_finite == "stop" or self._skipped >= self._config.most_skipped:
                 raise AlarmError(f"{self._where(step)}: {self._skipped} step(s) in a row not finite, losses {losses}")

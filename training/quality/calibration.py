@@ -89,12 +89,14 @@ class Forecasts(NamedTuple):
 
 
 def measure(study: Study) -> Finding:
-    """Calibration by heads and by boxes, all policies together and each learned one alone."""
+    """Calibration by heads and by boxes, all policies together and the learned one that fails least alone."""
     drivers = [driver for name, driver in study.drivers.items() if name != EXPERT]
     found = forecast(study, drivers)
     alone = {driver.name: [i] for i, driver in enumerate(drivers)}
     everyone = {"all": list(range(len(drivers)))}
-    pools = everyone | {name: members for name, members in alone.items() if name not in BASELINES}
+    learned = [name for name in alone if name not in BASELINES]
+    failed = {name: found.happened[alone[name], :, 0, -1].mean() for name in learned}
+    pools = everyone | {name: alone[name] for name in sorted(learned, key=failed.get)[:1]}
     rows = {
         f"{speaker}, {pool}": intervals(study.groups, found.of(speaker, members))
         for speaker in found.said
