@@ -15,7 +15,7 @@ import sys
 import xml.etree.ElementTree
 from typing import Any
 
-from benchmarks.results import replace_section
+from benchmarks.results import write_section
 from training.provenance import commit, machine, now
 from training.report import table, write_text
 
@@ -125,10 +125,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    path = pathlib.Path(options.file)
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
-    write_text(path, replace_section(text, options.section, body))
-    print(f"wrote section {options.section!r} of {path}")
+    write_section(pathlib.Path(options.file), options.section, body)
     return 0
 
 

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.results import replace_section
+from benchmarks.results import write_section
 from training.quality.benchmark import tables
-from training.report import table, write_text
+from training.report import table
 
 MODELS = {
     "rssm": ("--world_model", "rssm"),
@@ -94,10 +94,7 @@ def main(arguments: list[str]) -> int:
     data = ["--data", options.data] if options.data else []
     call("eval.py", [*models, *policies, *data, "--out", str(options.out)])
     told = json.loads((options.out / "models.json").read_text("utf-8"))
-    path = pathlib.Path(options.file)
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
-    write_text(path, replace_section(text, options.section, section(options.title, told)))
-    print(f"wrote section {options.section!r} of {path}")
+    write_section(pathlib.Path(options.file), options.section, section(options.title, told))
     return 0
 
 

@@ -113,6 +113,13 @@ def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, An
     )
 
 
+def write_section(path: pathlib.Path, name: str, body: str) -> None:
+    """Puts a section into a file of results, which is begun where there is none, and says so."""
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
+    write_text(path, replace_section(text, name, body))
+    print(f"wrote section {name!r} of {path}")
+
+
 def replace_section(text: str, name: str, body: str) -> str:
     """The text with the section between its markers replaced, or added at the end."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
@@ -126,16 +133,13 @@ def replace_section(text: str, name: str, body: str) -> str:
 def main(arguments: list[str]) -> int:
     """Reads the runs, writes the section, and returns the exit status."""
     options = parse(arguments)
-    path = pathlib.Path(options.file)
     try:
         reports, scenes = zip(*(read(run, options.judge) for run in options.runs), strict=True)
         body = section(options.title or options.section, list(reports), list(scenes), options.judge)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
-    write_text(path, replace_section(text, options.section, body))
-    print(f"wrote section {options.section!r} of {path}")
+    write_section(pathlib.Path(options.file), options.section, body)
     return 0
 
 

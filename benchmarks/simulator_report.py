@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.results import replace_section
+from benchmarks.results import write_section
 from training.provenance import commit, machine, now, shown
 from training.report import PAIR_NAME, TABLE, signed, table, with_interval, write_text
 
@@ -219,10 +219,7 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}; what was measured is kept")
         return 2
-    path = pathlib.Path(options.file)
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
-    write_text(path, replace_section(text, "simulator", section(found)))
-    print(f"wrote section 'simulator' of {path}")
+    write_section(pathlib.Path(options.file), "simulator", section(found))
     return 0
 
 
