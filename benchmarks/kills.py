@@ -93,13 +93,14 @@ def interrupt(
 
 
 def ending(directory: pathlib.Path) -> dict[str, Any]:
-    """What a finished run holds: every array of its last checkpoint, its report and its scenes' scores."""
+    """What a finished run holds, but for times: the arrays of its last checkpoint, its report, its scenes' scores."""
     folder = directory / "checkpoints"
     newest = folder / str(max(int(path.name) for path in folder.iterdir() if path.name.isdigit()))
     report = json.loads((directory / "report.json").read_text("utf-8"))
+    rounds = [{name: value for name, value in one.items() if name != "wall_s"} for one in report["rounds"]]
     return {
         "arrays": ocp.StandardCheckpointer().restore(newest.absolute() / "state"),
-        "report": {name: report[name] for name in ("headline", "judges", "rounds", "world_model")},
+        "report": {name: report[name] for name in ("headline", "judges", "world_model")} | {"rounds": rounds},
         "scenes": json.loads((directory / "scenes.json").read_text("utf-8")),
     }
 
