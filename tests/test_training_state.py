@@ -129,6 +129,21 @@ def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
     checkpoints.close()
 
 
+def test_too_little_memory_removes_nothing(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+
+    def out_of_memory(tree):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("training.checkpoint.checksums", out_of_memory)
+        checkpoints.restore(state(0.0))
+    assert checkpoints.restore(state(0.0))[0] == 1
+    checkpoints.close()
+
+
 def test_who_only_reads_removes_nothing(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})

@@ -79,6 +79,8 @@ class Checkpoints:
         for step in reversed(found):
             try:
                 return step, *self._read(step, template)
+            except MemoryError:
+                raise  # says nothing about the file, which must not be removed for it
             # Orbax, TensorStore, zarr and JSON each raise their own kind for a damaged file, some a plain Exception.
             except Exception as error:
                 log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, error)
