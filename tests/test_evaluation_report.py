@@ -25,6 +25,8 @@ ROUND = {
     "simulator_steps": 12345,
     "wall_s": 61.0,
 }
+CHECK = {"stage": "imitate", "round": 0, "step": 4, "score": 0.5, "failure": 0.3}
+CHECK |= {"ade_1s_m": 0.11, "ade_3s_m": 0.9, "ade_6.4s_m": 3.25}
 
 
 def made_up(gain: float = 0.2, count: int = 40, seed: int = 0) -> Results:
@@ -45,6 +47,7 @@ def told(results: Results) -> dict:
         "headline": report.headline(judges, 3),
         "judges": judges,
         "rounds": [ROUND],
+        "checks": [CHECK, {**CHECK, "stage": "ground", "round": 1}],
         "world_model": {"kinematic": {"ade_1s": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 40}}},
         "figures": {"figures/policies.png": "Every policy."},
         "sayings": [{"scenario_id": "s", "policy": "post_trained", "time_s": 0.5, "said": "stop", "did": "3 to 0 m/s"}],
@@ -79,7 +82,17 @@ def test_the_report_holds_all_parts(tmp_path):
     results = made_up()
     report.write(tmp_path, told(results), results)
     text = (tmp_path / "report.md").read_text()
-    for part in (*POLICIES, PAIR_NAME, "roll back", "12,345", "ADE to 1s", "3 to 0 m/s", "ice", "figures/policies.png"):
+    for part in (
+        *POLICIES,
+        PAIR_NAME,
+        "roll back",
+        "12,345",
+        "ADE to 1s",
+        "3 to 0 m/s",
+        "ice",
+        "3.250",
+        "figures/policies.png",
+    ):
         assert part in text
     assert json.loads((tmp_path / "report.json").read_text())["rounds"] == [ROUND]
     scenes = json.loads((tmp_path / "scenes.json").read_text())
@@ -101,8 +114,9 @@ def test_scenes_to_show_are_those_that_changed_most():
 def test_charts_are_drawn(tmp_path):
     figures.policy_chart(report.summarise(made_up())["log_replay"]["policies"], tmp_path / "policies.png")
     figures.rounds_chart([ROUND, {**ROUND, "round": 2, "decision": "accept"}], tmp_path / "rounds.png")
+    figures.loops_chart([CHECK, {**CHECK, "stage": "ground", "round": 1, "score": 0.7}], tmp_path / "loops.png")
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
-    assert {path.name for path in tmp_path.iterdir()} == {"policies.png", "rounds.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"policies.png", "rounds.png", "loops.png"}
 
 
 def runs(folder: pathlib.Path, gains: tuple[float, ...]) -> list[str]:

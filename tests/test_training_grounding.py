@@ -80,6 +80,14 @@ def test_the_rule(returns, failures, bias, accept, horizon, penalty):
     assert "grounded return" in decision.reason
 
 
+def test_each_guard_can_be_left_out():
+    worse = Grounded(np.array([0.0, 0.0]), np.ones(2, bool))
+    fixed = dataclasses.replace(ROUNDS, dynamic_horizon=False)
+    assert grounding.decide(fixed, BEFORE, worse, bias=5.0).horizon == BEFORE.horizon
+    trusting = grounding.decide(dataclasses.replace(ROUNDS, roll_back=False), BEFORE, worse, bias=5.0)
+    assert (trusting.accept, trusting.horizon, trusting.penalty) == (True, BEFORE.horizon, BEFORE.penalty)
+
+
 def test_the_horizon_has_a_floor():
     short = dataclasses.replace(BEFORE, horizon=5)
     worse = Grounded(np.array([0.0, 0.0]), np.zeros(2, bool))

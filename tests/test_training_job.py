@@ -63,6 +63,49 @@ def test_a_killed_run_resumes_to_the_same_numbers(uninterrupted, interrupted):
     assert dataclasses.replace(whole.progress, **forget) == dataclasses.replace(pieces.progress, **forget)
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A run that has been stopped where runs with other rounds can start from it."""
+    config = tiny(tmp_path_factory.mktemp("shared"))
+    directory = loop.claim_directory(config)
+    for stage in ("imitate", "fit_world_model"):
+        train.train(dataclasses.replace(config, stage=stage), directory)
+    return directory
+
+
+def test_a_shared_start_leads_to_the_same_numbers(uninterrupted, shared, tmp_path):
+    config = dataclasses.replace(tiny(tmp_path), start_from=str(shared))
+    again = train.train(config, loop.claim_directory(config))
+    assert checksums(jax.device_get(again.learned)) == checksums(jax.device_get(uninterrupted[1].learned))
+    assert again.progress.ledger == uninterrupted[1].progress.ledger
+
+
+def test_practice_in_the_simulator_is_charged(shared, tmp_path):
+    rounds = dataclasses.replace(presets.tiny().rounds, world="simulator", rounds=1, roll_back=False)
+    config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), rounds=rounds)
+    state = train.train(config, loop.claim_directory(config))
+    driven = rounds.scenes * rounds.group * rounds.horizon * (rounds.iterations + config.value.steps)
+    assert driven / 4 < state.progress.ledger.spent["practise"] <= driven
+    assert state.progress.rounds[-1]["decision"] == "accept"
+
+
+def test_a_shared_start_must_have_the_same_settings_and_no_more(uninterrupted, shared, tmp_path):
+    config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), seed=1)
+    with pytest.raises(ValueError, match=r"start_from.*other settings:\n  seed: 0 -> 1"):
+        train.train(config, loop.claim_directory(config))
+    config = dataclasses.replace(tiny(tmp_path / "b"), start_from=str(uninterrupted[0]))
+    with pytest.raises(ValueError, match="nothing else, found"):
+        train.train(config, loop.claim_directory(config))
+
+
+def test_open_and_closed_loop_are_checked_side_by_side(uninterrupted):
+    _, state = uninterrupted
+    checks = state.progress.checks
+    assert (checks[0]["stage"], checks[0]["round"]) == ("imitate", 0)
+    assert len(checks) == 1 + sum(one["decision"] == "accept" for one in state.progress.rounds)
+    assert all(0 <= one["score"] <= 1 and 0 < one["ade_1s_m"] < one["ade_6.4s_m"] for one in checks)
+
+
 def test_a_finished_run_is_left_as_it_is(uninterrupted):
     directory, state = uninterrupted
     again = train.train(tiny(directory), directory)
@@ -73,7 +116,8 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted):
 def test_every_stage_left_its_mark(uninterrupted):
     directory, state = uninterrupted
     assert [*state.progress.finished] == [unit.name for unit in loop.schedule(tiny(directory))]
-    assert all(spent > 0 for spent in state.progress.ledger.spent.values())
+    spent = state.progress.ledger.spent
+    assert {purpose for purpose, steps in spent.items() if steps == 0} == {"practise"}  # in imagination alone
     lines = list(read_lines(directory / "metrics.jsonl"))
     assert {line["stage"] for line in lines} == set(stages.PARTS)
     assert all({"round", "stage", "step", "simulator_steps", "wall_s"} <= line.keys() for line in lines)

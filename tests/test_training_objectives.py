@@ -28,7 +28,7 @@ def solve(out: Outcome, value, final, **changes) -> objectives.Targets:
     """`targets` of one row with two equal value heads, everything else at plain settings."""
     valid = objectives.counted(jnp.ones(out.reward.shape, bool), out, jnp.int32(changes.pop("horizon", 99)), 1e9)
     heads = jnp.repeat(value[..., None], 2, -1)
-    settings = {"discount": 0.9, "lam": 0.5, "penalty": 0.0, **changes}
+    settings = {"discount": 0.9, "lam": 0.5, "penalty": 0.0, "pessimistic": True, **changes}
     return objectives.targets(out, valid, heads, jnp.asarray([[final, final]], jnp.float32), **settings)
 
 
@@ -65,7 +65,9 @@ def test_no_bootstrap_after_termination():
     alive = jnp.asarray([[1], [1], [0]], bool)
     valid = objectives.counted(alive, out, jnp.int32(99), 1e9)
     value = jnp.full((3, 1, 2), 100.0)
-    got = objectives.targets(out, valid, value, jnp.full((1, 2), 100.0), discount=0.9, lam=1.0, penalty=0.0)
+    got = objectives.targets(
+        out, valid, value, jnp.full((1, 2), 100.0), discount=0.9, lam=1.0, penalty=0.0, pessimistic=True
+    )
     # R_1 = -5 (no value of the crash's state);  R_0 = 1 + 0.9 * -5 = -3.5
     np.testing.assert_allclose(got.returns[:2, 0], [-3.5, -5.0], rtol=1e-6)
     assert not got.valid[2, 0]
@@ -91,9 +93,11 @@ def test_horizon_and_lost_trust_cut_like_a_truncation():
 def test_bootstrap_is_the_lowest_head_and_the_baseline_their_mean():
     out, valid = outcome(column(1)), jnp.ones((1, 1), bool)
     value, final = jnp.asarray([[[1.0, 3.0]]]), jnp.asarray([[4.0, 8.0]])
-    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0)
+    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0, pessimistic=True)
     assert got.returns[0, 0] == 1 + 0.5 * 4
     assert got.advantage[0, 0] == 3 - 2
+    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0, pessimistic=False)
+    assert got.returns[0, 0] == 1 + 0.5 * 6  # without the pessimism their mean
 
 
 def test_penalty_lowers_the_reward_by_the_disagreement():

@@ -25,7 +25,7 @@ from worldmodel.tokens import TokensConfig
 STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
 # Where a run is kept, how much of it is run now, and when it is ended: none of them changes its numbers.
 FREE_FIELDS = (
-    *("directory", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints"),
+    *("directory", "start_from", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints"),
     *("watch.not_finite", "watch.most_skipped", "watch.least_entropy", "watch.most_kl", "watch.stall_s"),
 )
 
@@ -107,6 +107,8 @@ class ImitateConfig:
       weight_decay: of AdamW.
       loss: augmentation and weights of the terms.
       labels: rules that label the reasoning.
+      checks: how often, evenly spread, the policy is driven on the validation split, with open and closed loop beside
+        each other (`training.checks`).
     """
 
     steps: int = 600
@@ -116,6 +118,7 @@ class ImitateConfig:
     weight_decay: float = 0.01
     loss: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
     labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)
+    checks: int = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,15 +167,24 @@ class RoundsConfig:
       objective: `pmpo`, `grpo`, `actor_critic` and `ppo` learn from what imagined decisions were worth, each by its own
         weights (`training/credit.py`); `dagger` from what a rule-based teacher says in the states that the imagining
         policy gets itself into; `cl_sft` is the fine-tuning of stage 2 again, in the simulator in place of imagination.
+      world: where the policy practises: in the learned model, or in the log-replay simulator itself, the baseline
+        whose steps the ledger counts.
       scenes: logged starts per batch.   group: G, rollouts from each, with common random numbers.
       horizon: H, world steps imagined at most.   horizon_min: roll-backs shorten it no further.
       minibatch: transitions per update.   epochs: times each transition is used.
       learning_rate: of the policy, peak; linear warm-up and cosine decay to zero over all rounds together.
       alpha: share of the good actions in PMPO.   dead_band: see `pmpo` and `grpo` in `training/credit.py`.
       clip: of the probability ratio, for `grpo` and `ppo`.
+      reasoning_weight: of the reasoning's log-probability against 1 for the action's in what is learned from imagined
+        decisions; with 0 the reasoning is held by the KL alone. Demonstrations teach both.
       kl_weight: of KL(policy || imitation).   entropy_weight: of the action entropy.
       discount: per world step.   lam: lambda of the returns.
+      pessimistic: whether the smallest of the value heads is believed where a rollout is cut; else their mean.
+      dynamic_horizon: whether imagination ends where the disagreement exceeds that of held-out logs, and roll-backs may
+        shorten it; else H steps are believed.
       penalty: first weight of the disagreement in the imagined reward; `penalty_growth` raises it on a roll-back.
+      roll_back: whether grounding decides: a round may be rolled back, and the best on the validation split is the
+        result. Else every round is accepted and the last policy is the result; the gap is measured all the same.
       grounding_scenes: scenes driven for real after each round, from the same starts as imagined ones; spread evenly
         over the split.
       tolerance: a round is accepted if its grounded return fell by no more than this [reward].
@@ -183,6 +195,7 @@ class RoundsConfig:
     rounds: int = 4
     iterations: int = 12
     objective: Literal["pmpo", "grpo", "actor_critic", "ppo", "dagger", "cl_sft"] = "pmpo"
+    world: Literal["model", "simulator"] = "model"
     scenes: int = 8
     group: int = 8
     horizon: int = 12
@@ -193,12 +206,16 @@ class RoundsConfig:
     alpha: float = 0.5
     dead_band: float = 0.25
     clip: float = 0.2
+    reasoning_weight: float = 0.0
     kl_weight: float = 0.1
     entropy_weight: float = 0.0
     discount: float = 0.95
     lam: float = 0.95
+    pessimistic: bool = True
+    dynamic_horizon: bool = True
     penalty: float = 0.5
     penalty_growth: float = 2.0
+    roll_back: bool = True
     grounding_scenes: int = 64
     tolerance: float = 0.3
     failure_tolerance: float = 0.02
@@ -226,6 +243,8 @@ class Config:
       name: of the preset; part of the default run directory.
       seed: of everything random.
       directory: the run's; `runs/<name>-seed<seed>` if None. A run found there is resumed.
+      start_from: directory of another run that has fitted its world model and imitated, and nothing more: a new run
+        goes on from there. All settings of these stages must be the same. Runs that differ in what follows share them.
       fresh: start anew: an earlier run in the directory is moved aside, to `<directory>.1` or the next free number.
       stage: run this stage alone (those it needs must be finished), or `all`.
       world_model: short name or import path, see `worldmodel/registry.py`.
@@ -240,6 +259,7 @@ class Config:
     name: str = "cpu"
     seed: int = 0
     directory: str | None = None
+    start_from: str | None = None
     fresh: bool = False
     stage: Literal["all", "fit_world_model", "imitate", "cl_sft", "fit_value", "post_train"] = "all"
     world_model: str = "rssm"
@@ -288,6 +308,12 @@ def validate(config: Config) -> None:
         ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
         ("fit.perturbed", fit.perturbed, some_are_logged, "0 to below 1"),
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
+        (
+            "imitation.checks",
+            config.imitation.checks,
+            0 < config.imitation.checks <= config.imitation.steps,
+            "1 to steps",
+        ),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
         ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
         ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),

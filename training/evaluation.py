@@ -158,6 +158,7 @@ def write_report(
         "headline": report.headline(judges, config.seed),
         "judges": judges,
         "rounds": list(progress.rounds),
+        "checks": list(progress.checks),
         "world_model": quality,
         "figures": drawn,
         "sayings": [saying for trace in shown for saying in findings.sayings(trace)],
@@ -195,6 +196,11 @@ def draw(
     if progress.rounds:
         figures.rounds_chart(list(progress.rounds), output / "figures" / "rounds.png")
         drawn["figures/rounds.png"] = "Imagined against grounded return by round, with the rule's decision."
+    if progress.checks:
+        figures.loops_chart(list(progress.checks), output / "figures" / "loops.png")
+        drawn["figures/loops.png"] = (
+            "Open loop against closed loop, for every checkpoint driven on the validation split."
+        )
     spoken = []
     for name, caption, pair, row in showcases(evaluation, results, count):
         traces = [evaluation.drive(judge, policy, [row], traced=True)[1][0] for policy in pair]

@@ -121,6 +121,29 @@ def rounds_chart(rounds: list[dict], path: Path) -> None:
     save(figure, path)
 
 
+def loops_chart(checks: list[dict], path: Path) -> None:
+    """Open loop against closed loop, a dot for each checkpoint that was driven on the validation split.
+
+    Args: checks: dicts with `stage`, `round`, `step`, `ade_6.4s_m`, `score`, as in `training.checks`.
+    """
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axis = figure.subplots()
+    kinds = {"imitate": ("imitation, by step", ORANGE), "ground": ("accepted rounds", BLUE)}
+    for stage, (name, colour) in kinds.items():
+        shown = [one for one in checks if one["stage"] == stage]
+        places = [one["ade_6.4s_m"] for one in shown], [one["score"] for one in shown]
+        axis.plot(*places, "o-", color=colour, lw=1, ms=6, label=name)
+        for x, y, one in zip(*places, shown, strict=True):
+            said = str(one["step"] if stage == "imitate" else one["round"])
+            axis.annotate(said, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=colour)
+    axis.set_xlabel("open loop: displacement of the plan to 6.4 s [m], less is better", fontsize=9)
+    axis.set_ylabel("closed loop: driving score, more is better", fontsize=9)
+    axis.grid(color="#e6e6e6", lw=0.8)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9)
+    save(figure, path)
+
+
 def legend_entries() -> list:
     """What the colours and markers of a top view mean."""
     agents = {"vehicle": AgentType.VEHICLE, "pedestrian": AgentType.PEDESTRIAN, "cyclist": AgentType.CYCLIST}

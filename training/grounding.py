@@ -106,18 +106,21 @@ def decide(config: RoundsConfig, progress: Progress, now: Grounded, bias: float)
     """Accepts a round, or rolls back and says what changes.
 
     A round is accepted if, on the same scenes with the same keys, the grounded return did not fall by more than
-    `tolerance` and the failure rate did not rise by more than `failure_tolerance` against the last accepted policy.
-    A roll-back always raises the penalty on disagreement; if imagination was off by more than `bias_tolerance`, it
-    also shortens the horizon by a third: the model is not to be believed that far.
+    `tolerance` and the failure rate did not rise by more than `failure_tolerance` against the last accepted policy;
+    without `roll_back`, always. A roll-back raises the penalty on disagreement; if imagination was off by more than
+    `bias_tolerance` and the horizon is dynamic, it also shortens that by a third: the model is not to be believed that
+    far.
     """
     keep = {"horizon": progress.horizon, "penalty": progress.penalty}
     change = float(np.mean(now.returns - np.asarray(progress.grounded_return)))
     rise = float(now.failures.mean() - progress.failures)
     facts = f"grounded return {change:+.3f}, failure rate {rise:+.3f}, bias {bias:+.3f}"
+    if not config.roll_back:
+        return Decision(True, f"accepted unasked: {facts}", **keep)
     if change >= -config.tolerance and rise <= config.failure_tolerance:
         return Decision(True, f"accepted: {facts}", **keep)
     penalty = progress.penalty * config.penalty_growth
-    if abs(bias) <= config.bias_tolerance:
+    if abs(bias) <= config.bias_tolerance or not config.dynamic_horizon:
         return Decision(False, f"rolled back, penalty raised to {penalty:g}: {facts}", progress.horizon, penalty)
     horizon = max(config.horizon_min, progress.horizon * 2 // 3)
     reason = f"rolled back, horizon cut to {horizon}, penalty raised to {penalty:g}: {facts}"

@@ -30,7 +30,7 @@ class Experience:
     Attributes:
       observation: `Observation`.
       tokens: int32[N, K], what was decided, or should have been.
-      log_prob: float32[N], of the action tokens when they were drawn.
+      log_prob, reasoning_log_prob: float32[N], of the action's and of the reasoning's tokens when they were drawn.
       weight: float32[N], of the action's log-probability; 0 where nothing is to be learned.
       reasoning_weight: float32[N], of the reasoning's.
       returns: float32[N], target of the value heads.
@@ -40,6 +40,7 @@ class Experience:
     observation: Observation
     tokens: Array
     log_prob: Array
+    reasoning_log_prob: Array
     weight: Array
     reasoning_weight: Array
     returns: Array
@@ -117,6 +118,7 @@ def imagine(
         discount=config.discount,
         lam=config.lam,
         penalty=trust.penalty,
+        pessimistic=config.pessimistic,
     )
     kept = Imagined(
         valid, driven.outcome.reward, driven.outcome.disagreement, events_of(driven), driven.outcome.predicted
@@ -124,7 +126,7 @@ def imagine(
     if config.objective == "dagger":
         shown = corrected(driven, worth, teacher, fold_in(keys[0], config.horizon + 1))  # beyond the rollout's steps
     else:
-        shown = experience(driven, worth, WEIGHTS[config.objective](worth, config))
+        shown = experience(driven, worth, WEIGHTS[config.objective](worth, config), config.reasoning_weight)
     return shown, kept, imagination_metrics(driven, worth)
 
 
@@ -139,16 +141,17 @@ def flat(tree):
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
 
 
-def experience(driven: Rollout, worth: Targets, weight: Array) -> Experience:
-    """Imagined decisions with their weights; the reasoning follows only through the KL to the imitation policy."""
+def experience(driven: Rollout, worth: Targets, weight: Array, reasoning: float) -> Experience:
+    """Imagined decisions with their weights; what was said shares the weight of what was done, times `reasoning`."""
     extras = driven.extras
     return flat(
         Experience(
             observation=driven.observation,
             tokens=extras["tokens"],
             log_prob=extras["log_prob"],
+            reasoning_log_prob=extras["reasoning_log_prob"],
             weight=weight,
-            reasoning_weight=jnp.zeros_like(weight),
+            reasoning_weight=reasoning * weight,
             returns=worth.returns,
             valid=worth.valid,
         )
@@ -165,6 +168,7 @@ def corrected(driven: Rollout, worth: Targets, teacher: Teacher, key: jax.Array)
         observation=seen,
         tokens=teacher.label(keys, seen),
         log_prob=jnp.zeros_like(weight),
+        reasoning_log_prob=jnp.zeros_like(weight),
         weight=weight,
         reasoning_weight=weight,
         returns=returns,
@@ -184,6 +188,10 @@ def imagination_metrics(driven: Rollout, worth: Targets) -> dict[str, Array]:
         "disagreement": masked_mean(driven.outcome.disagreement, worth.valid),
         "value_explained": 1 - error / jnp.maximum(masked_mean(centred**2, worth.valid), 1e-6),
         "informative": jnp.mean(worth.advantage != 0),
+        **{
+            f"reward_{name}": jnp.sum(jnp.where(worth.valid, term, 0.0), axis=0).mean()
+            for name, term in driven.outcome.reward_terms.items()
+        },
     }
 
 
@@ -236,6 +244,7 @@ def demonstrate(
         observation=driven.observation,
         tokens=extras["tokens"],
         log_prob=jnp.zeros_like(weight),
+        reasoning_log_prob=jnp.zeros_like(weight),
         weight=weight,
         reasoning_weight=weight,
         returns=jnp.zeros_like(weight),

@@ -85,7 +85,7 @@ def loss(
     now = vla.evaluate(params, batch.observation, batch.tokens)
     before = vla.evaluate(reference, batch.observation, batch.tokens)
     worth = surrogate(now["log_prob"], batch.log_prob, batch.weight, rates.clip)
-    worth += batch.reasoning_weight * now["reasoning_log_prob"]
+    worth += surrogate(now["reasoning_log_prob"], batch.reasoning_log_prob, batch.reasoning_weight, rates.clip)
     terms = {
         "policy": -jnp.mean(worth),
         "kl": masked_mean(categorical_kl(now["logits"], before["logits"]), batch.valid),

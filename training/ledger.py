@@ -6,12 +6,12 @@ import numpy as np
 
 from data.scene import Array
 
-PURPOSES = ("fit_world_model", "cl_sft", "refit", "ground", "validate")
+PURPOSES = ("fit_world_model", "cl_sft", "refit", "practise", "ground", "validate")
 
 
 @dataclasses.dataclass(frozen=True)
 class Ledger:
-    """Simulator steps (of S sub-steps, while alive) by purpose; imagined steps cost nothing here.
+    """Simulator steps (of S sub-steps, while alive) by purpose; imagined steps and logs as they are cost nothing here.
 
     Attributes:
       spent: steps by purpose, one of `PURPOSES`, as far as they are counted.

@@ -25,6 +25,7 @@ from training.watch import Watch
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, Any]
+SHARED = ("0/fit_world_model", "0/imitate")  # the units whose result does not depend on what follows
 Body = Callable[[RunState, int, jax.Array, Any], tuple[RunState, Metrics]]
 
 
@@ -224,6 +225,8 @@ def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
 def resume(run: Run, fresh: Learned) -> RunState:
     """The state to go on from: the newest undamaged checkpoint, or the beginning."""
     found = run.checkpoints.restore(fresh)
+    if found is None and run.config.start_from is not None:
+        return shared_start(run, fresh)
     if found is None:
         rounds = run.config.rounds
         return RunState(run.copy(fresh), Progress(horizon=rounds.horizon, penalty=rounds.penalty))
@@ -231,6 +234,31 @@ def resume(run: Run, fresh: Learned) -> RunState:
     state = RunState(run.copy(learned), Progress.from_json(meta))
     log.info("resuming after %s, step %d", state.progress.finished[-1:] or "the start", state.progress.step)
     return state
+
+
+def shared_start(run: Run, fresh: Learned) -> RunState:
+    """The state that another run, `start_from`, was left in after the stages that need nothing else.
+
+    Raises: ValueError where there is no such run, its settings of these stages differ, or it has done less or more.
+    """
+    source = pathlib.Path(run.config.start_from)
+    if not (source / "config.json").exists():
+        raise ValueError(f"start_from: {source} is not a run: expected a config.json in it")
+    later = ("closed_loop.", "value.", "rounds.", "evaluation.", "fit.refit_steps", "name")
+    changed = configs.differences(run.config, configs.read(source / "config.json"))
+    changed = [difference for difference in changed if not difference.startswith(later)]
+    if changed:
+        raise ValueError(f"start_from: {source} has other settings:\n  " + "\n  ".join(changed))
+    checkpoints = Checkpoints(source / "checkpoints", run.config.keep_checkpoints)
+    try:
+        found = checkpoints.restore(fresh, repair=False)
+    finally:
+        checkpoints.close()
+    done = Progress.from_json(found[3]).finished if found else ()
+    if set(done) != set(SHARED):
+        raise ValueError(f"start_from: expected {source} to have finished {SHARED} and nothing else, found {done}")
+    rounds, state = run.config.rounds, RunState(run.copy(found[1]), Progress.from_json(found[3]))
+    return state.note(horizon=rounds.horizon, penalty=rounds.penalty)
 
 
 def make_mesh() -> jax.sharding.Mesh:

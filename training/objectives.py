@@ -82,6 +82,7 @@ def targets(
     discount: float,
     lam: float,
     penalty: Array,
+    pessimistic: bool,
 ) -> Targets:
     """Lambda-returns and advantages of imagined rollouts.
 
@@ -92,12 +93,13 @@ def targets(
     Args:
       outcome: `Outcome` [H, B, ...].   valid: bool[H, B] from `counted`.
       value: float32[H, B, heads], V(s_t).   final_value: float32[B, heads], V(s_H).
-      discount: per step.   penalty: float32.
+      discount: per step.   penalty: float32.   pessimistic: else the mean of the heads is believed at the cut.
     """
     reward = jnp.where(valid, outcome.reward - penalty * outcome.disagreement, 0.0)
-    mean, lowest = value.mean(-1), jnp.concatenate([value[1:], final_value[None]]).min(-1)
+    later = jnp.concatenate([value[1:], final_value[None]])
+    mean, believed = value.mean(-1), later.min(-1) if pessimistic else later.mean(-1)
     cut = valid & ~jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
-    following = jnp.where(cut, lowest, jnp.concatenate([mean[1:], lowest[-1:]]))
+    following = jnp.where(cut, believed, jnp.concatenate([mean[1:], believed[-1:]]))
     shifted = jnp.concatenate([mean[:1], following[:-1]])
     cont = jnp.where(outcome.termination, 0.0, discount)
     returns = lambda_return(reward, cont, shifted, following[-1], jnp.where(cut, 0.0, lam))

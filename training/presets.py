@@ -72,7 +72,7 @@ def tiny() -> Config:
         ),
         policy=vla.tiny(),
         fit=FitConfig(steps=4, refit_steps=2, scenes=4, tracks=16),
-        imitation=ImitateConfig(steps=4, scenes=2, starts=4),
+        imitation=ImitateConfig(steps=4, scenes=2, starts=4, checks=1),
         closed_loop=ClosedLoopConfig(steps=2, scenes=4, candidates=4, minibatch=16),
         value=ValueConfig(steps=2),
         rounds=RoundsConfig(

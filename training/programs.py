@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from policy.vla import VLA
-from training import imagination, improvement
+from simulator.log_replay import LogReplay
+from training import imagination, improvement, open_loop
 from training.config import Config
 from training.drivers import ClosestToLog, Teacher
 from worldmodel import registry
@@ -24,6 +25,8 @@ class Programs:
       model: the world model.   vla: the policy as it explores and is trained.   deployed: as it is evaluated.
       fit: see `worldmodel.fitting.fit_step`.   imitate, improve, fit_value: see `improvement`.
       drive_expert, demonstrate, imagine, drive: see `imagination`.
+      practise: `imagine` in the simulator, whose params are ().
+      open_loop: see there.
       gather: the rows of a tree of arrays.
     """
 
@@ -36,7 +39,9 @@ class Programs:
     improve: Callable[..., Any]
     fit_value: Callable[..., Any]
     imagine: Callable[..., Any]
+    practise: Callable[..., Any]
     drive: Callable[..., Any]
+    open_loop: Callable[..., Any]
     gather: Callable[..., Any]
 
 
@@ -63,6 +68,8 @@ def build(config: Config) -> Programs:
         improve=jit(improvement.improve, vla),
         fit_value=jit(improvement.fit_value, vla),
         imagine=jit(imagination.imagine, model, vla, teacher, config.rounds),
+        practise=jit(imagination.imagine, LogReplay(simulator), vla, teacher, config.rounds),
         drive=jit(imagination.drive, simulator, vla, steps),
+        open_loop=jit(open_loop.open_loop, vla.with_temperature(0.0), simulator),
         gather=jax.jit(lambda tree, rows: jax.tree.map(lambda a: a[rows], tree)),
     )

@@ -140,6 +140,16 @@ def rounds_table(rounds: list[dict[str, Any]]) -> str:
     return table([*header, "validation score", "horizon", "decision", "why", "simulator steps", "wall s"], rows)
 
 
+def checks_table(checks: list[dict[str, Any]]) -> str:
+    """Closed and open loop of every checkpoint that was driven on the validation split."""
+    columns = ("score", "failure", "ade_1s_m", "ade_3s_m", "ade_6.4s_m")
+    rows = [
+        [one["stage"], str(one["round"]), str(one["step"]), *(f"{one[name]:.3f}" for name in columns)] for one in checks
+    ]
+    header = ["driving score", "failed", "ADE to 1 s [m]", "to 3 s", "to 6.4 s"]
+    return table(["stage", "round", "step", *header], rows)
+
+
 def model_table(quality: dict[str, dict[str, Interval]]) -> str:
     """Displacement of the imagined others from the log, by model."""
     columns = list(next(iter(quality.values())))
@@ -184,6 +194,12 @@ def render(report: dict[str, Any]) -> str:
     if report["rounds"]:
         parts += ["## Rounds", "Return over the steps that were compared, imagined and driven from the same starts."]
         parts += [rounds_table(report["rounds"])]
+    if report["checks"]:
+        parts += [
+            "## Closed and open loop",
+            "On the validation split: the policy drives; its plan is held against the log.",
+        ]
+        parts += [checks_table(report["checks"])]
     parts += [f"![{caption}]({path})\n\n*{caption}*" for path, caption in report["figures"].items()]
     if report["world_model"]:
         parts += ["## World model", "Others as imagined on held-out logs, 95 % intervals over scenes."]

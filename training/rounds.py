@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.scene import SceneSpec
-from simulator.log_replay import LogReplay
 from simulator.world import Params
 from training import grounding
+from training.checks import check
 from training.credit import CLIPPED
 from training.grounding import Grounded
-from training.imagination import Experience, Imagined, Trust, row_keys
+from training.imagination import Experience, Trust, row_keys
 from training.improvement import Rates, cosine
-from training.judge import Driver, Judge, drive
 from training.loop import Metrics, Run, Unit, steps
 from training.scenes import batches, chunks, repeat_rows, take
 from training.state import RunState
@@ -32,7 +31,7 @@ def fit_value(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]
 
     def body(state, step, key, batch):
         k_dream, k_learn = jax.random.split(key)
-        shown, _, metrics = dream(run, state, k_dream, batch[0])
+        state, shown, metrics = practise(run, state, k_dream, batch[0])
         policy, optimizer, errors = state.learned.policy, state.learned.policy_optimizer, []
         for rows in minibatches(k_learn, shown.weight.shape[0], config.minibatch, run.config.value.epochs):
             batch = run.programs.gather(shown, rows)
@@ -44,14 +43,20 @@ def fit_value(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]
     return steps(run, state, unit, run.config.value.steps, scenes, body), {}
 
 
-def dream(run: Run, state: RunState, key: jax.Array, scene: Any) -> tuple[Experience, Imagined, Metrics]:
-    """Imagines groups of rollouts from random log steps of the scenes [B]."""
+def practise(run: Run, state: RunState, key: jax.Array, scene: Any) -> tuple[RunState, Experience, Metrics]:
+    """Groups of rollouts from random log steps of the scenes [B], imagined or, for the baseline, driven."""
     config = run.config.rounds
     k_start, k_rows = jax.random.split(key)
     latest = run.config.spec.steps - config.horizon * run.config.simulator.substeps
     start = jax.random.randint(k_start, scene.ego.shape, SceneSpec.current, latest)
     start, rows = np.repeat(np.asarray(start), config.group), repeat_rows(scene, config.group)
-    return imagine(run, state, state.learned.policy, rows, start, row_keys(k_rows, scene.ego.shape[0], config.group))
+    keys = row_keys(k_rows, scene.ego.shape[0], config.group)
+    if config.world == "model":
+        shown, _, metrics = imagine(run, state, state.learned.policy, rows, start, keys)
+        return state, shown, metrics
+    certain = Trust(jnp.int32(config.horizon), jnp.float32(jnp.inf), jnp.float32(0))
+    shown, driven, metrics = run.programs.practise((), state.learned.policy, *run.place((rows, start, keys)), certain)
+    return state.charge("practise", driven.valid), shown, metrics
 
 
 def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.ndarray, keys: tuple) -> tuple:
@@ -64,6 +69,8 @@ def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.nda
 
 def measure_trust(run: Run, state: RunState) -> float:
     """The disagreement that held-out logs show: a quantile over all imagined steps of the validation scenes."""
+    if not run.config.rounds.dynamic_horizon:
+        return float("inf")
     config, records = run.config.rounds, run.splits.validation
     size, seen = config.scenes * config.group, []
     for rows in chunks(len(records), size):
@@ -84,7 +91,7 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
 
     def body(state, step, key, batch):
         k_dream, k_learn = jax.random.split(key)
-        shown, _, dreamt = dream(run, state, k_dream, batch[0])
+        state, shown, practised = practise(run, state, k_dream, batch[0])
         done = (unit.round - 1) * config.iterations + step
         rate = cosine(config.learning_rate, done, config.rounds * config.iterations)
         clip = config.clip if config.objective in CLIPPED else 0.0
@@ -94,7 +101,7 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         )
         if config.objective == "dagger":
             del learned["parity"]  # what is learned was not drawn: there is no log-probability to replay
-        return state, {**dreamt, **learned}
+        return state, {**practised, **learned}
 
     scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
     return steps(run, state, unit, config.iterations, scenes, body), {}
@@ -103,20 +110,21 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
 def ground(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     """Drives the grounding scenes for real, measures the gap to imagination, and decides about the policy.
 
-    The first time (round 0) the imitation policy is driven as well: it is what fine-tuning is judged against.
+    The first time (round 0) the imitation policy is driven as well: it is what fine-tuning is judged against. Its check
+    on the validation split stands since its last step.
     """
     if not state.progress.grounded_return:
         state, before, _ = drive_grounding(run, state, state.learned.imitation)
-        state, score = validation_score(run, state, state.learned.imitation)
-        state = noted(state, before).note(best_score=score)
+        state = noted(state, before)
     state, now, gap = drive_grounding(run, state, state.learned.policy)
     decision = grounding.decide(run.config.rounds, state.progress, now, gap["bias"])
     used = {"horizon": state.progress.horizon, "penalty": state.progress.penalty, "trust": state.progress.trust}
     state = state.note(horizon=decision.horizon, penalty=decision.penalty)
     score = None
     if decision.accept:
-        state, score = validation_score(run, state, state.learned.policy)
-        state = keep_best(noted(state, now).learn(accepted=state.learned.policy), score)
+        state, found = check(run, state, unit, state.learned.policy)
+        score = found["score"]
+        state = keep_best(run, noted(state, now).learn(accepted=state.learned.policy), score)
     else:
         state = state.learn(policy=state.learned.accepted)
     record = {
@@ -128,6 +136,7 @@ def ground(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         "reason": decision.reason,
         "validation_score": score,
         "simulator_steps": state.progress.ledger.total,
+        "spent": state.progress.ledger.settle().spent,
         "wall_s": round(run.wall_s, 1),
     }
     state = state.note(rounds=(*state.progress.rounds, record))
@@ -145,9 +154,9 @@ def noted(state: RunState, grounded: Grounded) -> RunState:
     return state.note(grounded_return=tuple(map(float, grounded.returns)), failures=float(grounded.failures.mean()))
 
 
-def keep_best(state: RunState, score: float) -> RunState:
-    """Keeps the policy if no earlier one scored higher on the validation split."""
-    if score <= state.progress.best_score:
+def keep_best(run: Run, state: RunState, score: float) -> RunState:
+    """Keeps the policy if no earlier one scored higher on the validation split, or if nothing is ever rolled back."""
+    if score <= state.progress.best_score and run.config.rounds.roll_back:
         return state
     return state.learn(best=state.learned.policy).note(best_score=score)
 
@@ -175,14 +184,3 @@ def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState
 def rows_of(parts: list[Any], axis: int, count: int) -> Any:
     """The chunks' rows one after another, without those that only filled up the last chunk."""
     return jax.tree.map(lambda *a: np.concatenate(a, axis).take(np.arange(count), axis), *parts)
-
-
-def validation_score(run: Run, state: RunState, policy: Params) -> tuple[RunState, float]:
-    """Mean driving score on the validation split, as the evaluation will drive: greedily."""
-    config, records = run.config, run.splits.validation
-    driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy)
-    sizes = {"batch": min(config.evaluation.batch, len(records)), "steps": config.rollout_steps, "seed": config.seed}
-    scores, _ = drive(driver, records, Judge(LogReplay(config.simulator)), config.simulator, **sizes)
-    # The judge does not say when a rollout ended: whole drives are charged.
-    state = state.charge("validate", np.ones((config.rollout_steps, len(records))))
-    return state, float(scores["score"].mean())

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from simulator.world import Params
 from training import replay, rounds, tuning
+from training.checks import check
 from training.drivers import Disturbance, disturbance, undisturbed
 from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
@@ -53,7 +54,9 @@ def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Me
         rough = disturbance(k_disturb, config.perturbed_scenes)
         disturbed = join(undisturbed(config.scenes - config.perturbed_scenes), rough)
         driven = drive_expert(run, batch[0], disturbed, k_drive)
-        return fit(run, state.charge("fit_world_model", driven.alive), k_fit, driven)
+        # Undisturbed rows are the log itself, which nobody had to drive.
+        state = state.charge("fit_world_model", driven.alive & ~driven.dynamics[:, None])
+        return fit(run, state, k_fit, driven)
 
     scenes = batches(WithoutTiles(run.splits.train), config.scenes, run.data_seed(unit))
     return steps(run, state, unit, config.steps, scenes, body), {}
@@ -71,7 +74,6 @@ def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         expert = drive_expert(run, batch[0], undisturbed(half), k_drive)
         indices, tracks = replay.draw(state.learned.tracks, k_draw, half)
         replayed = tracks.replace(scene=run.place(take(train, indices)))
-        state = state.charge("refit", expert.alive)
         return fit(run, state, k_fit, join(expert, replayed))
 
     scenes = batches(train, half, run.data_seed(unit))
@@ -114,12 +116,21 @@ def imitate(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         policy, optimizer, metrics = run.programs.imitate(
             now.policy, now.policy_optimizer, run.place(batch[0]), key, rate
         )
-        return state.learn(policy=policy, policy_optimizer=optimizer), metrics
+        state = state.learn(policy=policy, policy_optimizer=optimizer)
+        if step + 1 in milestones(config.steps, config.checks):
+            state, found = check(run, state.note(step=step + 1), unit, policy)
+            metrics = {**metrics, **found}
+        return state, metrics
 
     scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
     state = steps(run, state, unit, config.steps, scenes, body)
-    policy = state.learned.policy
-    return state.learn(imitation=policy, accepted=policy, best=policy), {}
+    policy, score = state.learned.policy, state.progress.checks[-1]["score"]
+    return state.learn(imitation=policy, accepted=policy, best=policy).note(best_score=score), {}
+
+
+def milestones(steps: int, count: int) -> set[int]:
+    """So many steps, evenly spread, the last included."""
+    return {steps * (index + 1) // count for index in range(count)}
 
 
 PARTS: dict[str, Callable[[Run, RunState, Unit], tuple[RunState, Metrics]]] = {

@@ -51,6 +51,7 @@ class Progress:
       best_score: driving score of `Learned.best` on the validation split.
       ledger: simulator steps by purpose.
       rounds: one record per finished round, as in `rounds.json`.
+      checks: one record for each time that a policy was driven on the validation split, see `training/checks.py`.
       wall_s: wall time spent so far [s].
     """
 
@@ -66,6 +67,7 @@ class Progress:
     best_score: float = -1.0
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
     rounds: tuple[dict[str, Any], ...] = ()
+    checks: tuple[dict[str, Any], ...] = ()
     wall_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +78,7 @@ class Progress:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
         """The inverse of `to_json`."""
-        sequences = {name: tuple(values[name]) for name in ("finished", "rounds", "grounded_return")}
+        sequences = {name: tuple(values[name]) for name in ("finished", "rounds", "checks", "grounded_return")}
         return cls(**{**values, **sequences, "ledger": Ledger(**values["ledger"])})
 
 

@@ -1,0 +1,31 @@
+"""What the validation split says of a policy as it stands: in closed loop and, beside it, in open loop."""
+
+import numpy as np
+
+from simulator.log_replay import LogReplay
+from simulator.world import Params
+from training.judge import Driver, Judge, drive
+from training.loop import Run, Unit
+from training.open_loop import HORIZONS_S
+from training.scenes import chunks, take
+from training.state import RunState
+
+CHECKED = ("score", "failure", *(f"ade_{horizon_s:g}s_m" for horizon_s in HORIZONS_S))
+
+
+def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunState, dict[str, float]]:
+    """Drives a policy over the validation split, greedily as the evaluation will, and asks it along the log.
+
+    Returns: the state with the check noted and its steps charged, and means over the scenes: `CHECKED`.
+    """
+    config, records = run.config, run.splits.validation
+    driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy)
+    sizes = {"batch": min(config.evaluation.batch, len(records)), "steps": config.rollout_steps, "seed": config.seed}
+    scores, _ = drive(driver, records, Judge(LogReplay(config.simulator)), config.simulator, **sizes)
+    along = [run.programs.open_loop(policy, run.place(take(records, rows))) for rows in chunks(len(records), 32)]
+    found = {**scores, **{name: np.concatenate([one[name] for one in along])[: len(records)] for name in along[0]}}
+    means = {name: float(np.mean(found[name])) for name in CHECKED}
+    # The judge does not say when a rollout ended: whole drives are charged.
+    state = state.charge("validate", np.ones((config.rollout_steps, len(records))))
+    where = {"stage": unit.part, "round": unit.round, "step": state.progress.step}
+    return state.note(checks=(*state.progress.checks, {**where, **means})), means
