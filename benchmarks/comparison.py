@@ -1,0 +1,117 @@
+"""The section of RESULTS.md that compares arms (`benchmarks/experiments.py`), from their cells.
+
+A cell is what one judge says of one arm of one seed, scene by scene. Each scene's mean over the seeds is taken first;
+intervals are over scenes, seeds are not resampled.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from training.report import TABLE, signed, table, with_interval
+from training.statistics import bootstrap, bootstrap_of
+
+BEFORE = "imitation"
+COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
+SCORE_TO_REACH = 0.8  # on the validation split
+Cell = dict[str, Any]
+
+
+def grouped(cells: Iterable[Cell], name: str) -> dict[Any, list[Cell]]:
+    """The cells by one of their fields, in the order in which they come."""
+    out: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        out.setdefault(cell[name], []).append(cell)
+    return out
+
+
+def by_scene(cells: list[Cell], metric: str) -> np.ndarray:
+    """Mean over the seeds, float64[scenes]. Raises: ValueError where the seeds were judged on different scenes."""
+    if any(cell["scenario_ids"] != cells[0]["scenario_ids"] for cell in cells):
+        raise ValueError(f"{cells[0]['arm']}: its seeds were judged on different scenes")
+    return np.mean([cell["scores"][metric] for cell in cells], axis=0)
+
+
+def judge_table(cells: list[Cell]) -> str:
+    """A row for each arm under one judge, the best score first, with what it changes against imitation."""
+    arms, names = grouped(cells, "arm"), np.array(cells[0]["scenario_ids"])
+    means = {arm: {m: by_scene(found, m) for m in COLUMNS} for arm, found in arms.items()}
+    rows = []
+    for arm in sorted(arms, key=lambda arm: -means[arm]["score"].mean()):
+        cells_of_row = [with_interval(bootstrap(means[arm][metric], names)) for metric in COLUMNS]
+        changes = ["", "", "", ""] if arm == BEFORE else changed(means[arm], means[BEFORE], names)
+        rows.append([arm, str(len(arms[arm])), *cells_of_row, *changes])
+    changes = ("score - imitation's", "failures - imitation's", "score lifted by", "failures cut by")
+    return table(["policy", "seeds", *(TABLE[metric] for metric in COLUMNS), *changes], rows)
+
+
+def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], names: np.ndarray) -> list[str]:
+    """Paired differences of score and failure rate, and the same as shares of what imitation has."""
+    differences = [signed(bootstrap(after[m] - before[m], names)) for m in ("score", "failure")]
+    shares = [share(after["score"], before["score"], names, 1), share(after["failure"], before["failure"], names, -1)]
+    return [*differences, *shares]
+
+
+def share(after: np.ndarray, before: np.ndarray, names: np.ndarray, sign: int) -> str:
+    """`+12 % [+8, +16]`: the change of the mean, as a share of the mean before; empty where that is 0."""
+    found = bootstrap_of(lambda rows: ratio(after[rows], before[rows]), names)
+    if np.isnan(found["mean"]):
+        return ""
+    low, high = sorted((sign * found["low"], sign * found["high"]))
+    return f"{100 * sign * found['mean']:+.0f} % [{100 * low:+.0f}, {100 * high:+.0f}]"
+
+
+def ratio(after: np.ndarray, before: np.ndarray) -> float:
+    """Change of the mean against the mean before; NaN where that is 0."""
+    return float(after.mean() / before.mean() - 1) if before.mean() > 0 else float("nan")
+
+
+def cost_table(cells: list[Cell]) -> str:
+    """What each arm has spent: simulator steps, those until a fixed score, and wall time, seed by seed."""
+    rows = []
+    for arm, found in grouped(cells, "arm").items():
+        trained = [cell for cell in found if cell["rounds"]]
+        if trained:
+            steps = ", ".join(f"{cell['simulator_steps']:,}" for cell in trained)
+            reached = ", ".join(steps_to_reach(cell["rounds"]) for cell in trained)
+            minutes = ", ".join(f"{cell['rounds'][-1]['wall_s'] / 60:.1f}" for cell in trained)
+            rows.append([arm, steps, reached, minutes])
+    return table(["policy", "simulator steps", f"until a score of {SCORE_TO_REACH}", "training min"], rows)
+
+
+def steps_to_reach(rounds: list[dict[str, Any]]) -> str:
+    """Simulator steps spent when the validation score was first reached, `never` where it was not."""
+    reached = [one for one in rounds if (one["validation_score"] or 0.0) >= SCORE_TO_REACH]
+    return f"{reached[0]['counted_steps']:,}" if reached else "never"
+
+
+def rounds_table(cells: list[Cell]) -> str:
+    """Imagined against grounded return by round, means over the seeds."""
+    rows = []
+    for arm, found in grouped(cells, "arm").items():
+        for number, records in enumerate(zip(*(cell["rounds"] for cell in found), strict=True)):
+            means = [np.mean([one[name] for one in records]) for name in ("imagined_return", "grounded_return", "bias")]
+            taken = sum(one["decision"] == "accept" for one in records)
+            rows.append([arm, str(number), *(f"{mean:+.3f}" for mean in means), f"{taken} of {len(records)}"])
+    return table(["policy", "round", "imagined return", "grounded return", "bias", "accepted"], rows)
+
+
+def section(title: str, cells: list[Cell]) -> str:
+    """The section's text."""
+    facts = {
+        name: "; ".join(dict.fromkeys(str(cell["provenance"][name]) for cell in cells))
+        for name in ("commit", "machine", "seed")
+    }
+    facts["date"] = f"{min(c['provenance']['date'] for c in cells)} to {max(c['provenance']['date'] for c in cells)}"
+    parts = [f"## {title}", table(["", ""], ([name, value] for name, value in facts.items()))]
+    judges = grouped(cells, "judge")
+    for judge, found in judges.items():
+        parts += [f"### Judged in {judge.replace('_', ' ')}", judge_table(found)]
+    first = next(iter(judges.values()))
+    about = (
+        "Simulator steps that the policy learned from or was gated by, in the order of the seeds; the world model's "
+        "perturbed replays count where the model is used. The checks on the validation split, alike for all, do not."
+    )
+    parts += ["### Cost", about, cost_table(first), "### Imagined against grounded return", rounds_table(first)]
+    return "\n\n".join(parts)

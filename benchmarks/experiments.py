@@ -1,0 +1,253 @@
+"""Ways to post-train the same imitation policy, compared over seeds and judges:
+
+python -m benchmarks.experiments headline --out out/experiments [--seeds 0 1 2] [--judges log_replay reactive referee]
+
+Every finished cell (arm, seed, judge) is kept as JSON under --out and never done again: a killed command goes on where
+it stopped, and more seeds or judges only add to what there is. The arms of a seed start from one world model and one
+imitation policy. After each seed the section of RESULTS.md is written from the cells that there are. Words after `--`
+go to every train.py, e.g. `-- --data.directory DIR --spec.agents 64`.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.comparison import section
+from benchmarks.results import write_section
+from training import config as configs
+from training.config import Config
+from training.judge import BASELINES, JUDGES
+from training.report import write_text
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHARED_STAGES = ("fit_world_model", "imitate")
+NO_REFIT = ("--fit.refit_steps", "0")
+NO_ROLL_BACK = "--rounds.no_roll_back"
+UNGROUNDED = (*NO_REFIT, NO_ROLL_BACK, "--rounds.no_dynamic_horizon", "--rounds.penalty", "0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A policy that is compared.
+
+    Attributes:
+      name: as in the tables.
+      words: for train.py, beyond those of the experiment; None where nothing is post-trained.
+      policy: whom eval.py judges.
+      budgeted: it learns in the simulator alone, for as many steps as the first arm of the experiment has spent.
+    """
+
+    name: str
+    words: tuple[str, ...] | None
+    policy: str = "post_trained"
+    budgeted: bool = False
+
+    @property
+    def uncounted(self) -> set[str]:
+        """Purposes of the ledger that this arm neither learns from nor is gated by. Every arm is checked alike on the
+        validation split."""
+        blind = {"ground"} if NO_ROLL_BACK in (self.words or ()) else set()
+        return {"validate"} | blind | ({"fit_world_model", "refit"} if self.budgeted or self.words is None else set())
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Arms that are compared.
+
+    Attributes:
+      title: heading of the section.   arms: the first one sets the budget.
+      words: for every train.py.   judges: by default.
+    """
+
+    title: str
+    arms: tuple[Arm, ...]
+    words: tuple[str, ...]
+    judges: tuple[str, ...]
+
+
+UNTRAINED = (
+    Arm("imitation", None, "imitation"),
+    *(Arm(name, None, name) for name in ("expert", "idm", "constant_speed", "go_straight")),
+)
+EXPERIMENTS = {
+    "headline": Experiment(
+        title="Imagination against imitation",
+        arms=(
+            Arm("grounded imagination", ()),
+            Arm("ungrounded imagination", UNGROUNDED),
+            Arm("direct practice in the simulator", ("--rounds.world", "simulator", *NO_REFIT), budgeted=True),
+            Arm("closed-loop SFT in the simulator", ("--rounds.objective", "cl_sft", *NO_REFIT), budgeted=True),
+            *UNTRAINED,
+        ),
+        words=("cpu",),
+        judges=tuple(JUDGES),
+    ),
+    "objectives": Experiment(
+        title="Objectives in imagination",
+        arms=(
+            Arm("dagger", ()),
+            *(
+                Arm(objective, ("--rounds.objective", objective, "--value.steps", "8", "--rounds.kl_weight", "0.1"))
+                for objective in ("pmpo", "grpo", "actor_critic", "ppo")
+            ),
+            Arm("cl_sft", ("--rounds.objective", "cl_sft")),
+            *UNTRAINED,
+        ),
+        words=("cpu", "--rounds.scenes", "16", "--rounds.group", "4"),
+        judges=("log_replay",),
+    ),
+    "guards": Experiment(
+        title="What each guard of the rounds is worth",
+        arms=(
+            Arm("all guards", ()),
+            Arm("no refit", NO_REFIT),
+            Arm("no dynamic horizon", ("--rounds.no_dynamic_horizon",)),
+            Arm("no disagreement penalty", ("--rounds.penalty", "0")),
+            Arm("no KL", ("--rounds.kl_weight", "0")),
+            Arm("no pessimism", ("--rounds.no_pessimistic",)),
+            Arm("no roll-back", (NO_ROLL_BACK,)),
+            *UNTRAINED,
+        ),
+        words=(
+            *("cpu", "--rounds.objective", "pmpo", "--value.steps", "8", "--rounds.kl_weight", "0.1"),
+            *("--rounds.scenes", "16", "--rounds.group", "4"),
+        ),
+        judges=("log_replay",),
+    ),
+}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    own, _, passed = (list(part) for part in _split(arguments))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.experiments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="where runs and cells are kept")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
+    parser.add_argument("--judges", nargs="+", choices=JUDGES, help="the experiment's own by default")
+    parser.add_argument("--section", help="name in the markers; the experiment's by default")
+    parser.add_argument("--file", default="RESULTS.md", type=pathlib.Path, help="default: %(default)s")
+    options = parser.parse_args(own)
+    options.passed = tuple(passed)
+    return options
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """The words before `--`, itself, and those after it."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at : at + 1], arguments[at + 1 :]
+
+
+def call(program: str, words: list[str]) -> None:
+    """Runs one of the repository's commands. Raises: CalledProcessError where it fails."""
+    print("python", program, *words, flush=True)
+    subprocess.run([sys.executable, str(ROOT / program), *words], check=True)
+
+
+def slug(*parts: Any) -> str:
+    """A file's name."""
+    return "-".join(str(part).replace(" ", "-") for part in parts)
+
+
+def start(out: pathlib.Path, words: tuple[str, ...], seed: int) -> pathlib.Path:
+    """The run that all arms of a seed start from."""
+    directory = out / "runs" / slug("shared", seed)
+    for stage in SHARED_STAGES:
+        call("train.py", [*words, "--seed", str(seed), "--directory", str(directory), "--stage", stage])
+    return directory
+
+
+def practise(
+    out: pathlib.Path, arm: Arm, words: tuple[str, ...], seed: int, shared: pathlib.Path, budget: int
+) -> pathlib.Path:
+    """Post-trains an arm. Returns: its run; of an arm that is not post-trained, the shared one.
+
+    Args: budget: simulator steps that a budgeted arm practises for.
+    """
+    if arm.words is None:
+        return shared
+    directory = out / "runs" / slug(arm.name, seed)
+    given = [*words, *arm.words, "--seed", str(seed), "--directory", str(directory), "--start_from", str(shared)]
+    if arm.budgeted:
+        given += ["--rounds.iterations", str(iterations(configs.read(shared / "config.json"), arm, budget))]
+    for stage in ("cl_sft", "fit_value", "post_train"):
+        call("train.py", [*given, "--stage", stage])
+    return directory
+
+
+def iterations(config: Config, arm: Arm, budget: int) -> int:
+    """Iterations per round that spend a budget of simulator steps, at least 1."""
+    rounds, loop = config.rounds, config.closed_loop
+    tuned = "cl_sft" in arm.words
+    each = loop.scenes * config.rollout_steps if tuned else rounds.scenes * rounds.group * rounds.horizon
+    return max(round(budget / rounds.rounds / each), 1)
+
+
+def judged(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str) -> dict[str, Any]:
+    """The cell: what a judge says of an arm's policy, scene by scene, and what the run has spent."""
+    folder = out / "judged" / slug(arm.name, seed, judge)
+    call("eval.py", [str(run), "--policy", arm.policy, "--judge", judge, "--out", str(folder)])
+    report, scenes = (json.loads((folder / name).read_text("utf-8")) for name in ("report.json", "scenes.json"))
+    return {
+        "arm": arm.name,
+        "seed": seed,
+        "judge": judge,
+        "scenario_ids": scenes["scenario_ids"],
+        "scores": scenes["scores"][judge][arm.policy],
+        "rounds": [
+            {**one, "counted_steps": counted(arm, one["spent"])} for one in (report["rounds"] if arm.words else ())
+        ],
+        "simulator_steps": counted(arm, report["provenance"]["simulator_steps"]),
+        "provenance": report["provenance"],
+    }
+
+
+def counted(arm: Arm, spent: dict[str, int]) -> int:
+    """Simulator steps that an arm has learned from or was gated by."""
+    return sum(steps for purpose, steps in spent.items() if purpose not in arm.uncounted)
+
+
+def cells(
+    out: pathlib.Path, experiment: Experiment, words: tuple[str, ...], seed: int, judges: tuple[str, ...]
+) -> Iterator[dict[str, Any]]:
+    """Every cell of a seed, done now or read from where it was kept; baselines have seed 0 alone."""
+    shared, budget = None, 0
+    for arm in experiment.arms:
+        if arm.policy in BASELINES and seed > 0:
+            continue
+        for judge in judges:
+            path = out / "cells" / f"{slug(arm.name, seed, judge)}.json"
+            if not path.exists():
+                shared = shared or start(out, words, seed)
+                run = practise(out, arm, words, seed, shared, budget)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps(judged(out, arm, run, seed, judge)) + "\n")
+            cell = json.loads(path.read_text("utf-8"))
+            budget = budget or cell["simulator_steps"]
+            yield cell
+
+
+def main(arguments: list[str]) -> int:
+    """Does what is missing, writes the section after each seed, and returns the exit status."""
+    options = parse(arguments)
+    experiment = EXPERIMENTS[options.experiment]
+    judges = tuple(options.judges or experiment.judges)
+    found: list[dict[str, Any]] = []
+    for seed in options.seeds:
+        found += cells(options.out, experiment, (*experiment.words, *options.passed), seed, judges)
+        title = f"{experiment.title}: {found[0]['provenance']['data']['name']}"
+        write_section(options.file, options.section or options.experiment, section(title, found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""Comparing arms over seeds and judges: cells that are kept, budgets, and the tables, on made-up results."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks import comparison, experiments
+from benchmarks.experiments import EXPERIMENTS, UNGROUNDED, Arm
+from training import presets
+
+SPENT = {"fit_world_model": 100, "cl_sft": 0, "refit": 20, "practise": 0, "ground": 40, "validate": 999}
+
+
+def cell(arm: str, seed: int, score: float, failures: int, rounds: tuple = ()) -> dict:
+    """Ten scenes of one score, of which so many failed."""
+    failed = [float(i < failures) for i in range(10)]
+    scores = {name: [score] * 10 if name == "score" else failed for name in comparison.COLUMNS}
+    origin = {"commit": "abc", "machine": "a computer", "seed": seed, "date": f"2026-11-2{seed}"}
+    return {
+        **{"arm": arm, "seed": seed, "judge": "log_replay", "scenario_ids": [f"s{i}" for i in range(10)]},
+        **{"scores": scores, "rounds": list(rounds), "simulator_steps": 160, "provenance": origin},
+    }
+
+
+def test_changes_are_paired_and_shares_of_what_imitation_has():
+    cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2), cell("mine", 1, 0.7, 0)]
+    rows = comparison.judge_table(cells).splitlines()
+    # the mean of both seeds: 0.65 against 0.5 is +30 %; failures 0.1 against 0.4 are cut by 75 %
+    assert rows[2].startswith("| mine | 2 | 0.650 [0.650, 0.650]") and "+0.150 [+0.150, +0.150]" in rows[2]
+    assert "+30 % [+30, +30]" in rows[2] and "+75 % [" in rows[2]
+    assert rows[3].startswith("| imitation | 1 | 0.500") and rows[3].endswith("|  |  |  |  |")
+
+
+def test_seeds_of_other_scenes_are_not_pooled():
+    other = {**cell("mine", 1, 0.7, 0), "scenario_ids": ["t"] * 10}
+    with pytest.raises(ValueError, match="mine: its seeds were judged on different scenes"):
+        comparison.by_scene([cell("mine", 0, 0.6, 2), other], "score")
+
+
+def test_steps_until_a_score_are_those_of_the_first_round_that_reached_it():
+    scores = (0.5, None, comparison.SCORE_TO_REACH, 0.9)
+    rounds = [{"validation_score": score, "counted_steps": 1000 * i} for i, score in enumerate(scores)]
+    assert comparison.steps_to_reach(rounds) == "2,000"
+    assert comparison.steps_to_reach(rounds[:2]) == "never"
+
+
+@pytest.mark.parametrize(
+    ("arm", "steps"),
+    [
+        (Arm("grounded", ()), 160),
+        (Arm("ungrounded", UNGROUNDED), 120),  # the gate was not asked
+        (Arm("direct", (), budgeted=True), 40),  # the model was not used
+        (Arm("imitation", None, "imitation"), 40),
+    ],
+)
+def test_an_arm_is_charged_for_what_it_uses(arm, steps):
+    assert experiments.counted(arm, SPENT) == steps
+
+
+def test_a_budget_is_spread_over_the_rounds():
+    config = presets.tiny()  # 2 rounds; 2 scenes x 2 x 8 steps practised, 4 scenes x 16 steps tuned in each iteration
+    assert experiments.iterations(config, Arm("direct", (), budgeted=True), 640) == 10
+    assert experiments.iterations(config, Arm("tuned", ("--rounds.objective", "cl_sft"), budgeted=True), 640) == 5
+    assert experiments.iterations(config, Arm("direct", ()), 1) == 1
+
+
+def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
+    experiment, called = EXPERIMENTS["headline"], []
+
+    def judged(out, arm, run, seed, judge):
+        return cell(arm.name, seed, 0.5, 1)
+
+    monkeypatch.setattr(experiments, "call", lambda program, words: called.append((program, words)))
+    monkeypatch.setattr(experiments, "judged", judged)
+    monkeypatch.setattr(experiments, "iterations", lambda config, arm, budget: budget)
+    monkeypatch.setattr("training.config.read", lambda path: presets.tiny())
+    first = list(experiments.cells(tmp_path, experiment, ("tiny",), 0, ("log_replay",)))
+    assert [one["arm"] for one in first] == [arm.name for arm in experiment.arms]
+    budgeted = [words for _, words in called if "--rounds.iterations" in words]
+    assert budgeted and all(words[words.index("--rounds.iterations") + 1] == "160" for words in budgeted)
+    called.clear()
+    (tmp_path / "cells" / "go_straight-0-log_replay.json").unlink()
+    assert list(experiments.cells(tmp_path, experiment, ("tiny",), 0, ("log_replay",))) == first
+    assert all("shared-0" in " ".join(words) for _, words in called)  # nobody was post-trained again
+    assert len(list(experiments.cells(tmp_path, experiment, ("tiny",), 1, ("log_replay",)))) == len(first) - 4
+
+
+def test_the_section_holds_every_table():
+    rounds = [
+        {
+            **{"imagined_return": 5.0, "grounded_return": 4.0, "bias": 1.0, "decision": "accept"},
+            **{"validation_score": 0.9, "counted_steps": 77, "wall_s": 60.0},
+        }
+    ]
+    text = comparison.section("Title", [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2, rounds)])
+    assert text.startswith("## Title") and "Judged in log replay" in text
+    assert "| mine | 160 | 77 | 1.0 |" in text and "| mine | 0 | +5.000 | +4.000 | +1.000 | 1 of 1 |" in text
+    assert not re.search(r"nan|None", text)
+
+
+def test_every_word_of_every_arm_is_an_option_of_the_main_job():
+    for experiment in EXPERIMENTS.values():
+        for arm in experiment.arms:
+            config = presets.parse([*experiment.words, *(arm.words or ())])
+            assert np.isfinite(config.rounds.iterations) and json.dumps(config.name) == '"cpu"'
