@@ -15,19 +15,21 @@ def stack(scenes: Sequence[Scene]) -> Scene:
 
 
 class SceneBatches(Iterator):
-    """Endless (or one-pass) iterator of (`Scene` [B, ...], int64[B] indices into the source).
+    """Endless iterator of one host's rows of every batch: (`Scene` [B / n, ...], int64[B / n] indices into the source).
 
-    The order depends on the seed and the shard alone: every pass over the source is shuffled anew, shards are
-    disjoint and together complete. `get_state` before a step and `set_state` later give the same batches again.
+    The order of the whole batches depends on the seed alone: one permutation of the source after another, cut into
+    batches of B. Host i of n gets rows i * B / n to (i + 1) * B / n of each, so that no two hosts read the same scene
+    in one pass, and another number of hosts sees the same batches. `get_state` before a step and `set_state` later give
+    the same batches again, on any number of hosts.
 
     Args:
       source: random access to `Record`s.
-      batch_size: B, per shard.
+      batch_size: B, of all hosts together.
       seed: of the shuffling, in [0, 2**32).
       prepare: host-side work on each scene (`simulator.prepare`).
       cache: keep prepared scenes in memory, so that reading and drawing happen once per scene.
-      shard_index, shard_count: this host and how many there are.
-      repeat: pass over the source for ever; otherwise once, where the last batch may be smaller.
+      shard_index, shard_count: this host, i, and how many there are, n.
+    Raises: ValueError if the hosts cannot share a batch evenly, or the source is empty.
     """
 
     def __init__(
@@ -40,19 +42,21 @@ class SceneBatches(Iterator):
         cache: bool,
         shard_index: int = 0,
         shard_count: int = 1,
-        repeat: bool = True,
     ):
         import grain
 
-        if not 0 <= shard_index < shard_count <= len(source):
-            raise ValueError(f"shard {shard_index} of {shard_count} does not fit a source of {len(source)} records")
+        if not 0 <= shard_index < shard_count or batch_size % shard_count or batch_size < 1:
+            raise ValueError(f"shard {shard_index} of {shard_count} cannot have its equal part of {batch_size} rows")
+        if not len(source):
+            raise ValueError("expected a source of one record or more, found none")
         self._source = source
         self._prepare = prepare
         self._prepared: dict[int, Scene] | None = {} if cache else None
         self._lock = threading.Lock()
-        order = grain.MapDataset.range(len(source)).shuffle(seed=seed)
-        order = order.repeat() if repeat else order
-        batches = order[shard_index::shard_count].map(self._load).batch(batch_size, batch_fn=_join)
+        count = batch_size // shard_count
+        self._rows = slice(shard_index * count, (shard_index + 1) * count)
+        order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
+        batches = order.batch(batch_size).map(self._load_rows)
         # The next batch is made by a thread while the device works on this one.
         self._iterator = iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)))
 
@@ -67,14 +71,14 @@ class SceneBatches(Iterator):
         """Continues from a state that an iterator of the same arguments returned."""
         self._iterator.set_state(state)
 
-    def _load(self, index: int) -> tuple[Scene, int]:
+    def _load_rows(self, batch: np.ndarray) -> tuple[Scene, np.ndarray]:
+        indices = np.asarray(batch, np.int64)[self._rows]
+        return stack([self._load(int(index)) for index in indices]), indices
+
+    def _load(self, index: int) -> Scene:
         if self._prepared is None:
-            return self._prepare(self._source[int(index)].scene), int(index)
+            return self._prepare(self._source[index].scene)
         with self._lock:
-            if int(index) not in self._prepared:
-                self._prepared[int(index)] = self._prepare(self._source[int(index)].scene)
-            return self._prepared[int(index)], int(index)
-
-
-def _join(items: Sequence[tuple[Scene, int]]) -> tuple[Scene, np.ndarray]:
-    return stack([scene for scene, _ in items]), np.array([index for _, index in items], np.int64)
+            if index not in self._prepared:
+                self._prepared[index] = self._prepare(self._source[index].scene)
+            return self._prepared[index]

@@ -171,12 +171,32 @@ def test_a_batch_holds_the_scenes_of_its_indices(directory):
         np.testing.assert_array_equal(scene.x[row], source[int(index)].scene.x)
 
 
-def test_shards_are_disjoint_and_complete(directory):
-    parts = [list(batches(directory, shard_index=i, shard_count=3, repeat=False, batch_size=1)) for i in range(3)]
-    indices = [int(batch[1][0]) for part in parts for batch in part]
-    assert sorted(indices) == list(range(7))
-    with pytest.raises(ValueError, match="shard 3 of 3"):
-        batches(directory, shard_index=3, shard_count=3)
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_share_each_batch_and_no_scene_is_read_twice_in_a_pass(directory, hosts):
+    """Seven scenes in batches of four: seven batches are four passes."""
+    whole = take(batches(directory, batch_size=4), 7)
+    parts = [take(batches(directory, batch_size=4, shard_index=i, shard_count=hosts), 7) for i in range(hosts)]
+    assert {len(rows) for part in parts for rows in part} == {4 // hosts}
+    joined = np.concatenate(parts, axis=1)
+    assert joined.tolist() == whole
+    assert np.sort(joined.reshape(4, 7), axis=1).tolist() == [list(range(7))] * 4
+
+
+def test_another_number_of_hosts_goes_on_with_the_same_batches(directory):
+    alone = batches(directory, batch_size=4)
+    take(alone, 3)
+    state, expected = alone.get_state(), take(alone, 2)
+    for hosts in (2, 4):
+        parts = [batches(directory, batch_size=4, shard_index=i, shard_count=hosts) for i in range(hosts)]
+        for part in parts:
+            part.set_state(state)
+        assert np.concatenate([take(part, 2) for part in parts], axis=1).tolist() == expected
+
+
+def test_hosts_that_cannot_share_a_batch_are_refused(directory):
+    for shard in ({"shard_index": 3, "shard_count": 3, "batch_size": 3}, {"shard_index": 0, "shard_count": 3}):
+        with pytest.raises(ValueError, match=r"shard . of 3 cannot have its equal part of . rows"):
+            batches(directory, **shard)
 
 
 def test_resuming_continues_with_the_next_batch(directory):

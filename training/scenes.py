@@ -88,7 +88,7 @@ def data_directory(config: DataConfig) -> pathlib.Path:
 
 
 def batches(records: Sequence[Record], size: int, seed: int) -> SceneBatches:
-    """Endless shuffled batches of prepared scenes; each host reads its own shard."""
+    """Endless shuffled batches of `size` prepared scenes over all hosts; each host reads its own rows of each."""
     shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     return SceneBatches(records, size, seed, prepare=lambda scene: scene, cache=False, **shard)
 
