@@ -3,14 +3,17 @@
 python -m benchmarks.kills --out out/kills [--kills 30] [--signal KILL TERM] [--seed 0] [--preset tiny]
 
 A checkpoint is written after every step, so that many of the moments lie within a save. Runs follow each other until
-the kills are used up, and the last one is left to end. Prints JSON: kills by stage, how many left an unfinished
-checkpoint behind, runs compared, and runs lost (not going on, or ending with any array, score or decision that differs
-by a bit). Exit status 1 if any was lost. What a killed process leaves is looked at, nothing of it is repaired by hand.
+the kills are used up, and the last one is left to end. Every kill is noted in `kills.json`: the same command goes on
+where it was stopped. At the end it writes a section of RESULTS.md and prints JSON: kills by stage, how many left an
+unfinished checkpoint behind, runs compared, and runs lost (not going on, or ending with any array, score or decision
+that differs by a bit). Exit status 1 if any was lost. What a killed process leaves is looked at, nothing of it is
+repaired by hand.
 """
 
 import argparse
 import collections
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -23,11 +26,16 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
+from benchmarks.results import write_section
+from training.provenance import commit, machine, now
+from training.report import table
+
 ROOT = pathlib.Path(__file__).parents[1]
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
 LIMIT_S = 1800.0  # of one process that nobody kills
 POLL_S = 0.05
+AFTERWARDS = "evaluation"  # of the last checkpoint and after it, no stage of training
 
 
 def parse() -> argparse.Namespace:
@@ -35,19 +43,21 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="where the runs are made; emptied first")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="where the runs are made")
     parser.add_argument("--kills", type=int, default=30, help="of each signal (default: %(default)s)")
     parser.add_argument("--signal", nargs="+", choices=SIGNALS, default=list(SIGNALS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
     return parser.parse_args()
 
 
 def start(preset: str, directory: pathlib.Path) -> subprocess.Popen:
-    """The main job."""
+    """The main job. All runs share the compiled programs that it keeps beside them."""
     words = [preset, "--directory", str(directory), "--checkpoint_every_s", "0"]
+    elsewhere = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     with (directory.parent / f"{directory.name}.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], stdout=log, stderr=log)
+        return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], stdout=log, stderr=log, env=elsewhere)
 
 
 def lines(directory: pathlib.Path) -> list[str]:
@@ -68,28 +78,35 @@ def wait_for_work(process: subprocess.Popen, directory: pathlib.Path, before: in
 
 def interrupt(
     preset: str, directory: pathlib.Path, number: signal.Signals, mean_s: float, rng: random.Random
-) -> dict[str, Any] | None:
+) -> tuple[int, dict[str, Any] | None]:
     """Starts a run or goes on with it, and ends it a random time after its first step.
 
-    Returns: where it was, and whether a checkpoint was left unfinished; None where it had ended by itself.
-    Raises: ValueError where it ended otherwise than it says it would.
+    Returns: its exit status, and where it was and whether a checkpoint was left unfinished; None where it was not the
+      signal that ended it.
     """
     before = len(lines(directory))
     process = start(preset, directory)
     wait_for_work(process, directory, before)
     try:
-        code = process.wait(rng.expovariate(1 / mean_s))
+        return process.wait(rng.expovariate(1 / mean_s)), None
     except subprocess.TimeoutExpired:
         process.send_signal(number)
         code = process.wait(LIMIT_S)
-    if code == 0:
-        return None
-    expected = -signal.SIGKILL if number == signal.SIGKILL else INTERRUPTED
-    if code not in (expected, -number):  # SIGTERM takes a process that does not train any more
-        raise ValueError(f"{directory}: ended with {code}, see {directory.name}.log")
+    # SIGTERM takes a process that does not train any more.
+    expected = (-number,) if number == signal.SIGKILL else (-number, INTERRUPTED)
+    return code, {"stage": stage(directory), "unfinished": unfinished(directory)} if code in expected else None
+
+
+def stage(directory: pathlib.Path) -> str:
+    """What a run was doing, by its last line."""
     last = json.loads(lines(directory)[-1])
-    unfinished = any((directory / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
-    return {"stage": last["stage"], "unfinished": unfinished}
+    rounds = json.loads((directory / "config.json").read_text("utf-8"))["rounds"]["rounds"]
+    return AFTERWARDS if (last["stage"], last["round"]) == ("ground", rounds) else last["stage"]
+
+
+def unfinished(directory: pathlib.Path) -> bool:
+    """Whether a checkpoint was being written."""
+    return any((directory / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
 def ending(directory: pathlib.Path) -> dict[str, Any]:
@@ -116,44 +133,122 @@ def differences(one: Any, other: Any, name: str = "") -> list[str]:
     return [] if same else [name]
 
 
-def try_signal(options: argparse.Namespace, name: str, whole: dict[str, Any], mean_s: float) -> dict[str, Any]:
-    """All kills by one signal."""
-    rng, stages, unfinished = random.Random(f"{options.seed}/{name}"), collections.Counter(), 0
-    compared, lost = 0, []
-    while (left := options.kills - stages.total()) > 0:
-        directory = options.out / f"{name.lower()}-{compared}"
-        for _ in range(left):
-            found = interrupt(options.preset, directory, SIGNALS[name], mean_s, rng)
-            if found is None:
-                break
-            stages[found["stage"]] += 1
-            unfinished += found["unfinished"]
-            print(f"{name} {stages.total()} of {options.kills}: in {found['stage']}", file=sys.stderr, flush=True)
-        process = start(options.preset, directory)
-        if process.wait(LIMIT_S):
-            lost.append(f"{directory.name}: does not go on")
-        elif differs := differences(whole, ending(directory)):
-            lost.append(f"{directory.name}: differs in {differs[:5]}")
-        compared += 1
-    return {"kills_by_stage": dict(stages), "unfinished_saves": unfinished, "runs_compared": compared, "lost": lost}
+def verdict(directory: pathlib.Path, code: int, whole: dict[str, Any]) -> str | None:
+    """Why a run that has ended is lost; None where it is not."""
+    if code:
+        return f"{directory.name}: ended with {code}"
+    differs = differences(whole, ending(directory))
+    return f"{directory.name}: differs in {differs[:5]}" if differs else None
+
+
+def try_signal(options: argparse.Namespace, name: str, whole: dict[str, Any], notes: dict[str, Any]) -> None:
+    """All kills by one signal, from where the notes stand."""
+    found = notes["signals"].setdefault(name, {"kills": [], "runs": []})
+    while True:
+        directory = options.out / f"{name.lower()}-{len(found['runs'])}"
+        if len(found["kills"]) == options.kills and not directory.exists():
+            return
+        if len(found["kills"]) == options.kills:
+            found["runs"].append(verdict(directory, start(options.preset, directory).wait(LIMIT_S), whole))
+        else:
+            rng = random.Random(f"{options.seed}/{name}/{len(found['kills'])}/{len(found['runs'])}")
+            code, kill = interrupt(options.preset, directory, SIGNALS[name], notes["mean_s"], rng)
+            if kill is None:
+                found["runs"].append(verdict(directory, code, whole))
+            else:
+                found["kills"].append(kill)
+            print(
+                f"{name} {len(found['kills'])} of {options.kills}: {kill or found['runs'][-1]}",
+                file=sys.stderr,
+                flush=True,
+            )
+        write_notes(options, notes)
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the notes must agree with."""
+    return {"preset": options.preset, "seed": options.seed, "kills": options.kills}
+
+
+def write_notes(options: argparse.Namespace, notes: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    path = options.out / "kills.json"
+    path.with_suffix(".new").write_text(json.dumps(notes, indent=1) + "\n", "utf-8")
+    path.with_suffix(".new").replace(path)
+
+
+def begin(options: argparse.Namespace) -> dict[str, Any]:
+    """The notes of earlier, or new ones. Raises: ValueError if they are of other settings, or no two runs are equal."""
+    path = options.out / "kills.json"
+    if path.exists():
+        notes = json.loads(path.read_text("utf-8"))
+        if notes["settings"] != settings(options):
+            raise ValueError(f"{path} is of {notes['settings']}, not {settings(options)}: choose another --out")
+        return notes
+    options.out.mkdir(parents=True, exist_ok=True)
+    leave_alone(options, "first")  # compiles everything
+    seconds = leave_alone(options, "alone")
+    if differs := differences(ending(options.out / "first"), ending(options.out / "alone")):
+        raise ValueError(f"two runs that nobody killed differ in {differs[:5]}")
+    # So that a run would see about all of the kills, were there no starts between them.
+    notes = {"settings": settings(options), "mean_s": seconds / options.kills, "signals": {}}
+    write_notes(options, notes)
+    return notes
+
+
+def leave_alone(options: argparse.Namespace, name: str) -> float:
+    """Makes a run without killing it. Returns: how long it trained [s]. Raises: ValueError if it fails."""
+    directory = options.out / name
+    shutil.rmtree(directory, ignore_errors=True)
+    process = start(options.preset, directory)
+    wait_for_work(process, directory, 0)
+    if process.wait(LIMIT_S):
+        raise ValueError(f"a run that nobody kills failed, see {directory}.log")
+    times = [json.loads(line)["wall_s"] for line in lines(directory)]
+    return times[-1] - times[0]
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Of one signal."""
+    return {
+        "kills": len(found["kills"]),
+        "kills_by_stage": dict(collections.Counter(kill["stage"] for kill in found["kills"])),
+        "unfinished_saves": sum(kill["unfinished"] for kill in found["kills"]),
+        "runs_compared": len(found["runs"]),
+        "lost": [reason for reason in found["runs"] if reason],
+    }
+
+
+def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -> str:
+    """Of RESULTS.md."""
+    facts = {"date": now(), "commit": commit(), "machine": machine()}
+    facts["command"] = f"python -m benchmarks.kills --kills {options.kills} --seed {options.seed} --out DIRECTORY"
+    stages = list(dict.fromkeys(name for one in summaries.values() for name in one["kills_by_stage"]))
+    header = ["signal", "kills", *stages, "within a save", "runs compared", "runs lost"]
+    rows = []
+    for name, one in summaries.items():
+        by_stage = (one["kills_by_stage"].get(stage, 0) for stage in stages)
+        last = (one["unfinished_saves"], one["runs_compared"], len(one["lost"]))
+        rows.append([f"SIG{name}", *map(str, (one["kills"], *by_stage, *last))])
+    said = (
+        f"Preset `{options.preset}`, killed at random moments and started again by the same command; a checkpoint "
+        "after every step. A run is lost if it does not go on, or if any array of its last checkpoint, any scene's "
+        "score or any decision differs by a bit from a run that nobody killed. Under the stages: kills in each."
+    )
+    return "\n\n".join(["## Killed runs", said, table(["", ""], facts.items()), table(header, rows)])
 
 
 def main() -> int:
-    """Runs once to the end, then with kills, and prints what became of it."""
+    """Runs once to the end, then with kills, and tells what became of it."""
     options = parse()
-    shutil.rmtree(options.out, ignore_errors=True)
-    options.out.mkdir(parents=True)
-    alone = options.out / "alone"
-    process = start(options.preset, alone)
-    wait_for_work(process, alone, 0)
-    began = time.monotonic()
-    if process.wait(LIMIT_S):
-        raise ValueError(f"the run that nobody kills failed, see {alone}.log")
-    mean_s = (time.monotonic() - began) / options.kills  # so that a run sees about all of them
-    whole = ending(alone)
-    found = {name: try_signal(options, name, whole, mean_s) for name in options.signal}
-    lost = sum(len(one["lost"]) for one in found.values())
-    print(json.dumps({"preset": options.preset, "seed": options.seed, "signals": found, "runs_lost": lost}, indent=2))
+    notes = begin(options)
+    whole = ending(options.out / "alone")
+    for name in options.signal:
+        try_signal(options, name, whole, notes)
+    summaries = {name: summary(notes["signals"][name]) for name in options.signal}
+    lost = sum(len(one["lost"]) for one in summaries.values())
+    print(json.dumps({**notes["settings"], "signals": summaries, "runs_lost": lost}, indent=2))
+    write_section(options.file, "kills", section(options, summaries))
     return int(lost > 0)
 
 
