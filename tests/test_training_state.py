@@ -4,6 +4,7 @@ import dataclasses
 import json
 import resource
 import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 
 from training import config as configs
 from training import loop, presets, replay
-from training.checkpoint import Checkpoints, checksums
+from training.checkpoint import Checkpoints, checksums, move_aside
 from training.ledger import Ledger
 from training.log import Logger, read_lines
 from training.state import Progress
@@ -123,10 +124,56 @@ def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
         checkpoints._manager.wait_until_finished()
     step, found, _, meta = checkpoints.restore(state(0.0))
     assert (step, meta["step"], float(found["a"][0])) == (1, 1, 1.0)
-    assert "checkpoint 2" in caplog.text
+    assert "checkpoint 2" in caplog.text and "kept as" in caplog.text
     assert checkpoints.steps() == [1]
     checkpoints.save(2, state(3.0), jax.random.key(0), {"step": 2})  # the bad one is out of the way
     checkpoints.close()
+    assert (tmp_path / "damaged-2" / "state").is_dir()
+
+
+def test_a_checkpoint_that_could_not_be_read_once_can_be_put_back(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpoints.save(step, state(float(step)), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    read = checkpoints._read
+
+    def failing_once(step, template):
+        if step == 2:
+            raise OSError("Input/output error")
+        return read(step, template)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_read", failing_once)
+        assert checkpoints.restore(state(0.0))[0] == 1
+    checkpoints.close()
+    (tmp_path / "damaged-2").rename(tmp_path / "2")
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    step, found, _, _ = checkpoints.restore(state(0.0))
+    assert (step, checksums(found)) == (2, checksums(state(2.0)))
+    checkpoints.close()
+
+
+def test_what_is_moved_aside_never_replaces_what_was_before(tmp_path):
+    for _ in range(3):
+        (tmp_path / "12").mkdir()
+        move_aside(tmp_path / "12", "damaged-12")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-12", "damaged-12.1", "damaged-12.2"]
+
+
+def test_pruning_keeps_the_newest_the_best_and_the_one_gone_on_from(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step, best in ((1, 0), (2, 0), (3, 3), (4, 3), (5, 3)):
+        checkpoints.save(step, state(float(step)), jax.random.key(0), {}, best)
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    assert checkpoints.steps() == [3, 4, 5]
+    assert checkpoints.restore(state(0.0))[0] == 5
+    for step, best in ((6, 3), (7, 3), (8, 8), (9, 8), (10, 8)):
+        checkpoints.save(step, state(float(step)), jax.random.key(0), {}, best)
+    checkpoints.close()
+    kept = sorted(int(path.name) for path in tmp_path.iterdir())
+    assert kept == [5, 8, 9, 10]
 
 
 def test_too_little_memory_removes_nothing(tmp_path, monkeypatch):
@@ -189,13 +236,70 @@ def test_a_directory_that_vanished_is_made_again_or_told(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("telling", ["save", "close"])
+def test_a_directory_that_vanishes_while_it_is_written_is_told(tmp_path, telling):
+    checkpoints = Checkpoints(tmp_path / "run", keep=3)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    large = state(2.0) | {"d": np.random.default_rng(0).normal(size=4_000_000)}
+    checkpoints.save(2, large, jax.random.key(0), {})
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"checkpoints cannot be written to {tmp_path}.*"):
+        checkpoints.save(3, large, jax.random.key(0), {}) if telling == "save" else checkpoints.close()
+    if telling == "save":
+        checkpoints.close()
+    found = Checkpoints(tmp_path / "elsewhere", keep=3)
+    assert found.steps() == [1] and found.restore(state(0.0))[0] == 1
+    found.close()
+
+
+@pytest.fixture
+def mountpoint(tmp_path):
+    """A file system of its own: who is root may write into any directory, but not into one mounted read-only."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "none", folder]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_becomes_read_only_is_told_and_keeps_what_was_there(mountpoint):
+    checkpoints = Checkpoints(mountpoint / "run", keep=1)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    subprocess.run(["mount", "-o", "remount,ro", mountpoint], check=True)
+    with pytest.raises(ValueError, match=rf"cannot be written to {mountpoint}.*Read-only file system"):
+        checkpoints.save(2, state(2.0), jax.random.key(0), {})
+    checkpoints.close()
+    reader = Checkpoints(mountpoint / "run", keep=1)
+    assert reader.restore(state(0.0), repair=False)[0] == 1
+    reader.close()
+
+
+def test_nothing_is_moved_on_a_read_only_disk(mountpoint):
+    checkpoints = Checkpoints(mountpoint / "run", keep=2)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints.save(2, state(2.0), jax.random.key(0), {})
+    checkpoints._manager.wait_until_finished()
+    (mountpoint / "run" / "2" / "meta" / "metadata").write_text("{")
+    subprocess.run(["mount", "-o", "remount,ro", mountpoint], check=True)
+    with pytest.raises(ValueError, match=r"cannot be written to .*Read-only file system"):
+        checkpoints.restore(state(0.0))
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.close()
+
+
 def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
     checkpoints._manager.wait_until_finished()
     monkeypatch.setattr("training.checkpoint.checksums", lambda tree: {"a": 0})
-    with pytest.raises(ValueError, match="all checkpoints"):
-        checkpoints.restore(state(0.0))
+    for _ in range(2):  # and it stays one: nothing was moved out of sight
+        with pytest.raises(ValueError, match="all checkpoints"):
+            checkpoints.restore(state(0.0))
+    assert checkpoints.steps() == [1]
     checkpoints.close()
 
 

@@ -3,19 +3,48 @@
 A checkpoint holds three items: `state` (every array: parameters, optimisers, replay tracks), `key`, and `meta` (JSON:
 where the run stands, data iterators, ledger, and a crc32 of every array, because Orbax restores flipped bytes
 silently).
+
+Old checkpoints are pruned. These are not: the newest ones, as many as the config says; the one with the best policy,
+written when its round was over; and the one that this process went on from, the last whose arrays were read back and
+found good. A checkpoint that cannot be restored is moved aside and never removed.
 """
 
+import dataclasses
+import itertools
 import logging
 import pathlib
 import tempfile
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
 log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Kept(PreservationPolicy):
+    """What pruning leaves.
+
+    Attributes:
+      newest: how many of the newest.
+      best: the step that holds the best policy; 0 before there is one.
+      verified: the step that was read back last; 0 where none was.
+    """
+
+    newest: int
+    best: int = 0
+    verified: int = 0
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Args: checkpoints: oldest first, each with its `step`. Returns: which to keep."""
+        first_new = len(checkpoints) - self.newest
+        return [i >= first_new or found.step in (self.best, self.verified) for i, found in enumerate(checkpoints)]
 
 
 class Checkpoints:
@@ -27,15 +56,20 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, keep: int):
         self.directory = directory.absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+        self._kept = Kept(keep)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._kept, create=True, enable_async_checkpointing=True
+        )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def save(self, step: int, state: Any, key: jax.Array, meta: dict[str, Any]) -> None:
+    def save(self, step: int, state: Any, key: jax.Array, meta: dict[str, Any], best: int = 0) -> None:
         """Starts writing; the arrays are copied before it returns, the disk is written in the background.
 
+        Args: best: the step that holds the best policy so far, this one or an earlier one; 0 if there is none.
         Raises: ValueError if the step exists already, or if this or the write before it cannot be written; what was
           finished before stays.
         """
+        self._kept.best = best
         self._try_disk()
         # A copy of its own: on a CPU `device_get` shows the live buffers, and the disk is written later.
         host = jax.tree.map(np.array, jax.device_get(state))
@@ -47,8 +81,7 @@ class Checkpoints:
         try:
             saved = self._manager.save(step, args=items)
         except (ValueError, OSError) as error:  # of the last write as well, which ended in the background
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"checkpoints cannot be written to {self.directory}: {reason}") from error
+            raise self._unwritable(error) from error
         if not saved:
             raise ValueError(f"checkpoint {step} was not written: {self.directory} already holds {self.steps()}")
 
@@ -59,7 +92,11 @@ class Checkpoints:
             with tempfile.TemporaryFile(dir=self.directory) as file:
                 file.write(b"0")
         except OSError as error:
-            raise ValueError(f"checkpoints cannot be written to {self.directory}: {error}") from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> ValueError:
+        reason = str(error).partition("\n")[0]
+        return ValueError(f"checkpoints cannot be written to {self.directory}: {reason}")
 
     def steps(self) -> list[int]:
         """The finished checkpoints, oldest first."""
@@ -70,25 +107,40 @@ class Checkpoints:
 
         Args:
           template: a tree of arrays with the shapes and dtypes to restore.
-          repair: remove the damaged ones, so that a run that goes on can save these steps again. Who only reads must
-            not: to code of another version a sound checkpoint looks damaged.
+          repair: move the damaged ones aside, so that a run that goes on can save these steps again. Who only reads
+            must not: to code of another version a sound checkpoint looks damaged.
         Returns: step, state, key and meta; None where no checkpoint exists.
-        Raises: ValueError if checkpoints exist and all are damaged.
+        Raises: ValueError if checkpoints exist and all are damaged, or the damaged ones cannot be moved; all stay where
+          they are.
         """
-        found = self.steps()
+        found, damaged = self.steps(), []
         for step in reversed(found):
             try:
-                return step, *self._read(step, template)
+                read = self._read(step, template)
             except MemoryError:
-                raise  # says nothing about the file, which must not be removed for it
+                raise  # says nothing about the file
             # Orbax, TensorStore, zarr and JSON each raise their own kind for a damaged file, some a plain Exception.
             except Exception as error:
                 log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, error)
-                if repair:
-                    self._manager.delete(step)
+                damaged.append(step)
+                continue
+            if repair and damaged:
+                self._move_aside(damaged)
+            self._kept.verified = step
+            return step, *read
         if found:
             raise ValueError(f"all checkpoints of {self.directory} are damaged: {found}; start again with --fresh")
         return None
+
+    def _move_aside(self, steps: list[int]) -> None:
+        for step in steps if jax.process_index() == 0 else ():
+            try:
+                moved = move_aside(self.directory / str(step), f"damaged-{step}")
+            except OSError as error:
+                raise self._unwritable(error) from error
+            log.warning("checkpoint %d is kept as %s, in case it was only the reading that failed", step, moved)
+        multihost_utils.sync_global_devices("damaged checkpoints are moved aside")
+        self._manager.reload()
 
     def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
         place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -104,9 +156,23 @@ class Checkpoints:
         return read.state, read.key, read.meta
 
     def close(self) -> None:
-        """Waits for the last write. Call it in a `finally`: an unfinished write is lost silently."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for the last write. Call it in a `finally`: an unfinished write is lost silently.
+
+        Raises: ValueError if it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (ValueError, OSError) as error:
+            raise self._unwritable(error) from error
+        finally:
+            self._manager.close()
+
+
+def move_aside(path: pathlib.Path, name: str) -> pathlib.Path:
+    """Renames a file or directory to `name`, or to the first free `<name>.<n>`. Returns: its new path."""
+    names = itertools.chain([name], (f"{name}.{n}" for n in itertools.count(1)))
+    target = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    return path.rename(target)
 
 
 def checksums(tree: Any) -> dict[str, int]:

@@ -252,7 +252,7 @@ class Config:
       compilation_cache: keep compiled programs in `<directory>/../.compiled`, so that a resumed run starts at once.
       log_every: steps between log lines.
       checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.
-      keep_checkpoints: how many are kept.
+      keep_checkpoints: how many of the newest are kept; others that are: `training/checkpoint.py`.
       watch: what counts as going wrong, and what follows.
     """
 

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from data.pipeline import SceneBatches
 from training import config as configs
-from training.checkpoint import Checkpoints
+from training.checkpoint import Checkpoints, move_aside
 from training.config import Config
 from training.log import Logger, postfix, progress
 from training.programs import Programs
@@ -174,7 +174,8 @@ class Run:
         """Writes a checkpoint of the state and returns it with the time noted."""
         state = state.settle().note(wall_s=self.wall_s)
         key = jax.random.key(self.config.seed)
-        self.checkpoints.save(state.progress.total, state.learned, key, state.progress.to_json())
+        now = state.progress
+        self.checkpoints.save(now.total, state.learned, key, now.to_json(), now.best_checkpoint)
         return state
 
 
@@ -217,7 +218,7 @@ def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
     now = state.progress
     if metrics:
         run.record(state, unit, metrics)
-    state = state.note(finished=(*now.finished, unit.name), step=0, iterator=None, total=now.total + 1)
+    state = state.note(finished=(*now.finished, unit.name), step=0, iterator=None, total=now.closing)
     (run.directory / "rounds.json").write_text(json.dumps(list(now.rounds), indent=2) + "\n", encoding="utf-8")
     return run.save(state)
 
@@ -274,7 +275,7 @@ def claim_directory(config: Config) -> pathlib.Path:
     directory = config.run_directory
     path = directory / "config.json"
     if path.exists() and config.fresh:
-        move_aside(directory)
+        move_aside(directory, directory.name)
     if path.exists():
         changed = configs.differences(config, configs.read(path))
         if changed:
@@ -286,9 +287,3 @@ def claim_directory(config: Config) -> pathlib.Path:
     directory.mkdir(parents=True, exist_ok=True)
     configs.write(config, path)
     return directory
-
-
-def move_aside(directory: pathlib.Path) -> None:
-    """Renames a directory to the first free `<directory>.<n>`; nothing is deleted."""
-    number = next(n for n in range(1, 10_000) if not directory.with_name(f"{directory.name}.{n}").exists())
-    directory.rename(directory.with_name(f"{directory.name}.{number}"))

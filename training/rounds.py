@@ -158,7 +158,7 @@ def keep_best(run: Run, state: RunState, score: float) -> RunState:
     """Keeps the policy if no earlier one scored higher on the validation split, or if nothing is ever rolled back."""
     if score <= state.progress.best_score and run.config.rounds.roll_back:
         return state
-    return state.learn(best=state.learned.policy).note(best_score=score)
+    return state.learn(best=state.learned.policy).note(best_score=score, best_checkpoint=state.progress.closing)
 
 
 def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState, Grounded, dict[str, float]]:

@@ -125,7 +125,8 @@ def imitate(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
     state = steps(run, state, unit, config.steps, scenes, body)
     policy, score = state.learned.policy, state.progress.checks[-1]["score"]
-    return state.learn(imitation=policy, accepted=policy, best=policy).note(best_score=score), {}
+    state = state.note(best_score=score, best_checkpoint=state.progress.closing)
+    return state.learn(imitation=policy, accepted=policy, best=policy), {}
 
 
 def milestones(steps: int, count: int) -> set[int]:

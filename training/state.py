@@ -49,6 +49,7 @@ class Progress:
       grounded_return: of the last accepted policy, per grounding row; empty before the first round.
       failures: failure rate of the last accepted policy on the same rows.
       best_score: driving score of `Learned.best` on the validation split.
+      best_checkpoint: the one written when the round of `Learned.best` was over; never pruned. 0 before the first.
       ledger: simulator steps by purpose.
       rounds: one record per finished round, as in `rounds.json`.
       checks: one record for each time that a policy was driven on the validation split, see `training/checks.py`.
@@ -65,10 +66,16 @@ class Progress:
     grounded_return: tuple[float, ...] = ()
     failures: float = 1.0
     best_score: float = -1.0
+    best_checkpoint: int = 0
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
     rounds: tuple[dict[str, Any], ...] = ()
     checks: tuple[dict[str, Any], ...] = ()
     wall_s: float = 0.0
+
+    @property
+    def closing(self) -> int:
+        """Number of the checkpoint that will be written when the unit under way is done."""
+        return self.total + 1
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
