@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
     with monkeypatch.context() as patch:  # what flipped bytes look like: the arrays do not match their checksums
         patch.setattr("training.checkpoint.checksums", lambda tree: dict.fromkeys(checksums(tree), 0))
         checkpoints.save(2, state(2.0), jax.random.key(0), {"step": 2})
-        checkpoints._manager.wait_until_finished()
+        checkpoints.wait()
     step, found, _, meta = checkpoints.restore(state(0.0))
     assert (step, meta["step"], float(found["a"][0])) == (1, 1, 1.0)
     assert "checkpoint 2" in caplog.text and "kept as" in caplog.text
@@ -135,7 +135,7 @@ def test_a_checkpoint_that_could_not_be_read_once_can_be_put_back(tmp_path, monk
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (1, 2):
         checkpoints.save(step, state(float(step)), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     read = checkpoints._read
 
     def failing_once(step, template):
@@ -179,7 +179,7 @@ def test_pruning_keeps_the_newest_the_best_and_the_one_gone_on_from(tmp_path):
 def test_too_little_memory_removes_nothing(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
 
     def out_of_memory(tree):
         raise MemoryError
@@ -194,7 +194,7 @@ def test_too_little_memory_removes_nothing(tmp_path, monkeypatch):
 def test_who_only_reads_removes_nothing(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     another_version = {"a": jnp.zeros(3), "d": jnp.zeros(2)}
     with pytest.raises(ValueError, match="all checkpoints"):
         checkpoints.restore(another_version, repair=False)
@@ -205,7 +205,7 @@ def test_who_only_reads_removes_nothing(tmp_path):
 def test_a_disk_that_takes_no_more_is_an_error_and_the_last_checkpoint_stays(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     large = state(2.0) | {"d": np.random.default_rng(0).normal(size=200_000)}  # does not compress
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -224,10 +224,10 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_last_checkpoint_stays(tmp
 def test_a_directory_that_vanished_is_made_again_or_told(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run", keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     shutil.rmtree(tmp_path / "run")
     checkpoints.save(2, state(2.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     assert (tmp_path / "run" / "2").is_dir()
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "run").write_text("in the way")
@@ -240,7 +240,7 @@ def test_a_directory_that_vanished_is_made_again_or_told(tmp_path):
 def test_a_directory_that_vanishes_while_it_is_written_is_told(tmp_path, telling):
     checkpoints = Checkpoints(tmp_path / "run", keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     large = state(2.0) | {"d": np.random.default_rng(0).normal(size=4_000_000)}
     checkpoints.save(2, large, jax.random.key(0), {})
     (tmp_path / "run").rename(tmp_path / "elsewhere")
@@ -268,7 +268,7 @@ def mountpoint(tmp_path):
 def test_a_disk_that_becomes_read_only_is_told_and_keeps_what_was_there(mountpoint):
     checkpoints = Checkpoints(mountpoint / "run", keep=1)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     subprocess.run(["mount", "-o", "remount,ro", mountpoint], check=True)
     with pytest.raises(ValueError, match=rf"cannot be written to {mountpoint}.*Read-only file system"):
         checkpoints.save(2, state(2.0), jax.random.key(0), {})
@@ -282,7 +282,7 @@ def test_nothing_is_moved_on_a_read_only_disk(mountpoint):
     checkpoints = Checkpoints(mountpoint / "run", keep=2)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
     checkpoints.save(2, state(2.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     (mountpoint / "run" / "2" / "meta" / "metadata").write_text("{")
     subprocess.run(["mount", "-o", "remount,ro", mountpoint], check=True)
     with pytest.raises(ValueError, match=r"cannot be written to .*Read-only file system"):
@@ -294,7 +294,7 @@ def test_nothing_is_moved_on_a_read_only_disk(mountpoint):
 def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
-    checkpoints._manager.wait_until_finished()
+    checkpoints.wait()
     monkeypatch.setattr("training.checkpoint.checksums", lambda tree: {"a": 0})
     for _ in range(2):  # and it stays one: nothing was moved out of sight
         with pytest.raises(ValueError, match="all checkpoints"):

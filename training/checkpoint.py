@@ -155,15 +155,20 @@ class Checkpoints:
             raise ValueError(f"crc32 differs in {wrong[:4]} ({len(wrong)} arrays)")
         return read.state, read.key, read.meta
 
+    def wait(self) -> None:
+        """Until the last write is on the disk. Raises: ValueError if it could not be written."""
+        try:
+            self._manager.wait_until_finished()
+        except (ValueError, OSError) as error:
+            raise self._unwritable(error) from error
+
     def close(self) -> None:
         """Waits for the last write. Call it in a `finally`: an unfinished write is lost silently.
 
         Raises: ValueError if it could not be written.
         """
         try:
-            self._manager.wait_until_finished()
-        except (ValueError, OSError) as error:
-            raise self._unwritable(error) from error
+            self.wait()
         finally:
             self._manager.close()
 

@@ -1,0 +1,99 @@
+"""Time lost to checkpoints at a preset's interval, for the state that it trains:
+
+python -m benchmarks.checkpoint_overhead [--preset cpu h200] [--saves 5]
+
+Random numbers of the state's shapes, which do not compress, are saved as a run saves them. Counted per save: seconds
+until training goes on (`blocked_s`), and CPU-seconds until everything is on the disk (`cpu_s`): the background threads'
+share is lost as well where all cores compute, and free elsewhere. Prints JSON; the shares are of the interval, medians
+over the saves. Exit status 1 if a larger share is lost than the goal.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import numpy as np
+
+from training import stages
+from training.checkpoint import Checkpoints
+from training.presets import PRESETS
+from training.programs import build
+from training.provenance import commit, machine, now
+from training.scenes import open_splits
+from training.state import Learned
+
+GOAL = 0.03
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.checkpoint_overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--preset", nargs="+", choices=PRESETS, default=["cpu", "h200"])
+    parser.add_argument("--saves", type=int, default=5, help="after one that does not count (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def random_state(preset: str) -> Learned:
+    """Arrays as the preset trains them."""
+    config = PRESETS[preset]()
+    splits = open_splits(config.data, config.spec, config.simulator)
+    run = SimpleNamespace(config=config, programs=build(config), splits=splits)
+    rng = np.random.default_rng(0)
+
+    def filled(leaf: Any) -> np.ndarray:
+        return np.frombuffer(rng.bytes(leaf.size * leaf.dtype.itemsize), leaf.dtype).reshape(leaf.shape)
+
+    return jax.device_put(jax.tree.map(filled, jax.eval_shape(lambda: stages.begin(run))))
+
+
+def measure(checkpoints: Checkpoints, step: int, state: Any) -> tuple[float, float]:
+    """One save. Returns: seconds until it lets go, CPU-seconds until it is written."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    checkpoints.save(step, state, jax.random.key(0), {})
+    blocked = time.perf_counter() - began
+    checkpoints.wait()
+    return blocked, time.process_time() - began_cpu
+
+
+def overhead(preset: str, saves: int) -> dict[str, float]:
+    """Of one preset."""
+    state, config = random_state(preset), PRESETS[preset]()
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(pathlib.Path(folder) / "checkpoints", config.keep_checkpoints)
+        try:
+            found = [measure(checkpoints, step, state) for step in range(1, saves + 2)][1:]
+        finally:
+            checkpoints.close()
+    blocked, cpu = (float(np.median(column)) for column in zip(*found, strict=True))
+    every = config.checkpoint_every_s
+    return {
+        "megabytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e6,
+        "interval_s": every,
+        "blocked_s": blocked,
+        "cpu_s": cpu,
+        "share_blocked": blocked / every,
+        "share_cpu": cpu / every,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Measures, prints, returns the exit status."""
+    options = parse(arguments)
+    found = {preset: overhead(preset, options.saves) for preset in options.preset}
+    facts = {"date": now(), "commit": commit(), "machine": machine(), "goal": GOAL}
+    print(json.dumps(facts | {"presets": found}, indent=2))
+    return int(max(one["share_cpu"] for one in found.values()) > GOAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
