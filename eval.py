@@ -10,11 +10,12 @@ import json
 import pathlib
 import sys
 
+from training.drivers import REASONING_MODES
 from training.evaluation import Request, evaluate_baselines, evaluate_run
 from training.judge import JUDGES, SumoError
 from training.quality.benchmark import MEASURES, markdown, run
 from training.quality.study import Study, open_study
-from training.report import TABLE, signed, with_interval
+from training.report import TABLE, signed, speaks, with_interval, words_table
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -30,6 +31,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     judges = f"world to drive in: {', '.join(JUDGES)} (repeatable; default: log_replay)"
     parser.add_argument("--judge", action="append", help=judges)
     parser.add_argument("--temperature", type=float, default=0.0, help="of learned policies; 0, the default, is greedy")
+    forced = "learned policies also drive on words not their own: another scene's, or none (repeatable)"
+    parser.add_argument("--reasoning", action="append", choices=REASONING_MODES, help=forced)
     parser.add_argument("--list-events", action="store_true", help="list every scene with an event and its cause")
     models = parser.add_argument_group("world models")
     models.add_argument(
@@ -54,6 +57,7 @@ def request_of(options: argparse.Namespace) -> Request:
         data=options.data,
         scenes=options.scenes,
         temperature=options.temperature,
+        reasoning=tuple(options.reasoning or ()),
         list_events=options.list_events,
     )
 
@@ -82,6 +86,7 @@ def show(report: dict) -> None:
         print(f"{'policy':<26}" + "".join(f"{column:<25}" for column in TABLE))
         for name, cells in rows.items():
             print(f"{name:<26}" + "".join(f"{cell:<25}" for cell in cells))
+        print(f"\n{words_table(summary)}" if speaks(summary) else "")
     for event in report["events"]:
         where = f"{event['scenario_id']}, record {event['record']}"
         print(f"{event['policy']}: {where}: {event['event']} at {event['time_s']} s: {event['cause']}")

@@ -118,8 +118,10 @@ class VLA:
         """No carry: everything that the policy knows is in the observation."""
         return ()
 
-    def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
-        """Samples reasoning and action. key: key[B].
+    def act(
+        self, params: Params, key: jax.Array, observation: Observation, carry: tuple, reasoning: Array | None = None
+    ) -> tuple:
+        """Samples reasoning and action. key: key[B]; reasoning: int32[B, REASONING], said instead of its own.
 
         Returns: `Action` [B, S], (), and extras: tokens int32[B, K], log_prob float32[B] of the two action tokens
           given the reasoning, reasoning_log_prob float32[B], value float32[B, heads].
@@ -130,14 +132,17 @@ class VLA:
 
         def step(state, inputs):
             previous, cache = state
-            slot, key = inputs
+            slot, key, given = inputs
             hidden, cache = network.suffix(previous[:, None], slot, cache, visible)
             log_probs = self._log_probs(network, hidden, slot)[:, 0]
-            token = self._draw(key, log_probs)
+            token = jnp.where(given < 0, self._draw(key, log_probs), given)
             return (token, cache), (token, jnp.take_along_axis(log_probs, token[:, None], 1)[:, 0])
 
+        given = jnp.full((TOKENS, *key.shape), -1)
+        if reasoning is not None:
+            given = given.at[:REASONING].set(reasoning.T)
         start = jnp.full(key.shape, TOKEN_ID["<start>"])
-        _, (ids, log_prob) = jax.lax.scan(step, (start, cache), (jnp.arange(TOKENS), keys))
+        _, (ids, log_prob) = jax.lax.scan(step, (start, cache), (jnp.arange(TOKENS), keys, given))
         tokens = ids.T - self.offsets()
         action = decode(self.config.actions, tokens[:, REASONING:], observation.ego, self.substeps)
         return action, (), self._extras(network, features, tokens, log_prob.T)

@@ -11,6 +11,7 @@ from data.sources import open_split
 from training import config as configs
 from training import figures, findings, model_quality, report
 from training.config import Config
+from training.drivers import ForcedReasoning
 from training.judge import BASELINES, LEARNED, Driver, Evaluation, baseline, named
 from training.programs import Programs, build
 from training.provenance import provenance, stage_seconds
@@ -35,6 +36,7 @@ class Request:
       split: of the data set.   data: another data set than the run's, or the starter set.
       scenes: the first so many; the run's own choice if None.
       temperature: of the learned policies; 0 is greedy.
+      reasoning: out of `drivers.REASONING_MODES`: the learned policies also drive on words that are not their own.
       list_events: whether the report lists every scene in which a policy had an event, with its cause.
     """
 
@@ -44,6 +46,7 @@ class Request:
     data: str | None = None
     scenes: int | None = None
     temperature: float = 0.0
+    reasoning: tuple[str, ...] = ()
     list_events: bool = False
 
 
@@ -63,7 +66,9 @@ def evaluate_run(
     learned, progress = restore(directory, config, programs, records)
     drivers = {name: baseline(name, config.simulator) for name in chosen if name in BASELINES}
     wanted = [name for name in LEARNED if name in chosen]
-    drivers |= {name: learned_driver(name, programs, learned, request.temperature) for name in wanted}
+    speakers = [learned_driver(name, programs, learned, request.temperature) for name in wanted]
+    speakers += [forced(driver, mode) for driver in speakers for mode in request.reasoning]
+    drivers |= {driver.name: driver for driver in speakers}
     evaluation = evaluation_of(drivers, records, config, request)
     spent = {
         "simulator_steps": progress.ledger.spent,
@@ -82,6 +87,8 @@ def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
     """
     began, config = time.monotonic(), with_request(Config(name="baseline"), request)
     names = request.policies or tuple(BASELINES)
+    if request.reasoning:
+        raise ValueError("only learned policies speak: name the run directory whose reasoning is to be forced")
     for name in names:
         if named("policy", name, (*BASELINES, *LEARNED)) in LEARNED:
             raise ValueError(f"policy {name!r} is learned: name the run directory that holds it")
@@ -118,6 +125,11 @@ def learned_driver(name: str, programs: Programs, learned: Learned, temperature:
     """The imitation policy of a run, or the best one that its rounds accepted."""
     params = {"imitation": learned.imitation, "post_trained": learned.best}[name]
     return Driver(name, programs.vla.with_temperature(temperature), params)
+
+
+def forced(driver: Driver, mode: str) -> Driver:
+    """The same policy on words that are not its own."""
+    return Driver(f"{driver.name}{report.FORCED}{mode}", ForcedReasoning(driver.policy, mode), driver.params)
 
 
 def evaluation_of(drivers: dict[str, Driver], records: PreparedRecords, config: Config, request: Request) -> Evaluation:

@@ -18,7 +18,7 @@ import tqdm
 from data.scene import Array, Record, Scene
 from data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
-from policy.language import sentence
+from policy.language import consistency, sentence
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
 from simulator.reactive import Reactive
@@ -27,7 +27,7 @@ from simulator.referee.world import Referee
 from simulator.rollout import rollout
 from simulator.score import driving_score
 from simulator.world import Params, Policy, Rollout, World
-from training.report import Results
+from training.report import SPOKEN, Results
 from training.scenes import chunks, take
 from training.topview import EVENT_NAMES, Trace
 
@@ -108,10 +108,19 @@ def drive_batch(
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Drives `Scene` [B, ...] from the current step.
 
-    Returns: `driving_score` [B], and the drive itself, [B, ...] (see `trace_of`).
+    Returns: `driving_score` and `spoken` [B], and the drive itself, [B, ...] (see `trace_of`).
     """
     driven = rollout(world, world_params, policy, params, scene, steps, *keys)
-    return driving_score(driven, scene, config), path_of(driven)
+    return driving_score(driven, scene, config) | spoken(driven), path_of(driven)
+
+
+def spoken(driven: Rollout) -> dict[str, Array]:
+    """What there is of `report.SPOKEN`, means over the steps driven: dict of float32[B]."""
+    steps = {name: values for name, values in driven.extras.items() if name in SPOKEN}
+    if "tokens" in driven.extras:
+        steps["consistency"] = consistency(driven.extras["tokens"], driven.action)
+    count = jnp.maximum(driven.alive.sum(0), 1)
+    return {name: jnp.sum(jnp.where(driven.alive, values, 0.0), 0) / count for name, values in steps.items()}
 
 
 def path_of(driven: Rollout) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,23 @@ TABLE = {
     "uncomfortable": "uncomfortable",
     "progress": "progress",
 }
+# Of policies that speak, means over the steps driven; all but the first only of those told what to say.
+SPOKEN = {
+    "consistency": "does what it says",
+    "words_changed": "words are others",
+    "action_changed": "acts otherwise",
+    "acceleration_change": "by [m/s^2]",
+}
 PAIR = ("post_trained", "imitation")
-PAIR_NAME = "post_trained - imitation"
+PAIR_NAME = " - ".join(PAIR)
+FORCED = ", reasoning "  # in the name of a policy that is told what to say
+
+ABOUT_WORDS = (
+    "A policy does what it says where its acceleration lies within what the longitudinal decision promises (half) and "
+    "its curvature on the side that the lateral decision promises (half); mean over the steps driven. `reasoning "
+    "shuffled` acts on the words that it would have said in another scene, `reasoning blank` on none: `acts otherwise` "
+    "is the share of steps in which that changes the action by more than 0.1 m/s^2. Near 0 the words are decoration."
+)
 
 Interval = dict[str, float | int]
 
@@ -54,23 +69,36 @@ class Results:
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """Every judge's metrics with intervals, and the paired difference of post-trained and imitation.
+    """Every judge's metrics with intervals, and the paired differences.
 
-    Returns: judge to `{"policies": policy to metric to interval, "paired": {PAIR_NAME: metric to interval}}`.
+    Returns: judge to `{"policies": policy to metric to interval, "paired": name to metric to interval}`.
     """
     names = np.array(results.scenario_ids)
     judges = {}
     for judge, policies in results.scores.items():
         summary = {
-            policy: {metric: bootstrap(scores[metric], names) for metric in METRICS}
+            policy: {metric: bootstrap(scores[metric], names) for metric in metrics_of(scores)}
             for policy, scores in policies.items()
         }
-        after, before = (policies.get(name) for name in PAIR)
-        paired = {}
-        if after and before:
-            paired = {PAIR_NAME: {m: paired_difference(after[m], before[m], names) for m in METRICS}}
+        paired = {" - ".join(pair): differences(*(policies[name] for name in pair), names) for pair in pairs(policies)}
         judges[judge] = {"policies": summary, "paired": paired}
     return judges
+
+
+def metrics_of(scores: Iterable[str]) -> tuple[str, ...]:
+    """What every policy has, and what there is of `SPOKEN`."""
+    return *METRICS, *(name for name in SPOKEN if name in scores)
+
+
+def pairs(policies: Iterable[str]) -> list[tuple[str, str]]:
+    """What is compared: post-trained with imitation, and each policy that is told what to say with itself."""
+    forced = [(name, name.partition(FORCED)[0]) for name in policies if FORCED in name]
+    return [pair for pair in (PAIR, *forced) if all(name in policies for name in pair)]
+
+
+def differences(after: dict[str, np.ndarray], before: dict[str, np.ndarray], names: np.ndarray) -> dict[str, Interval]:
+    """Paired differences of the metrics that both have."""
+    return {m: paired_difference(after[m], before[m], names) for m in metrics_of(after.keys() & before.keys())}
 
 
 def headline(judges: dict[str, Any], seed: int) -> str:
@@ -118,6 +146,25 @@ def policy_table(summary: dict[str, Any]) -> str:
         [f"**{name}**", *(signed(metrics[metric]) for metric in TABLE)] for name, metrics in summary["paired"].items()
     ]
     return table(["policy", *TABLE.values()], rows)
+
+
+def speaks(summary: dict[str, Any]) -> bool:
+    """Whether any policy under a judge has words to compare with its deeds."""
+    return any(metric in metrics for metrics in summary["policies"].values() for metric in SPOKEN)
+
+
+def words_table(summary: dict[str, Any]) -> str:
+    """Rows: policies that speak, then their paired differences; a dash where a metric does not apply."""
+
+    def rows(named: dict[str, dict], text: Callable[[Interval], str], mark: str = "") -> list[list[str]]:
+        return [
+            [f"{mark}{name}{mark}", *(text(metrics[m]) if m in metrics else "-" for m in SPOKEN)]
+            for name, metrics in named.items()
+            if any(m in metrics for m in SPOKEN)
+        ]
+
+    cells = rows(summary["policies"], with_interval) + rows(summary["paired"], signed, "**")
+    return table(["policy", *SPOKEN.values()], cells)
 
 
 def rounds_table(rounds: list[dict[str, Any]]) -> str:
@@ -191,6 +238,8 @@ def render(report: dict[str, Any]) -> str:
             "else min(progress / 0.8, 1); it is 1 where the log stands. Rates are shares of scenes, `uncomfortable` "
             "a share of the time driven.",
         ]
+        if speaks(summary):
+            parts += [f"### Words and deeds under {judge}", words_table(summary), ABOUT_WORDS]
     if report["rounds"]:
         parts += ["## Rounds", "Return over the steps that were compared, imagined and driven from the same starts."]
         parts += [rounds_table(report["rounds"])]
