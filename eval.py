@@ -83,9 +83,10 @@ def show(report: dict) -> None:
         rows |= {name: [signed(scores[c]) for c in TABLE] for name, scores in summary["paired"].items()}
         count = next(iter(summary["policies"].values()))["score"]["n"]
         print(f"\n{judge}: {count} scenes, seed {report['provenance']['seed']}, mean [95 % bootstrap interval]")
-        print(f"{'policy':<26}" + "".join(f"{column:<25}" for column in TABLE))
+        width = max(map(len, rows)) + 2
+        print(f"{'policy':<{width}}" + "".join(f"{column:<25}" for column in TABLE))
         for name, cells in rows.items():
-            print(f"{name:<26}" + "".join(f"{cell:<25}" for cell in cells))
+            print(f"{name:<{width}}" + "".join(f"{cell:<25}" for cell in cells))
         print(f"\n{words_table(summary)}" if speaks(summary) else "")
     for event in report["events"]:
         where = f"{event['scenario_id']}, record {event['record']}"

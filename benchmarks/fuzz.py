@@ -32,13 +32,14 @@ from tqdm import tqdm
 
 from benchmarks.mutate import change_arrays, change_bytes, change_json, change_message
 from data import sources, storage, tfrecord, womd
-from data.build import read_groups
+from data.build import read_manifest
 from data.builder import write_dataset
 from data.errors import DataError
 from data.padding import pad
 from data.raw import localize
 from data.scene import SceneSpec
-from data.text import encode
+from data.text import VOCABULARY
+from data.tokenizer import decode, encode, tokens
 from data.validation import validate
 from training import config as configs
 from training.checkpoint import Checkpoints
@@ -79,7 +80,7 @@ def targets(folder: pathlib.Path, scenario: str | None) -> dict[str, Target]:
         "groups": groups_target(folder),
         "config": config_target(folder),
         "checkpoint": checkpoint_target(folder),
-        "instruction": Target(0.1, some_phrases, lambda phrases: encode(phrases, SceneSpec.text), (ValueError,)),
+        "instruction": Target(0.1, some_text, read_text),
     }
     return found | ({"scenario": scenario_target(scenario)} if scenario else {})
 
@@ -159,7 +160,7 @@ def groups_target(folder: pathlib.Path) -> Target:
 
     def read(damaged: bytes) -> None:
         path.write_bytes(damaged)
-        read_groups(path)
+        read_manifest(path, "location_group")
 
     return Target(0.1, lambda rng: either(rng, valid), read)
 
@@ -205,10 +206,18 @@ def checkpoint_target(folder: pathlib.Path) -> Target:
     return Target(0.02, make, read, (ValueError,))
 
 
-def some_phrases(rng: np.random.Generator) -> tuple[str, ...]:
-    """An instruction of known and unknown phrases."""
-    known = ("turn left", "30 m", "follow the road", "<pad>", "Turn left", "", "\x00", "9" * 100)
-    return tuple(known[i] for i in rng.integers(len(known), size=rng.integers(12)))
+def some_text(rng: np.random.Generator) -> str:
+    """An instruction of words, phrases' tokens, and characters of any kind, half of a surrogate pair among them."""
+    known = ("turn left in 30 m", "<pad>", "<stop>", "", "\x00", "9" * 100, "\u202e", "\ud800", "\U0001f6a6", "$|\n")
+    drawn = (chr(rng.integers(0xD7FF)) for _ in range(3))
+    return " ".join([*(known[i] for i in rng.integers(len(known), size=rng.integers(16))), *drawn])
+
+
+def read_text(text: str) -> None:
+    """Refused, or as many tokens as asked for; none of them a phrase's, and all of them the text again."""
+    ids, cut = tokens(text), encode(text, SceneSpec.text)
+    if len(cut) != SceneSpec.text or any(index < len(VOCABULARY) for index in ids) or decode(ids) != text:
+        raise AssertionError(f"{text!r} became {ids}")
 
 
 def either(rng: np.random.Generator, valid: bytes) -> bytes:

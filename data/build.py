@@ -1,9 +1,10 @@
 """Command that turns logged data into a data set of its own:
 
-python -m data.build --womd "GLOB" --out DIR [--egos-per-scene 8] [--groups manifest.json] [--max-skipped 0.05]
+python -m data.build --womd "GLOB" --out DIR [--egos-per-scene 8] [--groups manifest.json] [--notes notes.json]
 
 Splits are cut by location group, so that no road is in two of them. `--groups` is a JSON list of objects with
-`scenario_id` and `location_group`; without it each scenario is a group.
+`scenario_id` and `location_group`; without it each scenario is a group. `--notes` is such a list with `note` instead:
+free text to the driver, which follows the instruction.
 """
 
 import collections
@@ -41,6 +42,7 @@ class BuildConfig:
       womd: glob of TFRecord files of WOMD Scenario protos, local or gs://.
       out: directory of the data set; a finished one of the same request is left as it is.
       groups: JSON manifest of location groups.
+      notes: JSON manifest of free texts.
       egos_per_scene: most egos per record, the log's own vehicle first.
       max_skipped: largest share of records that may be skipped.
       seed: of the assignment of groups to splits.
@@ -50,6 +52,7 @@ class BuildConfig:
     womd: str
     out: pathlib.Path
     groups: pathlib.Path | None = None
+    notes: pathlib.Path | None = None
     egos_per_scene: int = 8
     max_skipped: float = 0.05
     seed: int = 0
@@ -77,17 +80,17 @@ def split_of(group: str, seed: int, fractions: Fractions) -> str:
     return name
 
 
-def read_groups(path: pathlib.Path) -> dict[str, str]:
-    """Location group by scenario id. Raises: DataError for a manifest without these fields."""
+def read_manifest(path: pathlib.Path, field: str) -> dict[str, str]:
+    """A text by scenario id: `location_group`, or `note`. Raises: DataError for a manifest without these fields."""
     entries = read_json(path)
-    groups = {}
+    texts = {}
     for index, entry in enumerate(entries if isinstance(entries, list) else [entries]):
-        named = [entry.get(name) for name in ("scenario_id", "location_group")] if isinstance(entry, dict) else []
+        named = [entry.get(name) for name in ("scenario_id", field)] if isinstance(entry, dict) else []
         if len(named) != 2 or not all(isinstance(name, str) and name for name in named):
-            reason = f"expected an object with the texts scenario_id and location_group, found {str(entry)[:80]}"
+            reason = f"expected an object with the texts scenario_id and {field}, found {str(entry)[:80]}"
             raise DataError(reason, record=str(index), file=str(path))
-        groups[named[0]] = named[1]
-    return groups
+        texts[named[0]] = named[1]
+    return texts
 
 
 def checked(scenes: Iterable[RawScene], ledger: SkipLedger, counts: Counts) -> Iterator[RawScene]:
@@ -112,7 +115,8 @@ def build(config: BuildConfig) -> bool:
     from data import womd
 
     ledger = SkipLedger(config.max_skipped)
-    groups = read_groups(config.groups) if config.groups else None
+    groups = read_manifest(config.groups, "location_group") if config.groups else None
+    notes = read_manifest(config.notes, "note") if config.notes else {}
     splits = [field.name for field in dataclasses.fields(Fractions)]
     counts = {name: Counts() for name in splits}
 
@@ -121,21 +125,27 @@ def build(config: BuildConfig) -> bool:
             return split_of(group, config.seed, config.fractions) == split
 
         found = womd.read_scenes(config.womd, ledger, config.egos_per_scene, groups, wanted)
-        yield from checked(found, ledger, counts[split])
+        noted = (dataclasses.replace(raw, note=notes.get(raw.scenario_id, "")) for raw in found)
+        yield from checked(noted, ledger, counts[split])
         ledger.finish()
 
     by_split = {name: functools.partial(scenes, name) for name in splits}
-    written = write_dataset(by_split, config.out, _request(config, womd.list_files(config.womd), groups))
+    written = write_dataset(by_split, config.out, _request(config, womd.list_files(config.womd), groups, notes))
     print(_summary(config.out, counts, ledger) if written else f"{config.out}: found finished")
     return written
 
 
-def _request(config: BuildConfig, files: list[str], groups: dict[str, str] | None) -> dict:
-    manifest = hashlib.sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest()[:16]
+def _request(
+    config: BuildConfig, files: list[str], groups: dict[str, str] | None, notes: dict[str, str]
+) -> dict[str, object]:
+    def digest(manifest: dict[str, str] | None) -> str:
+        return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+
     return dict(
         source="womd",
         files=[pathlib.PurePath(file).name for file in files],
-        groups=manifest,
+        groups=digest(groups),
+        notes=digest(notes),
         egos_per_scene=config.egos_per_scene,
         seed=config.seed,
         fractions=dataclasses.asdict(config.fractions),
@@ -150,10 +160,12 @@ def _summary(out: pathlib.Path, counts: dict[str, Counts], ledger: SkipLedger) -
     for name, count in counts.items():
         polylines = sum(d.polylines for d in count.dropped) / max(count.scenes, 1)
         agents = sum(d.agents for d in count.dropped) / max(count.scenes, 1)
+        cut = sum(d.tokens > 0 for d in count.dropped)
         nearest = min((d.nearest_polyline_m for d in count.dropped), default=float("inf"))
         lines.append(
             f"  {name}: {sizes[name]} scenes of {len(count.groups)} groups; the default spec leaves out "
-            f"{agents:.1f} agents and {polylines:.1f} polylines per scene, the nearest {nearest:.0f} m off"
+            f"{agents:.1f} agents and {polylines:.1f} polylines per scene, the nearest {nearest:.0f} m off, and cuts "
+            f"{cut} instructions short (--spec.text)"
         )
     lines.append(f"skipped {len(ledger.reasons)} of {ledger.seen}")
     reasons = collections.Counter(ledger.reasons)

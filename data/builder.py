@@ -15,7 +15,7 @@ from data.errors import DataError, read_json
 from data.raw import RawScene, localize
 from data.storage import ARRAYS, DATASET, REQUEST_FILE, TEXTS, VECTORS, encode, is_finished
 
-FORMAT = "1.0.0"
+FORMAT = "1.1.0"
 OWN_FILES = (f"{DATASET}-*.array_record*", "dataset_info.json", "features.json")
 
 Splits = dict[str, Callable[[], Iterable[RawScene]] | Iterable[RawScene]]

@@ -4,12 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from data import text
+from data import tokenizer
 from data.errors import DataError
 from data.polyline import arc_length, drop_repeats, interpolate, project, simplify, wrap
 from data.raw import RING_TYPES, ROAD_TOLERANCE_M, RawScene, agent_distance, distance_to_path, localize, sampled_path
-from data.route import instruction
+from data.route import navigation
 from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
+from data.text import instruct
 
 EDGE_KEEP_M = 40.0
 LIGHT_LATERAL_M = 2.5
@@ -21,12 +22,14 @@ class Dropped:
 
     Attributes:
       agents, polylines, lights: entries left out.
+      tokens: of the instruction; its end, which is the end of the free text, is left out.
       nearest_polyline_m: distance from the ego's log to the nearest polyline left out; inf where none was.
     """
 
     agents: int
     polylines: int
     lights: int
+    tokens: int
     nearest_polyline_m: float
 
 
@@ -50,11 +53,22 @@ def pad_counted(raw: RawScene, spec: SceneSpec) -> tuple[Record, Dropped]:
     road, road_dropped, nearest = _road(raw, spec)
     route = _route(raw, spec)
     lights, lights_dropped = _lights(raw, spec, route)
-    phrases = instruction(route["line"])
+    said = _instruction(raw, route)
+    ids = tokenizer.encode(said, spec.text)
     fields = {**agents, **road, **lights, **_route_fields(route, spec)}
-    scene = Scene(**fields, instruction=text.encode(phrases, spec.text), map_tile=np.zeros((0, 0, 0), np.uint8))
-    record = Record(scene, raw.scenario_id, raw.source, raw.group, " in ".join(phrases), raw.origin)
-    return record, Dropped(agents_dropped, road_dropped, lights_dropped, nearest)
+    scene = Scene(**fields, instruction=ids, map_tile=np.zeros((0, 0, 0), np.uint8))
+    record = Record(scene, raw.scenario_id, raw.source, raw.group, said, raw.origin)
+    cut = max(len(tokenizer.tokens(said)) - spec.text, 0)
+    return record, Dropped(agents_dropped, road_dropped, lights_dropped, cut, nearest)
+
+
+def instruction_of(raw: RawScene, spec: SceneSpec) -> str:
+    """The instruction of a localized scene: what its route asks for next, its speed limit there, its free text."""
+    return _instruction(raw, _route(raw, spec))
+
+
+def _instruction(raw: RawScene, route: dict[str, np.ndarray]) -> str:
+    return instruct(navigation(route["line"]), float(route["limit_now"]), raw.note)
 
 
 def _check_steps(raw: RawScene, spec: SceneSpec) -> None:
@@ -143,7 +157,9 @@ def _route(raw: RawScene, spec: SceneSpec) -> dict[str, np.ndarray]:
     s = np.arange(count) * spec.route_spacing_m
     ahead = np.minimum(np.searchsorted(limit_at, s), len(limit_at) - 1)
     at_current = project(np.zeros((1, 2)), interpolate(line, s))[0][0]
-    return dict(points=interpolate(line, s), limit=raw.route_speed_limit[ahead], line=_ahead(line, at_current))
+    passed = max(np.searchsorted(s, at_current, side="right") - 1, 0)
+    limit = raw.route_speed_limit[ahead]
+    return dict(points=interpolate(line, s), limit=limit, limit_now=limit[passed], line=_ahead(line, at_current))
 
 
 def _ahead(line: np.ndarray, s: float) -> np.ndarray:

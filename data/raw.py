@@ -38,6 +38,7 @@ class RawScene:
       light_on_route: bool[L], the light controls a lane that the route follows.
       route_x, route_y: float64[K], [m], dense (0.5 to 5 m); should begin 15 m or more behind the ego's first pose.
       route_speed_limit: float64[K], [m/s], 0 where unknown.
+      note: free text to the driver; empty where there is none.
       current: index of the current step.
       origin: None in world coordinates; float64[3] (x, y, heading) once localized.
     """
@@ -65,6 +66,7 @@ class RawScene:
     route_x: np.ndarray
     route_y: np.ndarray
     route_speed_limit: np.ndarray
+    note: str = ""
     current: int = 10
     origin: np.ndarray | None = None
 

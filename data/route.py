@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data import text
 from data.polyline import arc_length, drop_repeats, foot_on_segments, headings, interpolate, project, resample, wrap
+from data.text import navigate
 
 LOOK_AHEAD_M = 60.0
 TURN_WINDOW_M = 30
@@ -223,28 +223,27 @@ def _to_length(
     return interpolate(line, s), limit[nearest]
 
 
-def instruction(ahead: np.ndarray) -> tuple[str, ...]:
-    """The navigation instruction, as phrases of `data.text`.
+def navigation(ahead: np.ndarray) -> str:
+    """The navigation instruction: `turn left in 30 m`, `follow the road`.
 
     The heading decides, not a junction's link names (a roundabout's connectors are "straight"): a net change of more
     than 40 degrees over the next 60 m, of which at least 35 within some 30 m (a long bend is no turn), is a turn; more
     than 135 degrees is turning around. The distance is where the heading first departs by 10 degrees.
 
     Args: ahead: float64[K, 2], the route from the ego's place on.
-    Returns: (maneuver,) or (maneuver, distance).
     """
     line = resample(ahead, 1.0)[: int(LOOK_AHEAD_M) + 1]
     if len(line) < 3:
-        return ("follow the road",)
+        return navigate("follow the road")
     turned = np.unwrap(headings(line))
     turned = turned - turned[0]
     window = min(TURN_WINDOW_M, len(turned) - 1)
     sharpest = np.abs(turned[window:] - turned[:-window]).max()
     net = turned[-1]
     if abs(net) < TURN_RAD or sharpest < SHARP_RAD:
-        return ("follow the road",)
+        return navigate("follow the road")
     distance = float(np.argmax(np.abs(turned) > BEGIN_RAD))
-    return _maneuver(net), text.distance_phrase(distance)
+    return navigate(_maneuver(net), distance)
 
 
 def _maneuver(net: float) -> str:

@@ -85,7 +85,7 @@ class SceneSpec:
       lights: L, traffic lights kept, those on the ego's route first.
       route_points: R, points of the ego's route, `route_spacing_m` apart.
       route_spacing_m: distance between route points [m].
-      text: N, tokens of the instruction.
+      text: N, tokens of the instruction: 10 hold navigation and speed limit, free text needs more.
       steps: T, log steps.
       current: index of the current step: 0..current is history, what follows is to be driven.
       dt: log step [s].
@@ -97,7 +97,7 @@ class SceneSpec:
     lights: int = 16
     route_points: int = 160
     route_spacing_m: float = 2.0
-    text: int = 8
+    text: int = 10
     steps: int = 91
     current: int = 10
     dt: float = 0.1
@@ -160,7 +160,7 @@ class Scene:
       route_x, route_y: float32[..., R], centre line that the ego is to follow [m], from behind its first pose onwards.
       route_speed_limit: float32[..., R], [m/s]; 0 where unknown.
       route_valid: bool[..., R]; valid points come first.
-      instruction: int32[..., N], token ids of the navigation instruction (`data/text.py`).
+      instruction: int32[..., N], token ids of the instruction (`data/tokenizer.py`), 0 pads.
       map_tile: uint8[..., Ht, Wt, C], the roadgraph drawn once per scene (`simulator/render.py`); zero-sized until
         `simulator.prepare` has run.
       road_index: `RoadIndex`; () until `simulator.prepare` has run.
@@ -203,7 +203,7 @@ class Record:
       scenario_id: name of the scene; records with different egos share it.
       source: data set it came from (`sumo`, `womd`, ...).
       group: road network or location: splits never cut through a group.
-      instruction: the navigation instruction as text.
+      instruction: navigation, speed limit and free text, as text.
       origin: float64[3], world x [m], y [m] and heading [rad] of the scene's frame.
     """
 

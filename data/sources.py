@@ -2,16 +2,19 @@
 
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from data.errors import DataError, read_json
-from data.padding import pad
+from data.padding import instruction_of, pad
+from data.raw import RawScene
 from data.scene import Record, SceneSpec
 from data.storage import DATASET, decode, is_finished, parse_example
 
 SPLIT_NAME = r"\w{1,64}"  # it is part of file names
+T = TypeVar("T")
 STARTER = pathlib.Path(__file__).parent / "starter"
 
 
@@ -35,11 +38,15 @@ class RecordSource(Sequence):
 
     def __getitem__(self, index: int) -> Record:
         """Raises: IndexError past the end; DataError for a damaged record."""
+        return self.read(index, pad)
+
+    def read(self, index: int, made: Callable[[RawScene, SceneSpec], T]) -> T:
+        """What is made of a record's scene. Raises: as `[]`."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         number = index % len(self)
         try:
-            return pad(decode(parse_example(self._payloads[number])), self._spec)
+            return made(decode(parse_example(self._payloads[number])), self._spec)
         except DataError as error:
             raise error.located(self._name, str(number)) from error
         except (RuntimeError, ValueError) as error:  # of the ArrayRecord reader
@@ -93,3 +100,9 @@ def open_split(directory: str | pathlib.Path, split: str, spec: SceneSpec | None
         reason = f"expected {sum(splits[split])} records, found {len(source)}"
         raise DataError(reason, f"split {split}", file=str(directory))
     return source
+
+
+def instructions(directory: str | pathlib.Path, split: str) -> Iterator[str]:
+    """The instruction of every record of a split, as text. Raises: as `open_split`."""
+    source = open_split(directory, split)
+    return (source.read(index, instruction_of) for index in range(len(source)))

@@ -22,7 +22,8 @@ HEADING_RAD = 1e-3
 SPEED_MPS = 0.02
 
 TRACKS = (("x", TRACK_M), ("y", TRACK_M), ("heading", HEADING_RAD), ("vel_x", SPEED_MPS), ("vel_y", SPEED_MPS))
-TEXTS = ("scenario_id", "source", "group")
+TEXTS = ("scenario_id", "source", "group", "note")
+SINCE_1_1 = {"note": (b"",)}  # what data sets of format 1.0.0 stand for in fields that they lack
 VECTORS = {"shape": (np.int32, 4), "origin": (np.float64, 3)}
 ARRAYS = (
     *(name for name, _ in TRACKS),
@@ -63,7 +64,7 @@ def parse_example(payload: bytes) -> Example:
         raise DataError(f"expected a tf.Example, found bytes that do not parse as one ({error})") from error
     example = {}
     for name in (*TEXTS, *VECTORS, *ARRAYS):
-        values = stored[name].bytes_list.value
+        values = stored[name].bytes_list.value if name in stored else SINCE_1_1.get(name, ())
         if len(values) != 1:
             raise DataError(f"expected one value, found {len(values)}", name)
         example[name] = _text(name, values[0]) if name in TEXTS else _array(name, values[0])

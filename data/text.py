@@ -1,13 +1,15 @@
-"""The text that goes in and out of the policy: one closed vocabulary of words and short phrases.
+"""The words that go in and out of the policy: the closed sets that it decides in, and the sentences made of them.
 
-A navigation instruction reads `turn left in 30 m`, `follow the road`; a chain of causation reads
-`slow down , keep lane : lead vehicle 12 m ahead`. Both are composed from the lists below, so encoding is exact.
+An instruction reads `turn left in 30 m, speed limit 50 km/h`, then whatever free text a record has; it is ordinary
+text (`data/tokenizer.py`). A chain of causation is one phrase of each closed set, one token each; it reads
+`slow down and keep the lane: a vehicle is 15 m ahead`.
 """
+
+import math
 
 import numpy as np
 
 SPECIAL = ("<pad>", "<start>")
-MANEUVERS = ("follow the road", "turn left", "turn right", "turn around")
 LONGITUDINAL = ("stop", "wait", "yield", "slow down", "keep distance", "keep speed", "speed up")
 LATERAL = (
     "keep lane",
@@ -32,33 +34,50 @@ CAUSES = (
     "route",
 )
 DISTANCES_M = (0, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100)
+DISTANCES = tuple(f"{d} m" for d in DISTANCES_M)
 
-VOCABULARY = (*SPECIAL, *MANEUVERS, *LONGITUDINAL, *LATERAL, *CAUSES, *(f"{d} m" for d in DISTANCES_M))
+# All that the policy can say. The ids are these, and the first ones of the tokenizer's.
+VOCABULARY = (*SPECIAL, *LONGITUDINAL, *LATERAL, *CAUSES, *DISTANCES)
 TOKEN_ID = {phrase: index for index, phrase in enumerate(VOCABULARY)}
 
-
-def distance_phrase(distance_m: float) -> str:
-    """The phrase of the nearest bucket of `DISTANCES_M`; distances beyond the last one share it."""
-    nearest = int(np.argmin(np.abs(np.asarray(DISTANCES_M) - distance_m)))
-    return f"{DISTANCES_M[nearest]} m"
-
-
-def encode(phrases: tuple[str, ...], length: int) -> np.ndarray:
-    """Token ids of the phrases, padded to `length`.
-
-    Returns: int32[length].
-    Raises: ValueError for a phrase outside the vocabulary or for more phrases than `length`.
-    """
-    if len(phrases) > length:
-        raise ValueError(f"{len(phrases)} phrases do not fit into {length} tokens: {phrases}")
-    unknown = [p for p in phrases if p not in TOKEN_ID]
-    if unknown:
-        raise ValueError(f"not in the vocabulary: {unknown}; known phrases are {list(VOCABULARY)}")
-    ids = np.zeros(length, np.int32)
-    ids[: len(phrases)] = [TOKEN_ID[p] for p in phrases]
-    return ids
+MANEUVERS = ("follow the road", "turn left", "turn right", "turn around")
+KMH_STEP = 5  # speed limits in the text are rounded to it
+BECAUSE = {
+    "free road": "the road is free",
+    "lead vehicle": "a vehicle is {place}",
+    "crossing vehicle": "a vehicle crosses {place}",
+    "pedestrian": "a pedestrian is {place}",
+    "cyclist": "a cyclist is {place}",
+    "red light": "the light {place} is red",
+    "yellow light": "the light {place} is yellow",
+    "curve": "the road bends {place}",
+    "speed limit": "the speed limit is reached",
+    "route": "the route leads there",
+}
+PLACELESS = tuple(cause for cause, words in BECAUSE.items() if "{place}" not in words)
 
 
-def decode(ids: np.ndarray) -> tuple[str, ...]:
-    """The phrases of token ids, padding left out."""
-    return tuple(VOCABULARY[int(i)] for i in np.asarray(ids).ravel() if int(i) != 0)
+def nearest_distance(distance_m: float) -> int:
+    """The nearest of `DISTANCES_M`; distances beyond the last one share it."""
+    return DISTANCES_M[int(np.argmin(np.abs(np.asarray(DISTANCES_M) - distance_m)))]
+
+
+def compose(longitudinal: str, lateral: str, cause: str, distance: str) -> str:
+    """A chain of causation as a sentence, e.g. `stop and keep the lane: the light 30 m ahead is red`."""
+    place = "right ahead" if distance == DISTANCES[0] else f"{distance} ahead"
+    across = "keep the lane" if lateral == "keep lane" else lateral
+    return f"{longitudinal} and {across}: {BECAUSE[cause].format(place=place)}"
+
+
+def navigate(maneuver: str, distance_m: float | None = None) -> str:
+    """A maneuver, and where it begins: `turn left in 30 m`, `turn left now`, `follow the road`."""
+    if distance_m is None:
+        return maneuver
+    near = nearest_distance(distance_m)
+    return f"{maneuver} in {near} m" if near else f"{maneuver} now"
+
+
+def instruct(maneuver: str, limit_mps: float, note: str) -> str:
+    """The whole instruction: maneuver, speed limit where it is known (0 is not), free text where there is any."""
+    limit = f"speed limit {KMH_STEP * round(3.6 * limit_mps / KMH_STEP)} km/h" if 0 < limit_mps < math.inf else ""
+    return ", ".join(part for part in (maneuver, limit, " ".join(note.split())) if part)

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from data import tokenizer
 from data.errors import DataError
 from data.scene import AgentType, LightState, Observation, Record, RoadType, Scene, SceneSpec
-from data.text import VOCABULARY
 
 
 def scene_shapes(spec: SceneSpec) -> dict[str, tuple[type, tuple[int, ...]]]:
@@ -84,7 +84,7 @@ def _check_agents(scene: Scene, spec: SceneSpec, name: str) -> None:
 def _check_codes(scene: Scene, spec: SceneSpec, name: str) -> None:
     codes = {"agent_type": AgentType, "road_type": RoadType, "light_state": LightState}
     known = {field: {int(code) for code in kind} for field, kind in codes.items()}
-    known["instruction"] = set(range(len(VOCABULARY)))
+    known["instruction"] = set(range(tokenizer.size()))
     for field, allowed in known.items():
         strange = set(np.unique(getattr(scene, field)).tolist()) - allowed
         if strange:

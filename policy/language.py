@@ -12,12 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.scene import Array, Observation
-from data.text import CAUSES, DISTANCES_M, LATERAL, LONGITUDINAL, TOKEN_ID, VOCABULARY, decode
+from data.text import (
+    CAUSES,
+    DISTANCES,
+    DISTANCES_M,
+    LATERAL,
+    LONGITUDINAL,
+    PLACELESS,
+    TOKEN_ID,
+    VOCABULARY,
+    compose,
+)
 from policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of, project
 from simulator.world import Action
 
-SLOTS = (LONGITUDINAL, LATERAL, CAUSES, tuple(f"{d} m" for d in DISTANCES_M))
-PLACELESS = ("free road", "speed limit")  # causes without a distance
+SLOTS = (LONGITUDINAL, LATERAL, CAUSES, DISTANCES)
 
 # What an acceleration must be for a longitudinal decision to be true [m/s^2].
 HONEST_ACCELERATION = {
@@ -154,11 +163,13 @@ def label(config: LabelConfig, observation: Observation, acceleration: Array, cu
     return jax.vmap(lambda *row: _label(config, *row))(observation, found, acceleration, curvature)
 
 
-def sentence(tokens: np.ndarray) -> str:
-    """Composes e.g. `slow down, keep lane: lead vehicle 15 m ahead` from four reasoning tokens (host side)."""
-    longitudinal, lateral, cause, distance = decode(np.asarray(tokens)[:4])
-    where = "" if cause in PLACELESS else f" {distance} ahead"
-    return f"{longitudinal}, {lateral}: {cause}{where}"
+def say(tokens: np.ndarray) -> str:
+    """The sentence of four reasoning tokens (host side). Raises: ValueError for a token outside of its slot."""
+    phrases = [VOCABULARY[int(token)] for token in np.asarray(tokens)[: len(SLOTS)]]
+    for phrase, slot in zip(phrases, SLOTS, strict=True):
+        if phrase not in slot:
+            raise ValueError(f"expected one of {slot}, found {phrase!r}")
+    return compose(*phrases)
 
 
 def consistency(tokens: Array, action: Action) -> Array:

@@ -28,7 +28,8 @@ class NetworkShape:
       stem: channels of the stride-2 convolutions that cut the image into patch embeddings.
       ego_features: floats describing the ego's motion.
       text: tokens of the instruction.
-      vocabulary: entries of the joint vocabulary of words and action bins.
+      vocabulary: entries of the joint vocabulary of phrases and action bins, which can be said.
+      words: further entries, which can be read but not said.
       slots: K, positions of the suffix, one past the last token included (it feeds the plan head).
       plan: floats that the plan head predicts.
       value_heads, value_width: heads and hidden units of the value ensemble.
@@ -43,6 +44,7 @@ class NetworkShape:
     ego_features: int
     text: int
     vocabulary: int
+    words: int
     slots: int
     plan: int
     value_heads: int
@@ -128,7 +130,7 @@ class Network(nnx.Module):
         self.shape = shape
         self.stem = Stem(shape.bev[2], shape.stem, width, rngs)
         self.ego = nnx.Linear(shape.ego_features, width, rngs=rngs)
-        self.embedding = nnx.Param(jnp.zeros((shape.vocabulary, width)))
+        self.embedding = nnx.Param(jnp.zeros((shape.vocabulary + shape.words, width)))
         self.prefix_position = nnx.Param(jnp.zeros((shape.prefix, width)))
         self.slot_position = nnx.Param(jnp.zeros((shape.slots, width)))
         self.blocks = nnx.vmap(lambda r: Block(shape, r), in_axes=0, out_axes=0)(rngs.split(shape.layers))

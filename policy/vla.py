@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from data import tokenizer
 from data.scene import Array, Observation, Scene, SceneSpec
 from data.text import TOKEN_ID, VOCABULARY
 from policy.action_space import ActionSpace, decode, extend
@@ -66,6 +67,7 @@ class VLAConfig:
             ego_features=EGO_FEATURES,
             text=spec.text,
             vocabulary=len(VOCABULARY) + sum(self.actions.shape),
+            words=tokenizer.size() - len(VOCABULARY),
             slots=TOKENS + 1,
             plan=2 * self.plan_knots,
             value_heads=self.value_heads,
@@ -190,7 +192,10 @@ class VLA:
         return nnx.merge(self.graph, nnx.State(params))
 
     def _inputs(self, o: Observation) -> tuple[Array, Array, Array]:
-        return o.bev, ego_features(o.ego, self.config.see_motion), o.instruction
+        # Text comes after the action bins: the words that are read but not said stay out of the softmax.
+        text = o.instruction >= len(VOCABULARY)
+        words = o.instruction + jnp.where(text, sum(self.config.actions.shape), 0)
+        return o.bev, ego_features(o.ego, self.config.see_motion), words
 
     def offsets(self) -> Array:
         """Where each slot's tokens start in the joint vocabulary of words, accelerations, curvatures."""

@@ -23,7 +23,7 @@ def test_frame_is_the_ego_at_the_current_step():
     np.testing.assert_allclose(scene.x[1, [0, 10, 90]], [-10.0, 0.0, 80.0])
     np.testing.assert_allclose(scene.route_x[[0, 1]], [-25.0, -23.0])  # 15 m behind the first pose, 2 m apart
     np.testing.assert_allclose(scene.light_route_s, [1030.0 - 985.0, -1.0])
-    assert record.instruction == "follow the road"
+    assert record.instruction == "follow the road, speed limit 50 km/h"
 
 
 def test_the_world_may_be_turned():

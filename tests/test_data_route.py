@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from data.polyline import project
-from data.route import Lane, derive_route, instruction
+from data.route import Lane, derive_route, navigation
 
 
 def line(*points):
@@ -119,13 +119,13 @@ def turning(angle, before=20.0, radius=10.0):
 
 
 def test_instructions():
-    assert instruction(line((0, 0), (100, 0))) == ("follow the road",)
-    assert instruction(turning(np.pi / 2)) == ("turn left", "20 m")
-    assert instruction(turning(-np.pi / 2, before=40)) == ("turn right", "40 m")
-    assert instruction(turning(np.pi, radius=6, before=10)) == ("turn around", "10 m")
-    assert instruction(turning(np.pi / 2, before=70)) == ("follow the road",)  # beyond 60 m
-    assert instruction(arc((0, 0), 0.0, 80.0, 1.0)) == ("follow the road",)  # a long bend
-    assert instruction(line((0, 0), (1, 0))) == ("follow the road",)
+    assert navigation(line((0, 0), (100, 0))) == "follow the road"
+    assert navigation(turning(np.pi / 2)) == "turn left in 20 m"
+    assert navigation(turning(-np.pi / 2, before=40)) == "turn right in 40 m"
+    assert navigation(turning(np.pi, radius=6, before=10)) == "turn around in 10 m"
+    assert navigation(turning(np.pi / 2, before=70)) == "follow the road"  # beyond 60 m
+    assert navigation(arc((0, 0), 0.0, 80.0, 1.0)) == "follow the road"  # a long bend
+    assert navigation(line((0, 0), (1, 0))) == "follow the road"
 
 
 def test_a_roundabout_is_named_by_its_heading():
@@ -133,4 +133,4 @@ def test_a_roundabout_is_named_by_its_heading():
     ring = arc(entry[-1], -0.8, 14.0, 1.6)
     leave = arc(ring[-1], 0.8, 12.0, -0.8)
     through = np.concatenate([line((0, 0), (10, 0)), entry, ring, leave, line(leave[-1], leave[-1] + [40, 0])])
-    assert instruction(through) == ("follow the road",)
+    assert navigation(through) == "follow the road"

@@ -1,5 +1,6 @@
 """The VLA: exact log-probabilities, masks, temperature, plan; imitation targets and learning."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -98,17 +99,40 @@ def test_action_depends_on_the_reasoning(evaluate, params, batch):
     assert np.abs(changed - kept).min() > 1e-6
 
 
+def test_reasoning_can_be_given(params, batch, evaluate):
+    """What is given is said, and the action is drawn as it is scored after these words."""
+    given = jnp.roll(batch.tokens[:, :REASONING], 1, axis=0)
+    keys = jax.random.split(jax.random.key(1), ROWS)
+    _, _, extras = jax.jit(lambda o: VLA.act(params, keys, o, (), given))(batch.observation)
+    np.testing.assert_array_equal(extras["tokens"][:, :REASONING], given)
+    found = evaluate(params, batch.observation, extras["tokens"])
+    np.testing.assert_allclose(extras["log_prob"], found["log_prob"], atol=1e-4)
+
+
 def test_instruction_matters_and_its_padding_does_not(evaluate, params, batch):
     """The embedding of the padding token may be anything; that of a word may not."""
+    word = int(batch.observation.instruction[0, 0]) + sum(VLA.config.actions.shape)
 
     def with_word(index):
         return {**params, "embedding": params["embedding"].at[index].add(1.0)}
 
     base, padding, word = (
-        evaluate(p, batch.observation, batch.tokens)["log_prob"] for p in (params, with_word(0), with_word(2))
+        evaluate(p, batch.observation, batch.tokens)["log_prob"] for p in (params, with_word(0), with_word(word))
     )
     np.testing.assert_allclose(padding, base, atol=1e-6)
     assert np.abs(word - base).min() > 1e-6
+
+
+def test_room_for_a_longer_instruction_changes_nothing(evaluate, params, batch):
+    """The same words in twice the room, whatever the positions beyond them hold."""
+    roomy = tiny().build(SIMULATOR, dataclasses.replace(scenes.TINY, text=2 * scenes.TINY.text))
+    instruction = jnp.pad(batch.observation.instruction, ((0, 0), (0, scenes.TINY.text)))
+    more = jax.random.normal(jax.random.key(0), (scenes.TINY.text, VLA.shape.width))
+    positions = {**params, "prefix_position": jnp.concatenate([params["prefix_position"], more])}
+    found = jax.jit(roomy.evaluate)(positions, batch.observation.replace(instruction=instruction), batch.tokens)
+    base = evaluate(params, batch.observation, batch.tokens)
+    for name in ("log_prob", "reasoning_log_prob", "value", "plan"):
+        np.testing.assert_allclose(found[name], base[name], atol=1e-4)
 
 
 def test_greedy_ignores_the_key(params, batch):

@@ -177,7 +177,7 @@ class SideBySide:
         self.captions = [self._caption(axis) for axis in axes]
         record = traces[0].record
         title = f"{record.scenario_id}   “{record.instruction}”"
-        self.figure.text(margin, 1 - 0.09 / size[1], title, fontsize=9, va="top", color="#555555")
+        self.figure.text(margin, 1 - 0.09 / size[1], title, fontsize=9, va="top", color="#555555", parse_math=False)
         self.figure.legend(
             handles=legend_entries(), loc="lower center", ncols=8 if size[0] > 5 else 4, fontsize=7, frameon=False,
             handlelength=1, columnspacing=0.9, handletextpad=0.4, borderaxespad=0.15,

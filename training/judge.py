@@ -18,7 +18,7 @@ import tqdm
 from data.scene import Array, Record, Scene
 from data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
-from policy.language import consistency, sentence
+from policy.language import consistency, say
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
 from simulator.reactive import Reactive
@@ -147,7 +147,7 @@ def path_of(driven: Rollout) -> dict[str, Any]:
 def trace_of(driver: Driver, record: Record, score: float, path: dict[str, Any], dt: float) -> Trace:
     """One row of `path_of`, on the host, cut where the rollout ended."""
     ego, agents, length = path["ego"], path["agents"], max(int(path["valid"].sum()), 1)
-    said = [sentence(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
+    said = [say(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
     each = -(-len(path["valid"]) // len(said))
     return Trace(
         record=record,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from data.scene import AgentType, LightState, RoadType, Scene, SceneSpec
-from data.text import encode
+from data.tokenizer import encode
 from simulator.config import SimulatorConfig
 from simulator.road_index import index_road
 
@@ -43,7 +43,7 @@ def empty(spec: SceneSpec = TINY) -> Scene:
         light_state=np.zeros((spec.lights, spec.steps), np.int32),
         light_valid=np.zeros((spec.lights, spec.steps), bool),
         route_valid=np.zeros(spec.route_points, bool),
-        instruction=encode(("follow the road",), spec.text),
+        instruction=encode("follow the road", spec.text),
         map_tile=np.zeros((0, 0, 0), np.uint8),
     )
 

@@ -1,0 +1,103 @@
+"""Words put into a policy's mouth: which ones, and how their effect is counted and reported."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.text import TOKEN_ID
+from simulator.world import Action
+from training import report
+from training.drivers import REASONING_MODES, ForcedReasoning, exchanged
+from training.judge import spoken
+from training.report import METRICS, Results
+
+ROWS = 6
+WORDS = jnp.arange(2, 2 + 4 * ROWS, dtype=jnp.int32).reshape(ROWS, 4)
+SPEED = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Speaker:
+    """Says the row's own words; brakes by a tenth of a m/s^2 for each id of the first."""
+
+    def reset(self, params, scene):
+        return ()
+
+    def act(self, params, key, observation, carry, reasoning=None):
+        words = WORDS if reasoning is None else reasoning
+        braking = jnp.broadcast_to(-0.1 * words[:, :1], (ROWS, 5))
+        tokens = jnp.concatenate([words, jnp.zeros((ROWS, 2), jnp.int32)], axis=1)
+        return Action(braking, jnp.zeros((ROWS, 5))), carry, {"tokens": tokens}
+
+
+def forced(mode):
+    observation = types.SimpleNamespace(ego=jnp.full((ROWS, 4), SPEED))
+    keys = jax.random.split(jax.random.key(0), ROWS)
+    return ForcedReasoning(Speaker(), mode).act((), keys, observation, ())
+
+
+def test_shuffled_words_are_those_of_other_rows():
+    action, _, extras = forced("shuffled")
+    words = np.asarray(extras["tokens"][:, :4])
+    assert sorted(map(tuple, words)) == sorted(map(tuple, np.asarray(WORDS)))
+    assert (words != WORDS).all() and extras["words_changed"].all()
+    np.testing.assert_allclose(extras["acceleration_change"], 0.1 * np.abs(words - WORDS)[:, 0], atol=1e-6)
+    np.testing.assert_allclose(action.acceleration[:, -1], -0.1 * words[:, 0], atol=1e-6)
+    assert extras["action_changed"].all()  # rows differ by 0.4 m/s^2 or more
+
+
+def test_words_are_exchanged_anew_with_every_key():
+    first, other = (exchanged(jax.random.split(jax.random.key(seed), ROWS), WORDS) for seed in (0, 1))
+    assert (first != other).any()
+
+
+def test_blank_is_padding_and_says_nothing():
+    action, _, extras = forced("blank")
+    assert TOKEN_ID["<pad>"] == 0 and "tokens" not in extras
+    np.testing.assert_allclose(action.acceleration, 0.0)
+    np.testing.assert_allclose(extras["acceleration_change"], 0.1 * WORDS[:, 0], atol=1e-6)
+
+
+def test_what_is_spoken_counts_while_the_drive_lasts():
+    """Two rows over two steps; the second row is over after one, and its last word does not count."""
+    said = [TOKEN_ID[phrase] for phrase in ("slow down", "keep lane", "free road", "0 m")]
+    accelerations = jnp.array([[-1.0, -1.0], [1.0, 1.0]])[..., None]  # kept, then broken
+    driven = types.SimpleNamespace(
+        extras={"tokens": jnp.broadcast_to(jnp.array(said), (2, 2, 4)), "words_changed": jnp.ones((2, 2), bool)},
+        action=Action(accelerations, jnp.zeros((2, 2, 1))),
+        alive=jnp.array([[True, True], [True, False]]),
+    )
+    found = spoken(driven)
+    np.testing.assert_allclose(found["consistency"], [0.75, 1.0])
+    np.testing.assert_allclose(found["words_changed"], [1.0, 1.0])
+    assert set(found) == {"consistency", "words_changed"}
+
+
+@pytest.fixture(scope="module")
+def summary():
+    """A policy that speaks, the same one forced either way, and one that is silent."""
+    silent = {metric: np.zeros(8) for metric in METRICS}
+    own = silent | {"score": np.full(8, 0.9), "consistency": np.full(8, 0.95)}
+    policies = {"idm": silent, "imitation": own}
+    for mode in REASONING_MODES:
+        policies[f"imitation{report.FORCED}{mode}"] = own | {"score": np.full(8, 0.4), "words_changed": np.ones(8)}
+    del policies[f"imitation{report.FORCED}blank"]["consistency"]
+    return report.summarise(Results(tuple("abcdefgh"), {"log_replay": policies}))["log_replay"]
+
+
+def test_a_forced_policy_is_compared_with_itself(summary):
+    assert set(summary["paired"]) == {f"imitation, reasoning {mode} - imitation" for mode in REASONING_MODES}
+    for change in summary["paired"].values():
+        assert change["score"]["mean"] == pytest.approx(-0.5)
+    assert "consistency" not in summary["paired"]["imitation, reasoning blank - imitation"]
+
+
+def test_the_table_of_words_leaves_out_who_is_silent(summary):
+    table = report.words_table(summary)
+    assert "idm" not in table and "| imitation | 0.950 [0.950, 0.950] | - |" in table
+    assert "| imitation, reasoning blank | - | 1.000 [1.000, 1.000] |" in table
+    assert report.speaks(summary) and not report.speaks({"policies": {"idm": summary["policies"]["idm"]}})
