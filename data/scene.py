@@ -219,7 +219,7 @@ class Record:
 class Observation:
     """What a policy may see at one step, in the ego's frame at that step. The same type in every World.
 
-    A VLA reads `bev`, `ego` and `instruction`; everything else is privileged (models, scripted baselines, ablations).
+    A VLA reads `bev`, `camera`, `ego` and `instruction`; the rest is privileged (models, baselines, ablations).
 
     Attributes:
       bev: uint8[..., H, W, C], ego-centred image, the policy's eyes; channels named in `simulator/render.py`.
@@ -237,6 +237,7 @@ class Observation:
       light_distance: float32[..., L], distance along the route from the ego's front to the stop point [m]; +inf for
         lights that are not on the route, not observed, or already passed.
       light_state: int32[..., L], `LightState`.
+      camera: uint8[..., N, H, W, 3], camera images; () where there are none, as in every World so far.
     """
 
     bev: Array
@@ -259,3 +260,4 @@ class Observation:
     route_offset: Array
     light_distance: Array
     light_state: Array
+    camera: Array | tuple = ()

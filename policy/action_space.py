@@ -1,9 +1,10 @@
-"""The discrete action space: a target acceleration and a target curvature for the end of the next 0.5 s.
+"""The action space: a target acceleration and a target curvature for the end of the next 0.5 s.
 
-A decision (a*, kappa*) is reached on a linear ramp from the ego's current acceleration and curvature, so any sequence
-of decisions is driven without jumps: the finest jerk that the bins allow, not their width, is what a passenger feels.
-Curvature bins are fractions of what the tyres allow at the current speed, kappa_max(v) = min(0.3, a_lat / v^2), so the
-same 29 bins park a car and keep a lane at 20 m/s.
+A decision is a knot, float32[..., 2]: the acceleration a* [m/s^2] and the curvature kappa* as a fraction of what the
+tyres allow at the current speed, kappa_max(v) = min(0.3, a_lat / v^2), so that the same numbers park a car and keep a
+lane at 20 m/s. It is reached on a linear ramp from the ego's current acceleration and curvature, so any sequence of
+decisions is driven without jumps: the finest jerk that the bins allow, not their width, is what a passenger feels. The
+discrete head has bins of both.
 
 Labels come from the exact vehicle dynamics: every joint bin is driven for `horizon_s` and the one that ends nearest
 the logged continuation wins (closest among all tokens; CAT-K, 2412.05334). It is judged further ahead than it is
@@ -22,6 +23,8 @@ from data.scene import Array, Scene
 from simulator.config import VehicleLimits
 from simulator.dynamics import advance, ego_track
 from simulator.world import Action, EgoState
+
+REFINEMENTS = (0.5, 0.25, 0.125)  # strides of the search between bins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,43 +117,41 @@ def ramp(now: Array, target: Array, count: int, commit: int) -> Array:
     return now[..., None] + (target - now)[..., None] * share
 
 
-def targets(space: ActionSpace, tokens: Array, speed: Array) -> tuple[Array, Array]:
-    """(a*, kappa*) of action tokens int32[..., 2] at a speed [...]."""
-    curvature = space.curvature_fractions()[tokens[..., 1]] * space.max_curvature_at(speed)
-    return space.acceleration_bins()[tokens[..., 0]], curvature
+def knot_of(space: ActionSpace, tokens: Array) -> Array:
+    """The knot float32[..., 2] of action tokens int32[..., 2], acceleration bin and curvature bin."""
+    return jnp.stack([space.acceleration_bins()[tokens[..., 0]], space.curvature_fractions()[tokens[..., 1]]], -1)
 
 
-def drive_to(space: ActionSpace, acceleration: Array, curvature: Array, ego: Array, substeps: int) -> Action:
-    """The sub-step action that reaches (a*, kappa*) from the ego's motion float32[..., 4] (`Observation.ego`)."""
+def reach(space: ActionSpace, knot: Array, speed: Array) -> tuple[Array, Array]:
+    """(a*, kappa*) of a knot float32[..., 2] at a speed [...]."""
+    return knot[..., 0], knot[..., 1] * space.max_curvature_at(speed)
+
+
+def drive_to(space: ActionSpace, knot: Array, ego: Array, substeps: int) -> Action:
+    """The sub-step action that reaches a knot.
+
+    Args: knot: float32[..., 2]; ego: float32[..., 4] as in `Observation`.
+    Returns: `Action` [..., substeps]; sub-steps past the commit hold the target.
+    """
+    acceleration, curvature = reach(space, knot, ego[..., 0])
     return Action(
         acceleration=ramp(ego[..., 1], acceleration, substeps, space.commit),
         curvature=ramp(ego[..., 2], curvature, substeps, space.commit),
     )
 
 
-def decode(space: ActionSpace, tokens: Array, ego: Array, substeps: int) -> Action:
-    """The sub-step action of action tokens.
+def dithered(space: ActionSpace, knot: Array, key: jax.Array) -> Array:
+    """Action tokens of a wanted knot, rounded up or down at random so that the bins' mean is what was wanted.
 
-    Args: tokens: int32[..., 2], acceleration bin and curvature bin; ego: float32[..., 4] as in `Observation`.
-    Returns: `Action` [..., substeps]; sub-steps past the commit hold the target.
-    """
-    return drive_to(space, *targets(space, tokens, ego[..., 0]), ego, substeps)
+    Who learns from many such tokens learns the decision itself and not its nearest bin. A knot that is a joint bin
+    keeps its tokens, whatever the key.
 
-
-def dithered(space: ActionSpace, acceleration: Array, curvature: Array, speed: Array, key: jax.Array) -> Array:
-    """Action tokens of a wanted (a*, kappa*), rounded up or down at random so that the bins' mean is what was wanted.
-
-    Who learns from many such tokens learns the decision itself and not its nearest bin.
-
-    Args:
-      acceleration: [m/s^2], curvature: [1/m], speed: [m/s], float32[B]; beyond the outermost bins these are taken.
-      key: key[B].
+    Args: knot: float32[B, 2]; beyond the outermost bins these are taken.   key: key[B].
     Returns: int32[B, 2].
     """
     chance = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(key)
-    wanted = (acceleration, curvature / space.max_curvature_at(speed))
     bins = (space.acceleration_bins(), space.curvature_fractions())
-    return jnp.stack([_rounded(bins[i], wanted[i], chance[:, i]) for i in range(2)], axis=-1)
+    return jnp.stack([_rounded(bins[i], knot[:, i], chance[:, i]) for i in range(2)], axis=-1)
 
 
 def _rounded(bins: Array, value: Array, chance: Array) -> Array:
@@ -163,7 +164,7 @@ def _rounded(bins: Array, value: Array, chance: Array) -> Array:
 def extend(space: ActionSpace, committed: Action, ego: Array, later: Array) -> Action:
     """A committed action followed by later knots: linear between them.
 
-    Args: committed: [B, S]; ego: float32[B, 4]; later: float32[B, knots, 2], acceleration and fraction of kappa_max.
+    Args: committed: [B, S]; ego: float32[B, 4]; later: float32[B, knots, 2].
     Returns: `Action` [B, S * (knots + 1) - 1]: 64 sub-steps for S = 5 and 12 knots.
     """
     step = committed.acceleration.shape[-1]
@@ -210,26 +211,26 @@ def _distance(space: ActionSpace, swept: EgoState, waypoints: Waypoints) -> Arra
     return squared.sum(-1) / jnp.maximum(waypoints.valid.sum(-1), 1)
 
 
-def deviation(space: ActionSpace, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
-    """How far each joint bin ends from the waypoints.
+def deviation(space: ActionSpace, knots: Array, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
+    """How far from the waypoints each of some knots ends.
 
     Args:
-      ego: `EgoState` [B].   waypoints: `Waypoints` [B, horizon], e.g. from `logged_waypoints`.
-    Returns: float32[B, NA, NK], dimensionless: 1 is one unit of deviation (`ActionSpace`) in one quantity. For the
-      closest among K candidates take the minimum over their entries.
+      knots: float32[B, K, 2].   ego: `EgoState` [B].
+      waypoints: `Waypoints` [B, horizon], e.g. from `logged_waypoints`.
+    Returns: float32[B, K], dimensionless: 1 is one unit of deviation (`ActionSpace`) in one quantity.
     """
     motion = jnp.stack([ego.speed, ego.acceleration, ego.curvature], -1)
-    bins = jnp.stack(jnp.meshgrid(*(jnp.arange(n) for n in space.shape), indexing="ij"), -1)
-    knots = jnp.array([space.commit - 1, space.horizon - 1])
+    ends = jnp.array([space.commit - 1, space.horizon - 1])
 
-    def of_scene(ego: EgoState, motion: Array, waypoints: Waypoints) -> Array:
-        action = decode(space, bins, jnp.broadcast_to(motion, (*space.shape, 3)), space.horizon)
-        start = jax.tree.map(lambda field: jnp.broadcast_to(field, space.shape), ego)
+    def of_scene(knots: Array, ego: EgoState, motion: Array, waypoints: Waypoints) -> Array:
+        count = knots.shape[0]
+        action = drive_to(space, knots, jnp.broadcast_to(motion, (count, 3)), space.horizon)
+        start = jax.tree.map(lambda field: jnp.broadcast_to(field, count), ego)
         swept = advance(start, action, limits, space.dt)
-        return _distance(space, *(jax.tree.map(lambda v: v[..., knots], each) for each in (swept, waypoints)))
+        return _distance(space, *(jax.tree.map(lambda v: v[..., ends], each) for each in (swept, waypoints)))
 
-    effort = (space.acceleration_bins() / 6.0)[:, None] ** 2 + space.curvature_fractions() ** 2
-    return jax.vmap(of_scene)(ego, motion, waypoints) + space.effort * effort
+    effort = (knots[..., 0] / 6.0) ** 2 + knots[..., 1] ** 2
+    return jax.vmap(of_scene)(knots, ego, motion, waypoints) + space.effort * effort
 
 
 def encode_towards(space: ActionSpace, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
@@ -238,6 +239,26 @@ def encode_towards(space: ActionSpace, ego: EgoState, waypoints: Waypoints, limi
     Args: ego: `EgoState` [B]; waypoints: `Waypoints` [B, horizon].
     Returns: int32[B, 2]; coasting straight where no waypoint is valid.
     """
-    distance = deviation(space, ego, waypoints, limits)
-    best = jnp.argmin(distance.reshape(distance.shape[0], -1), axis=-1)
-    return jnp.stack(jnp.unravel_index(best, space.shape), axis=-1).astype(jnp.int32)
+    bins = jnp.stack(jnp.meshgrid(*(jnp.arange(n) for n in space.shape), indexing="ij"), -1).reshape(-1, 2)
+    knots = jnp.broadcast_to(knot_of(space, bins), (*ego.speed.shape, *bins.shape))
+    return bins[jnp.argmin(deviation(space, knots, ego, waypoints, limits), axis=-1)].astype(jnp.int32)
+
+
+def knot_towards(space: ActionSpace, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
+    """The knot that ends nearest the waypoints, to an eighth of a bin: the label of a head that has no bins.
+
+    Args and tie-breaks as `encode_towards`. Returns: float32[B, 2].
+    """
+    place = encode_towards(space, ego, waypoints, limits).astype(jnp.float32)
+    around = jnp.stack(jnp.meshgrid(*[jnp.arange(-1.0, 2.0)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    for stride in REFINEMENTS:
+        places = jnp.clip(place[:, None] + stride * around, 0, jnp.array(space.shape) - 1)
+        distance = deviation(space, _between(space, places), ego, waypoints, limits)
+        place = jnp.take_along_axis(places, jnp.argmin(distance, axis=1)[:, None, None], axis=1)[:, 0]
+    return _between(space, place)
+
+
+def _between(space: ActionSpace, place: Array) -> Array:
+    """The knot at fractional bins float32[..., 2]."""
+    bins = (space.acceleration_bins(), space.curvature_fractions())
+    return jnp.stack([jnp.interp(place[..., i], jnp.arange(bins[i].size), bins[i]) for i in range(2)], axis=-1)

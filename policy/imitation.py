@@ -17,12 +17,14 @@ import jax.numpy as jnp
 
 from data.geometry import from_frame, wrap_angle
 from data.scene import Array, Observation, Scene
-from policy.action_space import ActionSpace, encode_towards, logged_waypoints, targets
+from policy.action_head import ActionHead, Decision
+from policy.action_space import ActionSpace, logged_waypoints, reach
 from policy.language import LabelConfig, label
-from policy.vla import REASONING, TOKENS, VLA
+from policy.vla import REASONING, VLA
 from simulator.config import SimulatorConfig
 from simulator.dynamics import last_valid_step, log_ego
 from simulator.observe import observe
+from simulator.rollout import fold_in
 from simulator.transition import start_state, with_ego
 from simulator.world import EgoState, Params
 
@@ -34,7 +36,7 @@ class ImitationConfig:
     Attributes:
       perturbed: share of rows whose ego starts beside the log.
       across_m, heading_rad, speed_share: standard deviations of the perturbation; the speed is scaled.
-      reasoning: weight of the reasoning tokens' cross-entropy; the two action tokens have 1.
+      reasoning: weight of the reasoning tokens' cross-entropy; the committed action has 1.
       plan: weight of the later knots.
     """
 
@@ -50,13 +52,13 @@ class ImitationConfig:
 class ImitationBatch:
     """Attributes:
     observation: `Observation` [B, ...].
-    tokens: int32[B, K], reasoning and action labels.
-    plan: float32[B, knots, 2], acceleration [m/s^2] and fraction of kappa_max; plan_valid: bool[B, knots].
+    decision: `Decision`, reasoning and action labels.
+    plan: float32[B, knots, 2], the later knots; plan_valid: bool[B, knots].
     valid: bool[B], the log goes on from here.
     """
 
     observation: Observation
-    tokens: Array
+    decision: Decision
     plan: Array
     plan_valid: Array
     valid: Array
@@ -103,51 +105,44 @@ def imitation_targets(
 
     Args: scene: `Scene` [B, ...]; start: int32[B], between the current step and the log's end; key: key[B].
     """
+    space = vla.config.actions
     state = start_state(scene, start, ())
     ego = perturb(state.ego, key, config)
     observation = observe(with_ego(state, ego), simulator)
-    tokens, valid = label_towards(vla.config.actions, scene, start, ego, observation, simulator, labels)
-    plan, plan_valid = plan_targets(vla.config.actions, scene, start, vla.config.plan_knots)
-    return ImitationBatch(observation, tokens, plan, plan_valid, valid)
+    waypoints = logged_waypoints(scene, start, space.horizon)
+    knot = vla.head.towards(ego, waypoints, simulator.limits)
+    plan, plan_valid = plan_targets(space, scene, start, vla.config.plan_knots)
+    knots, known = jnp.concatenate([knot[:, None], plan], axis=1), jnp.pad(plan_valid, ((0, 0), (1, 0)))
+    decision = demonstration(vla.head, labels, fold_in(key, 2), observation, knots, known.at[:, 0].set(True))
+    return ImitationBatch(observation, decision, plan, plan_valid, waypoints.valid.all(-1))
 
 
-def label_towards(
-    space: ActionSpace,
-    scene: Scene,
-    time: Array,
-    ego: EgoState,
-    observation: Observation,
-    simulator: SimulatorConfig,
-    labels: LabelConfig,
-) -> tuple[Array, Array]:
-    """Reasoning and action tokens that lead an ego [B], anywhere, back to the log at `time` [B].
+def demonstration(
+    head: ActionHead, labels: LabelConfig, key: jax.Array, observation: Observation, knots: Array, valid: Array
+) -> Decision:
+    """What a policy is to say and to do where it should reach the first of some knots, and later the valid others.
 
-    Returns: int32[B, K] and bool[B], whether the log lasts for the decision's horizon.
+    Args: key: key[B]; observation: [B, ...]; knots: float32[B, N, 2]; valid: bool[B, N].
     """
-    waypoints = logged_waypoints(scene, time, space.horizon)
-    action = encode_towards(space, ego, waypoints, simulator.limits)
-    reasoning = label(labels, observation, *targets(space, action, ego.speed))
-    return jnp.concatenate([reasoning, action], axis=-1), waypoints.valid.all(-1)
+    knot, decision = head.show(key, knots, valid)
+    reasoning = label(labels, observation, *reach(head.space, knot, observation.ego[:, 0]))
+    return decision.replace(tokens=jnp.concatenate([reasoning, decision.tokens], axis=-1))
 
 
 def imitation_loss(
     vla: VLA, params: Params, batch: ImitationBatch, config: ImitationConfig
 ) -> tuple[Array, dict[str, Array]]:
-    """Cross-entropy of every token and the error of the later knots.
+    """Cross-entropy of every token, and the head's errors of the action and of the later knots.
 
     Returns: the scalar loss, and metrics of per-row arrays float32[B] (0 where invalid).
     """
-    found = vla.evaluate(params, batch.observation, batch.tokens)
-    weight = jnp.where(jnp.arange(TOKENS) < REASONING, config.reasoning, 1.0)
-    error = jnp.abs(found["plan"] - batch.plan) * jnp.array([1.0, 4.0])  # [m/s^2] against fractions of kappa_max
-    huber = jnp.where(error < 1, 0.5 * error**2, error - 0.5).mean(-1)
+    found = vla.evaluate(params, batch.observation, batch.decision)
+    weight = jnp.where(jnp.arange(vla.tokens) < REASONING, config.reasoning, 1.0)
     metrics = {
-        "action_cross_entropy": -found["log_prob"],
         "reasoning_cross_entropy": -found["reasoning_log_prob"],
-        "plan_error": jnp.sum(huber * batch.plan_valid, -1) / jnp.maximum(batch.plan_valid.sum(-1), 1),
-        "exact_action": (jnp.argmax(found["logits"], -1) - vla.offsets() == batch.tokens)[:, REASONING:].all(-1),
+        **vla.head.teach(found, batch.plan, batch.plan_valid),
     }
-    rows = -found["token_log_prob"] @ weight + config.plan * metrics["plan_error"]
+    rows = -found["token_log_prob"] @ weight - found["motion_log_prob"] + config.plan * metrics["plan_error"]
     count = jnp.maximum(batch.valid.sum(), 1)
     return jnp.sum(jnp.where(batch.valid, rows, 0.0)) / count, {
         name: jnp.where(batch.valid, value, 0.0) for name, value in metrics.items()

@@ -2,6 +2,7 @@
 
 The prefix is read once into a key-value cache; the suffix is run against it one token at a time (acting) or all at
 once (teacher-forced evaluation). Both go through the same `Block`, so their log-probabilities agree to rounding.
+Vision is patches of a list of images: the BEV, and camera images where the policy is built for them.
 Letters: B batch, P prefix tokens, K slots of the suffix, N tokens of one pass, C cache length P + K, D width.
 """
 
@@ -14,8 +15,10 @@ import numpy as np
 from flax import nnx
 
 from data.scene import Array
+from policy.expert import Expert, ExpertShape
 
 MASKED = -1e9  # finite: a fully masked row must not turn into NaN
+SMALL = {"embedding", "prefix_position", "slot_position", "knot_position", "logits", "plan", "modulate", "leave"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,18 +27,21 @@ class NetworkShape:
 
     Attributes:
       bev: (height, width, channels) of the image.
+      cameras: (number, height, width) of the camera images; number 0 is none.
       width, layers, heads, expansion: of the transformer; `expansion` is the MLP's.
       stem: channels of the stride-2 convolutions that cut the image into patch embeddings.
       ego_features: floats describing the ego's motion.
       text: tokens of the instruction.
       vocabulary: entries of the joint vocabulary of phrases and action bins, which can be said.
       words: further entries, which can be read but not said.
-      slots: K, positions of the suffix, one past the last token included (it feeds the plan head).
-      plan: floats that the plan head predicts.
+      slots: K, positions of the suffix, one past the last token included (it feeds the plan head, or the expert).
+      plan: floats that the plan head predicts; 0 for no such head.
+      expert: of the flow head; None for no such head.
       value_heads, value_width: heads and hidden units of the value ensemble.
     """
 
     bev: tuple[int, int, int]
+    cameras: tuple[int, int, int]
     width: int
     layers: int
     heads: int
@@ -47,14 +53,19 @@ class NetworkShape:
     words: int
     slots: int
     plan: int
+    expert: ExpertShape | None
     value_heads: int
     value_width: int
 
     @property
     def patches(self) -> int:
         """Vision tokens."""
+        number, height, width = self.cameras
+        return self._patches(*self.bev[:2]) + number * self._patches(height, width)
+
+    def _patches(self, height: int, width: int) -> int:
         shrink = 2 ** len(self.stem)
-        return math.ceil(self.bev[0] / shrink) * math.ceil(self.bev[1] / shrink)
+        return math.ceil(height / shrink) * math.ceil(width / shrink)
 
     @property
     def prefix(self) -> int:
@@ -71,9 +82,9 @@ class Stem(nnx.Module):
         self.stages = nnx.Dict({f"stage_{i}": nnx.Conv(a, b, (3, 3), strides=2, rngs=rngs) for i, (a, b) in sizes})
         self.project = nnx.Linear(channels[-1], width, rngs=rngs)
 
-    def __call__(self, bev: Array) -> Array:
+    def __call__(self, image: Array) -> Array:
         """uint8[B, H, W, C] -> float32[B, patches, D]."""
-        x = bev.astype(jnp.float32) / 255.0
+        x = image.astype(jnp.float32) / 255.0
         for stage in self.stages.values():
             x = jax.nn.gelu(stage(x))
         return self.project(x.reshape(x.shape[0], -1, x.shape[-1]))
@@ -129,6 +140,8 @@ class Network(nnx.Module):
         width = shape.width
         self.shape = shape
         self.stem = Stem(shape.bev[2], shape.stem, width, rngs)
+        if shape.cameras[0]:
+            self.camera_stem = Stem(3, shape.stem, width, rngs)
         self.ego = nnx.Linear(shape.ego_features, width, rngs=rngs)
         self.embedding = nnx.Param(jnp.zeros((shape.vocabulary + shape.words, width)))
         self.prefix_position = nnx.Param(jnp.zeros((shape.prefix, width)))
@@ -136,7 +149,10 @@ class Network(nnx.Module):
         self.blocks = nnx.vmap(lambda r: Block(shape, r), in_axes=0, out_axes=0)(rngs.split(shape.layers))
         self.norm = nnx.RMSNorm(width, rngs=rngs)
         self.logits = nnx.Linear(width, shape.vocabulary, rngs=rngs)
-        self.plan = nnx.Linear(width, shape.plan, rngs=rngs)
+        if shape.plan:
+            self.plan = nnx.Linear(width, shape.plan, rngs=rngs)
+        if shape.expert:
+            self.expert = Expert(shape.expert, rngs)
         self.value = ValueHeads(2 * width + shape.ego_features, shape, rngs)
 
     def _run(self, x: Array, cache: tuple, position: Array, mask: Array) -> tuple[Array, tuple]:
@@ -150,14 +166,24 @@ class Network(nnx.Module):
         x, cache = jax.lax.scan(layer, x, (weights, cache))
         return self.norm(x), cache
 
-    def prefix(self, bev: Array, ego: Array, instruction: Array) -> tuple[Array, tuple, Array]:
+    def vision(self, images: tuple[Array, ...]) -> Array:
+        """Patches of the BEV uint8[B, H, W, C], then of camera images uint8[B, N, H, W, 3]: float32[B, patches, D].
+
+        `prefix_position` has an entry for every patch of every camera, and so tells the cameras apart.
+        """
+        bev, *cameras = images
+        joined = [camera.reshape(-1, *camera.shape[2:]) for camera in cameras]
+        seen = [self.camera_stem(camera).reshape(bev.shape[0], -1, self.shape.width) for camera in joined]
+        return jnp.concatenate([self.stem(bev), *seen], axis=1)
+
+    def prefix(self, images: tuple[Array, ...], ego: Array, instruction: Array) -> tuple[Array, tuple, Array]:
         """Reads what the policy sees, bidirectionally.
 
-        Args: bev: uint8[B, H, W, C]; ego: float32[B, F]; instruction: int32[B, N], 0 pads.
+        Args: images: see `vision`; ego: float32[B, F]; instruction: int32[B, N], 0 pads.
         Returns: state features float32[B, 2 D + F] (for values), the cache, and visible: bool[B, P].
         """
-        shape, batch = self.shape, bev.shape[0]
-        vision, motion, words = self.stem(bev), self.ego(ego)[:, None], self.embedding[...][instruction]
+        shape, batch = self.shape, ego.shape[0]
+        vision, motion, words = self.vision(images), self.ego(ego)[:, None], self.embedding[...][instruction]
         x = jnp.concatenate([vision, motion, words], axis=1) + self.prefix_position[...]
         visible = jnp.concatenate([jnp.ones((batch, shape.patches + 1), bool), instruction != 0], axis=1)
         mask = jnp.pad(visible, ((0, 0), (0, shape.slots)))[:, None]
@@ -199,20 +225,20 @@ def initial(shape: NetworkShape, key: jax.Array) -> dict:
     leaves, tree = jax.tree.flatten_with_path(structure(shape)[1])
     ends = np.cumsum([leaf.size for _, leaf in leaves])
     draws = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
-    values = [_scaled(path, leaf.shape, draw, shape) for (path, leaf), draw in zip(leaves, draws, strict=True)]
+    values = [_scaled(path, leaf.shape, draw) for (path, leaf), draw in zip(leaves, draws, strict=True)]
     return jax.tree.unflatten(tree, values)
 
 
-def _scaled(path: tuple, size: tuple[int, ...], draw: Array, shape: NetworkShape) -> Array:
+def _scaled(path: tuple, size: tuple[int, ...], draw: Array) -> Array:
     """A leaf's initial value: variance 1 / fan-in, smaller where it feeds the residual stream or a softmax."""
     names = [str(entry.key) for entry in path]
     if names[-1] in ("scale", "bias"):
         return jnp.full(size, float(names[-1] == "scale"))
-    if names[0] in ("embedding", "prefix_position", "slot_position", "logits", "plan"):
+    if SMALL & set(names):
         return 0.02 * draw.reshape(size)
     if names == ["value", "out"]:
         return 0.1 * draw.reshape(size) / size[-1] ** 0.5
-    stacked = names[0] in ("blocks", "value")
+    stacked = names[0] in ("blocks", "value") or "layers" in names
     fan_in = math.prod(size[stacked:-1])
-    residual = 2 * shape.layers if "merge" in names or "contract" in names else 1
+    residual = 2 * size[0] if "merge" in names or "contract" in names else 1
     return draw.reshape(size) / (fan_in * residual) ** 0.5

@@ -1,12 +1,13 @@
 """The vision-language-action policy: sees a BEV image, reads an instruction, says why, then acts.
 
-Per step it emits K = 6 tokens, each conditioned on those before: longitudinal decision, lateral decision, cause,
-distance (ids of `data.text.VOCABULARY`), then the acceleration bin and the curvature bin (`action_space.py`). All
-six share one softmax over words and bins, masked to the closed set of the slot, so log-probabilities are exact.
+Per step it emits K tokens, each conditioned on those before: longitudinal decision, lateral decision, cause, distance
+(ids of `data.text.VOCABULARY`), then the tokens of the action head, if it has any. All share one softmax over words and
+the head's bins, masked to the closed set of the slot, so log-probabilities are exact. What else there is to an action
+is the head's (`action_head.py`, `discrete_head.py`, `flow_head.py`).
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,10 @@ from flax import nnx
 from data import tokenizer
 from data.scene import Array, Observation, Scene, SceneSpec
 from data.text import TOKEN_ID, VOCABULARY
-from policy.action_space import ActionSpace, decode, extend
+from policy.action_head import ActionHead, Decision, Memory
+from policy.action_space import ActionSpace, drive_to, extend
+from policy.discrete_head import DiscreteHead
+from policy.flow_head import FlowConfig, FlowHead
 from policy.language import SLOTS, slot_masks
 from policy.transformer import MASKED, Network, NetworkShape, initial, structure
 from simulator.config import SimulatorConfig
@@ -24,7 +28,6 @@ from simulator.render import CHANNELS
 from simulator.world import Action, Params
 
 REASONING = len(SLOTS)
-TOKENS = REASONING + 2
 SPEED_FREQUENCIES = (0.1, 0.2, 0.4, 0.8, 1.6)  # [rad s/m]: tell 0.2 m/s from standing, and 12 from 14
 EGO_FEATURES = 8 + 2 * len(SPEED_FREQUENCIES)
 
@@ -40,7 +43,10 @@ class VLAConfig:
       plan_knots: knots of 0.5 s after the committed one; with 12 the plan is 6.4 s long.
       see_motion: whether the ego's current acceleration and curvature are inputs. Off by default: in logs they all but
         determine the next action, and a policy that copies them fails in closed loop (causal confusion).
-      actions: the bins.
+      cameras: (number, height, width) of the camera images that it sees beside the BEV; number 0 is none.
+      head: `discrete` bins, or `flow`.
+      actions: what a decision is, and the bins.
+      flow: the expert of the head of that name.
     """
 
     width: int = 128
@@ -52,13 +58,23 @@ class VLAConfig:
     value_width: int = 128
     plan_knots: int = 12
     see_motion: bool = False
+    cameras: tuple[int, int, int] = (0, 0, 0)
+    head: Literal["discrete", "flow"] = "discrete"
     actions: ActionSpace = dataclasses.field(default_factory=ActionSpace)
+    flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+
+    def action_head(self) -> ActionHead:
+        """The head of that name."""
+        if self.head == "flow":
+            return FlowHead(self.actions, self.plan_knots, self.flow)
+        return DiscreteHead(self.actions, self.plan_knots)
 
     def build(self, simulator: SimulatorConfig, spec: SceneSpec) -> "VLA":
         """The policy for the images and sub-steps of `simulator` and the instructions of `spec`."""
-        render = simulator.render
+        render, head = simulator.render, self.action_head()
         shape = NetworkShape(
             bev=(render.height, render.width, len(CHANNELS)),
+            cameras=self.cameras,
             width=self.width,
             layers=self.layers,
             heads=self.heads,
@@ -66,19 +82,21 @@ class VLAConfig:
             stem=self.stem,
             ego_features=EGO_FEATURES,
             text=spec.text,
-            vocabulary=len(VOCABULARY) + sum(self.actions.shape),
+            vocabulary=len(VOCABULARY) + sum(head.bins),
             words=tokenizer.size() - len(VOCABULARY),
-            slots=TOKENS + 1,
-            plan=2 * self.plan_knots,
+            slots=REASONING + len(head.bins) + 1,
+            plan=head.regressed,
+            expert=head.expert(self.heads, self.width // self.heads),
             value_heads=self.value_heads,
             value_width=self.value_width,
         )
-        return VLA(self, shape, simulator.substeps, structure(shape)[0])
+        return VLA(self, head, shape, simulator.substeps, structure(shape)[0])
 
 
-def tiny() -> VLAConfig:
+def tiny(head: Literal["discrete", "flow"] = "discrete") -> VLAConfig:
     """For tests: compiles in seconds."""
     return VLAConfig(
+        head=head,
         width=16,
         layers=2,
         heads=2,
@@ -87,6 +105,7 @@ def tiny() -> VLAConfig:
         value_heads=2,
         value_width=8,
         actions=ActionSpace(accelerations=(-4.0, -2.0, -0.5, 0.0, 0.5, 1.5), curvatures=9),
+        flow=FlowConfig(width=8, layers=2, drawn_steps=3, repeats=2),
     )
 
 
@@ -96,21 +115,28 @@ class VLA:
 
     Attributes:
       config: see there.
+      head: what it acts by.
       shape: static sizes of the network.
       substeps: S of the actions.
       graph: the network's structure (`nnx` graph definition).
-      temperature: of the draw; 0 is greedy. Log-probabilities are always those of temperature 1.
+      temperature: of the draw; 0 is without chance. Log-probabilities are always those of temperature 1.
     """
 
     config: VLAConfig
+    head: ActionHead
     shape: NetworkShape
     substeps: int
     graph: Any
     temperature: float = 1.0
 
     def with_temperature(self, temperature: float) -> "VLA":
-        """The same policy drawing at another temperature; 0 is greedy."""
+        """The same policy drawing at another temperature; 0 is without chance."""
         return dataclasses.replace(self, temperature=temperature)
+
+    @property
+    def tokens(self) -> int:
+        """K, tokens of a decision."""
+        return REASONING + len(self.head.bins)
 
     def init(self, key: jax.Array) -> Params:
         """Random parameters: a plain tree of float32 arrays."""
@@ -125,12 +151,13 @@ class VLA:
     ) -> tuple:
         """Samples reasoning and action. key: key[B]; reasoning: int32[B, REASONING], said instead of its own.
 
-        Returns: `Action` [B, S], (), and extras: tokens int32[B, K], log_prob float32[B] of the two action tokens
-          given the reasoning, reasoning_log_prob float32[B], value float32[B, heads].
+        Returns: `Action` [B, S], (), and extras: decision: `Decision`, knot: float32[B, 2] (`action_space.py`),
+          log_prob: float32[B] of the action given the reasoning, reasoning_log_prob: float32[B],
+          value: float32[B, heads].
         """
         network = self._network(params)
         features, cache, visible = network.prefix(*self._inputs(observation))
-        keys = jax.vmap(lambda k: jax.random.split(k, TOKENS))(key).T
+        keys = jax.vmap(lambda k: jax.random.split(k, self.tokens + 1))(key).T
 
         def step(state, inputs):
             previous, cache = state
@@ -140,40 +167,49 @@ class VLA:
             token = jnp.where(given < 0, self._draw(key, log_probs), given)
             return (token, cache), (token, jnp.take_along_axis(log_probs, token[:, None], 1)[:, 0])
 
-        given = jnp.full((TOKENS, *key.shape), -1)
+        given = jnp.full((self.tokens, *key.shape), -1)
         if reasoning is not None:
             given = given.at[:REASONING].set(reasoning.T)
         start = jnp.full(key.shape, TOKEN_ID["<start>"])
-        _, (ids, log_prob) = jax.lax.scan(step, (start, cache), (jnp.arange(TOKENS), keys, given))
+        (_, cache), (ids, log_prob) = jax.lax.scan(step, (start, cache), (jnp.arange(self.tokens), keys[:-1], given))
         tokens = ids.T - self.offsets()
-        action = decode(self.config.actions, tokens[:, REASONING:], observation.ego, self.substeps)
-        return action, (), self._extras(network, features, tokens, log_prob.T)
+        memory = Memory(cache, visible)
+        knot, motion, motion_log_prob = self.head.draw(network, keys[-1], tokens, memory, self.temperature)
+        action = drive_to(self.config.actions, knot, observation.ego, self.substeps)
+        extras = {"decision": Decision(tokens, motion), "knot": knot}
+        return action, (), extras | self._scores(network, features, log_prob.T, motion_log_prob)
 
-    def evaluate(self, params: Params, observation: Observation, tokens: Array) -> dict[str, Array]:
-        """Scores given tokens in one teacher-forced pass; `act`'s log-probabilities are reproduced to rounding.
+    def evaluate(self, params: Params, observation: Observation, decision: Decision) -> dict[str, Array]:
+        """Scores given decisions in one teacher-forced pass; `act`'s log-probabilities are reproduced to rounding.
 
-        Args: observation: [N, ...]; tokens: int32[N, K] as in `act`'s extras.
+        Args: observation: [N, ...]; decision: as in `act`'s extras, or one to be learned (`ActionHead.show`).
         Returns: log_prob, reasoning_log_prob, value as `act`; token_log_prob float32[N, K]; logits float32[N, K, V],
           the normalised log-probabilities over the joint vocabulary (about -1e9 outside of a slot's set);
-          entropy float32[N] of the action slots and reasoning_entropy float32[N]; plan float32[N, knots, 2]: later
-          targets, acceleration [m/s^2] and fraction of kappa_max.
+          entropy float32[N] of the action's tokens and reasoning_entropy float32[N]; what `ActionHead.score` adds.
         """
         network = self._network(params)
-        features, cache, visible = network.prefix(*self._inputs(observation))
-        ids = tokens + self.offsets()
-        start = jnp.full((tokens.shape[0], 1), TOKEN_ID["<start>"])
-        hidden, _ = network.suffix(jnp.concatenate([start, ids], axis=1), 0, cache, visible)
-        logits = self._log_probs(network, hidden[:, :TOKENS], jnp.arange(TOKENS))
+        features, hidden, memory = self._replay(network, observation, decision.tokens)
+        logits = self._log_probs(network, hidden[:, : self.tokens], jnp.arange(self.tokens))
+        ids = decision.tokens + self.offsets()
         token_log_prob = jnp.take_along_axis(logits, ids[..., None], -1)[..., 0]
         entropy = -jnp.sum(jnp.exp(logits) * logits, -1)
+        found = self.head.score(network, decision.motion, hidden[:, self.tokens], memory)
         return {
-            **self._extras(network, features, tokens, token_log_prob),
+            **found,
+            **self._scores(network, features, token_log_prob, found["motion_log_prob"]),
             "token_log_prob": token_log_prob,
             "logits": logits,
-            "entropy": entropy[:, REASONING:].sum(-1),
+            # A flow's noise is fixed, its entropy a constant: what can collapse there is the reasoning before it.
+            "entropy": (entropy[:, REASONING:] if self.head.bins else entropy).sum(-1),
             "reasoning_entropy": entropy[:, :REASONING].sum(-1),
-            "plan": network.plan(hidden[:, TOKENS]).reshape(tokens.shape[0], -1, 2),
         }
+
+    def kl(self, now: dict[str, Array], before: dict[str, Array]) -> Array:
+        """KL(now || before) of reasoning and action, float32[N] [nats], from two results of `evaluate`.
+
+        That of the tokens is exact at each of them given those before; the reference's gradient is stopped.
+        """
+        return categorical_kl(now["logits"], before["logits"]) + self.head.kl(now, before)
 
     def value(self, params: Params, observation: Observation) -> Array:
         """Value heads alone, float32[N, heads]."""
@@ -182,32 +218,51 @@ class VLA:
         return network.value(jax.lax.stop_gradient(features))
 
     def plan(self, params: Params, observation: Observation) -> Action:
-        """The greedy plan, 64 sub-steps at 10 Hz, of which the first S are what greedy `act` commits. For figures."""
-        keys = jax.random.split(jax.random.key(0), observation.time.shape[0])  # greedy: no randomness
+        """The plan, 64 sub-steps at 10 Hz; the first S are what `act` commits at temperature 0. For figures."""
+        keys = jax.random.split(jax.random.key(0), observation.time.shape[0])  # of no effect at temperature 0
         action, _, extras = self.with_temperature(0.0).act(params, keys, observation, ())
-        later = self.evaluate(params, observation, extras["tokens"])["plan"]
+        network = self._network(params)
+        _, hidden, memory = self._replay(network, observation, extras["decision"].tokens)
+        later = self.head.plan(network, hidden[:, self.tokens], memory)
         return extend(self.config.actions, action, observation.ego, later)
 
     def _network(self, params: Params) -> Network:
         return nnx.merge(self.graph, nnx.State(params))
 
-    def _inputs(self, o: Observation) -> tuple[Array, Array, Array]:
+    def _inputs(self, o: Observation) -> tuple[tuple[Array, ...], Array, Array]:
         # Text comes after the action bins: the words that are read but not said stay out of the softmax.
         text = o.instruction >= len(VOCABULARY)
-        words = o.instruction + jnp.where(text, sum(self.config.actions.shape), 0)
-        return o.bev, ego_features(o.ego, self.config.see_motion), words
+        words = o.instruction + jnp.where(text, sum(self.head.bins), 0)
+        return self._images(o), ego_features(o.ego, self.config.see_motion), words
+
+    def _images(self, o: Observation) -> tuple[Array, ...]:
+        number, height, width = self.config.cameras
+        if number == 0:
+            return (o.bev,)
+        expected, found = (*o.ego.shape[:-1], number, height, width, 3), getattr(o.camera, "shape", "no camera")
+        if found != expected:
+            raise ValueError(f"Observation.camera: expected uint8{list(expected)}, found {found}")
+        return o.bev, o.camera
+
+    def _replay(self, network: Network, observation: Observation, tokens: Array) -> tuple[Array, Array, Memory]:
+        """State features, hidden states float32[N, K + 1, D] of all tokens given, and the memory of them."""
+        features, cache, visible = network.prefix(*self._inputs(observation))
+        start = jnp.full((tokens.shape[0], 1), TOKEN_ID["<start>"])
+        previous = jnp.concatenate([start, tokens + self.offsets()], axis=1)
+        hidden, cache = network.suffix(previous, 0, cache, visible)
+        return features, hidden, Memory(cache, visible)
 
     def offsets(self) -> Array:
-        """Where each slot's tokens start in the joint vocabulary of words, accelerations, curvatures."""
-        words, accelerations = len(VOCABULARY), self.config.actions.shape[0]
-        return jnp.array([0] * REASONING + [words, words + accelerations])
+        """Where each slot's tokens start in the joint vocabulary of words and bins."""
+        starts = len(VOCABULARY) + np.cumsum((0, *self.head.bins))[:-1]
+        return jnp.array([0] * REASONING + starts.tolist())
 
     def _allowed(self) -> np.ndarray:
         """bool[K, V], the closed set of each slot."""
-        accelerations, curvatures = self.config.actions.shape
-        kind = np.repeat([0, 1, 2], [len(VOCABULARY), accelerations, curvatures])
-        words = np.pad(slot_masks(), ((0, 0), (0, accelerations + curvatures)))
-        return np.concatenate([words, [kind == 1, kind == 2]])
+        bins = self.head.bins
+        kind = np.repeat(np.arange(len(bins) + 1), (len(VOCABULARY), *bins))
+        words = np.pad(slot_masks(), ((0, 0), (0, sum(bins))))
+        return np.concatenate([words, kind == np.arange(1, len(bins) + 1)[:, None]])
 
     def _log_probs(self, network: Network, hidden: Array, slot: Array) -> Array:
         """Normalised log-probabilities [B, N, V] of the slots [N] (or of one slot)."""
@@ -219,13 +274,24 @@ class VLA:
             return jnp.argmax(log_probs, axis=-1)
         return jax.vmap(jax.random.categorical)(key, log_probs / self.temperature)
 
-    def _extras(self, network: Network, features: Array, tokens: Array, log_prob: Array) -> dict[str, Array]:
+    def _scores(self, network: Network, features: Array, log_prob: Array, motion: Array | float) -> dict[str, Array]:
         return {
-            "tokens": tokens,
-            "log_prob": log_prob[:, REASONING:].sum(-1),
+            "log_prob": log_prob[:, REASONING:].sum(-1) + motion,
             "reasoning_log_prob": log_prob[:, :REASONING].sum(-1),
             "value": network.value(jax.lax.stop_gradient(features)),
         }
+
+
+def categorical_kl(logits: Array, reference_logits: Array) -> Array:
+    """Exact KL(policy || reference), summed over tokens.
+
+    Args:
+      logits, reference_logits: float32[..., K, V], unnormalised; the reference's gradient is stopped.
+    Returns: float32[...].
+    """
+    log_p = jax.nn.log_softmax(logits)
+    log_q = jax.nn.log_softmax(jax.lax.stop_gradient(reference_logits))
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=(-2, -1))
 
 
 def ego_features(ego: Array, see_motion: bool) -> Array:

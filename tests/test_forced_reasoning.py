@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.text import TOKEN_ID
+from policy.action_head import Decision
 from simulator.world import Action
 from training import report
 from training.drivers import REASONING_MODES, ForcedReasoning, exchanged
@@ -31,7 +32,7 @@ class Speaker:
         words = WORDS if reasoning is None else reasoning
         braking = jnp.broadcast_to(-0.1 * words[:, :1], (ROWS, 5))
         tokens = jnp.concatenate([words, jnp.zeros((ROWS, 2), jnp.int32)], axis=1)
-        return Action(braking, jnp.zeros((ROWS, 5))), carry, {"tokens": tokens}
+        return Action(braking, jnp.zeros((ROWS, 5))), carry, {"decision": Decision(tokens)}
 
 
 def forced(mode):
@@ -42,7 +43,7 @@ def forced(mode):
 
 def test_shuffled_words_are_those_of_other_rows():
     action, _, extras = forced("shuffled")
-    words = np.asarray(extras["tokens"][:, :4])
+    words = np.asarray(extras["decision"].tokens[:, :4])
     assert sorted(map(tuple, words)) == sorted(map(tuple, np.asarray(WORDS)))
     assert (words != WORDS).all() and extras["words_changed"].all()
     np.testing.assert_allclose(extras["acceleration_change"], 0.1 * np.abs(words - WORDS)[:, 0], atol=1e-6)
@@ -57,7 +58,7 @@ def test_words_are_exchanged_anew_with_every_key():
 
 def test_blank_is_padding_and_says_nothing():
     action, _, extras = forced("blank")
-    assert TOKEN_ID["<pad>"] == 0 and "tokens" not in extras
+    assert TOKEN_ID["<pad>"] == 0 and "decision" not in extras
     np.testing.assert_allclose(action.acceleration, 0.0)
     np.testing.assert_allclose(extras["acceleration_change"], 0.1 * WORDS[:, 0], atol=1e-6)
 
@@ -66,8 +67,9 @@ def test_what_is_spoken_counts_while_the_drive_lasts():
     """Two rows over two steps; the second row is over after one, and its last word does not count."""
     said = [TOKEN_ID[phrase] for phrase in ("slow down", "keep lane", "free road", "0 m")]
     accelerations = jnp.array([[-1.0, -1.0], [1.0, 1.0]])[..., None]  # kept, then broken
+    words = jnp.broadcast_to(jnp.array(said), (2, 2, 4))
     driven = types.SimpleNamespace(
-        extras={"tokens": jnp.broadcast_to(jnp.array(said), (2, 2, 4)), "words_changed": jnp.ones((2, 2), bool)},
+        extras={"decision": Decision(words), "words_changed": jnp.ones((2, 2), bool)},
         action=Action(accelerations, jnp.zeros((2, 2, 1))),
         alive=jnp.array([[True, True], [True, False]]),
     )

@@ -10,9 +10,10 @@ import optax
 import pytest
 import scenes
 
+from policy.action_head import Decision
 from policy.imitation import ImitationConfig, imitation_loss, imitation_targets
 from policy.language import LabelConfig, slot_masks
-from policy.vla import REASONING, TOKENS, tiny
+from policy.vla import REASONING, categorical_kl, tiny
 from simulator.config import RenderConfig, SimulatorConfig
 from simulator.prepare import prepare
 
@@ -57,15 +58,15 @@ def acted(act, params, batch):
 def test_replay_parity(acted, evaluate, params, batch):
     """What was sampled token by token scores the same in one teacher-forced pass."""
     _, _, extras = acted
-    found = evaluate(params, batch.observation, extras["tokens"])
+    found = evaluate(params, batch.observation, extras["decision"])
     for name in ("log_prob", "reasoning_log_prob", "value"):
         np.testing.assert_allclose(found[name], extras[name], atol=1e-4, err_msg=name)
     assert np.std(extras["log_prob"]) > 0.05
 
 
 def test_tokens_stay_in_their_closed_sets(acted):
-    tokens = np.asarray(acted[2]["tokens"])
-    assert tokens.shape == (ROWS, TOKENS)
+    tokens = np.asarray(acted[2]["decision"].tokens)
+    assert tokens.shape == (ROWS, VLA.tokens)
     assert slot_masks()[np.arange(REASONING), tokens[:, :REASONING]].all()
     assert (tokens[:, REASONING:] >= 0).all() and (tokens[:, REASONING:] < VLA.config.actions.shape).all()
 
@@ -75,16 +76,16 @@ def test_joint_action_table_sums_to_one(evaluate, params, batch):
     pairs = np.array(list(itertools.product(*(range(n) for n in VLA.config.actions.shape))))
     padded = np.resize(pairs, (-(-len(pairs) // ROWS) * ROWS, 2))
     one = jax.tree.map(lambda field: jnp.repeat(field[:1], ROWS, axis=0), batch.observation)
-    reasoning = np.tile(np.asarray(batch.tokens[:1, :REASONING]), (ROWS, 1))
+    reasoning = np.tile(np.asarray(batch.decision.tokens[:1, :REASONING]), (ROWS, 1))
     log_probs = [
-        evaluate(params, one, jnp.asarray(np.concatenate([reasoning, chunk], 1)))["log_prob"]
+        evaluate(params, one, Decision(jnp.asarray(np.concatenate([reasoning, chunk], 1))))["log_prob"]
         for chunk in padded.reshape(-1, ROWS, 2)
     ]
     np.testing.assert_allclose(np.exp(np.concatenate(log_probs)[: len(pairs)]).sum(), 1.0, atol=1e-4)
 
 
 def test_entropy_is_that_of_the_slots(evaluate, params, batch):
-    found = evaluate(params, batch.observation, batch.tokens)
+    found = evaluate(params, batch.observation, batch.decision)
     table = np.exp(np.asarray(found["logits"], np.float64))
     np.testing.assert_allclose(table.sum(-1), 1.0, atol=1e-5)
     entropy = -np.where(table > 0, table * np.log(np.maximum(table, 1e-300)), 0).sum(-1)
@@ -94,18 +95,19 @@ def test_entropy_is_that_of_the_slots(evaluate, params, batch):
 
 def test_action_depends_on_the_reasoning(evaluate, params, batch):
     """Other words before the same action change its probability: the reasoning is no appendix."""
-    other = batch.tokens.at[:, 0].set(jnp.where(batch.tokens[:, 0] == 6, 7, 6))
-    changed, kept = (evaluate(params, batch.observation, t)["log_prob"] for t in (other, batch.tokens))
+    tokens = batch.decision.tokens
+    other = tokens.at[:, 0].set(jnp.where(tokens[:, 0] == 6, 7, 6))
+    changed, kept = (evaluate(params, batch.observation, Decision(t))["log_prob"] for t in (other, tokens))
     assert np.abs(changed - kept).min() > 1e-6
 
 
 def test_reasoning_can_be_given(params, batch, evaluate):
     """What is given is said, and the action is drawn as it is scored after these words."""
-    given = jnp.roll(batch.tokens[:, :REASONING], 1, axis=0)
+    given = jnp.roll(batch.decision.tokens[:, :REASONING], 1, axis=0)
     keys = jax.random.split(jax.random.key(1), ROWS)
     _, _, extras = jax.jit(lambda o: VLA.act(params, keys, o, (), given))(batch.observation)
-    np.testing.assert_array_equal(extras["tokens"][:, :REASONING], given)
-    found = evaluate(params, batch.observation, extras["tokens"])
+    np.testing.assert_array_equal(extras["decision"].tokens[:, :REASONING], given)
+    found = evaluate(params, batch.observation, extras["decision"])
     np.testing.assert_allclose(extras["log_prob"], found["log_prob"], atol=1e-4)
 
 
@@ -117,7 +119,7 @@ def test_instruction_matters_and_its_padding_does_not(evaluate, params, batch):
         return {**params, "embedding": params["embedding"].at[index].add(1.0)}
 
     base, padding, word = (
-        evaluate(p, batch.observation, batch.tokens)["log_prob"] for p in (params, with_word(0), with_word(word))
+        evaluate(p, batch.observation, batch.decision)["log_prob"] for p in (params, with_word(0), with_word(word))
     )
     np.testing.assert_allclose(padding, base, atol=1e-6)
     assert np.abs(word - base).min() > 1e-6
@@ -129,15 +131,15 @@ def test_room_for_a_longer_instruction_changes_nothing(evaluate, params, batch):
     instruction = jnp.pad(batch.observation.instruction, ((0, 0), (0, scenes.TINY.text)))
     more = jax.random.normal(jax.random.key(0), (scenes.TINY.text, VLA.shape.width))
     positions = {**params, "prefix_position": jnp.concatenate([params["prefix_position"], more])}
-    found = jax.jit(roomy.evaluate)(positions, batch.observation.replace(instruction=instruction), batch.tokens)
-    base = evaluate(params, batch.observation, batch.tokens)
+    found = jax.jit(roomy.evaluate)(positions, batch.observation.replace(instruction=instruction), batch.decision)
+    base = evaluate(params, batch.observation, batch.decision)
     for name in ("log_prob", "reasoning_log_prob", "value", "plan"):
         np.testing.assert_allclose(found[name], base[name], atol=1e-4)
 
 
 def test_greedy_ignores_the_key(params, batch):
     greedy = jax.jit(lambda key: VLA.with_temperature(0.0).act(params, key, batch.observation, ()))
-    first, second = (greedy(jax.random.split(jax.random.key(seed), ROWS))[2]["tokens"] for seed in (0, 1))
+    first, second = (greedy(jax.random.split(jax.random.key(seed), ROWS))[2]["decision"].tokens for seed in (0, 1))
     np.testing.assert_array_equal(first, second)
 
 
@@ -146,7 +148,7 @@ def test_samples_follow_the_key_of_their_row(acted, act, params, batch):
     keys = jax.random.split(jax.random.key(1), ROWS)
     other = batch.observation.replace(bev=batch.observation.bev.at[0].set(0))
     _, _, extras = act(params, keys.at[0].set(jax.random.key(99)), other)
-    np.testing.assert_array_equal(extras["tokens"][1:], acted[2]["tokens"][1:])
+    np.testing.assert_array_equal(extras["decision"].tokens[1:], acted[2]["decision"].tokens[1:])
 
 
 def test_plan_begins_with_the_commit(params, batch):
@@ -176,8 +178,8 @@ def test_imitation_targets_know_where_the_log_ends(batch):
 
 def test_invalid_rows_teach_nothing(params, batch):
     loss = jax.jit(lambda batch: imitation_loss(VLA, params, batch, LOSS)[0])
-    junk = jnp.where(batch.valid[:, None], batch.tokens, jnp.array([6, 13, 21, 31, 0, 0]))
-    np.testing.assert_allclose(loss(batch), loss(batch.replace(tokens=junk)), rtol=1e-6)
+    junk = jnp.where(batch.valid[:, None], batch.decision.tokens, jnp.array([6, 13, 21, 31, 0, 0]))
+    np.testing.assert_allclose(loss(batch), loss(batch.replace(decision=Decision(junk))), rtol=1e-6)
 
 
 def test_imitation_overfits_a_few_scenes(batch):
@@ -197,3 +199,10 @@ def test_imitation_overfits_a_few_scenes(batch):
     assert losses[-1] < 0.1 * losses[0]
     assert set(metrics) == {"action_cross_entropy", "reasoning_cross_entropy", "plan_error", "exact_action"}
     assert metrics["exact_action"].sum() == batch.valid.sum()
+
+
+def test_kl_of_two_categoricals():
+    logits, reference = jnp.log(jnp.asarray([[[0.5, 0.5]]])), jnp.log(jnp.asarray([[[0.25, 0.75]]]))
+    expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
+    np.testing.assert_allclose(categorical_kl(logits, reference), [expected], rtol=1e-6)
+    np.testing.assert_allclose(categorical_kl(logits, logits), [0], atol=1e-7)

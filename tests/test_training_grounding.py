@@ -102,10 +102,9 @@ def test_groups_share_the_worlds_noise_and_not_the_policys():
 
 
 def test_the_nearest_candidate_is_chosen_per_row():
-    table = jnp.asarray([[3.0, 1.0, 2.0, 0.0], [0.0, 5.0, 6.0, 7.0]])  # 2 accelerations x 2 curvatures
-    candidates = jnp.asarray([[[0, 1], [1, 1]], [[1, 0], [0, 1]]])  # [K, B, 2]
-    tokens, distance = nearest(candidates, table, 2)
-    np.testing.assert_array_equal(tokens, [[0, 1], [0, 1]])
+    candidates = jnp.arange(12.0).reshape(2, 3, 2)  # [B, K, 2]
+    chosen, distance = nearest(candidates, jnp.asarray([[3.0, 1.0, 2.0], [5.0, 6.0, 7.0]]))
+    np.testing.assert_array_equal(chosen, [[2, 3], [6, 7]])
     np.testing.assert_array_equal(distance, [1.0, 5.0])
 
 

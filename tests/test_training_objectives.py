@@ -222,13 +222,6 @@ def test_value_loss_is_huber_over_heads():
     np.testing.assert_allclose(objectives.value_loss(jnp.asarray([[1.5, 4.0]]), jnp.asarray([1.0])), [1.3125])
 
 
-def test_kl_of_two_categoricals():
-    logits, reference = jnp.log(jnp.asarray([[[0.5, 0.5]]])), jnp.log(jnp.asarray([[[0.25, 0.75]]]))
-    expected = 0.5 * np.log(2) + 0.5 * np.log(2 / 3)
-    np.testing.assert_allclose(objectives.categorical_kl(logits, reference), [expected], rtol=1e-6)
-    np.testing.assert_allclose(objectives.categorical_kl(logits, logits), [0], atol=1e-7)
-
-
 def test_masked_mean_ignores_what_is_invalid():
     values, valid = jnp.asarray([1.0, 3.0, np.nan]), jnp.asarray([True, True, False])
     assert objectives.masked_mean(values, valid) == 2

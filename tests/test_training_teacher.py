@@ -9,7 +9,8 @@ import pytest
 import scenes
 
 from data.text import TOKEN_ID
-from policy.action_space import ActionSpace, targets
+from policy.action_space import ActionSpace, knot_of
+from policy.discrete_head import DiscreteHead
 from policy.language import LabelConfig, sentence
 from policy.vla import REASONING, tiny
 from simulator.config import RenderConfig, SimulatorConfig
@@ -25,7 +26,8 @@ SCENES = {
     "stopped lead": scenes.lead_vehicle(gap=30.0, speed=0.0),
     "red light": scenes.red_light(30.0),
 }
-TEACHER = Teacher(ActionSpace(), SIMULATOR, LabelConfig())
+SPACE = ActionSpace()
+TEACHER = Teacher(DiscreteHead(SPACE, plan_knots=12), SIMULATOR, LabelConfig())
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +37,13 @@ def said():
     world, start = LogReplay(SIMULATOR), jnp.full(len(SCENES), 10)
 
     def label(keys):
-        return TEACHER.label(keys, world.observe((), world.reset((), keys, scene, start)))
+        return TEACHER.label(keys, world.observe((), world.reset((), keys, scene, start))).tokens
 
     return dict(zip(SCENES, np.asarray(jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))), strict=True))
 
 
 def test_it_brakes_for_what_is_ahead_and_says_so(said):
-    brakes = {name: TEACHER.space.accelerations[tokens[REASONING]] for name, tokens in said.items()}
+    brakes = {name: SPACE.accelerations[tokens[REASONING]] for name, tokens in said.items()}
     assert brakes["stopped lead"] < -1 and brakes["red light"] < -1 and brakes["free"] >= 0
     assert "lead vehicle" in sentence(said["stopped lead"]) and "red light" in sentence(said["red light"])
     assert said["free"][0] in (TOKEN_ID["keep speed"], TOKEN_ID["speed up"])
@@ -49,13 +51,13 @@ def test_it_brakes_for_what_is_ahead_and_says_so(said):
 
 def test_it_keeps_straight_on_a_straight_route(said):
     tokens = jnp.asarray(np.stack(list(said.values())))[:, REASONING:]
-    np.testing.assert_allclose(targets(TEACHER.space, tokens, jnp.full(len(SCENES), 8.0))[1], 0, atol=1e-6)
+    np.testing.assert_array_equal(knot_of(SPACE, tokens)[:, 1], 0)
 
 
 @pytest.fixture(scope="module")
 def imagined():
     """Experience [H, R] by objective, from the same rollouts of an untrained policy; in log replay, to be quick."""
-    vla = dataclasses.replace(tiny(), actions=TEACHER.space).build(SIMULATOR, scenes.TINY)
+    vla = dataclasses.replace(tiny(), actions=SPACE).build(SIMULATOR, scenes.TINY)
     rows = [prepare(SCENES[name], SIMULATOR) for name in ("stopped lead", "free")]
     scene, keys = scenes.stack(rows), row_keys(jax.random.key(1), 2, 1)
     params, trust = vla.init(jax.random.key(2)), Trust(jnp.int32(3), jnp.float32(1), jnp.float32(0))
@@ -87,8 +89,8 @@ def test_the_policys_own_states_are_labelled(imagined):
     drawn, told = imagined["pmpo"], imagined["dagger"]
     np.testing.assert_array_equal(drawn.observation.pose, told.observation.pose)
     np.testing.assert_array_equal(drawn.returns, told.returns)
-    assert (drawn.tokens != told.tokens).any()
-    first = np.asarray(TEACHER.space.accelerations)[told.tokens[0, :, REASONING]]
+    assert (drawn.decision.tokens != told.decision.tokens).any()
+    first = np.asarray(SPACE.accelerations)[told.decision.tokens[0, :, REASONING]]
     assert first[0] < -1 and first[1] >= 0
 
 

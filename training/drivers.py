@@ -9,9 +9,11 @@ import jax.numpy as jnp
 
 from data.scene import Array, Observation, Scene, SceneSpec
 from data.text import TOKEN_ID
-from policy.action_space import ActionSpace, decode, deviation, dithered, logged_waypoints, targets
+from policy.action_head import ActionHead, Decision
+from policy.action_space import deviation, drive_to, logged_waypoints
 from policy.baselines import IDM, LogExpert, ego_of, follow_route
-from policy.language import LabelConfig, label
+from policy.imitation import demonstration
+from policy.language import LabelConfig
 from policy.vla import REASONING, VLA
 from simulator.config import SimulatorConfig
 from simulator.world import Action, Params
@@ -128,36 +130,35 @@ class ClosestToLog:
         return scene.replace(map_tile=(), road_index=())
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: Scene) -> tuple:
-        """Extras: tokens int32[B, K], what is to be learned; recovered bool[B]; deviation float32[B] of the choice."""
-        space = self.policy.config.actions
-        keys = jax.vmap(lambda k: jax.random.split(k, self.candidates))(key).T
+        """Extras: decision, what is to be learned; recovered bool[B]; deviation float32[B] of the choice."""
+        space, limits, ego = self.policy.config.actions, self.simulator.limits, ego_of(observation)
+        keys = jax.vmap(lambda k: jax.random.split(k, self.candidates + 1))(key).T
         # The observation is not mapped over: the network reads it once for all candidates.
-        _, _, drawn = jax.vmap(lambda k: self.policy.act(params, k, observation, ()))(keys)
-        waypoints = logged_waypoints(carry, observation.time, space.horizon)
-        table = deviation(space, ego_of(observation), waypoints, self.simulator.limits).reshape(key.shape[0], -1)
-        chosen, distance = nearest(drawn["tokens"][..., REASONING:], table, space.shape[1])
+        _, _, drawn = jax.vmap(lambda k: self.policy.act(params, k, observation, ()))(keys[:-1])
+        waypoints, candidates = logged_waypoints(carry, observation.time, space.horizon), drawn["knot"].swapaxes(0, 1)
+        chosen, distance = nearest(candidates, deviation(space, candidates, ego, waypoints, limits))
         recovered = distance > self.recover_above
-        best = jnp.stack(jnp.unravel_index(jnp.argmin(table, -1), space.shape), -1).astype(chosen.dtype)
+        best = self.policy.head.towards(ego, waypoints, limits)
         driven = jnp.where(recovered[:, None], best, chosen)
-        reasoning = label(self.labels, observation, *targets(space, best, observation.ego[:, 0]))
-        tokens = jnp.concatenate([reasoning, best], axis=1)
-        action = decode(space, driven, observation.ego, self.simulator.substeps)
-        return action, carry, {"tokens": tokens, "recovered": recovered, "deviation": distance}
+        decision = demonstration(self.policy.head, self.labels, keys[-1], observation, *committed(best))
+        action = drive_to(space, driven, observation.ego, self.simulator.substeps)
+        return action, carry, {"decision": decision, "recovered": recovered, "deviation": distance}
 
 
-def nearest(tokens: Array, table: Array, curvatures: int) -> tuple[Array, Array]:
-    """The candidate whose action deviates least.
+def nearest(knots: Array, distance: Array) -> tuple[Array, Array]:
+    """The candidate that deviates least.
 
-    Args:
-      tokens: int32[K, B, 2], candidates: acceleration and curvature bin.
-      table: float32[B, NA * NK], deviation of every joint bin.   curvatures: NK.
-    Returns: int32[B, 2] and its deviation float32[B].
+    Args: knots: float32[B, K, 2]; distance: float32[B, K].
+    Returns: float32[B, 2] and its deviation float32[B].
     """
-    joint = tokens[..., 0] * curvatures + tokens[..., 1]
-    distance = jnp.take_along_axis(table, joint.T, axis=1)
-    best = jnp.argmin(distance, axis=1)
-    chosen = jnp.take_along_axis(tokens, best[None, :, None], axis=0)[0]
-    return chosen, jnp.take_along_axis(distance, best[:, None], axis=1)[:, 0]
+    best = jnp.argmin(distance, axis=1)[:, None]
+    chosen = jnp.take_along_axis(knots, best[..., None], axis=1)[:, 0]
+    return chosen, jnp.take_along_axis(distance, best, axis=1)[:, 0]
+
+
+def committed(knot: Array) -> tuple[Array, Array]:
+    """A knot float32[B, 2] as a chunk of one, and its validity: who shows it does not say what is to follow."""
+    return knot[:, None], jnp.ones((knot.shape[0], 1), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,23 +169,22 @@ class Teacher:
     reasoning, because both come from the same hazards.
 
     Attributes:
-      space: the policy's actions.
+      head: of the policy that is taught.
       simulator: for the vehicle's limits.
       labels: the driver that is asked, and the rules that say why.
     Source: DAgger, arXiv 1011.0686.
     """
 
-    space: ActionSpace
+    head: ActionHead
     simulator: SimulatorConfig
     labels: LabelConfig
 
-    def label(self, key: jax.Array, observation: Observation) -> Array:
-        """Tokens int32[B, K], reasoning and action. key: key[B]; observation: [B, ...]."""
+    def label(self, key: jax.Array, observation: Observation) -> Decision:
+        """Reasoning and action. key: key[B]; observation: [B, ...]."""
         wanted, _, _ = IDM(self.simulator, self.labels.driver).act((), key, observation, ())
-        speed = observation.ego[:, 0]
-        action = dithered(self.space, wanted.acceleration[:, -1], wanted.curvature[:, -1], speed, key)
-        reasoning = label(self.labels, observation, *targets(self.space, action, speed))
-        return jnp.concatenate([reasoning, action], axis=1)
+        fraction = wanted.curvature[:, -1] / self.head.space.max_curvature_at(observation.ego[:, 0])
+        knot = jnp.stack([wanted.acceleration[:, -1], fraction], axis=-1)
+        return demonstration(self.head, self.labels, key, observation, *committed(knot))
 
 
 REASONING_MODES = ("shuffled", "blank")
@@ -211,9 +211,9 @@ class ForcedReasoning:
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
         """Extras: changes against acting on its own words here and now, [B]: words_changed, action_changed, and
-        acceleration_change [m/s^2]; the words that were forced as tokens, where there are any."""
+        acceleration_change [m/s^2]; the decision with the words that were forced, where there are any."""
         meant, _, own = self.policy.act(params, key, observation, carry)
-        words = own["tokens"][:, :REASONING]
+        words = own["decision"].tokens[:, :REASONING]
         given = exchanged(key, words) if self.mode == "shuffled" else jnp.full_like(words, TOKEN_ID["<pad>"])
         done, carry, extras = self.policy.act(params, key, observation, carry, given)
         along = jnp.abs(done.acceleration - meant.acceleration)[:, -1]
@@ -223,7 +223,7 @@ class ForcedReasoning:
             "action_changed": jnp.maximum(along, across) > FELT_MPS2,
             "acceleration_change": along,
         }
-        return done, carry, changes | ({"tokens": extras["tokens"]} if self.mode == "shuffled" else {})
+        return done, carry, changes | ({"decision": extras["decision"]} if self.mode == "shuffled" else {})
 
 
 def exchanged(key: jax.Array, words: Array) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from data.scene import Array, Observation, Scene
+from policy.action_head import Decision
 from policy.vla import VLA
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
@@ -29,8 +30,8 @@ class Experience:
 
     Attributes:
       observation: `Observation`.
-      tokens: int32[N, K], what was decided, or should have been.
-      log_prob, reasoning_log_prob: float32[N], of the action's and of the reasoning's tokens when they were drawn.
+      decision: `Decision`, what was decided, or should have been.
+      log_prob, reasoning_log_prob: float32[N], of the action and of the reasoning when they were drawn.
       weight: float32[N], of the action's log-probability; 0 where nothing is to be learned.
       reasoning_weight: float32[N], of the reasoning's.
       returns: float32[N], target of the value heads.
@@ -38,7 +39,7 @@ class Experience:
     """
 
     observation: Observation
-    tokens: Array
+    decision: Decision
     log_prob: Array
     reasoning_log_prob: Array
     weight: Array
@@ -147,7 +148,7 @@ def experience(driven: Rollout, worth: Targets, weight: Array, reasoning: float)
     return flat(
         Experience(
             observation=driven.observation,
-            tokens=extras["tokens"],
+            decision=extras["decision"],
             log_prob=extras["log_prob"],
             reasoning_log_prob=extras["reasoning_log_prob"],
             weight=weight,
@@ -166,7 +167,7 @@ def corrected(driven: Rollout, worth: Targets, teacher: Teacher, key: jax.Array)
     )
     return Experience(
         observation=seen,
-        tokens=teacher.label(keys, seen),
+        decision=teacher.label(keys, seen),
         log_prob=jnp.zeros_like(weight),
         reasoning_log_prob=jnp.zeros_like(weight),
         weight=weight,
@@ -242,7 +243,7 @@ def demonstrate(
     weight = share(valid)
     shown = Experience(
         observation=driven.observation,
-        tokens=extras["tokens"],
+        decision=extras["decision"],
         log_prob=jnp.zeros_like(weight),
         reasoning_log_prob=jnp.zeros_like(weight),
         weight=weight,

@@ -15,7 +15,7 @@ from simulator.config import SimulatorConfig
 from simulator.world import Params
 from training.config import ImitateConfig
 from training.imagination import Experience
-from training.objectives import categorical_kl, masked_mean, surrogate, value_loss
+from training.objectives import masked_mean, surrogate, value_loss
 
 VALUE = "value"  # top-level name of the value heads in the policy's parameters
 
@@ -82,13 +82,13 @@ def loss(
     Returns: the scalar, and scalar metrics; `parity` is the largest difference between a log-probability now and when
       it was drawn: before the first update it is rounding, or the update does not score what was driven.
     """
-    now = vla.evaluate(params, batch.observation, batch.tokens)
-    before = vla.evaluate(reference, batch.observation, batch.tokens)
+    now = vla.evaluate(params, batch.observation, batch.decision)
+    before = vla.evaluate(reference, batch.observation, batch.decision)
     worth = surrogate(now["log_prob"], batch.log_prob, batch.weight, rates.clip)
     worth += surrogate(now["reasoning_log_prob"], batch.reasoning_log_prob, batch.reasoning_weight, rates.clip)
     terms = {
         "policy": -jnp.mean(worth),
-        "kl": masked_mean(categorical_kl(now["logits"], before["logits"]), batch.valid),
+        "kl": masked_mean(vla.kl(now, before), batch.valid),
         "entropy": masked_mean(now["entropy"], batch.valid),
         "value": masked_mean(value_loss(now["value"], batch.returns), batch.valid),
     }

@@ -117,8 +117,8 @@ def drive_batch(
 def spoken(driven: Rollout) -> dict[str, Array]:
     """What there is of `report.SPOKEN`, means over the steps driven: dict of float32[B]."""
     steps = {name: values for name, values in driven.extras.items() if name in SPOKEN}
-    if "tokens" in driven.extras:
-        steps["consistency"] = consistency(driven.extras["tokens"], driven.action)
+    if "decision" in driven.extras:
+        steps["consistency"] = consistency(driven.extras["decision"].tokens, driven.action)
     count = jnp.maximum(driven.alive.sum(0), 1)
     return {name: jnp.sum(jnp.where(driven.alive, values, 0.0), 0) / count for name, values in steps.items()}
 
@@ -140,7 +140,8 @@ def path_of(driven: Rollout) -> dict[str, Any]:
         "offset": outcome.route_offset_m,
         "valid": valid,
     }
-    tokens = {"tokens": jnp.swapaxes(driven.extras["tokens"], 0, 1)} if "tokens" in driven.extras else {}
+    said = driven.extras.get("decision")  # baselines say nothing
+    tokens = {} if said is None else {"tokens": jnp.swapaxes(said.tokens, 0, 1)}
     return jax.tree.map(joined, fields) | tokens
 
 

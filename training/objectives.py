@@ -1,7 +1,7 @@
-"""What rollouts teach and what is optimised: lambda-returns, advantages, the surrogate, KL and the value loss.
+"""What rollouts teach and what is optimised: lambda-returns, advantages, the surrogate and the value loss.
 
-Everything here is pure arithmetic on arrays: H imagined steps, B rows, N = H x B flattened transitions, K tokens,
-V vocabulary. A transition is (s_t, a_t, r_t): the reward at index t is caused by the action at index t.
+Everything here is pure arithmetic on arrays: H imagined steps, B rows, N = H x B flattened transitions. A
+transition is (s_t, a_t, r_t): the reward at index t is caused by the action at index t.
 """
 
 import flax.struct
@@ -129,18 +129,6 @@ def value_loss(value: Array, returns: Array) -> Array:
     """
     error = jnp.abs(value - returns[..., None])
     return jnp.where(error < 1, 0.5 * error**2, error - 0.5).mean(-1)
-
-
-def categorical_kl(logits: Array, reference_logits: Array) -> Array:
-    """Exact KL(policy || reference), summed over tokens.
-
-    Args:
-      logits, reference_logits: float32[..., K, V], unnormalised; the reference's gradient is stopped.
-    Returns: float32[...].
-    """
-    log_p = jax.nn.log_softmax(logits)
-    log_q = jax.nn.log_softmax(jax.lax.stop_gradient(reference_logits))
-    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=(-2, -1))
 
 
 def masked_mean(values: Array, valid: Array) -> Array:

@@ -53,7 +53,7 @@ def build(config: Config) -> Programs:
     closest = ClosestToLog(
         vla, simulator, config.imitation.labels, config.closed_loop.candidates, config.closed_loop.recover_above
     )
-    teacher = Teacher(config.policy.actions, simulator, config.imitation.labels)
+    teacher = Teacher(vla.head, simulator, config.imitation.labels)
 
     def jit(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
         return jax.jit(functools.partial(function, *static))

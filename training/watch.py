@@ -25,7 +25,8 @@ from training.state import Learned
 log = logging.getLogger(__name__)
 FILE = "alarms.jsonl"
 LEARNED = ("policy", "policy_optimizer", "model", "model_optimizer")  # what steps change, but for drives that are kept
-LOSSES = ("loss", "policy", "value", "action_cross_entropy")  # by these names the stages report what they descend
+# By these names the stages report what they descend.
+LOSSES = ("loss", "policy", "value", "action_cross_entropy", "action_error")
 
 
 class AlarmError(Exception):

@@ -1,0 +1,95 @@
+"""What a decision is, and what an action head offers: nothing else in the repository knows which head it has."""
+
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+
+from data.scene import Array
+from policy.action_space import ActionSpace, Waypoints
+from policy.expert import ExpertShape
+from policy.transformer import Network
+from simulator.config import VehicleLimits
+from simulator.world import EgoState
+
+
+@flax.struct.dataclass
+class Decision:
+    """What the policy said and did, or should have.
+
+    Attributes:
+      tokens: int32[B, K], the reasoning, then the head's own tokens.
+      motion: what else the head draws: () for `discrete`; a `Chain` (drawn) or `Shown` (to be learned) for `flow`.
+    """
+
+    tokens: Array
+    motion: Any = ()
+
+
+@flax.struct.dataclass
+class Memory:
+    """What a head may attend to: the backbone's keys and values over [seen][reasoning], and what of them is no padding.
+
+    Attributes:
+      cache: keys and values, float32[layers, B, P + K + 1, heads, D / heads] each.
+      visible: bool[B, P], over the prefix.
+    """
+
+    cache: tuple[Array, Array]
+    visible: Array
+
+
+class ActionHead(Protocol):
+    """Turns what was seen and said into a knot (`policy/action_space.py`). All methods are pure.
+
+    Attributes:
+      space: the actions.
+      bins: sizes of the token slots that follow the reasoning; () for a head without tokens.
+      regressed: floats that are regressed from the last token.
+    """
+
+    space: ActionSpace
+
+    @property
+    def bins(self) -> tuple[int, ...]: ...
+
+    @property
+    def regressed(self) -> int: ...
+
+    def expert(self, heads: int, head_width: int) -> ExpertShape | None:
+        """The network that it needs beside a backbone with such attention."""
+
+    def draw(
+        self, network: Network, key: jax.Array, tokens: Array, memory: Memory, temperature: float
+    ) -> tuple[Array, Any, Array | float]:
+        """The knot float32[B, 2], the decision's `motion`, and its log-probability [B] at temperature 1.
+
+        Args: key: key[B]; tokens: int32[B, K]; memory: without the last token.
+        """
+
+    def score(self, network: Network, motion: Any, hidden: Array, memory: Memory) -> dict[str, Array | float]:
+        """Scores a decision's motion: `motion_log_prob` [B], as `draw`'s, and what `kl` and `teach` need.
+
+        Args: hidden: float32[B, D], of the last token; memory: complete.
+        """
+
+    def kl(self, now: dict[str, Array], before: dict[str, Array]) -> Array | float:
+        """KL(now || before) of the motion given the tokens, [B], from two results of `score` [nats]."""
+
+    def plan(self, network: Network, hidden: Array, memory: Memory) -> Array:
+        """The knots after the committed one, float32[B, knots, 2], without chance; arguments as `score`."""
+
+    def towards(self, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
+        """The knot float32[B, 2], among those that this head can decide for, that ends nearest the waypoints."""
+
+    def show(self, key: jax.Array, knots: Array, valid: Array) -> tuple[Array, Decision]:
+        """A decision to be learned, without its reasoning, and the knot float32[B, 2] that it commits.
+
+        Args: key: key[B]; knots: float32[B, N, 2], the committed one first; valid: bool[B, N].
+        """
+
+    def teach(self, found: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
+        """Errors of a shown decision by name, float32[B]; `plan_error` is that of the later knots.
+
+        Args: found: of `VLA.evaluate`; plan: float32[B, knots, 2], the later knots; valid: bool[B, knots].
+        """

@@ -1,0 +1,230 @@
+"""The flow-matching action head: noise flows into knots along a learned velocity.
+
+Time t runs from 1 (noise e) to 0 (action a): x_t = t e + (1 - t) a, and the velocity to be learned is e - a. Deployed,
+it is followed by Euler steps. For reinforcement learning the same marginals are drawn by a stochastic equation,
+
+  dx = (v + sigma^2 / 2t (x + (1 - t) v)) dt + sigma dw,   sigma_t = eta sqrt(t / (1 - t)),
+
+whose few steps are Gaussian: the chain that was drawn has an exact log-probability, and KLs are exact per step. Both
+are summed over the steps and the two numbers of the committed knot, in nats like those of the reasoning's tokens.
+Flow-GRPO averages over dimensions because an image has 10^5 of them; here the sum is what a ratio is defined for.
+
+Sources: pi0, arXiv 2410.24164 (the flow and its times); Flow-GRPO, 2505.05470 (the stochastic equation).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from data.scene import Array
+from policy.action_head import Decision, Memory
+from policy.action_space import ActionSpace, Waypoints, knot_towards
+from policy.expert import ExpertShape
+from policy.transformer import Network
+from simulator.config import VehicleLimits
+from simulator.world import EgoState
+
+UNITS = (2.0, 0.02)  # acceleration [m/s^2] that counts as 1; fraction of kappa_max up to which its scale is linear
+Velocity = Callable[[Array, Array], Array]  # of chunks float32[B, M, N, 2] at times float32[B, M]
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """The expert and how it is drawn from.
+
+    Attributes:
+      width, layers, expansion: of the expert; it reads the backbone's last `layers` layers.
+      steps: Euler steps when deployed.
+      drawn_steps: steps of the stochastic equation when exploring.
+      noise: eta of sigma_t.
+      repeats: noisy copies of each shown action per update.
+    """
+
+    width: int = 64
+    layers: int = 2
+    expansion: int = 2
+    steps: int = 10
+    drawn_steps: int = 5
+    noise: float = 0.7
+    repeats: int = 4
+
+
+@flax.struct.dataclass
+class Chain:
+    """How the committed knot was drawn: float32[B, steps + 1, 2], from noise to the normalised action."""
+
+    x: Array
+
+
+@flax.struct.dataclass
+class Shown:
+    """Noisy copies of a demonstrated chunk; M copies of N knots.
+
+    Attributes:
+      x: float32[B, M, N, 2], at `time`: float32[B, M].
+      velocity: float32[B, M, N, 2], to be learned.
+      valid: bool[B, N].
+    """
+
+    x: Array
+    time: Array
+    velocity: Array
+    valid: Array
+
+
+def transition(x: Array, time: Array, velocity: Array, steps: int, noise: float) -> tuple[Array, Array]:
+    """Mean and standard deviation of a step of length 1 / steps of the stochastic equation (see above).
+
+    At t = 1, where sigma is infinite, it is taken as one step later (1 - t = 1 / steps).
+
+    Args: x, velocity: float32[..., 2]; time: float32[...]; noise: eta.
+    Returns: float32[..., 2] and float32[..., 1].
+    """
+    time, length = time[..., None], 1 / steps
+    sigma = noise * jnp.sqrt(time / (1 - jnp.minimum(time, 1 - length)))
+    drift = velocity + sigma**2 / (2 * time) * (x + (1 - time) * velocity)
+    return x - length * drift, sigma * length**0.5
+
+
+def log_density(x: Array, mean: Array, deviation: Array) -> Array:
+    """Of independent normals, summed over the last axis."""
+    return jnp.sum(-0.5 * ((x - mean) / deviation) ** 2 - jnp.log(deviation) - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
+
+
+def times(steps: int) -> Array:
+    """float32[steps], where each step begins."""
+    return 1 - jnp.arange(steps) / steps
+
+
+def normalise(knots: Array) -> Array:
+    """Knots float32[..., 2] in units in which driving is of order 1, and as fine near straight ahead as bins are."""
+    return jnp.stack([knots[..., 0] / UNITS[0], jnp.arcsinh(knots[..., 1] / UNITS[1])], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowHead:
+    """See `policy.action_head.ActionHead`."""
+
+    space: ActionSpace
+    plan_knots: int
+    config: FlowConfig
+
+    bins = ()
+    regressed = 0
+
+    def expert(self, heads: int, head_width: int) -> ExpertShape:
+        """The network that gives the velocity."""
+        config = self.config
+        return ExpertShape(config.width, config.layers, config.expansion, 1 + self.plan_knots, heads, head_width)
+
+    def draw(self, network: Network, key: jax.Array, tokens: Array, memory: Memory, temperature: float) -> tuple:
+        """Draws the committed knot alone.
+
+        At temperature 0 the velocity is followed from the noise's mean, which needs no key: in one dimension a flow
+        keeps order, so that the median of the noise ends in the median of the actions. Else the stochastic equation,
+        its noise scaled by the temperature.
+        """
+        steps = self.config.drawn_steps if temperature > 0 else self.config.steps
+        velocity = reader(network, self._heard(network, tokens, memory))
+        keys = jax.vmap(lambda k: jax.random.split(k, steps + 1))(key).T
+        normal = jax.vmap(lambda k: jax.random.normal(k, (2,)))
+        start = temperature * normal(keys[0])
+
+        def step(x, inputs):
+            time, key = inputs
+            time = jnp.broadcast_to(time, x.shape[:1])
+            v = velocity(x[:, None, None], time[:, None])[:, 0, 0]
+            mean, deviation = transition(x, time, v, steps, self.config.noise)
+            after = mean + temperature * deviation * normal(key) if temperature > 0 else x - v / steps
+            return after, (after, log_density(after, mean, deviation))
+
+        last, (path, log_prob) = jax.lax.scan(step, start, (times(steps), keys[1:]))
+        chain = Chain(jnp.concatenate([start[:, None], jnp.swapaxes(path, 0, 1)], axis=1))
+        return self._knots(last), chain, log_prob.sum(0)
+
+    def score(self, network: Network, motion: Chain | Shown, hidden: Array, memory: Memory) -> dict[str, Array]:
+        """Of a chain its log-probability, all steps in one pass; of a shown chunk minus the squared error of the
+        velocity, which stands in for it.
+
+        Returns: `motion_log_prob` [B]; `mean` and `deviation` of the committed knot's steps, [B, M, 2] and [B, M, 1];
+          for a shown chunk `knot_error` [B, N] as well.
+        """
+        velocity = reader(network, memory)
+        if isinstance(motion, Chain):
+            return self._score_chain(velocity, motion.x)
+        found = velocity(motion.x, motion.time)
+        error = jnp.sum((found - motion.velocity) ** 2, axis=-1).mean(1)
+        steps = self.config.drawn_steps
+        # Below the last step's beginning sigma vanishes and nothing is ever drawn.
+        time = jnp.maximum(motion.time, 1 / steps)
+        mean, deviation = transition(motion.x[:, :, 0], time, found[:, :, 0], steps, self.config.noise)
+        return {"motion_log_prob": -error[:, 0], "knot_error": error, "mean": mean, "deviation": deviation}
+
+    def _score_chain(self, velocity: Velocity, x: Array) -> dict[str, Array]:
+        before, after, steps = x[:, :-1], x[:, 1:], x.shape[1] - 1
+        time = jnp.broadcast_to(times(steps), before.shape[:2])
+        found = velocity(before[:, :, None], time)[:, :, 0]
+        mean, deviation = transition(before, time, found, steps, self.config.noise)
+        return {"motion_log_prob": log_density(after, mean, deviation).sum(1), "mean": mean, "deviation": deviation}
+
+    def kl(self, now: dict[str, Array], before: dict[str, Array]) -> Array:
+        """Of each step of the chain given where it stood, summed over the steps that are drawn."""
+        moved = (now["mean"] - jax.lax.stop_gradient(before["mean"])) / now["deviation"]
+        return self.config.drawn_steps * jnp.sum(0.5 * moved**2, axis=-1).mean(1)
+
+    def plan(self, network: Network, hidden: Array, memory: Memory) -> Array:
+        """The rest of the chunk, drawn as at temperature 0."""
+        steps, velocity = self.config.steps, reader(network, memory)
+
+        def step(x, time):
+            return x - velocity(x, jnp.broadcast_to(time, x.shape[:2])) / steps, None
+
+        start = jnp.zeros((hidden.shape[0], 1, 1 + self.plan_knots, 2))
+        chunk, _ = jax.lax.scan(step, start, times(steps))
+        return self._knots(chunk[:, 0, 1:])
+
+    def towards(self, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
+        """Any knot will do."""
+        return knot_towards(self.space, ego, waypoints, limits)
+
+    def show(self, key: jax.Array, knots: Array, valid: Array) -> tuple[Array, Decision]:
+        """Noisy copies at times drawn from Beta(1.5, 1) * 0.999 + 0.001."""
+        clean = normalise(knots)[:, None]
+
+        def draw(key: jax.Array) -> tuple[Array, Array]:
+            k_time, k_noise = jax.random.split(key)
+            uniform = jax.random.uniform(k_time, (self.config.repeats,))
+            return 0.001 + 0.999 * uniform ** (1 / 1.5), jax.random.normal(k_noise, (len(uniform), *knots.shape[1:]))
+
+        time, noise = jax.vmap(draw)(key)
+        share = time[..., None, None]
+        shown = Shown(share * noise + (1 - share) * clean, time, noise - clean, valid)
+        return knots[:, 0], Decision(jnp.zeros((len(knots), 0), jnp.int32), shown)
+
+    def teach(self, found: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
+        """Squared errors of the velocity: of the committed knot, and the mean over the later ones."""
+        later = jnp.where(valid, found["knot_error"][:, 1:], 0.0)
+        return {
+            "action_error": found["knot_error"][:, 0],
+            "plan_error": later.sum(-1) / jnp.maximum(valid.sum(-1), 1),
+        }
+
+    def _heard(self, network: Network, tokens: Array, memory: Memory) -> Memory:
+        """The memory with the last token in it."""
+        _, cache = network.suffix(tokens[:, -1:], tokens.shape[1], memory.cache, memory.visible)
+        return memory.replace(cache=cache)
+
+    def _knots(self, x: Array) -> Array:
+        """The reverse of `normalise`, within the action space."""
+        acceleration = jnp.clip(x[..., 0] * UNITS[0], self.space.accelerations[0], self.space.accelerations[-1])
+        return jnp.stack([acceleration, jnp.clip(UNITS[1] * jnp.sinh(x[..., 1]), -1.0, 1.0)], axis=-1)
+
+
+def reader(network: Network, memory: Memory) -> Velocity:
+    """The velocity in the light of a memory."""
+    said = jnp.ones((memory.visible.shape[0], network.shape.slots), bool)
+    seen = jnp.concatenate([memory.visible, said], axis=-1)
+    return lambda x, time: network.expert(x, time, memory.cache, seen)
