@@ -240,6 +240,7 @@ def test_what_is_good_becomes_likelier_and_what_is_bad_less(acted, evaluate, par
         observation=batch.observation,
         decision=decision,
         log_prob=acted[2]["log_prob"],
+        reasoning_log_prob=acted[2]["reasoning_log_prob"],
         weight=sign,
         reasoning_weight=jnp.zeros(ROWS),
         returns=jnp.zeros(ROWS),

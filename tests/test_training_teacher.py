@@ -11,7 +11,7 @@ import scenes
 from data.text import TOKEN_ID
 from policy.action_space import ActionSpace, knot_of
 from policy.discrete_head import DiscreteHead
-from policy.language import LabelConfig, sentence
+from policy.language import LabelConfig, say
 from policy.vla import REASONING, tiny
 from simulator.config import RenderConfig, SimulatorConfig
 from simulator.log_replay import LogReplay
@@ -45,7 +45,7 @@ def said():
 def test_it_brakes_for_what_is_ahead_and_says_so(said):
     brakes = {name: SPACE.accelerations[tokens[REASONING]] for name, tokens in said.items()}
     assert brakes["stopped lead"] < -1 and brakes["red light"] < -1 and brakes["free"] >= 0
-    assert "lead vehicle" in sentence(said["stopped lead"]) and "red light" in sentence(said["red light"])
+    assert "a vehicle is" in say(said["stopped lead"]) and "is red" in say(said["red light"])
     assert said["free"][0] in (TOKEN_ID["keep speed"], TOKEN_ID["speed up"])
 
 
