@@ -1,37 +1,32 @@
 """Command that turns logged data into a data set of its own:
 
 python -m data.build --womd "GLOB" --out DIR [--egos-per-scene 8] [--groups manifest.json] [--notes notes.json]
+                     [--beam runner=DirectRunner direct_num_workers=2 direct_running_mode=multi_processing]
 
 Splits are cut by location group, so that no road is in two of them. `--groups` is a JSON list of objects with
 `scenario_id` and `location_group`; without it each scenario is a group. `--notes` is such a list with `note` instead:
-free text to the driver, which follows the instruction.
+free text to the driver, which follows the instruction. With `--beam` the work is an Apache Beam pipeline of these
+options, for data sets that one process is too slow for (docs/data_at_scale.md). `summary.json` beside the records says
+what is in them, and what was skipped and why.
 """
 
-import collections
 import dataclasses
 import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
-from data.builder import write_dataset
-from data.errors import DataError, SkipLedger, read_json
-from data.padding import Dropped, pad_counted
-from data.raw import RawScene, localize
-from data.scene import SceneSpec
-from data.sources import available_splits
-from data.validation import validate
+import tensorflow_datasets as tfds
 
-
-@dataclasses.dataclass(frozen=True)
-class Fractions:
-    """Shares of the location groups that go to each split."""
-
-    train: float = 0.55
-    grounding: float = 0.15
-    validation: float = 0.1
-    test: float = 0.2
+from data.builder import FILE_FORMAT, prepare, put_in_place, write_dataset
+from data.errors import DataError, SkipLedger, read_json, too_many
+from data.raw import RawScene
+from data.records import Fractions, Rules, kept_scenes
+from data.statistics import Statistics
+from data.storage import SUMMARY_FILE
+from data.tfrecord import list_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,44 +35,27 @@ class BuildConfig:
 
     Attributes:
       womd: glob of TFRecord files of WOMD Scenario protos, local or gs://.
-      out: directory of the data set; a finished one of the same request is left as it is.
+      out: directory of the data set, local or gs://; a finished one of the same request is left as it is.
       groups: JSON manifest of location groups.
       notes: JSON manifest of free texts.
       egos_per_scene: most egos per record, the log's own vehicle first.
       max_skipped: largest share of records that may be skipped.
       seed: of the assignment of groups to splits.
-      fractions: shares of the groups.
+      fractions: shares of the groups; a split without a share is not made.
+      beam: options of an Apache Beam pipeline, which then does the work; without their leading dashes.
+      shards: files per split that a pipeline writes; TFDS chooses if None.
     """
 
     womd: str
-    out: pathlib.Path
+    out: str
     groups: pathlib.Path | None = None
     notes: pathlib.Path | None = None
     egos_per_scene: int = 8
     max_skipped: float = 0.05
     seed: int = 0
     fractions: Fractions = dataclasses.field(default_factory=Fractions)
-
-
-@dataclasses.dataclass
-class Counts:
-    """What went into one split."""
-
-    scenes: int = 0
-    groups: set[str] = dataclasses.field(default_factory=set)
-    dropped: list[Dropped] = dataclasses.field(default_factory=list)
-
-
-def split_of(group: str, seed: int, fractions: Fractions) -> str:
-    """The split of a group: a hash of its name decides, so the answer does not depend on what else is in the set."""
-    digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    shares = dataclasses.asdict(fractions)
-    place = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares.values())
-    for name, share in shares.items():
-        if place < share:
-            return name
-        place -= share
-    return name
+    beam: tuple[str, ...] | None = None
+    shards: int | None = None
 
 
 def read_manifest(path: pathlib.Path, field: str) -> dict[str, str]:
@@ -93,46 +71,53 @@ def read_manifest(path: pathlib.Path, field: str) -> dict[str, str]:
     return texts
 
 
-def checked(scenes: Iterable[RawScene], ledger: SkipLedger, counts: Counts) -> Iterator[RawScene]:
-    """Scenes that fit the default spec and pass validation, counted; the others go to the ledger, by ego."""
-    spec = SceneSpec()
-    for raw in scenes:
-        try:
-            local = localize(raw)
-            record, dropped = pad_counted(local, spec)
-            validate(record, spec)
-        except DataError as error:
-            ledger.skip(raw.source, raw.record_name, error)
-            continue
-        counts.scenes += 1
-        counts.groups.add(raw.group)
-        counts.dropped.append(dropped)
-        yield local
-
-
 def build(config: BuildConfig) -> bool:
     """Writes the data set and prints a summary. Returns: False if it was found finished."""
-    from data import womd
-
-    ledger = SkipLedger(config.max_skipped)
     groups = read_manifest(config.groups, "location_group") if config.groups else None
     notes = read_manifest(config.notes, "note") if config.notes else {}
-    splits = [field.name for field in dataclasses.fields(Fractions)]
-    counts = {name: Counts() for name in splits}
+    rules = Rules(config.egos_per_scene, groups, config.seed, config.fractions, notes)
+    files = list_files(config.womd)
+    build_here = build_with_beam if config.beam is not None else build_alone
+    written = build_here(config, rules, files, _request(config, files, groups, notes))
+    print(_told(config.out) if written else f"{config.out}: found finished")
+    return written
+
+
+def build_alone(config: BuildConfig, rules: Rules, files: list[str], request: dict) -> bool:
+    """In this process, split after split; scenes stay in the order of the files."""
+    ledger, statistics = SkipLedger(config.max_skipped), Statistics()
 
     def scenes(split: str) -> Iterator[RawScene]:
-        def wanted(group: str) -> bool:
-            return split_of(group, config.seed, config.fractions) == split
-
-        found = womd.read_scenes(config.womd, ledger, config.egos_per_scene, groups, wanted)
-        noted = (dataclasses.replace(raw, note=notes.get(raw.scenario_id, "")) for raw in found)
-        yield from checked(noted, ledger, counts[split])
+        found = kept_scenes(files, rules, ledger, lambda name: name == split)
+        yield from (kept.scene for kept in statistics.counted(found))
         ledger.finish()
 
-    by_split = {name: functools.partial(scenes, name) for name in splits}
-    written = write_dataset(by_split, config.out, _request(config, womd.list_files(config.womd), groups, notes))
-    print(_summary(config.out, counts, ledger) if written else f"{config.out}: found finished")
-    return written
+    def summary() -> dict[str, Any]:
+        statistics.close(ledger)
+        return statistics.to_json()
+
+    by_split = {name: functools.partial(scenes, name) for name in rules.splits}
+    return write_dataset(by_split, config.out, request, summary)
+
+
+def build_with_beam(config: BuildConfig, rules: Rules, files: list[str], request: dict) -> bool:
+    """By a pipeline, all splits at once; scenes are shuffled."""
+    from data import beam
+
+    options = beam.options(config.beam)
+
+    def write(work: Any) -> tuple[Any, dict]:
+        work.mkdir()
+        noted = work / SUMMARY_FILE
+        builder = beam.Scenes(files=files, rules=rules, statistics=str(noted), data_dir=work, file_format=FILE_FORMAT)
+        built = prepare(builder, beam_options=options, num_shards=config.shards)
+        summary = read_json(noted)
+        skipped = summary["skipped"]
+        if skipped["records"] > config.max_skipped * summary["records"]:
+            raise too_many(skipped["records"], summary["records"], config.max_skipped, skipped["first"])
+        return built, summary
+
+    return put_in_place(config.out, request | {"shuffled": True, "shards": config.shards}, write)
 
 
 def _request(
@@ -152,24 +137,24 @@ def _request(
     )
 
 
-def _summary(out: pathlib.Path, counts: dict[str, Counts], ledger: SkipLedger) -> str:
-    sizes = available_splits(out)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    total = sum(sizes.values())
+def _told(out: str) -> str:
+    """The summary of a finished data set for people."""
+    folder = tfds.core.Path(out)
+    summary = read_json(folder / SUMMARY_FILE)
+    total = sum(split["scenes"] for split in summary["split"].values())
+    size = sum(file.stat().length for file in folder.iterdir())
     lines = [f"{out}: {total} scenes, {size / 1e6:.1f} MB, {size / total / 1e3:.1f} KB per scene"]
-    for name, count in counts.items():
-        polylines = sum(d.polylines for d in count.dropped) / max(count.scenes, 1)
-        agents = sum(d.agents for d in count.dropped) / max(count.scenes, 1)
-        cut = sum(d.tokens > 0 for d in count.dropped)
-        nearest = min((d.nearest_polyline_m for d in count.dropped), default=float("inf"))
+    for name, split in summary["split"].items():
+        left = split["left_out"]
+        agents, polylines, tokens = (left[kind] / split["scenes"] for kind in ("agents", "polylines", "tokens"))
         lines.append(
-            f"  {name}: {sizes[name]} scenes of {len(count.groups)} groups; the default spec leaves out "
-            f"{agents:.1f} agents and {polylines:.1f} polylines per scene, the nearest {nearest:.0f} m off, and cuts "
-            f"{cut} instructions short (--spec.text)"
+            f"  {name}: {split['scenes']} scenes of {split['groups']} groups; the default spec leaves out {agents:.1f} "
+            f"agents and {polylines:.1f} polylines per scene, the nearest {left['nearest_polyline_m']} m off, and "
+            f"{tokens:.1f} tokens of the instruction (--spec.text)"
         )
-    lines.append(f"skipped {len(ledger.reasons)} of {ledger.seen}")
-    reasons = collections.Counter(ledger.reasons)
-    return "\n".join([*lines, *(f"  {reason}" for reason in reasons)])
+    skipped = summary["skipped"]
+    lines.append(f"skipped {skipped['records']} of {summary['records']}")
+    return "\n".join([*lines, *(f"  {message}" for message in skipped["first"])])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -40,7 +41,7 @@ class SkipLedger:
 
     def __post_init__(self):
         self._seen: set[tuple[str, str]] = set()
-        self._skipped: dict[tuple[str, str], str] = {}
+        self._skipped: dict[tuple[str, str], DataError] = {}
 
     def see(self, file: str, record: str) -> None:
         """Counts a record; one that is read again (once per split) counts once."""
@@ -50,7 +51,7 @@ class SkipLedger:
         """Counts and shows a skipped record. Raises: DataError with the whole list once the share is exceeded."""
         self.see(file, record)
         if (file, record) not in self._skipped:
-            self._skipped[file, record] = str(error.located(file, record))
+            self._skipped[file, record] = error.located(file, record)
             print(f"skipped {len(self._skipped)} of {len(self._seen)}: {self._skipped[file, record]}", file=sys.stderr)
         self._judge(max(len(self._seen), self.patience))
 
@@ -60,11 +61,7 @@ class SkipLedger:
 
     def _judge(self, seen: int) -> None:
         if len(self._skipped) > self.max_skipped * seen:
-            listing = "\n  ".join(self._skipped.values())
-            raise DataError(
-                f"skipped {len(self._skipped)} of {len(self._seen)} records, more than the allowed share "
-                f"{self.max_skipped:g} (--max-skipped):\n  {listing}"
-            )
+            raise too_many(len(self._skipped), len(self._seen), self.max_skipped, map(str, self.errors))
 
     @property
     def seen(self) -> int:
@@ -72,9 +69,16 @@ class SkipLedger:
         return len(self._seen)
 
     @property
-    def reasons(self) -> tuple[str, ...]:
-        """One message per skipped record, in the order they were met."""
+    def errors(self) -> tuple[DataError, ...]:
+        """One per skipped record, in the order they were met."""
         return tuple(self._skipped.values())
+
+
+def too_many(skipped: int, seen: int, allowed: float, messages: Iterable[str]) -> DataError:
+    """The error that ends a build. Args: allowed: share of the records seen.   messages: of the skipped ones."""
+    listing = "\n  ".join(messages)
+    reason = f"skipped {skipped} of {seen} records, more than the allowed share {allowed:g} (--max-skipped)"
+    return DataError(f"{reason}:\n  {listing}")
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -14,7 +14,7 @@ from data.polyline import wrap
 from data.raw import RawScene, check_extent
 
 DATASET = "tether_scenes"
-REQUEST_FILE = "request.json"
+REQUEST_FILE, SUMMARY_FILE = "request.json", "summary.json"
 
 TRACK_M = 0.005
 MAP_M = 0.01
@@ -35,9 +35,9 @@ ARRAYS = (
 Example = Mapping[str, str | np.ndarray]
 
 
-def is_finished(directory: str | pathlib.Path) -> bool:
-    """Whether a complete data set stands in `directory`: the request is written last, before the atomic rename."""
-    return (pathlib.Path(directory) / REQUEST_FILE).is_file()
+def is_finished(directory: pathlib.Path) -> bool:
+    """Whether a complete data set stands in `directory`: the request is written last."""
+    return (directory / REQUEST_FILE).is_file()
 
 
 def encode(raw: RawScene) -> dict[str, object]:

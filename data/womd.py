@@ -82,30 +82,37 @@ def parse_scenario(payload: bytes) -> Any:
 
 
 def read_scenes(
-    pattern: str,
+    pattern: str, ledger: SkipLedger, egos: int = 1, groups: Mapping[str, str] | None = None
+) -> Iterator[RawScene]:
+    """Scenes of all records of the files that match a glob, local or remote; see `read_file`."""
+    for path in list_files(pattern):
+        yield from read_file(path, ledger, egos, groups)
+
+
+def read_file(
+    path: str,
     ledger: SkipLedger,
     egos: int = 1,
     groups: Mapping[str, str] | None = None,
     keep: Callable[[str], bool] = lambda group: True,
 ) -> Iterator[RawScene]:
-    """Scenes of all records of the files that match `pattern`; what is damaged goes to the ledger.
+    """Scenes of all records of a file; what is damaged goes to the ledger.
 
     Args:
-      pattern: glob of TFRecord files, local or remote.
+      path: of a TFRecord file, local or remote.
       ledger: counts records seen and skipped, and stops the reading past its share.
       egos: most egos per record: the SDC first if it moves, then other vehicles, see `choose_egos`.
       groups: location group by scenario id; without it each scenario is its own group.
       keep: says of a group whether its scenes are wanted.
     """
-    for path in list_files(pattern):
-        for index, payload in enumerate(read_records(path)):
-            ledger.see(path, str(index))
-            try:
-                if isinstance(payload, DataError):
-                    raise payload
-                yield from _wanted_scenes(payload, egos, groups, keep)
-            except DataError as error:
-                ledger.skip(path, str(index), error)
+    for index, payload in enumerate(read_records(path)):
+        ledger.see(path, str(index))
+        try:
+            if isinstance(payload, DataError):
+                raise payload
+            yield from _wanted_scenes(payload, egos, groups, keep)
+        except DataError as error:
+            ledger.skip(path, str(index), error)
 
 
 def _wanted_scenes(

@@ -226,7 +226,7 @@ def test_the_ledger_stops_past_its_share_with_the_list():
         ledger.see("a.tfrecord", str(record))
     ledger.skip("a.tfrecord", "3", DataError("corrupt record"))
     ledger.skip("a.tfrecord", "3", DataError("corrupt record"))  # read again for another split
-    assert (ledger.seen, len(ledger.reasons)) == (10, 1)
+    assert (ledger.seen, len(ledger.errors)) == (10, 1)
     ledger.finish()
     ledger.skip("a.tfrecord", "4", DataError("no valid ego", record="id4"))
     with pytest.raises(DataError, match=r"(?s)skipped 2 of 10 .*record 3: corrupt.*record 4 \(id4\): no valid"):

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from data import build, egos, tfrecord
+from data import build, egos, records, tfrecord
 from data.errors import DataError, SkipLedger
 from data.padding import pad
 from data.polyline import project
@@ -163,8 +163,8 @@ def test_bad_records_are_skipped_by_name(tmp_path):
     ledger = SkipLedger(max_skipped=1.0)
     assert [raw.scenario_id for raw in read_scenes(path, ledger)] == ["made"]
     reasons = ["expected a WOMD Scenario", "expected a WOMD Scenario", "no valid ego", "91 states", "at least 0.05 m"]
-    assert all(reason in found for reason, found in zip(reasons, ledger.reasons, strict=True))
-    assert all(f"record {i}" in found and path in found for i, found in enumerate(ledger.reasons, start=1))
+    assert all(reason in str(found) for reason, found in zip(reasons, ledger.errors, strict=True))
+    assert all(f"record {i}" in str(found) and path in str(found) for i, found in enumerate(ledger.errors, start=1))
     with pytest.raises(DataError, match="skipped 5 of 6"):
         strict = SkipLedger(max_skipped=0.5)
         list(read_scenes(path, strict))
@@ -201,11 +201,11 @@ def test_egos_are_the_sdc_first_then_the_most_different():
 
 
 def test_groups_are_split_by_their_name_alone():
-    shares = build.Fractions()
+    shares = records.Fractions()
     names = [f"group{i}" for i in range(2000)]
-    splits = [build.split_of(name, 0, shares) for name in names]
+    splits = [records.split_of(name, 0, shares) for name in names]
     assert abs(splits.count("train") / 2000 - 0.55) < 0.04 and abs(splits.count("test") / 2000 - 0.2) < 0.03
-    assert splits != [build.split_of(name, 1, shares) for name in names]
+    assert splits != [records.split_of(name, 1, shares) for name in names]
 
 
 @protos
@@ -217,7 +217,7 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
     write(tmp_path / "b.tfrecord", b"broken", *(scenario(name).SerializeToString() for name in names[8:]))
     manifest = tmp_path / "groups.json"
     manifest.write_text(json.dumps([{"scenario_id": n, "location_group": f"g{int(n[1:]) // 2}"} for n in names]))
-    shares = build.Fractions(0.25, 0.25, 0.25, 0.25)
+    shares = records.Fractions(0.25, 0.25, 0.25, 0.25)
     config = build.BuildConfig(
         womd=str(tmp_path / "*.tfrecord"),
         out=tmp_path / "set",

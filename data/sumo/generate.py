@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data.raw import RawScene, localize
-from data.storage import encode, is_finished
+from data.storage import SUMMARY_FILE, encode, is_finished
 from data.sumo.demand import write_demand
 from data.sumo.install import SUMO_VERSION, SumoError, import_libsumo
 from data.sumo.network import build_network
@@ -23,7 +23,7 @@ from data.sumo.simulate import DURATION_S, WARMUP_S, Recording, simulate
 from data.sumo.windows import choose_scenes
 from data.sumo.workers import run_jobs
 
-SUMMARY_FILE, README_FILE, HASH_FILE = "summary.json", "README.md", "SHA256SUMS"
+README_FILE, HASH_FILE = "README.md", "SHA256SUMS"
 # A network belongs to one split. Networks come in blocks of one of each kind; the pattern repeats over blocks.
 SPLIT_PATTERN = (
     *("train", "test", "grounding", "validation", "train"),
@@ -120,9 +120,8 @@ def write_scenes(seed: int, networks: int, scenes_per_network: int, processes: i
     splits = {split: [] for split in dict.fromkeys(job.split for job in jobs)}
     for job, result in zip(jobs, results, strict=True):
         splits[job.split] += result.scenes
-    write_dataset(splits, directory, request)
     summary = summarize(jobs, results)
-    (directory / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n")
+    write_dataset(splits, directory, request, lambda: summary)
     (directory / README_FILE).write_text(readme(request, summary))
     (directory / HASH_FILE).write_text(file_hashes(directory))
     return True

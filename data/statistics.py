@@ -1,0 +1,104 @@
+"""What is in a data set and what was left out of it: counted while it is built, added up over workers."""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from data.errors import DataError, SkipLedger
+from data.records import Kept
+from data.scene import AgentType
+from data.sumo.traits import traits
+
+MOST_LISTED = 1000
+
+
+@dataclasses.dataclass
+class Split:
+    """Sums over the scenes of one split.
+
+    Attributes:
+      counts: `scenes`, `agents/<type>`, `with/<trait>` (see `sumo.traits`) and `left_out/<kind>` by the default spec.
+      groups: names of the location groups.
+      nearest_m: distance from an ego's log to the nearest polyline left out.
+    """
+
+    counts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    groups: set[str] = dataclasses.field(default_factory=set)
+    nearest_m: float = float("inf")
+
+    def add(self, kept: Kept) -> None:
+        """Counts a scene."""
+        raw, dropped = kept.scene, kept.dropped
+        self.groups.add(raw.group)
+        self.nearest_m = min(self.nearest_m, dropped.nearest_polyline_m)
+        self.counts["scenes"] += 1
+        self.counts.update(f"agents/{AgentType(kind).name.lower()}" for kind in raw.agent_type)
+        self.counts.update(f"with/{name}" for name, has in traits(raw).items() if has)
+        left_out = ("agents", "polylines", "lights", "tokens")
+        self.counts.update({f"left_out/{name}": getattr(dropped, name) for name in left_out})
+
+    def merge(self, other: "Split") -> None:
+        """Counts what another one counted."""
+        self.counts.update(other.counts)
+        self.groups |= other.groups
+        self.nearest_m = min(self.nearest_m, other.nearest_m)
+
+    def to_json(self) -> dict[str, Any]:
+        """With the location groups counted."""
+        values = {"scenes": self.counts["scenes"], "groups": len(self.groups)}
+        for section in ("agents", "with", "left_out"):
+            named = {name.partition("/")[2]: n for name, n in self.counts.items() if name.startswith(f"{section}/")}
+            values[section] = dict(sorted(named.items()))
+        nearest = None if self.nearest_m == float("inf") else round(self.nearest_m, 1)
+        values["left_out"]["nearest_polyline_m"] = nearest
+        return values
+
+
+@dataclasses.dataclass
+class Statistics:
+    """Of a data set, or of a part of it.
+
+    Attributes:
+      splits: by name.   seen: records, and egos that were skipped alone.   skipped: message and reason of each.
+    """
+
+    splits: dict[str, Split] = dataclasses.field(default_factory=lambda: collections.defaultdict(Split))
+    seen: int = 0
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    def counted(self, scenes: Iterable[Kept]) -> Iterable[Kept]:
+        """The scenes, each counted when it is taken."""
+        for kept in scenes:
+            self.splits[kept.split].add(kept)
+            yield kept
+
+    def close(self, ledger: SkipLedger) -> None:
+        """Takes over what the reading skipped."""
+        self.seen, self.skipped = ledger.seen, [(str(error), reason(error)) for error in ledger.errors]
+
+    def merge(self, other: "Statistics") -> None:
+        """Counts what another one counted."""
+        for name, split in other.splits.items():
+            self.splits[name].merge(split)
+        self.seen += other.seen
+        self.skipped += other.skipped
+
+    def to_json(self) -> dict[str, Any]:
+        """As `summary.json` holds it: the same whatever the order of the work."""
+        reasons = collections.Counter(reason for _, reason in self.skipped)
+        return {
+            "split": {name: split.to_json() for name, split in sorted(self.splits.items())},
+            "records": self.seen,
+            "skipped": {
+                "records": len(self.skipped),
+                "by_reason": dict(sorted(reasons.items())),
+                "first": sorted(message for message, _ in self.skipped)[:MOST_LISTED],
+            },
+        }
+
+
+def reason(error: DataError) -> str:
+    """Why a record was skipped, with `#` for numbers, so that equal reasons are equal texts."""
+    return re.sub(r"\d[\d.e+-]*", "#", ": ".join(part for part in (error.field, error.reason) if part))

@@ -1,0 +1,173 @@
+"""Building a data set: what is counted, and that a pipeline builds what one process does."""
+
+import collections
+import dataclasses
+import hashlib
+import importlib.util
+import itertools
+import json
+import random
+import sys
+
+import pytest
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from data import beam, build, tfrecord
+from data.errors import DataError, SkipLedger
+from data.padding import Dropped
+from data.raw import localize
+from data.records import Fractions, Kept, Rules
+from data.statistics import Statistics, reason
+from tests.raw_scenes import scenario, straight_road
+
+protos = pytest.mark.skipif(
+    importlib.util.find_spec("waymo_open_dataset") is None,
+    reason="needs the WOMD protos: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7",
+)
+with_beam = pytest.mark.skipif(
+    importlib.util.find_spec("apache_beam") is None, reason="needs Apache Beam: pip install -e '.[beam]'"
+)
+
+
+def kept(split, group, polylines=0, nearest=float("inf")):
+    raw = dataclasses.replace(localize(straight_road(group=group)), group=group)
+    return Kept(split, raw, Dropped(agents=1, polylines=polylines, lights=0, nearest_polyline_m=nearest))
+
+
+def part(scenes, seen=0, skipped=()):
+    statistics = Statistics(seen=seen, skipped=list(skipped))
+    collections.deque(statistics.counted(scenes), maxlen=0)
+    return statistics
+
+
+def test_statistics_count_what_is_there_and_what_is_not():
+    error = DataError("expected 91 states per track, found [3]", "tracks")
+    ledger = SkipLedger(max_skipped=1.0)
+    for record in range(4):
+        ledger.see("a.tfrecord", str(record))
+    ledger.skip("a.tfrecord", "2", error)
+    statistics = part([kept("train", "g1"), kept("train", "g1", 3, 60.25), kept("test", "g2", 2, 50.0)])
+    statistics.close(ledger)
+    found = statistics.to_json()
+    assert (found["split"]["train"]["scenes"], found["split"]["train"]["groups"]) == (2, 1)
+    raw = kept("train", "g1").scene
+    assert sum(found["split"]["train"]["agents"].values()) == 2 * len(raw.x)
+    assert found["split"]["train"]["with"]["vehicle_near"] == 2
+    left = found["split"]["train"]["left_out"]
+    assert left == {"agents": 2, "polylines": 3, "lights": 0, "nearest_polyline_m": 60.2}
+    assert found["split"]["test"]["left_out"]["nearest_polyline_m"] == 50.0
+    assert (found["records"], found["skipped"]["records"]) == (4, 1)
+    assert found["skipped"]["by_reason"] == {"tracks: expected # states per track, found [#]": 1}
+    assert found["skipped"]["first"] == ["a.tfrecord, record 2, field tracks: " + error.reason]
+
+
+def test_reasons_do_not_depend_on_the_record():
+    errors = [DataError(f"expected at least 0.05 m, found {n} tracks", "length", f"scene{n}", "a") for n in (2, 30)]
+    assert {reason(error) for error in errors} == {"length: expected at least # m, found # tracks"}
+
+
+def test_parts_add_up_in_any_order():
+    parts = [
+        [kept("train", "g1"), kept("test", "g2", 1, 70.0)],
+        [kept("train", "g3", 4, 40.0)],
+        [],
+        [kept("train", "g1", 1, 55.0)],
+    ]
+    skipped = [("b: bad", "bad"), ("a: bad", "bad"), ("c: short", "short"), ("d: bad", "bad")]
+    whole = part(itertools.chain(*parts), 8, skipped).to_json()
+
+    def pieces():
+        return [part(scenes, 2, [message]) for scenes, message in zip(parts, skipped, strict=True)]
+
+    for seed in range(3):
+        shuffled = pieces()
+        random.Random(seed).shuffle(shuffled)
+        assert beam.total([beam.total(shuffled[:2]), beam.total([]), *shuffled[2:]]).to_json() == whole
+
+
+def test_splits_without_a_share_are_not_made():
+    rules = Rules(1, None, 0, Fractions(train=0.9, grounding=0.0, validation=0.1, test=0.0))
+    assert rules.splits == ["train", "validation"]
+    assert {rules.split(f"g{i}") for i in range(200)} == {"train", "validation"}
+
+
+def test_without_beam_the_extra_is_named(monkeypatch):
+    for name in ("apache_beam", "apache_beam.options", "apache_beam.options.pipeline_options"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DataError, match=r"pip install 'tether\[beam\]'"):
+        beam.options(["runner=DirectRunner"])
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """Three files of WOMD records, one of the records broken."""
+    folder = tmp_path_factory.mktemp("logs")
+    names = [f"s{i}" for i in range(18)]
+    for number in range(3):
+        payloads = [scenario(name).SerializeToString() for name in names[number::3]]
+        broken = [b"broken"] if number == 1 else []
+        (folder / f"{number}.tfrecord").write_bytes(b"".join(map(tfrecord.frame, [*broken, *payloads])))
+    return str(folder / "*.tfrecord")
+
+
+def config(logs, out, **changes):
+    shares = Fractions(train=0.5, grounding=0.0, validation=0.5, test=0.0)
+    return build.BuildConfig(womd=logs, out=str(out), egos_per_scene=2, max_skipped=0.06, fractions=shares, **changes)
+
+
+def files(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.array_record*")}
+
+
+def contents(folder):
+    """Each record of each split and how often it is there."""
+    found = collections.Counter()
+    for path in folder.glob("*.array_record*"):
+        split = path.name.split("-")[1]
+        found.update((split, record) for record in ArrayRecordDataSource(str(path)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain(logs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plain") / "set"
+    assert build.build(config(logs, out))
+    return out
+
+
+@protos
+def test_the_summary_stands_beside_the_records(plain):
+    summary = json.loads((plain / "summary.json").read_text())
+    scenes = {name: split["scenes"] for name, split in summary["split"].items()}
+    assert sum(scenes.values()) == 36 and set(scenes) == {"train", "validation"}
+    assert (summary["records"], summary["skipped"]["records"]) == (19, 1)
+    (message,) = summary["skipped"]["first"]
+    assert "1.tfrecord, record 0: expected a WOMD Scenario proto" in message
+
+
+@protos
+@with_beam
+def test_a_pipeline_builds_the_same_records_and_summary(logs, plain, tmp_path):
+    assert build.build(config(logs, tmp_path / "set", beam=("runner=DirectRunner",)))
+    assert contents(tmp_path / "set") == contents(plain)
+    assert (tmp_path / "set" / "summary.json").read_bytes() == (plain / "summary.json").read_bytes()
+    with pytest.raises(DataError, match=r"another request \(different: \['shards', 'shuffled'\]\)"):
+        build.build(config(logs, tmp_path / "set"))
+
+
+@protos
+@with_beam
+def test_shards_are_the_same_for_any_number_of_workers(logs, tmp_path):
+    for name, workers in (("one", 1), ("three", 3)):
+        words = ("runner=DirectRunner", f"direct_num_workers={workers}", "direct_running_mode=multi_threading")
+        build.build(config(logs, tmp_path / name, beam=words, shards=2))
+    assert files(tmp_path / "one") == files(tmp_path / "three") and len(files(tmp_path / "one")) == 4
+
+
+@protos
+@with_beam
+def test_too_many_skipped_records_leave_no_set(logs, tmp_path):
+    strict = dataclasses.replace(config(logs, tmp_path / "set", beam=("runner=DirectRunner",)), max_skipped=0.05)
+    with pytest.raises(DataError, match=r"(?s)skipped 1 of 19 records.*1\.tfrecord, record 0"):
+        build.build(strict)
+    assert not list(tmp_path.iterdir())
