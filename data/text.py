@@ -32,6 +32,7 @@ CAUSES = (
     "curve",
     "speed limit",
     "route",
+    "unseen cause",
 )
 DISTANCES_M = (0, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100)
 DISTANCES = tuple(f"{d} m" for d in DISTANCES_M)
@@ -53,7 +54,9 @@ BECAUSE = {
     "curve": "the road bends {place}",
     "speed limit": "the speed limit is reached",
     "route": "the route leads there",
+    "unseen cause": "the cause is not in sight",
 }
+MOVES_ON = "the vehicle {place} moves on"  # why a follower speeds up
 PLACELESS = tuple(cause for cause, words in BECAUSE.items() if "{place}" not in words)
 
 
@@ -64,9 +67,10 @@ def nearest_distance(distance_m: float) -> int:
 
 def compose(longitudinal: str, lateral: str, cause: str, distance: str) -> str:
     """A chain of causation as a sentence, e.g. `stop and keep the lane: the light 30 m ahead is red`."""
-    place = "right ahead" if distance == DISTANCES[0] else f"{distance} ahead"
+    place = "just ahead" if distance == DISTANCES[0] else f"{distance} ahead"
     across = "keep the lane" if lateral == "keep lane" else lateral
-    return f"{longitudinal} and {across}: {BECAUSE[cause].format(place=place)}"
+    because = MOVES_ON if (longitudinal, cause) == ("speed up", "lead vehicle") else BECAUSE[cause]
+    return f"{longitudinal} and {across}: {because.format(place=place)}"
 
 
 def navigate(maneuver: str, distance_m: float | None = None) -> str:

@@ -146,11 +146,12 @@ def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, eg
     gap = arc_then - ego_arc - half_along - ego_length / 2
     relevant = o.agent_valid & (enters_in <= config.foresight_s) & (place.arc > ego_arc) & (gap < FAR_M)
     allowed = idm(config, o.ego[0], desired, gap, jnp.maximum(speed_along, 0.0))
-    crossing = (jnp.abs(jnp.sin(turned)) > 0.5) & (jnp.hypot(o.agent_vel_x, o.agent_vel_y) > 0.5)
+    # Who comes in from aside and along the route is a lead vehicle soon; who stands across it crosses nothing.
+    across = (jnp.abs(jnp.sin(turned)) > 0.5) | (jnp.cos(turned) < 0)
     return {
         "allowed": jnp.where(relevant, allowed, jnp.inf),
         "gap": jnp.maximum(gap, 0.0),
-        "crossing": crossing | (outside > 0),
+        "crossing": across & (jnp.hypot(o.agent_vel_x, o.agent_vel_y) > 0.5),
     }
 
 
@@ -214,7 +215,8 @@ def _hazards(config: DriverConfig, o: Observation) -> Hazards:
         "yellow light": (yellow, yellow_m),
         "curve": (curve, curve_m),
         "speed limit": (free, jnp.zeros(())),
-        "route": (jnp.asarray(config.acceleration), curve_m),
+        "route": (jnp.asarray(config.acceleration), jnp.zeros(())),
+        "unseen cause": (jnp.asarray(config.acceleration), jnp.zeros(())),
     }
     allowed, distance = zip(*(found[name] for name in CAUSES), strict=True)
     clipped = jnp.clip(jnp.stack(allowed), -config.strongest_braking, config.acceleration)

@@ -28,6 +28,9 @@ from simulator.world import Action
 
 SLOTS = (LONGITUDINAL, LATERAL, CAUSES, DISTANCES)
 
+GIVEN_WAY = ("crossing vehicle", "pedestrian", "cyclist")
+TRAFFIC = ("lead vehicle", *GIVEN_WAY, "red light", "yellow light")
+
 # What an acceleration must be for a longitudinal decision to be true [m/s^2].
 HONEST_ACCELERATION = {
     "stop": (-8.0, -0.3),
@@ -59,8 +62,12 @@ class LabelConfig:
       standing_mps: slower than this is standing.
       steady: |a*| below it keeps the speed [m/s^2].
       binding: a cause matters when it allows less than this [m/s^2].
+      follow_m, follow_s: traffic and lights nearer than this distance [m] and time matter in any case, farther ones
+        only to who brakes.
+      heeded: who does not brake heeds no curve and no crossing vehicle that asks for so much braking [m/s^2].
       stop_s: braking that ends at standstill within this time is called a stop.
       turn_curvature, bend_curvature: [1/m]; a turn at a junction, and the least bend worth naming.
+      turn_rad: least change of heading within the preview that is a turn; at a crawl curvature alone is noise.
       preview_s: how far the decision is held to see where it leads.
       lane_change_m, nudge_m: lateral shift towards the route [m].
     """
@@ -69,12 +76,16 @@ class LabelConfig:
     standing_mps: float = 0.4
     steady: float = 0.4
     binding: float = 1.0
+    follow_m: float = 10.0
+    follow_s: float = 3.0
+    heeded: float = 1.0
     stop_s: float = 2.5
     turn_curvature: float = 0.03
     bend_curvature: float = 0.003
+    turn_rad: float = 0.15
     preview_s: float = 1.5
     lane_change_m: float = 1.5
-    nudge_m: float = 0.3
+    nudge_m: float = 0.5
 
 
 def _token(phrase: str) -> int:
@@ -86,10 +97,21 @@ def slot_masks() -> np.ndarray:
     return np.stack([np.isin(VOCABULARY, slot) for slot in SLOTS])
 
 
+def preview(config: LabelConfig, speed: Array) -> Array:
+    """How far ahead a decision is looked at [m]."""
+    return jnp.clip(speed * config.preview_s, 3.0, 25.0)
+
+
+def turns(config: LabelConfig, speed: Array, curvature: Array) -> Array:
+    """Whether a curvature is a turn."""
+    sharp = jnp.abs(curvature) > config.turn_curvature
+    return sharp & (jnp.abs(curvature) * preview(config, speed) > config.turn_rad)
+
+
 def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     """Lateral decision of one scene: where holding kappa* for a moment leads, relative to the route."""
     path = path_of(o)
-    reach = jnp.clip(o.ego[0] * config.preview_s, 3.0, 25.0)
+    reach = preview(config, o.ego[0])
     half_turn = curvature * reach / 2
     chord = reach * jnp.sinc(half_turn / jnp.pi)
     x = jnp.stack([jnp.zeros(()), chord * jnp.cos(half_turn)])
@@ -100,7 +122,7 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     moving = o.ego[0] > config.standing_mps
     returning = shift * place.offset[0] < 0
     rules = [  # in order of precedence: condition, phrase on the left, phrase on the right, side
-        (moving & (jnp.abs(curvature) > config.turn_curvature), "steer", curvature),
+        (moving & turns(config, o.ego[0], curvature), "steer", curvature),
         (returning & (jnp.abs(place.offset[0]) > config.lane_change_m), "change lane", shift),
         (moving & (curvature * bend > config.bend_curvature**2) & (jnp.abs(bend) > config.bend_curvature), "", bend),
         (moving & (jnp.abs(shift) > config.nudge_m), "nudge", shift),
@@ -112,22 +134,38 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     return token
 
 
-def _binding(config: LabelConfig, found: Hazards) -> tuple[Array, Array]:
-    """The cause that allows least, and whether it matters."""
-    places = jnp.array([name not in ("free road", "route") for name in CAUSES])
-    allowed = jnp.where(places, found.acceleration, jnp.inf)
-    return jnp.argmin(allowed), jnp.min(allowed) < config.binding
+def _binding(config: LabelConfig, o: Observation, found: Hazards, acceleration: Array) -> tuple[Array, Array]:
+    """The cause that allows least of those that can be meant, and whether there is one."""
+    speed, limit = o.ego[0], o.ego[3]
+    stops = speed + jnp.minimum(acceleration, 0.0) * config.stop_s < config.standing_mps
+    braking = acceleration <= -config.steady
+    unheeded = ~braking & (acceleration - found.acceleration > config.heeded)
+    meant = among(*TRAFFIC) & ~(among("crossing vehicle") & unheeded)
+    meant |= among("curve") & ~stops & ~unheeded
+    meant |= among("speed limit") & ~stops & (limit > 0)
+    traffic = among(*TRAFFIC)
+    near = traffic & (found.distance < config.follow_m + config.follow_s * speed)
+    near &= found.acceleration < 0.95 * config.driver.acceleration
+    matters = near | ((braking | ~traffic) & (found.acceleration < config.binding))
+    # Nothing but a vehicle that moves on makes one speed up.
+    matters &= (acceleration < config.steady) | (near & among("lead vehicle"))
+    allowed = jnp.where(meant & matters, found.acceleration, jnp.inf)
+    return jnp.argmin(allowed), jnp.isfinite(jnp.min(allowed))
+
+
+def among(*causes: str) -> Array:
+    """bool[C], True for these causes."""
+    return jnp.isin(jnp.arange(len(CAUSES)), jnp.array([CAUSE[cause] for cause in causes]))
 
 
 def _longitudinal(config: LabelConfig, speed: Array, acceleration: Array, cause: Array, binds: Array) -> Array:
     """Longitudinal decision of one scene."""
-    lights = (cause == CAUSE["red light"]) | (cause == CAUSE["yellow light"])
-    give_way = jnp.isin(cause, jnp.array([CAUSE[c] for c in ("crossing vehicle", "pedestrian", "cyclist")]))
+    lights, people_and_crossers = among("red light", "yellow light")[cause], among(*GIVEN_WAY)[cause]
     braking = acceleration <= -config.steady
     rules = [  # in order of precedence
         ((speed < config.standing_mps) & (acceleration < config.steady), "wait"),
         (braking & binds & lights, "stop"),
-        (braking & binds & give_way, "yield"),
+        (braking & binds & people_and_crossers, "yield"),
         (braking & (speed + acceleration * config.stop_s < 0), "stop"),
         (braking, "slow down"),
         (acceleration >= config.steady, "speed up"),
@@ -139,17 +177,24 @@ def _longitudinal(config: LabelConfig, speed: Array, acceleration: Array, cause:
     return token
 
 
+def _unbound(longitudinal: Array, lateral: Array) -> Array:
+    """The cause where nothing ahead is one: turning off, a reason that cannot be seen, or none."""
+    turns = jnp.isin(lateral, jnp.array([_token(p) for p in LATERAL if p.startswith(("steer", "change"))]))
+    halts, slows = (
+        jnp.isin(longitudinal, jnp.array([_token(p) for p in ps])) for ps in (("stop", "wait"), ("slow down",))
+    )
+    otherwise = jnp.where(halts | slows, CAUSE["unseen cause"], CAUSE["free road"])
+    return jnp.where(turns & ~halts, CAUSE["route"], otherwise)
+
+
 def _label(config: LabelConfig, o: Observation, found: Hazards, acceleration: Array, curvature: Array) -> Array:
-    cause, binds = _binding(config, found)
+    cause, binds = _binding(config, o, found, acceleration)
     lateral = _lateral(config, o, curvature)
     longitudinal = _longitudinal(config, o.ego[0], acceleration, cause, binds)
-    on_route = jnp.isin(lateral, jnp.array([_token(p) for p in LATERAL if p.startswith(("steer", "change"))]))
-    unbound = jnp.where(on_route, CAUSE["route"], CAUSE["free road"])
-    cause = jnp.where(binds & (longitudinal != _token("speed up")), cause, unbound)
+    cause = jnp.where(binds, cause, _unbound(longitudinal, lateral))
     distance = jnp.argmin(jnp.abs(jnp.array(DISTANCES_M) - found.distance[cause]))
-    placeless = jnp.isin(cause, jnp.array([CAUSE[c] for c in PLACELESS]))
-    bucket = jnp.where(placeless, 0, distance)
-    names = jnp.array([_token(c) for c in CAUSES]), jnp.array([_token(d) for d in SLOTS[3]])
+    bucket = jnp.where(among(*PLACELESS)[cause], 0, distance)
+    names = jnp.array([_token(c) for c in CAUSES]), jnp.array([_token(d) for d in DISTANCES])
     return jnp.stack([longitudinal, lateral, names[0][cause], names[1][bucket]]).astype(jnp.int32)
 
 
@@ -159,7 +204,10 @@ def label(config: LabelConfig, observation: Observation, acceleration: Array, cu
     Args: observation: [B, ...]; acceleration a*, curvature kappa*: float32[B].
     Returns: int32[B, 4], token ids of `data.text.VOCABULARY`.
     """
-    found = hazards(config.driver, observation)
+    speed, limit = observation.ego[:, 0], observation.ego[:, 3]
+    # Without a known limit nobody is too fast: the driver's default would make every vehicle on a motorway a hazard.
+    pace = jnp.where(limit > 0, limit, jnp.maximum(speed, config.driver.default_speed_mps))
+    found = hazards(config.driver, observation.replace(ego=observation.ego.at[:, 3].set(pace)))
     return jax.vmap(lambda *row: _label(config, *row))(observation, found, acceleration, curvature)
 
 
@@ -172,13 +220,13 @@ def say(tokens: np.ndarray) -> str:
     return compose(*phrases)
 
 
-def consistency(tokens: Array, action: Action) -> Array:
+def consistency(tokens: Array, action: Action, speed: Array) -> Array:
     """How far what is said agrees with what is done.
 
     Half of the score is for an acceleration at the end of the step within the range that the longitudinal decision
     promises, half for a curvature on the promised side. Whether the cause is real is a matter of the label.
 
-    Args: tokens: int32[..., 4 or more], reasoning first; action: [..., S].
+    Args: tokens: int32[..., 4 or more], reasoning first; action: [..., S]; speed: float32[...], when it was said.
     Returns: float32[...] in [0, 1].
     """
     low, high, side = np.full((3, len(VOCABULARY)), np.nan, np.float32)
@@ -189,7 +237,7 @@ def consistency(tokens: Array, action: Action) -> Array:
     acceleration, curvature = action.acceleration[..., -1], action.curvature[..., -1]
     longitudinal, promised = tokens[..., 0], jnp.asarray(side)[tokens[..., 1]]
     kept = (jnp.asarray(low)[longitudinal] <= acceleration) & (acceleration <= jnp.asarray(high)[longitudinal])
-    straight = jnp.abs(curvature) < LabelConfig.turn_curvature
+    straight = ~turns(LabelConfig(), speed, curvature)
     sided = jnp.where(promised == 0, straight, promised * curvature > -LabelConfig.bend_curvature)
     follows = jnp.isnan(promised)  # `follow the curve` promises either side
     return 0.5 * kept + 0.5 * (sided | follows)

@@ -104,8 +104,13 @@ def test_a_note_follows_the_instruction_and_what_is_cut_is_counted():
     ("phrases", "sentence"),
     [
         (("stop", "keep lane", "red light", "30 m"), "stop and keep the lane: the light 30 m ahead is red"),
-        (("wait", "keep lane", "lead vehicle", "0 m"), "wait and keep the lane: a vehicle is right ahead"),
-        (("speed up", "steer left", "route", "10 m"), "speed up and steer left: the route leads there"),
+        (("wait", "keep lane", "lead vehicle", "0 m"), "wait and keep the lane: a vehicle is just ahead"),
+        (
+            ("speed up", "keep lane", "lead vehicle", "15 m"),
+            "speed up and keep the lane: the vehicle 15 m ahead moves on",
+        ),
+        (("slow down", "keep lane", "unseen cause", "0 m"), "slow down and keep the lane: the cause is not in sight"),
+        (("speed up", "steer left", "route", "0 m"), "speed up and steer left: the route leads there"),
         (("keep speed", "follow the curve", "free road", "0 m"), "keep speed and follow the curve: the road is free"),
     ],
 )

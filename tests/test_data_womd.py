@@ -236,7 +236,7 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
     assert len(seen) == 8 and all(len(splits) == 1 for splits in seen.values())
     assert not build.build(config)
     with pytest.raises(DataError, match="expected JSON"):
-        build.read_groups(tmp_path / "a.json")
+        build.read_manifest(tmp_path / "a.json", "location_group")
 
 
 @protos
@@ -244,7 +244,7 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
 def test_real_records():
     from data.womd import read_scenes
 
-    groups = build.read_groups(REAL / "manifest.json")
+    groups = build.read_manifest(REAL / "manifest.json", "location_group")
     ledger = SkipLedger(max_skipped=0.1)
     files = sorted(REAL.glob("train/*-00000-of-*.tfrecord"))
     offsets = []

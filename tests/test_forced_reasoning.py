@@ -71,6 +71,7 @@ def test_what_is_spoken_counts_while_the_drive_lasts():
     driven = types.SimpleNamespace(
         extras={"decision": Decision(words), "words_changed": jnp.ones((2, 2), bool)},
         action=Action(accelerations, jnp.zeros((2, 2, 1))),
+        observation=types.SimpleNamespace(ego=jnp.full((2, 2, 4), SPEED)),
         alive=jnp.array([[True, True], [True, False]]),
     )
     found = spoken(driven)

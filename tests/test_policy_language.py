@@ -43,6 +43,11 @@ def standing(scene):
     return scenes.with_agent(scene, 0, x=0.0, y=0.0, speed=0.0)
 
 
+def without_limit(scene):
+    """The same road without a known speed limit."""
+    return dataclasses.replace(scene, route_speed_limit=np.zeros_like(scene.route_speed_limit))
+
+
 def with_walker(x, y, heading, speed):
     return scenes.with_agent(
         scenes.straight(),
@@ -74,7 +79,7 @@ CASES = {
         "keep distance and keep the lane: a vehicle is 20 m ahead",
     ),
     "red": (scenes.red_light(32.0), -2.4, 0.0, "stop and keep the lane: the light 30 m ahead is red"),
-    "waiting": (standing(scenes.red_light(4.0)), 0.0, 0.0, "wait and keep the lane: the light right ahead is red"),
+    "waiting": (standing(scenes.red_light(4.0)), 0.0, 0.0, "wait and keep the lane: the light just ahead is red"),
     "yellow": (
         scenes.with_light(scenes.straight(), 32.0, LightState.CAUTION),
         -1.7,
@@ -102,6 +107,34 @@ CASES = {
     "curve": (curved(), -0.6, 0.02, "slow down and follow the curve: the road bends 10 m ahead"),
     "turn": (curved(), 0.6, 0.05, "speed up and steer left: the route leads there"),
     "change": (beside(), 0.0, 0.01, "keep speed and change lane left: the route leads there"),
+    "pulling away": (
+        scenes.with_agent(scenes.straight(speed=2.0), 1, x=10.5, y=0.0, speed=3.0),
+        1.0,
+        0.0,
+        "speed up and keep the lane: the vehicle 5 m ahead moves on",
+    ),
+    "queue": (
+        standing(scenes.lead_vehicle(gap=6.0, speed=0.0)),
+        0.0,
+        0.0,
+        "wait and keep the lane: a vehicle is 5 m ahead",
+    ),
+    "unseen": (scenes.straight(speed=8.0), -2.0, 0.0, "slow down and keep the lane: the cause is not in sight"),
+    "unseen stop": (standing(scenes.straight()), 0.0, 0.0, "wait and keep the lane: the cause is not in sight"),
+    "no limit": (
+        without_limit(scenes.straight(speed=20.0)),
+        0.0,
+        0.0,
+        "keep speed and keep the lane: the road is free",
+    ),
+    "crawl": (scenes.straight(speed=1.0), 0.0, 0.04, "keep speed and keep the lane: the road is free"),
+    "far lead": (scenes.lead_vehicle(gap=60.0, speed=10.0), 0.0, 0.0, "keep speed and keep the lane: the road is free"),
+    "cut in": (
+        scenes.with_agent(scenes.straight(), 1, x=25.0, y=3.0, heading=-0.2, speed=7.0),
+        -1.1,
+        0.0,
+        "slow down and keep the lane: a vehicle is 20 m ahead",
+    ),
     "nudge": (scenes.straight(), 0.0, -0.01, "keep speed and nudge right: the road is free"),
 }
 
@@ -179,13 +212,19 @@ def action(acceleration, curvature):
 )
 def test_consistency_of_words_and_deeds(longitudinal, lateral, acceleration, curvature, score):
     tokens = jnp.array([[TOKEN_ID[phrase] for phrase in (longitudinal, lateral, "free road", "0 m")]])
-    np.testing.assert_allclose(consistency(tokens, action(acceleration, curvature)), [score])
+    np.testing.assert_allclose(consistency(tokens, action(acceleration, curvature), jnp.full(1, 8.0)), [score])
 
 
-def test_own_labels_are_consistent(labelled):
+def test_at_a_crawl_a_turned_wheel_breaks_no_promise():
+    tokens = jnp.array([[TOKEN_ID[phrase] for phrase in ("keep speed", "keep lane", "free road", "0 m")]] * 2)
+    done = Action(jnp.zeros((2, 5)), jnp.full((2, 5), 0.04))
+    np.testing.assert_allclose(consistency(tokens, done, jnp.array([1.0, 8.0])), [1.0, 0.5])
+
+
+def test_own_labels_are_consistent(labelled, observation):
     _, acceleration, curvature, _ = zip(*CASES.values(), strict=True)
     done = Action(acceleration=jnp.array(acceleration)[:, None], curvature=jnp.array(curvature)[:, None])
-    np.testing.assert_allclose(consistency(jnp.asarray(labelled), done), 1.0)
+    np.testing.assert_allclose(consistency(jnp.asarray(labelled), done, observation.ego[:, 0]), 1.0)
 
 
 def test_what_cannot_be_said_is_refused():

@@ -118,7 +118,8 @@ def spoken(driven: Rollout) -> dict[str, Array]:
     """What there is of `report.SPOKEN`, means over the steps driven: dict of float32[B]."""
     steps = {name: values for name, values in driven.extras.items() if name in SPOKEN}
     if "decision" in driven.extras:
-        steps["consistency"] = consistency(driven.extras["decision"].tokens, driven.action)
+        speed = driven.observation.ego[..., 0]
+        steps["consistency"] = consistency(driven.extras["decision"].tokens, driven.action, speed)
     count = jnp.maximum(driven.alive.sum(0), 1)
     return {name: jnp.sum(jnp.where(driven.alive, values, 0.0), 0) / count for name, values in steps.items()}
 
