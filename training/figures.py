@@ -202,9 +202,21 @@ class SideBySide:
 
     def image(self, dpi: int) -> Image.Image:
         """The figure as it stands."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-        return Image.open(buffer).convert("RGB")
+        return image_of(self.figure, dpi)
+
+
+def image_of(figure: Figure, dpi: int) -> Image.Image:
+    """A figure as an image."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return Image.open(buffer).convert("RGB")
+
+
+def quantized(figure: Figure, path: Path, dpi: int) -> None:
+    """Writes a PNG of few colours, a third of the size, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    image_of(figure, dpi).quantize(palette=palette(), dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
+    part.replace(path)
 
 
 def palette() -> Image.Image:
@@ -244,6 +256,4 @@ def still(traces: list[Trace], path: Path, dpi: int = 110) -> None:
     """Writes the drives side by side as they ended: the figure of the README."""
     scene = SideBySide(traces)
     scene.show(max(len(trace) for trace in traces) - 1)
-    part = path.with_name(path.name + ".part")
-    scene.image(dpi).quantize(palette=palette(), dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
-    part.replace(path)
+    quantized(scene.figure, path, dpi)

@@ -1,0 +1,179 @@
+"""Draws the examples of docs/language.md from the starter set, and counts what the labels say there:
+
+python -m benchmarks.language [--scenes 320] [--file docs/language.md]
+
+Writes the section `examples` of the page and the picture beside it. Each example is the first label of its kind.
+"""
+
+import argparse
+import collections
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from benchmarks.results import write_section
+from data.pipeline import stack
+from data.scene import Record, Scene
+from data.sources import STARTER, open_split
+from data.text import DISTANCES_M, VOCABULARY
+from policy.action_space import ActionSpace
+from policy.imitation import label_towards
+from policy.language import SLOTS, LabelConfig, say
+from simulator.config import SimulatorConfig
+from simulator.observe import observe
+from simulator.prepare import prepare
+from simulator.transition import start_state
+from training.figures import quantized
+from training.report import table
+from training.topview import BLUE, EVENT_NAMES, TopView, Trace, page
+
+STARTS = (10, 25, 40, 55, 70)
+BATCH = 32
+THEN = 30  # log steps in which something happens
+KINDS = (
+    {"stop", "red light"},
+    {"wait", "red light"},
+    {"yield", "crossing vehicle"},
+    {"yield", "cyclist"},
+    {"slow down", "lead vehicle"},
+    {"keep distance", "lead vehicle"},
+    {"speed up", "lead vehicle"},
+    {"slow down", "curve"},
+    {"keep speed", "speed limit"},
+    {"steer left", "route"},
+    {"slow down", "unseen cause"},
+    {"speed up", "free road"},
+)
+COLUMNS, RADIUS_M = 4, 32.0
+OUT_OF_VIEW = {f"{distance} m" for distance in DISTANCES_M if distance > 30}
+
+
+class Said(NamedTuple):
+    """A label: the record's index and the log step, and its phrases."""
+
+    record: int
+    start: int
+    tokens: np.ndarray
+
+    @property
+    def phrases(self) -> set[str]:
+        """As a set."""
+        return {VOCABULARY[int(token)] for token in self.tokens}
+
+
+def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Said]:
+    """The labels of all records at `STARTS`, where the log lasts."""
+
+    @jax.jit
+    def labels(scene: Scene, start: jax.Array) -> tuple[jax.Array, jax.Array]:
+        state = start_state(scene, start, ())
+        seen = observe(state, simulator)
+        return label_towards(ActionSpace(), scene, start, state.ego, seen, simulator, LabelConfig())
+
+    found = []
+    for first in tqdm(range(0, len(records) - BATCH + 1, BATCH), "labels"):
+        scene = stack([prepare(records[first + row].scene, simulator) for row in range(BATCH)])
+        for start in STARTS:
+            tokens, valid = jax.device_get(labels(scene, jnp.full(BATCH, start)))
+            found += [Said(first + row, start, tokens[row, : len(SLOTS)]) for row in np.flatnonzero(valid)]
+    return found
+
+
+def examples(said: list[Said]) -> list[Said]:
+    """The first label of each kind whose cause is in view, from a record that shows no other."""
+    chosen: list[Said] = []
+    for kind in KINDS:
+        taken = {one.record for one in chosen}
+        shown = (one for one in said if kind <= one.phrases and not OUT_OF_VIEW & one.phrases)
+        chosen += [one for one in shown if one.record not in taken][:1]
+    return chosen
+
+
+def logged(record: Record, dt: float) -> Trace:
+    """The log as a drive."""
+    scene = record.scene
+    ego, count = int(scene.ego), int(np.flatnonzero(scene.valid[int(scene.ego)])[-1]) + 1
+    return Trace(
+        record=record,
+        policy="expert",
+        score=1.0,
+        ego_x=scene.x[ego, :count],
+        ego_y=scene.y[ego, :count],
+        ego_heading=scene.heading[ego, :count],
+        ego_speed=np.hypot(scene.vel_x, scene.vel_y)[ego, :count],
+        agent_x=scene.x[:, :count],
+        agent_y=scene.y[:, :count],
+        agent_heading=scene.heading[:, :count],
+        agent_valid=scene.valid[:, :count],
+        light_state=scene.light_state[:, :count],
+        offset=np.zeros(count),
+        events={name: np.zeros(count, bool) for name in EVENT_NAMES},
+        sentences=("",) * count,
+        dt=dt,
+    )
+
+
+def draw(axes: Axes, trace: Trace, number: int, start: int) -> None:
+    """The scene when it was said, with the ego's next three seconds as a line."""
+    x, y, heading = (values[start] for values in (trace.ego_x, trace.ego_y, trace.ego_heading))
+    centre = page(x + 0.5 * RADIUS_M * np.cos(heading), y + 0.5 * RADIUS_M * np.sin(heading))
+    bounds = tuple(float(c) + side * RADIUS_M for c in centre for side in (-1, 1))
+    TopView(axes, trace, bounds, BLUE).show(start)
+    later = slice(start, start + THEN + 1)
+    axes.plot(*page(trace.ego_x[later], trace.ego_y[later]).T, color=BLUE, lw=2.5, alpha=0.5)
+    axes.text(0.03, 0.97, str(number), transform=axes.transAxes, fontsize=13, fontweight="bold", va="top")
+
+
+def happened(trace: Trace, start: int) -> str:
+    """Change of speed and heading in the next three seconds."""
+    end = min(start + THEN, len(trace) - 1)
+    turned = np.degrees((trace.ego_heading[end] - trace.ego_heading[start] + np.pi) % (2 * np.pi) - np.pi)
+    return f"{trace.ego_speed[start]:.1f} to {trace.ego_speed[end]:.1f} m/s, heading {turned:+.0f}°"
+
+
+def shares(said: list[Said]) -> str:
+    """How often each phrase of the first three slots is said."""
+    rows = []
+    for index, slot in enumerate(("longitudinal", "lateral", "cause")):
+        counts = collections.Counter(VOCABULARY[int(one.tokens[index])] for one in said)
+        rows.append([slot, ", ".join(f"{phrase} {count / len(said):.1%}" for phrase, count in counts.most_common())])
+    return table(["", f"shares of {len(said):,} labels"], rows)
+
+
+def main(arguments: list[str]) -> None:
+    """Labels, draws, writes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.language", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scenes", type=int, default=320, help="first so many training scenes (default: %(default)s)")
+    parser.add_argument("--file", type=pathlib.Path, default=pathlib.Path("docs/language.md"))
+    options = parser.parse_args(arguments)
+    simulator, source = SimulatorConfig(), open_split(STARTER, "train")
+    records = [source[index] for index in range(min(options.scenes, len(source)))]
+    said = labelled(records, simulator)
+    chosen = examples(said)
+    traces = [logged(records[one.record], simulator.dt) for one in chosen]
+    rows = -(-len(chosen) // COLUMNS)
+    figure = Figure(figsize=(3 * COLUMNS, 3 * rows), layout="constrained")
+    for number, (trace, one) in enumerate(zip(traces, chosen, strict=True), 1):
+        draw(figure.add_subplot(rows, COLUMNS, number), trace, number, one.start)
+    picture = options.file.with_suffix(".png")
+    quantized(figure, picture, dpi=75)
+    cells = [
+        [str(n), trace.record.instruction, say(one.tokens), happened(trace, one.start)]
+        for n, (one, trace) in enumerate(zip(chosen, traces, strict=True), 1)
+    ]
+    told = table(["", "instruction at the scene's start", "said", "what the log did in the next 3 s"], cells)
+    write_section(options.file, "examples", f"![Examples]({picture.name})\n\n{told}\n\n{shares(said)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
