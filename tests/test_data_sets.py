@@ -34,7 +34,7 @@ def directory(tmp_path_factory):
 
 
 def test_storage_keeps_scenes_within_its_quantisation():
-    raw = localize(turned(straight_road(), 0.7))
+    raw = localize(turned(dataclasses.replace(straight_road(), note="mind the tram 🚋"), 0.7))
     back = decode(encode(raw))
     np.testing.assert_array_equal(back.valid, raw.valid)
     steps = dict(x=TRACK_M, y=TRACK_M, vel_x=SPEED_MPS, vel_y=SPEED_MPS)
@@ -46,7 +46,7 @@ def test_storage_keeps_scenes_within_its_quantisation():
         np.testing.assert_allclose(getattr(back, name), getattr(raw, name), atol=0.501 * MAP_M)
     for line, kept in zip(raw.road_points, back.road_points, strict=True):
         np.testing.assert_allclose(kept, line, atol=0.501 * MAP_M)
-    same = ("scenario_id", "group", "source", "ego", "current")
+    same = ("scenario_id", "group", "source", "note", "ego", "current")
     assert all(getattr(back, name) == getattr(raw, name) for name in same)
     np.testing.assert_array_equal(back.light_state, raw.light_state)
     np.testing.assert_array_equal(back.origin, raw.origin)

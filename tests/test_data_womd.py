@@ -217,11 +217,14 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
     write(tmp_path / "b.tfrecord", b"broken", *(scenario(name).SerializeToString() for name in names[8:]))
     manifest = tmp_path / "groups.json"
     manifest.write_text(json.dumps([{"scenario_id": n, "location_group": f"g{int(n[1:]) // 2}"} for n in names]))
+    notes = tmp_path / "notes.json"
+    notes.write_text(json.dumps([{"scenario_id": "s3", "note": "mind the tram"}]))
     shares = records.Fractions(0.25, 0.25, 0.25, 0.25)
     config = build.BuildConfig(
         womd=str(tmp_path / "*.tfrecord"),
         out=tmp_path / "set",
         groups=manifest,
+        notes=notes,
         max_skipped=0.1,
         seed=3,
         fractions=shares,
@@ -229,10 +232,13 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
     assert build.build(config)
     summary = capsys.readouterr().out
     assert "32 scenes" in summary and "skipped 1 of 17" in summary and "record 0: expected a WOMD Scenario" in summary
-    seen = {}
+    seen, noted = {}, set()
     for split in available_splits(config.out):
         for i in range(available_splits(config.out)[split]):
-            seen.setdefault(open_split(config.out, split)[i].group, set()).add(split)
+            record = open_split(config.out, split)[i]
+            seen.setdefault(record.group, set()).add(split)
+            noted |= {record.scenario_id} if record.instruction.endswith(", mind the tram") else set()
+    assert noted == {"s3"}
     assert len(seen) == 8 and all(len(splits) == 1 for splits in seen.values())
     assert not build.build(config)
     with pytest.raises(DataError, match="expected JSON"):
