@@ -12,11 +12,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 
-from training import loop, presets, stages
+from training import loop, mesh, presets, processes, stages
 from training.checkpoint import Checkpoints
 from training.config import Config
 from training.log import Logger
 from training.loop import Interrupted, Run, Stop
+from training.processes import is_first
 from training.programs import build
 from training.scenes import open_splits
 from training.state import RunState
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about multi-process merges on every save
     config = presets.parse(arguments)
     try:
+        processes.join(config.distributed)
         directory = loop.claim_directory(config)
         train(config, directory)
     except Interrupted as stopped:
@@ -49,11 +51,12 @@ def train(config: Config, directory: pathlib.Path) -> RunState:
     """Runs the stages that are not finished yet and returns the final state."""
     began = time.monotonic()
     cache_programs(config, directory)
-    mesh = loop.make_mesh()
+    layout = mesh.make(config.mesh)
+    mesh.check_rows(config, layout)
     splits = open_splits(config.data, config.spec, config.simulator)
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
-    logger = Logger(directory)
-    run = Run(config, directory, splits, build(config), checkpoints, logger, Stop(), mesh, began)
+    logger = Logger(directory) if is_first() else None
+    run = Run(config, directory, splits, build(config, layout), checkpoints, logger, Stop(), layout, began)
     describe(run)
     try:
         with run.stop:
@@ -61,7 +64,8 @@ def train(config: Config, directory: pathlib.Path) -> RunState:
             return execute(run.since(state.progress.wall_s), state)
     finally:
         checkpoints.close()
-        logger.close()
+        if logger is not None:
+            logger.close()
 
 
 def execute(run: Run, state: RunState) -> RunState:
@@ -84,7 +88,8 @@ def describe(run: Run) -> None:
     """Says once what is about to run; all settings stand in `config.json`."""
     sizes = ", ".join(f"{name} {len(getattr(run.splits, name))}" for name in ("train", "grounding", "validation"))
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    print(f"{run.directory}: preset {run.config.name}, seed {run.config.seed}, on {device}; scenes: {sizes}")
+    if is_first():
+        print(f"{run.directory}: preset {run.config.name}, seed {run.config.seed}, on {device}; scenes: {sizes}")
 
 
 def evaluate(directory: pathlib.Path) -> None:

@@ -15,12 +15,12 @@ def stack(scenes: Sequence[Scene]) -> Scene:
 
 
 class SceneBatches(Iterator):
-    """Endless iterator of one host's rows of every batch: (`Scene` [B / n, ...], int64[B / n] indices into the source).
+    """Endless iterator of one host's rows of every batch: (`Scene` [rows, ...], int64[B] indices into the source).
 
     The order of the whole batches depends on the seed alone: one permutation of the source after another, cut into
-    batches of B. Host i of n gets rows i * B / n to (i + 1) * B / n of each, so that no two hosts read the same scene
-    in one pass, and another number of hosts sees the same batches. `get_state` before a step and `set_state` later give
-    the same batches again, on any number of hosts.
+    batches of B. A host reads its own rows of each, so that no scene is read twice in one pass where the hosts' rows
+    do not overlap, and another number of hosts sees the same batches. Every host knows the indices of the whole batch.
+    `get_state` before a step and `set_state` later give the same batches again, on any number of hosts.
 
     Args:
       source: random access to `Record`s.
@@ -28,8 +28,8 @@ class SceneBatches(Iterator):
       seed: of the shuffling, in [0, 2**32).
       prepare: host-side work on each scene (`simulator.prepare`).
       cache: keep prepared scenes in memory, so that reading and drawing happen once per scene.
-      shard_index, shard_count: this host, i, and how many there are, n.
-    Raises: ValueError if the hosts cannot share a batch evenly, or the source is empty.
+      rows: which of a batch's B rows this host reads; all if None.
+    Raises: ValueError for an empty source, an empty batch, or rows that are none of its own.
     """
 
     def __init__(
@@ -40,21 +40,19 @@ class SceneBatches(Iterator):
         prepare: Callable[[Scene], Scene],
         *,
         cache: bool,
-        shard_index: int = 0,
-        shard_count: int = 1,
+        rows: Sequence[int] | None = None,
     ):
         import grain
 
-        if not 0 <= shard_index < shard_count or batch_size % shard_count or batch_size < 1:
-            raise ValueError(f"shard {shard_index} of {shard_count} cannot have its equal part of {batch_size} rows")
+        self._rows = np.arange(batch_size) if rows is None else np.asarray(rows)
+        if not len(self._rows) or not np.isin(self._rows, np.arange(batch_size)).all():
+            raise ValueError(f"rows {self._rows.tolist()[:8]} are none of a batch of {batch_size}")
         if not len(source):
             raise ValueError("expected a source of one record or more, found none")
         self._source = source
         self._prepare = prepare
         self._prepared: dict[int, Scene] | None = {} if cache else None
         self._lock = threading.Lock()
-        count = batch_size // shard_count
-        self._rows = slice(shard_index * count, (shard_index + 1) * count)
         order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
         batches = order.batch(batch_size).map(self._load_rows)
         # The next batch is made by a thread while the device works on this one.
@@ -72,8 +70,8 @@ class SceneBatches(Iterator):
         self._iterator.set_state(state)
 
     def _load_rows(self, batch: np.ndarray) -> tuple[Scene, np.ndarray]:
-        indices = np.asarray(batch, np.int64)[self._rows]
-        return stack([self._load(int(index)) for index in indices]), indices
+        indices = np.asarray(batch, np.int64)
+        return stack([self._load(int(index)) for index in indices[self._rows]]), indices
 
     def _load(self, index: int) -> Scene:
         if self._prepared is None:

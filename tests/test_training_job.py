@@ -25,7 +25,7 @@ def compiled_once():
     """All runs of this file share their compiled programs, which do not depend on the directory."""
     shared = build(presets.tiny())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build", lambda config: shared)
+        patch.setattr(train, "build", lambda config, layout: shared)
         yield
 
 

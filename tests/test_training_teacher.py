@@ -80,8 +80,7 @@ def imagined():
             for objective in ("pmpo", "dagger")
         }
 
-    found = jax.device_get(jax.jit(both)(params, scene))
-    return jax.tree.map(lambda a: a.reshape(4, 2, *a.shape[1:]), found)
+    return jax.device_get(jax.jit(both)(params, scene))
 
 
 def test_the_policys_own_states_are_labelled(imagined):

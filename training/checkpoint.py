@@ -21,8 +21,9 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
+
+from training.processes import is_first, to_host
 
 log = logging.getLogger(__name__)
 
@@ -56,23 +57,35 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, keep: int):
         self.directory = directory.absolute()
+        self.directory.mkdir(parents=True, exist_ok=True)
         self._kept = Kept(keep)
+        # Each process has a manager of its own that waits for no other one: the first writes, the others only read.
+        index = jax.process_index()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=self._kept, create=True, enable_async_checkpointing=True
+            preservation_policy=self._kept if index == 0 else None,
+            create=False,
+            read_only=index > 0,
+            enable_async_checkpointing=True,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index}),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, step: int, state: Any, key: jax.Array, meta: dict[str, Any], best: int = 0) -> None:
         """Starts writing; the arrays are copied before it returns, the disk is written in the background.
 
+        With several processes all have to call it, and the first one writes.
+
         Args: best: the step that holds the best policy so far, this one or an earlier one; 0 if there is none.
         Raises: ValueError if the step exists already, or if this or the write before it cannot be written; what was
           finished before stays.
         """
+        host = to_host(state)
+        if not is_first():
+            return
         self._kept.best = best
         self._try_disk()
-        # A copy of its own: on a CPU `device_get` shows the live buffers, and the disk is written later.
-        host = jax.tree.map(np.array, jax.device_get(state))
+        # A copy of its own: on a CPU `to_host` shows the live buffers, and the disk is written later.
+        host = jax.tree.map(np.array, host)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
             key=ocp.args.JaxRandomKeySave(key),
@@ -109,7 +122,7 @@ class Checkpoints:
           template: a tree of arrays with the shapes and dtypes to restore.
           repair: move the damaged ones aside, so that a run that goes on can save these steps again. Who only reads
             must not: to code of another version a sound checkpoint looks damaged.
-        Returns: step, state, key and meta; None where no checkpoint exists.
+        Returns: step, state as numpy, key and meta; None where no checkpoint exists.
         Raises: ValueError if checkpoints exist and all are damaged, or the damaged ones cannot be moved; all stay where
           they are.
         """
@@ -124,7 +137,7 @@ class Checkpoints:
                 log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, error)
                 damaged.append(step)
                 continue
-            if repair and damaged:
+            if repair and damaged and is_first():
                 self._move_aside(damaged)
             self._kept.verified = step
             return step, *read
@@ -133,23 +146,22 @@ class Checkpoints:
         return None
 
     def _move_aside(self, steps: list[int]) -> None:
-        for step in steps if jax.process_index() == 0 else ():
+        for step in steps:
             try:
                 moved = move_aside(self.directory / str(step), f"damaged-{step}")
             except OSError as error:
                 raise self._unwritable(error) from error
             log.warning("checkpoint %d is kept as %s, in case it was only the reading that failed", step, moved)
-        multihost_utils.sync_global_devices("damaged checkpoints are moved aside")
         self._manager.reload()
 
     def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
-        place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), template)
+        # Read to the host, whole: what was written on one mesh is checked and goes on on another.
+        abstract = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), key=ocp.args.JaxRandomKeyRestore(), meta=ocp.args.JsonRestore()
         )
         read = self._manager.restore(step, args=items)
-        expected, actual = read.meta.pop("crc32"), checksums(jax.device_get(read.state))
+        expected, actual = read.meta.pop("crc32"), checksums(read.state)
         wrong = sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
         if wrong:
             raise ValueError(f"crc32 differs in {wrong[:4]} ({len(wrong)} arrays)")

@@ -7,9 +7,11 @@ from simulator.world import Params
 from training.judge import Driver, Judge, drive
 from training.loop import Run, Unit
 from training.open_loop import HORIZONS_S
+from training.processes import to_host
 from training.scenes import chunks, take
 from training.state import RunState
 
+BATCH = 32  # scenes asked at once
 CHECKED = ("score", "failure", *(f"ade_{horizon_s:g}s_m" for horizon_s in HORIZONS_S))
 
 
@@ -20,12 +22,23 @@ def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunSta
     """
     config, records = run.config, run.splits.validation
     driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy)
-    sizes = {"batch": min(config.evaluation.batch, len(records)), "steps": config.rollout_steps, "seed": config.seed}
-    scores, _ = drive(driver, records, Judge(LogReplay(config.simulator)), config.simulator, **sizes)
-    along = [run.programs.open_loop(policy, run.place(take(records, rows))) for rows in chunks(len(records), 32)]
-    found = {**scores, **{name: np.concatenate([one[name] for one in along])[: len(records)] for name in along[0]}}
+    size = min(config.evaluation.batch, len(records))
+    settings = {"steps": config.rollout_steps, "seed": config.seed, "layout": run.layout}
+    scores, _ = drive(driver, records, Judge(LogReplay(config.simulator)), config.simulator, batch=size, **settings)
+    found = {**scores, **along_logs(run, policy)}
     means = {name: float(np.mean(found[name])) for name in CHECKED}
     # The judge does not say when a rollout ended: whole drives are charged.
     state = state.charge("validate", np.ones((config.rollout_steps, len(records))))
     where = {"stage": unit.part, "round": unit.round, "step": state.progress.step}
     return state.note(checks=(*state.progress.checks, {**where, **means})), means
+
+
+def along_logs(run: Run, policy: Params) -> dict[str, np.ndarray]:
+    """`open_loop` on the validation split, float32[N]."""
+    records, layout = run.splits.validation, run.layout
+    size = min(BATCH, len(records)) + -min(BATCH, len(records)) % layout.row_parts
+    parts = []
+    for rows in chunks(len(records), size):
+        scene = layout.assemble(take(records, rows[layout.own(size)]))
+        parts.append(to_host(run.programs.open_loop(policy, scene)))
+    return {name: np.concatenate([part[name] for part in parts])[: len(records)] for name in parts[0]}

@@ -26,6 +26,8 @@ STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
 # Where a run is kept, how much of it is run now, and when it is ended: none of them changes its numbers.
 FREE_FIELDS = (
     *("directory", "start_from", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.whole_below"),  # but for rounding
+    *("distributed.detect", "distributed.coordinator", "distributed.processes", "distributed.index"),
     *("watch.not_finite", "watch.most_skipped", "watch.least_entropy", "watch.most_kl", "watch.stall_s"),
 )
 
@@ -47,6 +49,40 @@ class WatchConfig:
     least_entropy: float = 0.01
     most_kl: float = 50.0
     stall_s: float = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share what (`training/mesh.py`); their product is the number of devices of all processes.
+
+    Attributes:
+      data: parts of the rows of a batch; -1 for as many as the other axes leave.
+      fsdp: parts of the rows as well, and of the large parameters.
+      tensor: parts of the large parameters' features.
+      whole_below: parameters with fewer elements are copied to every device.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+    whole_below: int = 16384
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """Several processes that train one run, one per host (`training/processes.py`, `docs/scaling.md`).
+
+    Attributes:
+      detect: ask the launcher for what follows: SLURM, Open MPI, Kubernetes or Cloud TPU.
+      coordinator: `host:port` of the first process; None for a process on its own.
+      processes: how many.
+      index: which of them this one is.
+    """
+
+    detect: bool = False
+    coordinator: str | None = None
+    processes: int = 1
+    index: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +290,7 @@ class Config:
       checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.
       keep_checkpoints: how many of the newest are kept; others that are: `training/checkpoint.py`.
       watch: what counts as going wrong, and what follows.
+      mesh, distributed: devices and processes that share the run.
     """
 
     name: str = "cpu"
@@ -268,6 +305,8 @@ class Config:
     checkpoint_every_s: float = 60.0
     keep_checkpoints: int = 2
     watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)
+    mesh: MeshConfig = MeshConfig()
+    distributed: DistributedConfig = DistributedConfig()
     data: DataConfig = DataConfig()
     spec: SceneSpec = dataclasses.field(default_factory=SceneSpec)
     simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
@@ -301,7 +340,7 @@ def validate(config: Config) -> None:
 
     Raises: ValueError listing every field that is wrong, with what was expected and found.
     """
-    rounds, fit = config.rounds, config.fit
+    rounds, fit, mesh, several = config.rounds, config.fit, config.mesh, config.distributed
     some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
     least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
     needs = [
@@ -324,11 +363,27 @@ def validate(config: Config) -> None:
         ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
         ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),
         ("closed_loop.candidates", config.closed_loop.candidates, config.closed_loop.candidates > 0, "at least 1"),
+        ("mesh.data", mesh.data, mesh.data == -1 or mesh.data > 0, "at least 1, or -1"),
+        ("mesh.fsdp", mesh.fsdp, mesh.fsdp > 0, "at least 1"),
+        ("mesh.tensor", mesh.tensor, mesh.tensor > 0, "at least 1"),
+        (
+            "distributed.index",
+            several.index,
+            0 <= several.index < several.processes,
+            "below distributed.processes",
+        ),
+        ("distributed.coordinator", several.coordinator, *_coordinator(several)),
         ("spec.dt", config.spec.dt, config.spec.dt == config.simulator.dt, f"simulator.dt, {config.simulator.dt}"),
     ]
     wrong = [f"  {name}: expected {expected}, found {value}" for name, value, good, expected in needs if not good]
     if wrong:
         raise ValueError("\n".join(["these settings cannot work:", *wrong]))
+
+
+def _coordinator(several: DistributedConfig) -> tuple[bool, str]:
+    if several.processes > 1 and not several.detect:
+        return several.coordinator is not None, "host:port of the first process"
+    return several.coordinator is None or not several.detect, "none, since distributed.detect asks the launcher"
 
 
 def _imagined(config: Config) -> int:

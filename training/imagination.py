@@ -2,7 +2,7 @@
 
 Both give `Experience`: what was seen, what to decide there, and a weight for each decision's log-probability. An
 objective is nothing but a choice of these, so one update (`improvement.py`) serves them all.
-Letters: R rows (starts x G), H steps, N = H x R flattened transitions.
+Letters: R rows (starts x G), H steps.
 """
 
 import flax.struct
@@ -26,16 +26,16 @@ from worldmodel.batch import ModelBatch, from_rollout
 
 @flax.struct.dataclass
 class Experience:
-    """Flattened transitions to learn from; arrays [N, ...].
+    """Transitions to learn from; arrays [H, R, ...] as they were driven, or [N, ...] for some of them.
 
     Attributes:
       observation: `Observation`.
-      decision: `Decision`, what was decided, or should have been.
-      log_prob, reasoning_log_prob: float32[N], of the action and of the reasoning when they were drawn.
-      weight: float32[N], of the action's log-probability; 0 where nothing is to be learned.
-      reasoning_weight: float32[N], of the reasoning's.
-      returns: float32[N], target of the value heads.
-      valid: bool[N].
+      decision: `Decision` [...], what was decided, or should have been.
+      log_prob, reasoning_log_prob: float32[...], of the action and of the reasoning when they were drawn.
+      weight: float32[...], of the action's log-probability; 0 where nothing is to be learned.
+      reasoning_weight: float32[...], of the reasoning's.
+      returns: float32[...], target of the value heads.
+      valid: bool[...].
     """
 
     observation: Observation
@@ -137,43 +137,34 @@ def events_of(driven: Rollout) -> dict[str, Array]:
     return {name: jnp.any(getattr(outcome, name) & outcome.valid, axis=-1) for name in EVENTS}
 
 
-def flat(tree):
-    """[H, R, ...] -> [H * R, ...]."""
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), tree)
-
-
 def experience(driven: Rollout, worth: Targets, weight: Array, reasoning: float) -> Experience:
     """Imagined decisions with their weights; what was said shares the weight of what was done, times `reasoning`."""
     extras = driven.extras
-    return flat(
-        Experience(
-            observation=driven.observation,
-            decision=extras["decision"],
-            log_prob=extras["log_prob"],
-            reasoning_log_prob=extras["reasoning_log_prob"],
-            weight=weight,
-            reasoning_weight=reasoning * weight,
-            returns=worth.returns,
-            valid=worth.valid,
-        )
+    return Experience(
+        observation=driven.observation,
+        decision=extras["decision"],
+        log_prob=extras["log_prob"],
+        reasoning_log_prob=extras["reasoning_log_prob"],
+        weight=weight,
+        reasoning_weight=reasoning * weight,
+        returns=worth.returns,
+        valid=worth.valid,
     )
 
 
 def corrected(driven: Rollout, worth: Targets, teacher: Teacher, key: jax.Array) -> Experience:
     """The states that the policy got itself into, with what the teacher says and does there. key: key[R]."""
     keys = jax.vmap(lambda k: jax.random.split(k, driven.alive.shape[0]), out_axes=1)(key)
-    seen, keys, weight, returns, valid = flat(
-        (driven.observation, keys, share(worth.valid), worth.returns, worth.valid)
-    )
+    weight = share(worth.valid)
     return Experience(
-        observation=seen,
-        decision=teacher.label(keys, seen),
+        observation=driven.observation,
+        decision=jax.vmap(teacher.label)(keys, driven.observation),
         log_prob=jnp.zeros_like(weight),
         reasoning_log_prob=jnp.zeros_like(weight),
         weight=weight,
         reasoning_weight=weight,
-        returns=returns,
-        valid=valid,
+        returns=worth.returns,
+        valid=worth.valid,
     )
 
 
@@ -257,4 +248,4 @@ def demonstrate(
         "deviation": masked_mean(extras["deviation"], driven.alive),
         "return": jnp.sum(jnp.where(driven.alive, driven.outcome.reward, 0.0), axis=0).mean(),
     }
-    return flat(shown), track(driven, scene, uniform=False), metrics
+    return shown, track(driven, scene, uniform=False), metrics

@@ -27,6 +27,8 @@ from simulator.referee.world import Referee
 from simulator.rollout import rollout
 from simulator.score import driving_score
 from simulator.world import Params, Policy, Rollout, World
+from training.mesh import ALONE, Layout
+from training.processes import to_host
 from training.report import SPOKEN, Results
 from training.scenes import chunks, take
 from training.topview import EVENT_NAMES, Trace
@@ -183,6 +185,7 @@ def drive(
     seed: int = 0,
     rows: Sequence[int] | None = None,
     traced: bool = False,
+    layout: Layout = ALONE,
 ) -> tuple[dict[str, np.ndarray], list[Trace]]:
     """Drives scenes in batches of one size, so that nothing is compiled twice; what pads the last one is dropped.
 
@@ -190,18 +193,21 @@ def drive(
       records: with prepared scenes.   batch: B.   steps: H.   seed: of all drivers alike: comparisons are paired.
       rows: which records; all if None. A scene's result does not depend on which others are driven.
       traced: whether to return the drives themselves, which `figures` draws.
+      layout: of the rows; the driver's params lie there already. B grows to what its devices can share equally.
     Returns: `driving_score` as arrays [N], and N traces or none.
     """
     rows = np.arange(len(records)) if rows is None else np.asarray(rows)
     scores, traces = [], []
+    batch += -batch % layout.row_parts
     with tqdm.tqdm(total=len(rows), desc=driver.name, unit="scene") as bar:
         for chunk in chunks(len(rows), batch):
             count, chosen = len(np.unique(chunk)), rows[chunk]
-            params, keys = (judge.params_of(chosen), driver.params), row_keys(seed, chosen)
-            score, path = drive_batch(judge.world, driver.policy, config, steps, *params, take(records, chosen), keys)
-            scores.append({name: np.asarray(values)[:count] for name, values in score.items()})
+            params, keys = (judge.params_of(chosen), driver.params), layout.place(row_keys(seed, chosen))
+            scene = layout.assemble(take(records, chosen[layout.own(batch)]))
+            score, path = drive_batch(judge.world, driver.policy, config, steps, *params, scene, keys)
+            scores.append({name: values[:count] for name, values in to_host(score).items()})
             if traced:
-                path = jax.device_get(path)
+                path = to_host(path)
                 for b in range(count):
                     one = jax.tree.map(lambda values, b=b: values[b], path)
                     traces.append(trace_of(driver, records[chosen[b]], scores[-1]["score"][b], one, config.dt))

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from data.scene import Array
+from training.processes import to_host
 
 PURPOSES = ("fit_world_model", "cl_sft", "refit", "practise", "ground", "validate")
 
@@ -37,8 +38,8 @@ class Ledger:
         return dataclasses.replace(self, owed=(*self.owed, (purpose, alive)))
 
     def settle(self) -> "Ledger":
-        """With everything counted."""
+        """With everything counted; with several processes all have to call it."""
         spent = dict(self.spent)
         for purpose, alive in self.owed:
-            spent[purpose] += int(np.sum(alive))
+            spent[purpose] += int(np.sum(to_host(alive)))
         return Ledger(spent)

@@ -7,19 +7,23 @@ import pathlib
 import signal
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import multihost_utils
 
 from data.pipeline import SceneBatches
+from data.scene import Record
 from training import config as configs
 from training.checkpoint import Checkpoints, move_aside
 from training.config import Config
 from training.log import Logger, postfix, progress
+from training.mesh import Layout
+from training.processes import Votes, is_first
 from training.programs import Programs
-from training.scenes import Splits
+from training.scenes import Splits, batches
 from training.state import Learned, Progress, RunState
 from training.watch import Watch
 
@@ -113,8 +117,8 @@ class Run:
     Attributes:
       config: the resolved config.   directory: the run's.
       splits: the scenes.   programs: the compiled functions.
-      checkpoints, logger, stop: see there.
-      mesh: one axis `data` over all devices; rows are spread over it, parameters are copied.
+      checkpoints, logger, stop: see there; `logger` is None for the processes that write nothing.
+      layout: of rows and parameters on the devices.
       started: monotonic time at which this process began, less the time spent by earlier ones [s].
     """
 
@@ -123,9 +127,9 @@ class Run:
     splits: Splits
     programs: Programs
     checkpoints: Checkpoints
-    logger: Logger
+    logger: Logger | None
     stop: Stop
-    mesh: jax.sharding.Mesh
+    layout: Layout
     started: float
 
     def key(self, unit: Unit, step: int) -> jax.Array:
@@ -137,17 +141,14 @@ class Run:
         """The seed of a unit's shuffling."""
         return zlib.crc32(f"{self.config.seed}/{unit.name}".encode())
 
-    def place(self, rows: Any) -> Any:
-        """Spreads arrays [R, ...] over the devices."""
-        return jax.device_put(rows, self._sharding("data"))
+    def batches(self, records: Sequence[Record], size: int, unit: Unit) -> SceneBatches:
+        """A unit's batches of `size` scenes, of which this process reads its own rows."""
+        return batches(records, size, self.data_seed(unit), self.layout.own(size))
 
-    def copy(self, tree: Any) -> Any:
-        """Copies parameters to every device. Programs are compiled per placement: all arrays get theirs at once."""
-        return jax.device_put(tree, self._sharding())
-
-    def _sharding(self, *axes: str) -> NamedSharding | None:
-        # One device needs no layout, and arrays without one meet in any program without compiling it anew.
-        return NamedSharding(self.mesh, PartitionSpec(*axes)) if self.mesh.size > 1 else None
+    def write(self, name: str, text: str) -> None:
+        """Writes a file of the run, once for all processes."""
+        if is_first():
+            (self.directory / name).write_text(text, encoding="utf-8")
 
     @property
     def wall_s(self) -> float:
@@ -160,15 +161,16 @@ class Run:
 
     def record(self, state: RunState, unit: Unit, metrics: Metrics) -> None:
         """Writes a log line."""
-        self.logger.write(
-            round_index=unit.round,
-            stage=unit.part,
-            step=state.progress.step,
-            total=state.progress.total,
-            simulator_steps=state.progress.ledger.total,
-            wall_s=self.wall_s,
-            metrics=metrics,
-        )
+        line = {
+            "round_index": unit.round,
+            "stage": unit.part,
+            "step": state.progress.step,
+            "total": state.progress.total,
+            "simulator_steps": state.progress.ledger.total,  # which all processes have to count
+            "wall_s": self.wall_s,
+        }
+        if self.logger is not None:
+            self.logger.write(**line, metrics=metrics)
 
     def save(self, state: RunState) -> RunState:
         """Writes a checkpoint of the state and returns it with the time noted."""
@@ -189,7 +191,7 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
     if state.progress.iterator is not None:
         batches.set_state(state.progress.iterator)
     saved, bar = time.monotonic(), progress(unit.name, state.progress.step, count)
-    watch = Watch(run.config.watch, unit.name, run.directory, run.splits.train)
+    watch, votes = Watch(run.config.watch, unit.name, run.directory, run.splits.train), Votes()
     with bar:
         for step in bar:
             with watch.waiting(step):
@@ -203,12 +205,12 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
                 state = state.settle()
                 run.record(state, unit, metrics)
                 bar.set_postfix(postfix(metrics))
-            due = time.monotonic() - saved > run.config.checkpoint_every_s
-            if due or run.stop.requested or step + 1 == count:
+            due, stop = votes.cast(time.monotonic() - saved > run.config.checkpoint_every_s, run.stop.requested)
+            if due or stop or step + 1 == count:
                 watch.settle()  # nothing is saved that was not judged
-            if due or run.stop.requested:
+            if due or stop:
                 state, saved = run.save(state.note(iterator=batches.get_state())), time.monotonic()
-            if run.stop.requested:
+            if stop:
                 raise Interrupted(f"stopped in {unit.name} at step {step + 1} of {count}")
     return state
 
@@ -219,20 +221,26 @@ def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
     if metrics:
         run.record(state, unit, metrics)
     state = state.note(finished=(*now.finished, unit.name), step=0, iterator=None, total=now.closing)
-    (run.directory / "rounds.json").write_text(json.dumps(list(now.rounds), indent=2) + "\n", encoding="utf-8")
+    run.write("rounds.json", json.dumps(list(now.rounds), indent=2) + "\n")
     return run.save(state)
 
 
 def resume(run: Run, fresh: Learned) -> RunState:
-    """The state to go on from: the newest undamaged checkpoint, or the beginning."""
+    """The state to go on from: the newest undamaged checkpoint, of whatever mesh, or the beginning.
+
+    Raises: ValueError where several processes do not see the same checkpoints.
+    """
     found = run.checkpoints.restore(fresh)
+    seen = np.unique(multihost_utils.process_allgather(np.int32(-1 if found is None else found[0])))
+    if len(seen) > 1:
+        raise ValueError(f"{run.directory}: expected all processes to see it, but they found checkpoints {seen}")
     if found is None and run.config.start_from is not None:
         return shared_start(run, fresh)
     if found is None:
         rounds = run.config.rounds
-        return RunState(run.copy(fresh), Progress(horizon=rounds.horizon, penalty=rounds.penalty))
+        return RunState(fresh, Progress(horizon=rounds.horizon, penalty=rounds.penalty))
     _, learned, _, meta = found
-    state = RunState(run.copy(learned), Progress.from_json(meta))
+    state = placed(run, learned, Progress.from_json(meta))
     log.info("resuming after %s, step %d", state.progress.finished[-1:] or "the start", state.progress.step)
     return state
 
@@ -258,25 +266,26 @@ def shared_start(run: Run, fresh: Learned) -> RunState:
     done = Progress.from_json(found[3]).finished if found else ()
     if set(done) != set(SHARED):
         raise ValueError(f"start_from: expected {source} to have finished {SHARED} and nothing else, found {done}")
-    rounds, state = run.config.rounds, RunState(run.copy(found[1]), Progress.from_json(found[3]))
-    return state.note(horizon=rounds.horizon, penalty=rounds.penalty)
+    rounds, progress = run.config.rounds, Progress.from_json(found[3])
+    return placed(run, found[1], progress).note(horizon=rounds.horizon, penalty=rounds.penalty)
 
 
-def make_mesh() -> jax.sharding.Mesh:
-    """All devices of all hosts along one axis, `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def placed(run: Run, learned: Learned, progress: Progress) -> RunState:
+    """The state that a checkpoint holds. The tracks stay on the host: rows of them are written and drawn at random."""
+    parameters = run.layout.place_parameters(learned.replace(tracks=()))
+    return RunState(parameters.replace(tracks=learned.tracks), progress)
 
 
 def claim_directory(config: Config) -> pathlib.Path:
     """Makes the run's directory and writes the config into it, or checks that the run found there is the same one.
 
+    With several processes all look before the first one writes, and go on when it has.
+
     Raises: ValueError listing the fields that differ from the run found there.
     """
     directory = config.run_directory
     path = directory / "config.json"
-    if path.exists() and config.fresh:
-        move_aside(directory, directory.name)
-    if path.exists():
+    if path.exists() and not config.fresh:
         changed = configs.differences(config, configs.read(path))
         if changed:
             listed = "\n  ".join(changed)
@@ -284,6 +293,11 @@ def claim_directory(config: Config) -> pathlib.Path:
                 f"{directory} holds a run with other settings:\n  {listed}\n"
                 "take them back, name another --directory, or start anew with --fresh"
             )
-    directory.mkdir(parents=True, exist_ok=True)
-    configs.write(config, path)
+    multihost_utils.sync_global_devices("all have looked")
+    if is_first():
+        if path.exists() and config.fresh:
+            move_aside(directory, directory.name)
+        directory.mkdir(parents=True, exist_ok=True)
+        configs.write(config, path)
+    multihost_utils.sync_global_devices("the directory is there")
     return directory

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from data.scene import Array
 from policy.vla import VLA
 from simulator.log_replay import LogReplay
 from training import imagination, improvement, open_loop
 from training.config import Config
 from training.drivers import ClosestToLog, Teacher
+from training.mesh import ALONE, Layout
 from worldmodel import registry
 from worldmodel.fitting import fit_step
 from worldmodel.interface import WorldModel
@@ -27,7 +30,9 @@ class Programs:
       drive_expert, demonstrate, imagine, drive: see `imagination`.
       practise: `imagine` in the simulator, whose params are ().
       open_loop: see there.
-      gather: the rows of a tree of arrays.
+      gather: transitions of an `Experience` [H, R], numbered step by step: [N].
+      join: the rows of two trees of arrays.
+      fresh_optimizer: the state of `improvement.optimiser` for a policy.
     """
 
     model: WorldModel
@@ -43,10 +48,15 @@ class Programs:
     drive: Callable[..., Any]
     open_loop: Callable[..., Any]
     gather: Callable[..., Any]
+    join: Callable[..., Any]
+    fresh_optimizer: Callable[..., Any]
 
 
-def build(config: Config) -> Programs:
-    """Builds the models and wraps the functions; nothing is compiled before it is called."""
+def build(config: Config, layout: Layout = ALONE) -> Programs:
+    """Builds the models and wraps the functions; nothing is compiled before it is called.
+
+    Args: layout: of the parameters that steps return, and of minibatches; every other array lies where XLA puts it.
+    """
     simulator, steps = config.simulator, config.rollout_steps
     vla = config.policy.build(simulator, config.spec)
     model = registry.build(config.world_model, config.model_settings(config.world_model), simulator)
@@ -58,18 +68,36 @@ def build(config: Config) -> Programs:
     def jit(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
         return jax.jit(functools.partial(function, *static))
 
+    def rollouts(function: Callable[..., Any], *static: Any, learned: int) -> Callable[..., Any]:
+        """Drives with as many parameter trees, the first arguments."""
+        return jax.jit(lambda *args: function(*static, *layout.gathered(args[:learned]), *args[learned:]))
+
+    def updates(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+        """Returns parameters, optimiser states and metrics."""
+        return jax.jit(lambda *args: layout.keep(function(*static, *args)))
+
+    def transitions(tree: Any, numbers: Array) -> Any:
+        return layout.spread(jax.tree.map(lambda a: a[numbers // a.shape[1], numbers % a.shape[1]], tree))
+
     return Programs(
         model=model,
         vla=vla,
         drive_expert=jit(imagination.drive_expert, simulator, steps),
-        fit=jax.jit(fit_step(model, config.fit.optimizer.build(config.fit.steps))),
-        imitate=jit(improvement.imitate, vla, simulator, config.imitation),
-        demonstrate=jit(imagination.demonstrate, closest, steps),
-        improve=jit(improvement.improve, vla),
-        fit_value=jit(improvement.fit_value, vla),
-        imagine=jit(imagination.imagine, model, vla, teacher, config.rounds),
-        practise=jit(imagination.imagine, LogReplay(simulator), vla, teacher, config.rounds),
-        drive=jit(imagination.drive, simulator, vla, steps),
-        open_loop=jit(open_loop.open_loop, vla.with_temperature(0.0), simulator),
-        gather=jax.jit(lambda tree, rows: jax.tree.map(lambda a: a[rows], tree)),
+        fit=updates(fit_step(model, config.fit.optimizer.build(config.fit.steps))),
+        imitate=updates(improvement.imitate, vla, simulator, config.imitation),
+        demonstrate=rollouts(imagination.demonstrate, closest, steps, learned=1),
+        improve=updates(improvement.improve, vla),
+        fit_value=updates(improvement.fit_value, vla),
+        imagine=rollouts(imagination.imagine, model, vla, teacher, config.rounds, learned=2),
+        practise=rollouts(imagination.imagine, LogReplay(simulator), vla, teacher, config.rounds, learned=2),
+        drive=rollouts(imagination.drive, simulator, vla, steps, learned=1),
+        open_loop=rollouts(open_loop.open_loop, vla.with_temperature(0.0), simulator, learned=1),
+        gather=jax.jit(transitions),
+        join=jax.jit(lambda first, second: layout.spread(join(first, second))),
+        fresh_optimizer=updates(improvement.optimiser().init),
     )
+
+
+def join(first: Any, second: Any) -> Any:
+    """The rows of both."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)

@@ -6,10 +6,10 @@ fixed size: it is part of the checkpoint, whose shapes must not depend on how fa
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data.scene import Array
+from training.processes import to_host
 from worldmodel.batch import ModelBatch
 
 
@@ -35,10 +35,13 @@ def empty(batch: ModelBatch, size: int) -> Tracks:
 
 
 def add(tracks: Tracks, scene: Array, batch: ModelBatch) -> Tracks:
-    """Writes B tracks of the scenes int[B], over the oldest ones where the ring is full."""
+    """Writes B tracks of the scenes int[B], over the oldest ones where the ring is full.
+
+    With several processes all have to call it: each has the whole ring, on the host, for any may draw any track.
+    """
     size = tracks.scene.shape[0]
     where = (int(tracks.count) + np.arange(len(scene))) % size
-    written = jax.tree.map(lambda ring, new: _written(ring, where, new), tracks.batch, batch.replace(scene=()))
+    written = jax.tree.map(lambda ring, new: _written(ring, where, new), tracks.batch, to_host(batch.replace(scene=())))
     return Tracks(_written(tracks.scene, where, scene), np.int32(tracks.count + len(scene)), written)
 
 
@@ -58,4 +61,4 @@ def draw(tracks: Tracks, key: jax.Array, count: int) -> tuple[np.ndarray, ModelB
     if filled == 0:
         raise ValueError("no policy rollout was replayed yet")
     rows = np.asarray(jax.random.randint(key, (count,), 0, filled))
-    return np.asarray(tracks.scene)[rows], jax.tree.map(lambda ring: jnp.asarray(ring[rows]), tracks.batch)
+    return tracks.scene[rows], jax.tree.map(lambda ring: ring[rows], tracks.batch)

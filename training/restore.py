@@ -10,6 +10,7 @@ from data.scene import Record
 from training import stages
 from training.checkpoint import Checkpoints
 from training.config import Config
+from training.mesh import ALONE
 from training.programs import Programs
 from training.state import Learned, Progress
 
@@ -23,7 +24,7 @@ def restore(
     Raises: ValueError where the run has no checkpoint yet.
     """
     # Shapes are all that is needed: nothing is initialised. `begin` reads no more of a run than this.
-    parts = SimpleNamespace(config=config, programs=programs, splits=SimpleNamespace(train=records))
+    parts = SimpleNamespace(config=config, programs=programs, layout=ALONE, splits=SimpleNamespace(train=records))
     template = jax.eval_shape(lambda: stages.begin(parts))
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
     try:
@@ -32,4 +33,4 @@ def restore(
         checkpoints.close()
     if found is None:
         raise ValueError(f"{directory} has no checkpoint yet: let train.py go on until the imitation policy is trained")
-    return found[1], Progress.from_json(found[3])
+    return jax.device_put(found[1]), Progress.from_json(found[3])

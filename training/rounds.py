@@ -15,7 +15,8 @@ from training.grounding import Grounded
 from training.imagination import Experience, Trust, row_keys
 from training.improvement import Rates, cosine
 from training.loop import Metrics, Run, Unit, steps
-from training.scenes import batches, chunks, repeat_rows, take
+from training.processes import to_host
+from training.scenes import chunks, repeat_rows, take
 from training.state import RunState
 from training.tuning import fresh_optimizer, learn, minibatches, tune
 
@@ -33,13 +34,13 @@ def fit_value(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]
         k_dream, k_learn = jax.random.split(key)
         state, shown, metrics = practise(run, state, k_dream, batch[0])
         policy, optimizer, errors = state.learned.policy, state.learned.policy_optimizer, []
-        for rows in minibatches(k_learn, shown.weight.shape[0], config.minibatch, run.config.value.epochs):
+        for rows in minibatches(k_learn, shown.weight.size, config.minibatch, run.config.value.epochs):
             batch = run.programs.gather(shown, rows)
             policy, optimizer, found = run.programs.fit_value(policy, optimizer, batch, rate)
             errors.append(found["value"])
         return state.learn(policy=policy, policy_optimizer=optimizer), {**metrics, "value": sum(errors) / len(errors)}
 
-    scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
+    scenes = run.batches(run.splits.train, config.scenes, unit)
     return steps(run, state, unit, run.config.value.steps, scenes, body), {}
 
 
@@ -48,22 +49,23 @@ def practise(run: Run, state: RunState, key: jax.Array, scene: Any) -> tuple[Run
     config = run.config.rounds
     k_start, k_rows = jax.random.split(key)
     latest = run.config.spec.steps - config.horizon * run.config.simulator.substeps
-    start = jax.random.randint(k_start, scene.ego.shape, SceneSpec.current, latest)
+    start = jax.random.randint(k_start, (config.scenes,), SceneSpec.current, latest)
     start, rows = np.repeat(np.asarray(start), config.group), repeat_rows(scene, config.group)
-    keys = row_keys(k_rows, scene.ego.shape[0], config.group)
+    keys = row_keys(k_rows, config.scenes, config.group)
     if config.world == "model":
         shown, _, metrics = imagine(run, state, state.learned.policy, rows, start, keys)
         return state, shown, metrics
     certain = Trust(jnp.int32(config.horizon), jnp.float32(jnp.inf), jnp.float32(0))
-    shown, driven, metrics = run.programs.practise((), state.learned.policy, *run.place((rows, start, keys)), certain)
+    drive_on = run.layout.assemble(rows), *run.layout.place((start, keys)), certain
+    shown, driven, metrics = run.programs.practise((), state.learned.policy, *drive_on)
     return state.charge("practise", driven.valid), shown, metrics
 
 
 def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.ndarray, keys: tuple) -> tuple:
-    """`imagination.imagine` with the run's model and trust."""
+    """`imagination.imagine` with the run's model and trust. scene: this process's rows of the batch."""
     now = state.progress
     trust = Trust(jnp.int32(now.horizon), jnp.float32(now.trust), jnp.float32(now.penalty))
-    placed = run.place((scene, start, keys))
+    placed = run.layout.assemble(scene), *run.layout.place((start, keys))
     return run.programs.imagine(state.learned.model, policy, *placed, trust)
 
 
@@ -76,7 +78,8 @@ def measure_trust(run: Run, state: RunState) -> float:
     for rows in chunks(len(records), size):
         start = np.full(size, SceneSpec.current)
         keys = row_keys(run.key(COMPARED, 1), size, 1)
-        _, found, _ = imagine(run, state, state.learned.policy, take(records, rows), start, keys)
+        scene = take(records, rows[run.layout.own(size)])
+        found = to_host(imagine(run, state, state.learned.policy, scene, start, keys)[1])
         seen.append(np.where(found.valid, found.disagreement, np.nan))
     return float(np.nanquantile(np.concatenate(seen, axis=1)[:, : len(records)], run.config.fit.trust_quantile))
 
@@ -86,7 +89,7 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     config = run.config.rounds
     state = fresh_optimizer(run, state)
     if config.objective == "cl_sft":
-        scenes = batches(run.splits.train, run.config.closed_loop.scenes, run.data_seed(unit))
+        scenes = run.batches(run.splits.train, run.config.closed_loop.scenes, unit)
         return steps(run, state, unit, config.iterations, scenes, lambda s, _, key, batch: tune(run, s, key, batch)), {}
 
     def body(state, step, key, batch):
@@ -103,7 +106,7 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
             del learned["parity"]  # what is learned was not drawn: there is no log-probability to replay
         return state, {**practised, **learned}
 
-    scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
+    scenes = run.batches(run.splits.train, config.scenes, unit)
     return steps(run, state, unit, config.iterations, scenes, body), {}
 
 
@@ -140,7 +143,7 @@ def ground(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         "wall_s": round(run.wall_s, 1),
     }
     state = state.note(rounds=(*state.progress.rounds, record))
-    (run.directory / "decisions.txt").write_text(decisions(state), encoding="utf-8")
+    run.write("decisions.txt", decisions(state))
     return state, {name: value for name, value in record.items() if isinstance(value, float)}
 
 
@@ -169,11 +172,12 @@ def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState
     chosen = np.arange(count) * len(records) // count
     dreams, drives = [], []
     for chunk, rows in enumerate(chunks(count, size)):
-        scene, keys = take(records, chosen[rows]), row_keys(run.key(COMPARED, 2 + chunk), size, 1)
+        scene = take(records, chosen[rows[run.layout.own(size)]])
+        keys = row_keys(run.key(COMPARED, 2 + chunk), size, 1)
         _, dreamt, _ = imagine(run, state, policy, scene, np.full(size, SceneSpec.current), keys)
-        _, score, driven = run.programs.drive(policy, *run.place((scene, keys[0])))
-        dreams.append(jax.device_get(dreamt))
-        drives.append(jax.device_get((driven, score)))
+        _, score, driven = run.programs.drive(policy, run.layout.assemble(scene), run.layout.place(keys[0]))
+        dreams.append(to_host(dreamt))
+        drives.append(to_host((driven, score)))
     dreamt = rows_of(dreams, 1, count)
     driven, score = rows_of([one[0] for one in drives], 1, count), rows_of([one[1] for one in drives], 0, count)
     state = state.charge("ground", driven["alive"])

@@ -87,10 +87,9 @@ def data_directory(config: DataConfig) -> pathlib.Path:
     return pathlib.Path(config.directory) if config.directory else STARTER
 
 
-def batches(records: Sequence[Record], size: int, seed: int) -> SceneBatches:
-    """Endless shuffled batches of `size` prepared scenes over all hosts; each host reads its own rows of each."""
-    shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
-    return SceneBatches(records, size, seed, prepare=lambda scene: scene, cache=False, **shard)
+def batches(records: Sequence[Record], size: int, seed: int, rows: Sequence[int] | None = None) -> SceneBatches:
+    """Endless shuffled batches of `size` prepared scenes, of which this process reads its `rows`, or all of them."""
+    return SceneBatches(records, size, seed, prepare=lambda scene: scene, cache=False, rows=rows)
 
 
 def take(records: Sequence[Record], indices: Sequence[int]) -> Scene:

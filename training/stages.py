@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from simulator.world import Params
 from training import replay, rounds, tuning
 from training.checks import check
 from training.drivers import Disturbance, disturbance, undisturbed
 from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
+from training.programs import join
 from training.scenes import WithoutTiles, batches, take
 from training.state import Learned, RunState
 from worldmodel.batch import ModelBatch
@@ -24,22 +24,23 @@ def begin(run: Run) -> Learned:
     rows = config.rounds.scenes * config.rounds.group
     scene = take(run.splits.train, [0] * rows)
 
-    def init(key: jax.Array) -> tuple[Params, Params, ModelBatch]:
+    def init(key: jax.Array) -> tuple[Any, Any, FitState, ModelBatch]:
         k_policy, k_model = jax.random.split(key)
         policy = programs.vla.init(k_policy)
         driven = jax.eval_shape(programs.drive, policy, scene, jax.random.split(key, rows))[0]
         driven = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), driven)
-        return policy, programs.model.init(k_model, driven), driven.replace(scene=())
+        fitting = start_fit(programs.model.init(k_model, driven), config.fit.optimizer.build(config.fit.steps))
+        learned = run.layout.keep((policy, optimiser().init(policy), fitting))
+        return *learned, driven.replace(scene=())
 
-    policy, model, driven = jax.jit(init)(jax.random.key(config.seed))
-    fitting = start_fit(model, config.fit.optimizer.build(config.fit.steps))
+    policy, optimizer, fitting, driven = jax.jit(init)(jax.random.key(config.seed))
     return Learned(
         policy=policy,
-        policy_optimizer=optimiser().init(policy),
+        policy_optimizer=optimizer,
         imitation=policy,
         accepted=policy,
         best=policy,
-        model=model,
+        model=fitting.params,
         model_optimizer=(fitting.optimizer, fitting.step),
         tracks=replay.empty(driven, config.fit.tracks),
     )
@@ -58,7 +59,7 @@ def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Me
         state = state.charge("fit_world_model", driven.alive & ~driven.dynamics[:, None])
         return fit(run, state, k_fit, driven)
 
-    scenes = batches(WithoutTiles(run.splits.train), config.scenes, run.data_seed(unit))
+    scenes = run.batches(WithoutTiles(run.splits.train), config.scenes, unit)
     return steps(run, state, unit, config.steps, scenes, body), {}
 
 
@@ -73,31 +74,28 @@ def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
         k_drive, k_draw, k_fit = jax.random.split(key, 3)
         expert = drive_expert(run, batch[0], undisturbed(half), k_drive)
         indices, tracks = replay.draw(state.learned.tracks, k_draw, half)
-        replayed = tracks.replace(scene=run.place(take(train, indices)))
-        return fit(run, state, k_fit, join(expert, replayed))
+        scene = run.layout.assemble(take(train, indices[run.layout.own(half)]))
+        replayed = run.layout.place(tracks).replace(scene=scene)
+        return fit(run, state, k_fit, run.programs.join(expert, replayed))
 
-    scenes = batches(train, half, run.data_seed(unit))
+    scenes = run.batches(train, half, unit)
     return steps(run, state, unit, config.refit_steps, scenes, body), {}
 
 
 def drive_policy(run: Run, state: RunState, unit: Unit) -> RunState:
     """Drives the policy in the simulator on training scenes and keeps its tracks for the refits."""
     count = run.config.rounds.scenes * run.config.rounds.group
-    scene, indices = next(batches(run.splits.train, count, run.data_seed(unit) + 1))
+    rows = run.layout.own(count)
+    scene, indices = next(batches(run.splits.train, count, run.data_seed(unit) + 1, rows))
     keys = jax.random.split(run.key(unit, run.config.fit.refit_steps), count)
-    track, _, _ = run.programs.drive(state.learned.policy, *run.place((scene, keys)))
+    track, _, _ = run.programs.drive(state.learned.policy, run.layout.assemble(scene), run.layout.place(keys))
     return state.charge("refit", track.alive).learn(tracks=replay.add(state.learned.tracks, indices, track))
 
 
-def join(first: Any, second: Any) -> Any:
-    """The rows of both."""
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
-
-
 def drive_expert(run: Run, scene: Any, disturbed: Disturbance, key: jax.Array) -> ModelBatch:
-    """The expert's drives, more or less disturbed."""
-    keys = jax.random.split(key, scene.ego.shape[0])
-    return run.programs.drive_expert(run.place(scene), *run.place((disturbed, keys)))
+    """The expert's drives, more or less disturbed. scene: this process's rows of the batch."""
+    keys = jax.random.split(key, disturbed.held.shape[0])
+    return run.programs.drive_expert(run.layout.assemble(scene), *run.layout.place((disturbed, keys)))
 
 
 def fit(run: Run, state: RunState, key: jax.Array, batch: ModelBatch) -> tuple[RunState, Metrics]:
@@ -113,16 +111,15 @@ def imitate(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     def body(state, step, key, batch):
         now = state.learned
         rate = jnp.float32(cosine(config.learning_rate, step, config.steps))
-        policy, optimizer, metrics = run.programs.imitate(
-            now.policy, now.policy_optimizer, run.place(batch[0]), key, rate
-        )
+        scene = run.layout.assemble(batch[0])
+        policy, optimizer, metrics = run.programs.imitate(now.policy, now.policy_optimizer, scene, key, rate)
         state = state.learn(policy=policy, policy_optimizer=optimizer)
         if step + 1 in milestones(config.steps, config.checks):
             state, found = check(run, state.note(step=step + 1), unit, policy)
             metrics = {**metrics, **found}
         return state, metrics
 
-    scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
+    scenes = run.batches(run.splits.train, config.scenes, unit)
     state = steps(run, state, unit, config.steps, scenes, body)
     policy, score = state.learned.policy, state.progress.checks[-1]["score"]
     state = state.note(best_score=score, best_checkpoint=state.progress.closing)

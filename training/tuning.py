@@ -6,9 +6,8 @@ import numpy as np
 
 from training import replay
 from training.imagination import Experience
-from training.improvement import Rates, optimiser
+from training.improvement import Rates
 from training.loop import Metrics, Run, Unit, steps
-from training.scenes import batches
 from training.state import RunState
 
 
@@ -16,7 +15,7 @@ def cl_sft(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     """Closed-loop supervised fine-tuning: rollouts near the log become demonstrations."""
     config = run.config.closed_loop
     state = fresh_optimizer(run, state)
-    scenes = batches(run.splits.train, config.scenes, run.data_seed(unit))
+    scenes = run.batches(run.splits.train, config.scenes, unit)
 
     def body(state, step, key, batch):
         return tune(run, state, key, batch)
@@ -29,7 +28,8 @@ def tune(run: Run, state: RunState, key: jax.Array, batch: tuple) -> tuple[RunSt
     config, (scene, indices) = run.config.closed_loop, batch
     k_drive, k_learn = jax.random.split(key)
     keys = jax.random.split(k_drive, len(indices))
-    shown, track, metrics = run.programs.demonstrate(state.learned.policy, run.place(scene), run.place(keys))
+    placed = run.layout.assemble(scene), run.layout.place(keys)
+    shown, track, metrics = run.programs.demonstrate(state.learned.policy, *placed)
     state = state.charge("cl_sft", track.alive).learn(tracks=replay.add(state.learned.tracks, indices, track))
     rates = Rates(*map(jnp.float32, (config.learning_rate, 0.0, 0.0, 0.0, 0.0)))
     state, learned = learn(run, state, k_learn, shown, config.minibatch, 1, rates)
@@ -40,7 +40,7 @@ def fresh_optimizer(run: Run, state: RunState) -> RunState:
     """Forgets the moments of an earlier stage, unless this one has begun already."""
     if state.progress.step > 0:
         return state
-    return state.learn(policy_optimizer=run.copy(optimiser().init(state.learned.policy)))
+    return state.learn(policy_optimizer=run.programs.fresh_optimizer(state.learned.policy))
 
 
 def learn(
@@ -51,7 +51,7 @@ def learn(
     Returns: metrics averaged over the minibatches, but `parity` of the first one: later ones have moved on.
     """
     policy, optimizer, found = state.learned.policy, state.learned.policy_optimizer, []
-    for rows in minibatches(key, shown.weight.shape[0], size, epochs):
+    for rows in minibatches(key, shown.weight.size, size, epochs):
         batch = run.programs.gather(shown, rows)
         policy, optimizer, metrics = run.programs.improve(policy, optimizer, state.learned.imitation, batch, rates)
         found.append(metrics)

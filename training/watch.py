@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from data.scene import Array, Record
 from training.config import WatchConfig
 from training.log import scalars
+from training.processes import is_first
 from training.state import Learned
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,9 @@ class Watch:
     def _tell(self, step: int, rows: Any, what: str, values: dict[str, Any]) -> None:
         scenes = [self._records[int(row)].scenario_id for row in rows]
         line = {"unit": self._unit, "step": step + 1, "what": what, **values, "scenes": scenes}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if is_first():
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         log.warning("%s, step %d: %s %s", self._unit, step + 1, what, values)
 
 

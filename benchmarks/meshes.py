@@ -1,0 +1,244 @@
+"""Do many devices, or several processes, give the numbers of one, and what does it cost:
+
+python -m benchmarks.meshes equality --out out/meshes     # 8 forced host devices against 1, stage by stage
+python -m benchmarks.meshes processes --out out/meshes    # two processes against one, the main job of preset tiny
+python -m benchmarks.meshes weak --out out/meshes         # rows grow with the devices, 1 to 8
+
+Prints JSON. `equality` starts each stage on each mesh from the state in which one device began it, restored from that
+device's checkpoint; a difference is |loss - loss of one device| over the largest |loss| of the stage. `weak` gives the
+CPU-seconds of a step for each row: all devices are forced out of the same cores, so that the clock could only tell how
+many cores there are; a value of 1 is work that grows with the rows alone.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+
+from training import loop, mesh, presets, stages
+from training.checkpoint import Checkpoints
+from training.config import Config, MeshConfig
+from training.log import read_lines, scalars
+from training.loop import Run, Stop, Unit
+from training.programs import build
+from training.scenes import open_splits
+from training.state import Progress, RunState
+from training.watch import LOSSES
+
+ROOT = pathlib.Path(__file__).parents[1]
+MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4), "2,2,2": (2, 2, 2)}
+ROWS = 8  # of a batch in `equality`
+LIMIT_S = 3600.0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.meshes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("equality", "processes", "weak", "stages"))
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="where the runs are made")
+    parser.add_argument("--steps", type=int, default=20, help="of each stage (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of `stages`, which the others call")
+    parser.add_argument("--mesh", type=int, nargs=3, default=(1, 1, 1), help="of `stages`: data, fsdp, tensor")
+    parser.add_argument("--begin", type=pathlib.Path, help="of `stages`: the states to begin with, by stage")
+    return parser.parse_args()
+
+
+def settings(rows: int, steps: int, axes: tuple[int, int, int]) -> Config:
+    """Preset tiny with one round, so many rows in each batch, and nearly all parameters cut."""
+    tiny = presets.tiny()
+    return dataclasses.replace(
+        tiny,
+        checkpoint_every_s=1e9,
+        mesh=MeshConfig(*axes, whole_below=64),
+        fit=dataclasses.replace(tiny.fit, steps=steps, refit_steps=steps, scenes=2 * rows),
+        imitation=dataclasses.replace(tiny.imitation, steps=steps, scenes=rows, starts=2),
+        closed_loop=dataclasses.replace(tiny.closed_loop, steps=steps, scenes=rows, minibatch=8 * rows),
+        value=dataclasses.replace(tiny.value, steps=steps),
+        rounds=dataclasses.replace(tiny.rounds, rounds=1, iterations=steps, scenes=rows, minibatch=8 * rows),
+    )
+
+
+@dataclasses.dataclass
+class Recorder:
+    """Stands in for `training.log.Logger` and keeps what is written.
+
+    Attributes:
+      lines: of one unit: its metrics, and the CPU time of this process so far [s].
+    """
+
+    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def write(self, *, metrics: dict[str, Any], **_: Any) -> None:
+        """Keeps a line; waits for the device."""
+        self.lines.append({**scalars(metrics), "cpu_s": time.process_time()})
+
+
+def run_stages(config: Config, out: pathlib.Path, begin: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
+    """Runs every unit of work in this process. Returns: its log lines by unit.
+
+    Args: begin: where the states that units begin with are; None to go from one to the next and write them to `out`.
+    """
+    layout = mesh.make(config.mesh)
+    mesh.check_rows(config, layout)
+    splits = open_splits(config.data, config.spec, config.simulator)
+    found: dict[str, list[dict[str, Any]]] = {}
+    bare = Run(config, out, splits, build(config, layout), Checkpoints(out, 1), None, Stop(), layout, time.monotonic())
+    fresh = stages.begin(bare)
+    state = RunState(fresh, Progress(horizon=config.rounds.horizon, penalty=config.rounds.penalty))
+    for unit in loop.schedule(config):
+        checkpoints, recorder = Checkpoints((begin or out) / place(unit), 1), Recorder()
+        run = dataclasses.replace(bare, checkpoints=checkpoints, logger=recorder)
+        if begin is None:
+            run.save(state)
+        else:
+            state = loop.resume(run, fresh)
+        checkpoints.close()
+        state, metrics = stages.PARTS[unit.part](run, state, unit)
+        run.record(state, unit, metrics) if metrics else None
+        state = state.note(step=0, iterator=None, total=state.progress.closing)
+        found[unit.name] = recorder.lines
+    return found
+
+
+def place(unit: Unit) -> str:
+    """The folder of the state that a unit begins with."""
+    return unit.name.replace("/", "-")
+
+
+def environment(devices: int) -> dict[str, str]:
+    """Of a process with so many forced devices on the CPU."""
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def stages_on(options: argparse.Namespace, axes: tuple[int, int, int], rows: int, name: str, begin: str | None) -> Any:
+    """`run_stages` in a process with as many devices as the mesh has."""
+    out = options.out / name
+    shutil.rmtree(out, ignore_errors=True)
+    words = ["stages", "--out", str(out), "--steps", str(options.steps), "--rows", str(rows)]
+    words += ["--mesh", *map(str, axes), *(["--begin", str(options.out / begin)] if begin else [])]
+    command = [sys.executable, "-m", "benchmarks.meshes", *words]
+    devices = axes[0] * axes[1] * axes[2]
+    print(f"{name}: {devices} device(s)", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(devices), stdout=subprocess.PIPE, timeout=LIMIT_S, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
+    """By metric, the largest difference over the steps, relative to the largest value of the first."""
+    names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name != "cpu_s"]
+    worst = {}
+    for name in names:
+        pairs = [(a[name], b[name]) for a, b in zip(one, other, strict=True)]
+        if any((a is None) != (b is None) for a, b in pairs):
+            raise ValueError(f"{name} is a number in one of the runs alone")
+        pairs = [pair for pair in pairs if pair[0] is not None]
+        scale = max((abs(a) for a, _ in pairs), default=0.0)
+        worst[name] = max((abs(a - b) for a, b in pairs), default=0.0) / (scale or 1.0)
+    return worst
+
+
+def equality(options: argparse.Namespace) -> dict[str, Any]:
+    """Every mesh against one device."""
+    alone = stages_on(options, (1, 1, 1), ROWS, "alone", None)
+    found = {}
+    for name, axes in MESHES.items():
+        lines = stages_on(options, axes, ROWS, name, "alone")
+        found[name] = {unit: difference(alone[unit], lines[unit]) for unit in alone}
+        print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
+    return {"rows": ROWS, "steps": options.steps, "largest_relative_difference": found}
+
+
+def weak(options: argparse.Namespace) -> dict[str, Any]:
+    """Rows per device stay, devices grow."""
+    cost: dict[str, dict[str, float]] = {}
+    for devices in (1, 2, 4, 8):
+        lines = stages_on(options, (devices, 1, 1), 2 * devices, f"weak-{devices}", None)
+        for unit, steps in lines.items():
+            times = [b["cpu_s"] - a["cpu_s"] for a, b in itertools.pairwise(steps[1:])]
+            if times:
+                cost.setdefault(unit, {})[str(devices)] = statistics.median(times) / (2 * devices)
+    relative = {unit: {n: round(one / row["1"], 2) for n, one in row.items()} for unit, row in cost.items()}
+    return {"rows_per_device": 2, "cpu_seconds_per_row": cost, "relative_to_one_device": relative}
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def main_job(directory: pathlib.Path, count: int, devices: int) -> float:
+    """Preset tiny by as many processes. Returns: seconds. Raises: ValueError where one failed."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    words = [str(ROOT / "train.py"), "tiny", "--directory", str(directory), "--mesh.whole_below", "64"]
+    if count > 1:
+        words += ["--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", str(count)]
+    began, running = time.monotonic(), []
+    for index in range(count):
+        log = directory.with_name(f"{directory.name}-{index}.log").open("wb")
+        own = [*words, "--distributed.index", str(index)] if count > 1 else words
+        running.append(
+            subprocess.Popen([sys.executable, *own], env=environment(devices), cwd=ROOT, stdout=log, stderr=log)
+        )
+    codes = [process.wait(LIMIT_S) for process in running]
+    if any(codes):
+        raise ValueError(f"processes ended with {codes}, see {directory}-*.log")
+    return time.monotonic() - began
+
+
+def processes(options: argparse.Namespace) -> dict[str, Any]:
+    """Two processes of one device each, against one process with two devices, and with one."""
+    runs = {"two processes": (2, 1), "one process, two devices": (1, 2), "one device": (1, 1)}
+    seconds, lines, rounds = {}, {}, {}
+    for name, (count, devices) in runs.items():
+        directory = options.out / name.replace(",", "").replace(" ", "-")
+        seconds[name] = round(main_job(directory, count, devices), 1)
+        lines[name] = by_unit(directory)
+        rounds[name] = json.loads((directory / "rounds.json").read_text("utf-8"))
+    first, *others = runs
+    compared = {other: {u: difference(lines[other][u], lines[first][u]) for u in lines[first]} for other in others}
+    decisions = {name: [one["decision"] for one in rounds[name]] for name in runs}
+    return {"seconds": seconds, "largest_relative_difference": compared, "decisions": decisions}
+
+
+def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """The metrics of a run's log, without the clock."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in read_lines(directory / "metrics.jsonl"):
+        name = f"{line.pop('round')}/{line.pop('stage')}"
+        found.setdefault(name, []).append({key: line[key] for key in line if key not in ("wall_s", "step")})
+    return found
+
+
+def main() -> None:
+    """Measures and prints."""
+    options = parse()
+    if options.what == "stages":
+        config = settings(options.rows, options.steps, tuple(options.mesh))
+        found: dict[str, Any] = run_stages(config, options.out, options.begin)
+    else:
+        found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    main()

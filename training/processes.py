@@ -1,0 +1,71 @@
+"""Several processes that train one run together, one per host (`jax.distributed`): how they meet and agree.
+
+All of them run the same programs in the same order and hold the same numbers; only the first writes files.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from training.config import DistributedConfig
+
+
+def join(config: DistributedConfig) -> None:
+    """Meets the other processes, if there are any; before anything else of JAX is used.
+
+    Raises: ValueError where the launcher does not say who the others are; RuntimeError where they do not come.
+    """
+    # Its handler of SIGTERM would stand in the way of `loop.Stop`, which tells the other processes itself.
+    jax.config.update("jax_enable_preemption_service", False)
+    if config.detect:
+        jax.distributed.initialize()
+    elif config.coordinator is not None:
+        jax.distributed.initialize(config.coordinator, config.processes, config.index)
+
+
+def is_first() -> bool:
+    """Whether this process writes the run's files."""
+    return jax.process_index() == 0
+
+
+def to_host(tree: Any) -> Any:
+    """Whole arrays as numpy. With several processes all have to call it: rows and parameters lie on all of them."""
+    return jax.device_get(jax.tree.map(_whole, tree))
+
+
+def _whole(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return leaf
+
+
+class Votes:
+    """What any process wants, made known to all of them, so that they do it at the same step.
+
+    With several processes each learns it a step later: what was voted on in the last step is read while the device
+    works on this one.
+    """
+
+    def __init__(self) -> None:
+        self._cast: jax.Array | None = None
+
+    def cast(self, *wishes: bool) -> tuple[bool, ...]:
+        """Votes, and returns for each wish whether any process had it: of this step, or of the one before."""
+        if jax.process_count() == 1:
+            return wishes
+        last, self._cast = self._cast, _any_process(np.array(wishes))
+        return tuple(map(bool, np.asarray(last))) if last is not None else (False,) * len(wishes)
+
+
+def _any_process(wishes: np.ndarray) -> jax.Array:
+    mesh = Mesh(np.array(jax.devices()), ("device",))
+    each = np.tile(wishes, (jax.local_device_count(), 1))
+    cast = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("device")), each)
+    return _any(cast, NamedSharding(mesh, PartitionSpec()))
+
+
+def _any(cast: jax.Array, copied: NamedSharding) -> jax.Array:
+    return jax.jit(lambda votes: votes.any(axis=0), out_shardings=copied)(cast)
