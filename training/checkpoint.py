@@ -99,9 +99,12 @@ class Checkpoints:
             raise ValueError(f"checkpoint {step} was not written: {self.directory} already holds {self.steps()}")
 
     def _try_disk(self) -> None:
-        """Raises: ValueError where nothing can be written: Orbax's threads would wait for each other for ever."""
+        """Raises: ValueError where nothing can be written: Orbax's threads would wait for each other for ever.
+
+        A directory that vanished is not made again: it may be that a disk was unmounted, and what is written below its
+        place would be out of sight when it is back.
+        """
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.directory) as file:
                 file.write(b"0")
         except OSError as error:
