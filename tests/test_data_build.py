@@ -31,7 +31,7 @@ with_beam = pytest.mark.skipif(
 
 def kept(split, group, polylines=0, nearest=float("inf")):
     raw = dataclasses.replace(localize(straight_road(group=group)), group=group)
-    return Kept(split, raw, Dropped(agents=1, polylines=polylines, lights=0, nearest_polyline_m=nearest))
+    return Kept(split, raw, Dropped(agents=1, polylines=polylines, lights=0, tokens=0, nearest_polyline_m=nearest))
 
 
 def part(scenes, seen=0, skipped=()):
@@ -54,7 +54,7 @@ def test_statistics_count_what_is_there_and_what_is_not():
     assert sum(found["split"]["train"]["agents"].values()) == 2 * len(raw.x)
     assert found["split"]["train"]["with"]["vehicle_near"] == 2
     left = found["split"]["train"]["left_out"]
-    assert left == {"agents": 2, "polylines": 3, "lights": 0, "nearest_polyline_m": 60.2}
+    assert left == {"agents": 2, "polylines": 3, "lights": 0, "tokens": 0, "nearest_polyline_m": 60.2}
     assert found["split"]["test"]["left_out"]["nearest_polyline_m"] == 50.0
     assert (found["records"], found["skipped"]["records"]) == (4, 1)
     assert found["skipped"]["by_reason"] == {"tracks: expected # states per track, found [#]": 1}
