@@ -1,0 +1,64 @@
+"""What the benchmarks of kills and of data at scale compute from what they measure."""
+
+import json
+
+import numpy as np
+
+from benchmarks import data_plan, kills
+
+
+def test_a_plan_carries_costs_over_to_the_whole():
+    cost = data_plan.Cost(
+        records=10,
+        scenes=40,
+        read_bytes=5_000_000,
+        stored_bytes=6_000_000,
+        serialised_bytes=60_000_000,
+        parse_s=1.0,  # a part of convert_s
+        convert_s=30.0,
+        count_s=2.0,
+        write_s=4.0,
+    )
+    found = data_plan.plan(cost, 1000)
+    assert (found["records"], found["scenes"], found["shards"]) == (1000, 4000, 2)
+    expected = {"read_gb": 0.5, "stored_gb": 0.6, "core_hours": 1.0, "shard_mb": 300.0, "shard_serialised_gb": 3.0}
+    np.testing.assert_allclose([found[name] for name in expected], list(expected.values()))
+    assert found["hours_on_256_cores"] == 1 / 256
+
+
+def test_a_bit_is_a_difference():
+    def tree(value, decision="accept"):
+        return {"arrays": {"a": np.array([1.0, value])}, "rounds": [{"decision": decision}]}
+
+    assert kills.differences(tree(0.0), tree(0.0)) == []
+    assert kills.differences(tree(np.nan), tree(np.nan)) == []
+    assert kills.differences(tree(0.0), tree(-0.0)) == ["/arrays/a"]
+    assert kills.differences(tree(0.0), tree(0.0, "roll_back")) == ["/rounds/0/decision"]
+    assert kills.differences({"a": 1}, {"b": 1}) == [""]
+
+
+def test_a_kill_is_told_by_the_last_whole_line(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"rounds": {"rounds": 2}}))
+
+    def after(*lines):
+        (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"stage": "cu')
+        return kills.stage(tmp_path)
+
+    assert after({"stage": "imitate", "round": 0}) == "imitate"
+    assert after({"stage": "ground", "round": 1}) == "ground"
+    assert after({"stage": "improve", "round": 2}, {"stage": "ground", "round": 2}) == kills.AFTERWARDS
+    assert not kills.unfinished(tmp_path)
+    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert kills.unfinished(tmp_path)
+
+
+def test_lost_runs_are_counted_with_their_reasons():
+    noted = [{"stage": "imitate", "unfinished": True}, {"stage": "imitate", "unfinished": False}]
+    found = kills.summary({"kills": noted, "runs": [None, "kill-1: ended with 2"]})
+    assert found == {
+        "kills": 2,
+        "kills_by_stage": {"imitate": 2},
+        "unfinished_saves": 1,
+        "runs_compared": 2,
+        "lost": ["kill-1: ended with 2"],
+    }
