@@ -37,7 +37,7 @@ from training.state import Progress, RunState
 from training.watch import LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
-MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4), "2,2,2": (2, 2, 2)}
+MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4)}
 ROWS = 8  # of a batch in `equality`
 LIMIT_S = 3600.0
 

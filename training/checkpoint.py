@@ -1,8 +1,7 @@
 """Checkpoints: everything that a run needs to go on to the same numbers, verified when it is read.
 
-A checkpoint holds three items: `state` (every array: parameters, optimisers, replay tracks), `key`, and `meta` (JSON:
-where the run stands, data iterators, ledger, and a crc32 of every array, because Orbax restores flipped bytes
-silently).
+A checkpoint holds two items: `state` (every array: parameters, optimisers, replay tracks) and `meta` (JSON: where the
+run stands, its key, data iterators, ledger, and a crc32 of every array, because Orbax restores flipped bytes silently).
 
 Old checkpoints are pruned. These are not: the newest ones, as many as the config says; the one with the best policy,
 written when its round was over; and the one that this process went on from, the last whose arrays were read back and
@@ -88,8 +87,7 @@ class Checkpoints:
         host = jax.tree.map(np.array, host)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
-            key=ocp.args.JaxRandomKeySave(key),
-            meta=ocp.args.JsonSave({**meta, "crc32": checksums(host)}),
+            meta=ocp.args.JsonSave({**meta, "key": jax.random.key_data(key).tolist(), "crc32": checksums(host)}),
         )
         try:
             saved = self._manager.save(step, args=items)
@@ -160,15 +158,17 @@ class Checkpoints:
     def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
         # Read to the host, whole: what was written on one mesh is checked and goes on on another.
         abstract = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), key=ocp.args.JaxRandomKeyRestore(), meta=ocp.args.JsonRestore()
-        )
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
         read = self._manager.restore(step, args=items)
         expected, actual = read.meta.pop("crc32"), checksums(read.state)
         wrong = sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
         if wrong:
             raise ValueError(f"crc32 differs in {wrong[:4]} ({len(wrong)} arrays)")
-        return read.state, read.key, read.meta
+        if "key" in read.meta:
+            return read.state, jax.random.wrap_key_data(np.array(read.meta.pop("key"), np.uint32)), read.meta
+        # It was an item of its own until 2026-11, which Orbax cannot write in one of several processes alone.
+        item = self._manager.restore(step, args=ocp.args.Composite(key=ocp.args.JaxRandomKeyRestore()))
+        return read.state, item.key, read.meta
 
     def wait(self) -> None:
         """Until the last write is on the disk. Raises: ValueError if it could not be written."""

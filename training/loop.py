@@ -210,6 +210,7 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
                 watch.settle()  # nothing is saved that was not judged
             if due or stop:
                 state, saved = run.save(state.note(iterator=batches.get_state())), time.monotonic()
+                votes = Votes()  # the wish of this step has come true
             if stop:
                 raise Interrupted(f"stopped in {unit.name} at step {step + 1} of {count}")
     return state

@@ -1,0 +1,206 @@
+"""Bytes that each chip sends in a step, by preset, stage and mesh, from the shapes of the programs alone:
+
+python -m benchmarks.communication [--presets cpu h200] [--chips 8 64 512]
+
+Prints a table. Each chip has the preset's batch, so batches grow with the chips. A ring of n chips sends
+(n - 1) / n of an array's bytes per chip to gather or to scatter it, and twice that to reduce it to all. Counted are
+
+- gradients: reduced over `data`; of what `fsdp` cuts, the reduced parts alone, after scattering over `fsdp`;
+- parameters that `fsdp` cuts: gathered forward and backward in an update, once in a rollout;
+- activations of products with parameters that `tensor` cuts: outputs gathered forward, gradients of inputs reduced
+  backward. What XLA can leave apart, it does not send: this is the most it has to;
+- minibatches of imagined transitions, drawn at random from those of all chips: XLA reduces the whole of them to all.
+"""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from policy.imitation import imitation_loss, imitation_targets
+from training import presets
+from training.config import Config
+from training.imagination import Trust
+from training.improvement import Rates, loss
+from training.mesh import parameter_spec
+from training.programs import build
+from training.report import table
+from training.scenes import open_splits, take
+
+MESHES = {"data": (1, 1), "fsdp 8": (8, 1), "tensor 8": (1, 8)}  # the rest of the chips is along `data`
+# What leaves a parameter a parameter.
+SHAPED = ("convert_element_type", "reshape", "transpose", "slice", "squeeze", "broadcast_in_dim", "dynamic_slice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a step computes, as shapes.
+
+    Attributes:
+      function: of parameters and `arguments`.   parameters: trees of shapes.   arguments: further ones.
+      learns: whether gradients of the first tree are taken.
+      exchanged: bytes of the minibatch of one chip that is drawn from all chips' transitions.
+    """
+
+    function: Callable[..., Any]
+    parameters: tuple[Any, ...]
+    arguments: tuple[Any, ...]
+    learns: bool
+    exchanged: int = 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.communication",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--presets", nargs="+", choices=presets.PRESETS, default=["cpu", "h200"])
+    parser.add_argument("--chips", type=int, nargs="+", default=[8, 64, 512], help="multiples of 8")
+    return parser.parse_args()
+
+
+def stages_of(config: Config) -> dict[str, Stage]:
+    """The programs that update or roll out parameters."""
+    programs, rounds, imitation = build(config), config.rounds, config.imitation
+    records = open_splits(config.data, config.spec, config.simulator).train
+    shape = jax.eval_shape
+    key = shape(lambda: jax.random.key(0))
+
+    def scenes(count: int) -> Any:
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), take(records, [0]))
+
+    def keys(count: int) -> Any:
+        return shape(lambda: jax.random.split(jax.random.key(0), count))
+
+    rows, samples = rounds.scenes * rounds.group, imitation.scenes * imitation.starts
+    policy = shape(programs.vla.init, key)
+    driven = shape(programs.drive, policy, scenes(config.fit.scenes), keys(config.fit.scenes))[0]
+    model = shape(programs.model.init, key, driven)
+    start = jax.ShapeDtypeStruct((samples,), jnp.int32)
+    targets = shape(
+        lambda scene, start, key: imitation_targets(
+            scene, start, key, programs.vla, config.simulator, imitation.loss, imitation.labels
+        ),
+        *(scenes(samples), start, keys(samples)),
+    )
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    imagined = (scenes(rows), jax.ShapeDtypeStruct((rows,), jnp.int32), (keys(rows), keys(rows)))
+    trust = Trust(jax.ShapeDtypeStruct((), jnp.int32), scalar, scalar)
+    shown = shape(programs.imagine, model, policy, *imagined, trust)[0]
+    minibatch = shape(programs.gather, shown, jax.ShapeDtypeStruct((rounds.minibatch,), jnp.int32))
+    rates = Rates(*[scalar] * 5)
+    return {
+        "fit the world model": Stage(programs.model.loss, (model,), (key, driven), True),
+        "imitate": Stage(lambda p, b: imitation_loss(programs.vla, p, b, imitation.loss), (policy,), (targets,), True),
+        "improve": Stage(
+            lambda p, reference, b, r: loss(programs.vla, p, reference, b, r),
+            (policy, policy),
+            (minibatch, rates),
+            True,
+            sum(map(size, jax.tree.leaves(minibatch))),
+        ),
+        "imagine": Stage(programs.imagine, (model, policy), (*imagined, trust), False),
+        "ground": Stage(programs.drive, (policy,), (scenes(rows), keys(rows)), False),
+    }
+
+
+def size(leaf: Any) -> int:
+    """Bytes."""
+    return math.prod(leaf.shape) * leaf.dtype.itemsize
+
+
+def products(jaxpr: Any, cut: Iterable[bool], times: int = 1) -> tuple[int, int, list[bool]]:
+    """Bytes of the inputs and of the outputs of all products with parameters that are cut, and which results are such.
+
+    Args: cut: which inputs of the jaxpr are parameters that are cut.   times: how often it runs.
+    """
+    weights = {var for var, is_cut in zip(jaxpr.invars, cut, strict=True) if is_cut}
+
+    def known(var: Any) -> bool:
+        return not isinstance(var, jax.extend.core.Literal) and var in weights
+
+    taken = given = 0
+    for equation in jaxpr.eqns:
+        flags, name = [known(var) for var in equation.invars], equation.primitive.name
+        if name in ("dot_general", "conv_general_dilated") and sum(flags[:2]) == 1:
+            taken += times * size(equation.invars[flags.index(False)].aval)
+            given += times * size(equation.outvars[0].aval)
+        elif name in SHAPED and flags[0]:
+            weights.add(equation.outvars[0])
+        for inner in inner_jaxprs(equation):
+            if len(inner.invars) == len(flags):
+                more = products(inner, flags, times * equation.params.get("length", 1))
+                taken, given = taken + more[0], given + more[1]
+                weights |= {var for var, is_cut in zip(equation.outvars, more[2], strict=False) if is_cut}
+    return taken, given, [known(var) for var in jaxpr.outvars]
+
+
+def inner_jaxprs(equation: Any) -> list[Any]:
+    """Of an equation that calls others."""
+    found = [equation.params.get(name) for name in ("jaxpr", "call_jaxpr")]
+    return [getattr(one, "jaxpr", one) for one in found if one is not None]
+
+
+def activations(stage: Stage, sizes: dict[str, int], whole_below: int) -> float:
+    """Bytes per chip."""
+    leaves = jax.tree.leaves(stage.parameters)
+    cut = ["tensor" in parameter_spec(leaf.shape, sizes, whole_below) for leaf in leaves]
+    if not any(cut):
+        return 0.0
+    jaxpr = jax.make_jaxpr(stage.function)(*stage.parameters, *stage.arguments).jaxpr
+    taken, given, _ = products(jaxpr, [*cut, *[False] * (len(jaxpr.invars) - len(cut))])
+    part = (sizes["tensor"] - 1) / sizes["tensor"]
+    return part * (given + (2 * taken if stage.learns else 0))
+
+
+def parameters(stage: Stage, sizes: dict[str, int], whole_below: int) -> tuple[float, float]:
+    """Bytes per chip: parameters gathered, and gradients reduced."""
+    gathered = reduced = 0.0
+    for number, tree in enumerate(stage.parameters):
+        learned = stage.learns and number == 0
+        for leaf in jax.tree.leaves(tree):
+            spec = parameter_spec(leaf.shape, sizes, whole_below)
+            own = size(leaf) / (sizes["tensor"] if "tensor" in spec else 1)
+            parts = sizes["fsdp"] if "fsdp" in spec else 1
+            copies = sizes["data"] * sizes["fsdp"] // parts
+            once = (parts - 1) / parts * own
+            gathered += (2 if stage.learns else 1) * once
+            if learned:
+                reduced += once + 2 * (copies - 1) / copies * own / parts
+    return gathered, reduced
+
+
+def rows_of(name: str, chips: list[int]) -> list[list[str]]:
+    """The table's rows of a preset."""
+    config, rows = presets.PRESETS[name](), []
+    whole_below = config.mesh.whole_below
+    for label, stage in stages_of(config).items():
+        for mesh, (fsdp, tensor) in MESHES.items():
+            sent = activations(stage, {"data": 1, "fsdp": fsdp, "tensor": tensor}, whole_below)
+            cells = []
+            for count in chips:
+                sizes = {"data": count // (fsdp * tensor), "fsdp": fsdp, "tensor": tensor}
+                gathered, reduced = parameters(stage, sizes, whole_below)
+                parts = sizes["data"] * fsdp
+                exchanged = 2 * stage.exchanged * (parts - 1)  # 2 (n - 1) / n of n chips' minibatches
+                cells.append(" + ".join(f"{part / 1e6:.3g}" for part in (reduced, gathered, sent, exchanged)))
+            rows.append([name, label, mesh, *cells])
+    return rows
+
+
+def main() -> None:
+    """Prints the table."""
+    options = parse()
+    header = ["preset", "stage", "mesh", *(f"{count} chips" for count in options.chips)]
+    print("MB per chip and step: gradients + parameters + activations + minibatches\n")
+    print(table(header, [row for name in options.presets for row in rows_of(name, options.chips)]))
+
+
+if __name__ == "__main__":
+    main()
