@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    if config.stage == "all":
+    processes.leave()
+    if config.stage == "all" and is_first():
         evaluate(directory)
     return 0
 

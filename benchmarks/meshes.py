@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -39,6 +40,7 @@ from training.watch import LOSSES
 ROOT = pathlib.Path(__file__).parents[1]
 MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4)}
 ROWS = 8  # of a batch in `equality`
+INTERRUPTED = 130  # how train.py ends when it was asked to stop
 LIMIT_S = 3600.0
 
 
@@ -184,33 +186,54 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def main_job(directory: pathlib.Path, count: int, devices: int) -> float:
-    """Preset tiny by as many processes. Returns: seconds. Raises: ValueError where one failed."""
+def main_job(directory: pathlib.Path, count: int, devices: int, stopped: bool = False) -> float:
+    """Preset tiny by as many processes. Returns: seconds. Raises: ValueError where one ended otherwise than expected.
+
+    Args: stopped: the last process, and nobody else, is asked to stop after its first steps, and all are started again.
+    """
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    if stopped:
+        running = start(directory, count, devices)
+        log = directory / "metrics.jsonl"
+        while all(process.poll() is None for process in running) and (not log.exists() or not log.read_text()):
+            time.sleep(0.5)
+        running[-1].send_signal(signal.SIGTERM)
+        expect(running, INTERRUPTED, directory)
+    expect(start(directory, count, devices), 0, directory)
+    return time.monotonic() - began
+
+
+def expect(running: list[subprocess.Popen], code: int, directory: pathlib.Path) -> None:
+    """Waits for all. Raises: ValueError where one ends otherwise."""
+    codes = [process.wait(LIMIT_S) for process in running]
+    if set(codes) != {code}:
+        raise ValueError(f"expected processes to end with {code}, they ended with {codes}, see {directory}-*.log")
+
+
+def start(directory: pathlib.Path, count: int, devices: int) -> list[subprocess.Popen]:
+    """The main job's processes."""
     words = [str(ROOT / "train.py"), "tiny", "--directory", str(directory), "--mesh.whole_below", "64"]
     if count > 1:
         words += ["--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", str(count)]
-    began, running = time.monotonic(), []
+    running = []
     for index in range(count):
-        log = directory.with_name(f"{directory.name}-{index}.log").open("wb")
+        log = directory.with_name(f"{directory.name}-{index}.log").open("ab")
         own = [*words, "--distributed.index", str(index)] if count > 1 else words
         running.append(
             subprocess.Popen([sys.executable, *own], env=environment(devices), cwd=ROOT, stdout=log, stderr=log)
         )
-    codes = [process.wait(LIMIT_S) for process in running]
-    if any(codes):
-        raise ValueError(f"processes ended with {codes}, see {directory}-*.log")
-    return time.monotonic() - began
+    return running
 
 
 def processes(options: argparse.Namespace) -> dict[str, Any]:
-    """Two processes of one device each, against one process with two devices, and with one."""
+    """Two processes of one device each, stopped and gone on with, against one with two devices, and with one."""
     runs = {"two processes": (2, 1), "one process, two devices": (1, 2), "one device": (1, 1)}
     seconds, lines, rounds = {}, {}, {}
     for name, (count, devices) in runs.items():
         directory = options.out / name.replace(",", "").replace(" ", "-")
-        seconds[name] = round(main_job(directory, count, devices), 1)
+        seconds[name] = round(main_job(directory, count, devices, stopped=count > 1), 1)
         lines[name] = by_unit(directory)
         rounds[name] = json.loads((directory / "rounds.json").read_text("utf-8"))
     first, *others = runs

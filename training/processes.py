@@ -26,6 +26,12 @@ def join(config: DistributedConfig) -> None:
         jax.distributed.initialize(config.coordinator, config.processes, config.index)
 
 
+def leave() -> None:
+    """Lets the other processes go, once all are here; what follows, each computes alone on its own devices."""
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
 def is_first() -> bool:
     """Whether this process writes the run's files."""
     return jax.process_index() == 0
