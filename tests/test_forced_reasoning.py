@@ -11,9 +11,9 @@ import pytest
 from data.text import TOKEN_ID
 from policy.action_head import Decision
 from simulator.world import Action
-from training import report
+from training import evaluation, report
 from training.drivers import REASONING_MODES, ForcedReasoning, exchanged
-from training.judge import spoken
+from training.judge import Driver, spoken
 from training.report import METRICS, Results
 
 ROWS = 6
@@ -61,6 +61,13 @@ def test_blank_is_padding_and_says_nothing():
     assert TOKEN_ID["<pad>"] == 0 and "decision" not in extras
     np.testing.assert_allclose(action.acceleration, 0.0)
     np.testing.assert_allclose(extras["acceleration_change"], 0.1 * WORDS[:, 0], atol=1e-6)
+
+
+def test_an_unknown_mode_is_refused_and_a_known_one_named():
+    driver = Driver("imitation", Speaker(), ())
+    assert evaluation.forced(driver, "blank").name == "imitation, reasoning blank"
+    with pytest.raises(ValueError, match="did you mean 'blank'"):
+        evaluation.forced(driver, "blanc")
 
 
 def test_what_is_spoken_counts_while_the_drive_lasts():

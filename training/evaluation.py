@@ -11,7 +11,7 @@ from data.sources import open_split
 from training import config as configs
 from training import figures, findings, model_quality, report
 from training.config import Config
-from training.drivers import ForcedReasoning
+from training.drivers import REASONING_MODES, ForcedReasoning
 from training.judge import BASELINES, LEARNED, Driver, Evaluation, baseline, named
 from training.programs import Programs, build
 from training.provenance import provenance, stage_seconds
@@ -128,8 +128,9 @@ def learned_driver(name: str, programs: Programs, learned: Learned, temperature:
 
 
 def forced(driver: Driver, mode: str) -> Driver:
-    """The same policy on words that are not its own."""
-    return Driver(f"{driver.name}{report.FORCED}{mode}", ForcedReasoning(driver.policy, mode), driver.params)
+    """The same policy on words that are not its own. Raises: ValueError for an unknown mode."""
+    policy = ForcedReasoning(driver.policy, named("reasoning", mode, REASONING_MODES))
+    return Driver(f"{driver.name}{report.FORCED}{mode}", policy, driver.params)
 
 
 def evaluation_of(drivers: dict[str, Driver], records: PreparedRecords, config: Config, request: Request) -> Evaluation:
