@@ -189,7 +189,8 @@ def rows_of(name: str, chips: list[int]) -> list[list[str]]:
                 gathered, reduced = parameters(stage, sizes, whole_below)
                 parts = sizes["data"] * fsdp
                 exchanged = 2 * stage.exchanged * (parts - 1)  # 2 (n - 1) / n of n chips' minibatches
-                cells.append(" + ".join(f"{part / 1e6:.3g}" for part in (reduced, gathered, sent, exchanged)))
+                parts_sent = zip("gpam", (reduced, gathered, sent, exchanged), strict=True)
+                cells.append(" + ".join(f"{part / 1e6:.3g} {kind}" for kind, part in parts_sent if part) or "0")
             rows.append([name, label, mesh, *cells])
     return rows
 
@@ -198,7 +199,7 @@ def main() -> None:
     """Prints the table."""
     options = parse()
     header = ["preset", "stage", "mesh", *(f"{count} chips" for count in options.chips)]
-    print("MB per chip and step: gradients + parameters + activations + minibatches\n")
+    print("MB per chip and step: g gradients, p parameters, a activations, m minibatches\n")
     print(table(header, [row for name in options.presets for row in rows_of(name, options.chips)]))
 
 
