@@ -82,10 +82,10 @@ class ActionHead(Protocol):
     def towards(self, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
         """The knot float32[B, 2], among those that this head can decide for, that ends nearest the waypoints."""
 
-    def show(self, key: jax.Array, knots: Array, valid: Array) -> tuple[Array, Decision]:
+    def show(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
         """A decision to be learned, without its reasoning, and the knot float32[B, 2] that it commits.
 
-        Args: key: key[B]; knots: float32[B, N, 2], the committed one first; valid: bool[B, N].
+        Args: key: key[B]; knots: float32[B, N, 2], the committed one and, where they are known, N - 1 later ones.
         """
 
     def teach(self, found: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:

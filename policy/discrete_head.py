@@ -58,7 +58,7 @@ class DiscreteHead:
         """The nearest joint bin."""
         return knot_of(self.space, encode_towards(self.space, ego, waypoints, limits))
 
-    def show(self, key: jax.Array, knots: Array, valid: Array) -> tuple[Array, Decision]:
+    def show(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
         """Tokens whose mean is the knot."""
         tokens = dithered(self.space, knots[:, 0], key)
         return knot_of(self.space, tokens), Decision(tokens)

@@ -49,8 +49,10 @@ class Layer(nnx.Module):
         self.contract = nnx.Linear(shape.expansion * width, width, rngs=rngs)
 
     def __call__(self, x: Array, clock: Array, cache: tuple[Array, Array], mask: Array) -> Array:
-        """x, clock: float32[B, Q, W], Q = M * N; cache: keys, values [B, C, heads, head]; mask: bool[B, Q, C + Q]."""
-        scale, shift, scale_mlp, shift_mlp = jnp.split(self.modulate(clock), 4, axis=-1)
+        """x: float32[B, Q, W], Q = M * N; clock: float32[B, M, W]; cache: keys and values [B, C, heads, head];
+        mask: bool[B, Q, C + Q]."""
+        modulation = jnp.repeat(self.modulate(clock), x.shape[1] // clock.shape[1], axis=1)
+        scale, shift, scale_mlp, shift_mlp = jnp.split(modulation, 4, axis=-1)
         split = (*x.shape[:2], 3 * self.heads, -1)
         own = self.query_key_value(self.norm(x) * (1 + scale) + shift).reshape(split)
         query, key, value = jnp.split(own, 3, axis=2)
@@ -85,7 +87,6 @@ class Expert(nnx.Module):
         batch, chunks, knots, _ = x.shape
         phase = time[..., None] * CLOCK
         clock = jax.nn.gelu(self.clock(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)))
-        clock = jnp.repeat(clock, knots, axis=1)
         own = np.kron(np.eye(chunks), np.tril(np.ones((knots, knots)))).astype(bool)  # each chunk by itself
         mask = jnp.concatenate([jnp.repeat(visible[:, None], chunks * knots, 1), jnp.repeat(own[None], batch, 0)], -1)
         graph, weights = nnx.split(self.layers)

@@ -66,13 +66,11 @@ class Shown:
     Attributes:
       x: float32[B, M, N, 2], at `time`: float32[B, M].
       velocity: float32[B, M, N, 2], to be learned.
-      valid: bool[B, N].
     """
 
     x: Array
     time: Array
     velocity: Array
-    valid: Array
 
 
 def transition(x: Array, time: Array, velocity: Array, steps: int, noise: float) -> tuple[Array, Array]:
@@ -190,7 +188,7 @@ class FlowHead:
         """Any knot will do."""
         return knot_towards(self.space, ego, waypoints, limits)
 
-    def show(self, key: jax.Array, knots: Array, valid: Array) -> tuple[Array, Decision]:
+    def show(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
         """Noisy copies at times drawn from Beta(1.5, 1) * 0.999 + 0.001."""
         clean = normalise(knots)[:, None]
 
@@ -201,7 +199,7 @@ class FlowHead:
 
         time, noise = jax.vmap(draw)(key)
         share = time[..., None, None]
-        shown = Shown(share * noise + (1 - share) * clean, time, noise - clean, valid)
+        shown = Shown(share * noise + (1 - share) * clean, time, noise - clean)
         return knots[:, 0], Decision(jnp.zeros((len(knots), 0), jnp.int32), shown)
 
     def teach(self, found: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:

@@ -112,19 +112,19 @@ def imitation_targets(
     waypoints = logged_waypoints(scene, start, space.horizon)
     knot = vla.head.towards(ego, waypoints, simulator.limits)
     plan, plan_valid = plan_targets(space, scene, start, vla.config.plan_knots)
-    knots, known = jnp.concatenate([knot[:, None], plan], axis=1), jnp.pad(plan_valid, ((0, 0), (1, 0)))
-    decision = demonstration(vla.head, labels, fold_in(key, 2), observation, knots, known.at[:, 0].set(True))
+    knots = jnp.concatenate([knot[:, None], plan], axis=1)
+    decision = demonstration(vla.head, labels, fold_in(key, 2), observation, knots)
     return ImitationBatch(observation, decision, plan, plan_valid, waypoints.valid.all(-1))
 
 
 def demonstration(
-    head: ActionHead, labels: LabelConfig, key: jax.Array, observation: Observation, knots: Array, valid: Array
+    head: ActionHead, labels: LabelConfig, key: jax.Array, observation: Observation, knots: Array
 ) -> Decision:
-    """What a policy is to say and to do where it should reach the first of some knots, and later the valid others.
+    """What a policy is to say and to do where it should reach the first of some knots, and the others after it.
 
-    Args: key: key[B]; observation: [B, ...]; knots: float32[B, N, 2]; valid: bool[B, N].
+    Args: key: key[B]; observation: [B, ...]; knots: float32[B, N, 2], 1 of them or 1 and the plan's.
     """
-    knot, decision = head.show(key, knots, valid)
+    knot, decision = head.show(key, knots)
     reasoning = label(labels, observation, *reach(head.space, knot, observation.ego[:, 0]))
     return decision.replace(tokens=jnp.concatenate([reasoning, decision.tokens], axis=-1))
 

@@ -89,7 +89,7 @@ def test_velocity_targets():
     """x_t = t e + (1 - t) a and v = e - a: then x - t v is the action, and x + (1 - t) v the noise."""
     head = FlowHead(ActionSpace(), 1, FlowConfig(repeats=2000))
     knots = jnp.array([[[1.0, 0.02], [-2.0, 0.0]]])
-    committed, decision = head.show(jax.random.split(jax.random.key(0), 1), knots, jnp.ones((1, 2), bool))
+    committed, decision = head.show(jax.random.split(jax.random.key(0), 1), knots)
     shown: Shown = decision.motion
     t = shown.time[..., None, None]
     np.testing.assert_array_equal(committed, knots[:, 0])
@@ -202,9 +202,9 @@ def test_the_action_depends_on_what_was_seen_and_said(evaluate, acted, params, b
 
 
 def test_a_knot_knows_nothing_of_those_after_it(evaluate, params, batch):
-    """Noise on the last knots changes no error before them, nor does their validity."""
+    """Noise on the last knots changes no error before them."""
     shown = batch.decision.motion
-    changed = shown.replace(x=shown.x.at[:, :, 5:].add(1.0), valid=jnp.zeros_like(shown.valid))
+    changed = shown.replace(x=shown.x.at[:, :, 5:].add(1.0))
     kept, found = (
         evaluate(params, batch.observation, batch.decision.replace(motion=motion))["knot_error"]
         for motion in (shown, changed)
@@ -215,8 +215,7 @@ def test_a_knot_knows_nothing_of_those_after_it(evaluate, params, batch):
 
 def test_copies_of_a_chunk_do_not_see_each_other(evaluate, params, batch):
     shown = batch.decision.motion
-    swapped = jax.tree.map(lambda a: a[:, ::-1], (shown.x, shown.time, shown.velocity))
-    motion = Shown(*swapped, shown.valid)
+    motion = jax.tree.map(lambda a: a[:, ::-1], shown)
     kept, found = (
         evaluate(params, batch.observation, batch.decision.replace(motion=m))["knot_error"] for m in (shown, motion)
     )
@@ -267,7 +266,7 @@ def test_imitation_overfits_a_few_scenes(act, batch):
     def noisy(key):
         noise, time = jax.random.normal(key, shown.x.shape), jax.random.uniform(key, shown.time.shape, minval=0.01)
         share = time[..., None, None]
-        motion = Shown(share * noise + (1 - share) * actions, time, noise - actions, shown.valid)
+        motion = Shown(share * noise + (1 - share) * actions, time, noise - actions)
         return batch.replace(decision=batch.decision.replace(motion=motion))
 
     @jax.jit

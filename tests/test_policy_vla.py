@@ -10,9 +10,11 @@ import optax
 import pytest
 import scenes
 
+from data.scene import SceneSpec
 from policy.action_head import Decision
 from policy.imitation import ImitationConfig, imitation_loss, imitation_targets
 from policy.language import LabelConfig, slot_masks
+from policy.sizes import SIZES, parameters
 from policy.vla import REASONING, categorical_kl, tiny
 from simulator.config import RenderConfig, SimulatorConfig
 from simulator.prepare import prepare
@@ -161,6 +163,44 @@ def test_plan_begins_with_the_commit(params, batch):
     np.testing.assert_allclose(plan.acceleration[:, :5], committed.acceleration, atol=1e-6)
     np.testing.assert_allclose(plan.curvature[:, :5], committed.curvature, atol=1e-6)
     assert np.abs(np.diff(plan.curvature, axis=1)).max() < 0.13
+
+
+def test_cameras_join_as_further_patches(params, batch):
+    """Two cameras of 20 x 40 are 2 x 3 patches each: each of them is seen, and told from the other."""
+    vla = dataclasses.replace(tiny(), cameras=(2, 20, 40)).build(SIMULATOR, scenes.TINY)
+    assert vla.shape.patches == VLA.shape.patches + 2 * 6
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (ROWS, 2, 20, 40, 3)), jnp.uint8)
+    score = jax.jit(lambda p, o: vla.evaluate(p, o, batch.decision))
+    found = [
+        score(vla.init(jax.random.key(0)), batch.observation.replace(camera=camera))
+        for camera in (images, images.at[:, 0].set(0), images.at[:, 1].set(0), images[:, ::-1])
+    ]
+    for name in ("log_prob", "value"):
+        for other in found[1:]:
+            assert np.abs(other[name] - found[0][name]).min(0).max() > 1e-6, name
+
+
+def test_cameras_that_are_missing_are_asked_for(batch):
+    vla = dataclasses.replace(tiny(), cameras=(2, 20, 40)).build(SIMULATOR, scenes.TINY)
+    shape = jax.eval_shape(vla.init, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"Observation.camera: expected uint8\[8, 2, 20, 40, 3\], found no camera"):
+        jax.eval_shape(vla.value, shape, batch.observation)
+    other = batch.observation.replace(camera=jnp.zeros((ROWS, 1, 20, 40, 3), jnp.uint8))
+    with pytest.raises(ValueError, match=r"found \(8, 1, 20, 40, 3\)"):
+        jax.eval_shape(vla.value, shape, other)
+
+
+def test_cameras_that_were_not_asked_for_change_nothing(evaluate, params, batch):
+    seen = batch.observation.replace(camera=jnp.full((ROWS, 1, 8, 8, 3), 9, jnp.uint8))
+    kept, found = (evaluate(params, o, batch.decision)["log_prob"] for o in (batch.observation, seen))
+    np.testing.assert_array_equal(found, kept)
+
+
+@pytest.mark.parametrize("head", ["discrete", "flow"])
+@pytest.mark.parametrize(("size", "millions"), [("1m", 1), ("10m", 10), ("50m", 50), ("300m", 300)])
+def test_sizes_are_what_they_are_called(size, millions, head):
+    vla = dataclasses.replace(SIZES[size], head=head).build(SimulatorConfig(), SceneSpec())
+    assert parameters(vla) == pytest.approx(millions * 1e6, rel=0.1)
 
 
 def test_values_do_not_train_the_trunk(params, batch):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from policy.flow_head import FlowConfig
 from training import config as configs
 from training import loop, presets, replay
 from training.ledger import Ledger
@@ -37,6 +38,21 @@ def test_values_that_cannot_work_are_listed():
     wrong = dataclasses.replace(config, rounds=dataclasses.replace(config.rounds, group=1, minibatch=7))
     with pytest.raises(ValueError, match=r"(?s)rounds\.group: expected at least 2, found 1.*rounds\.minibatch"):
         configs.validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"head": "flow", "flow": FlowConfig(layers=3)}, r"policy\.flow\.layers: expected 1 to policy.layers = 2"),
+        ({"flow": FlowConfig(noise=0.0)}, r"policy\.flow\.noise: expected above 0"),
+        ({"cameras": (1, 32, 32)}, r"policy\.cameras: expected none"),
+        ({"heads": 3}, r"policy\.heads: expected a divisor of width = 16"),
+    ],
+)
+def test_policies_that_cannot_work_are_told(changes, told):
+    config = presets.tiny()
+    with pytest.raises(ValueError, match=told):
+        configs.validate(dataclasses.replace(config, policy=dataclasses.replace(config.policy, **changes)))
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS.values())

@@ -373,6 +373,7 @@ def validate(config: Config) -> None:
             "below distributed.processes",
         ),
         ("distributed.coordinator", several.coordinator, *_coordinator(several)),
+        *_policy_needs(config.policy),
         ("spec.dt", config.spec.dt, config.spec.dt == config.simulator.dt, f"simulator.dt, {config.simulator.dt}"),
     ]
     wrong = [f"  {name}: expected {expected}, found {value}" for name, value, good, expected in needs if not good]
@@ -384,6 +385,23 @@ def _coordinator(several: DistributedConfig) -> tuple[bool, str]:
     if several.processes > 1 and not several.detect:
         return several.coordinator is not None, "host:port of the first process"
     return several.coordinator is None or not several.detect, "none, since distributed.detect asks the launcher"
+
+
+def _policy_needs(policy: VLAConfig) -> list[tuple[str, Any, bool, str]]:
+    flow = policy.flow
+    return [
+        ("policy.heads", policy.heads, _divides(policy.heads, policy.width), f"a divisor of width = {policy.width}"),
+        ("policy.cameras", policy.cameras, policy.cameras[0] == 0, "none: no World or data set gives images of any"),
+        ("policy.flow.layers", flow.layers, _reads(policy), f"1 to policy.layers = {policy.layers}, which it reads"),
+        ("policy.flow.steps", flow.steps, flow.steps > 0, "at least 1"),
+        ("policy.flow.drawn_steps", flow.drawn_steps, flow.drawn_steps > 0, "at least 1"),
+        ("policy.flow.repeats", flow.repeats, flow.repeats > 0, "at least 1"),
+        ("policy.flow.noise", flow.noise, flow.noise > 0, "above 0: without noise a chain has no log-probability"),
+    ]
+
+
+def _reads(policy: VLAConfig) -> bool:
+    return policy.head == "discrete" or 0 < policy.flow.layers <= policy.layers
 
 
 def _imagined(config: Config) -> int:

@@ -140,7 +140,7 @@ class ClosestToLog:
         recovered = distance > self.recover_above
         best = self.policy.head.towards(ego, waypoints, limits)
         driven = jnp.where(recovered[:, None], best, chosen)
-        decision = demonstration(self.policy.head, self.labels, keys[-1], observation, *committed(best))
+        decision = demonstration(self.policy.head, self.labels, keys[-1], observation, best[:, None])
         action = drive_to(space, driven, observation.ego, self.simulator.substeps)
         return action, carry, {"decision": decision, "recovered": recovered, "deviation": distance}
 
@@ -154,11 +154,6 @@ def nearest(knots: Array, distance: Array) -> tuple[Array, Array]:
     best = jnp.argmin(distance, axis=1)[:, None]
     chosen = jnp.take_along_axis(knots, best[..., None], axis=1)[:, 0]
     return chosen, jnp.take_along_axis(distance, best, axis=1)[:, 0]
-
-
-def committed(knot: Array) -> tuple[Array, Array]:
-    """A knot float32[B, 2] as a chunk of one, and its validity: who shows it does not say what is to follow."""
-    return knot[:, None], jnp.ones((knot.shape[0], 1), bool)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +179,7 @@ class Teacher:
         wanted, _, _ = IDM(self.simulator, self.labels.driver).act((), key, observation, ())
         fraction = wanted.curvature[:, -1] / self.head.space.max_curvature_at(observation.ego[:, 0])
         knot = jnp.stack([wanted.acceleration[:, -1], fraction], axis=-1)
-        return demonstration(self.head, self.labels, key, observation, *committed(knot))
+        return demonstration(self.head, self.labels, key, observation, knot[:, None])
 
 
 REASONING_MODES = ("shuffled", "blank")

@@ -4,6 +4,7 @@ import sys
 
 from data.scene import SceneSpec
 from policy import vla
+from policy.sizes import SIZES
 from policy.vla import VLAConfig
 from training.config import (
     ClosedLoopConfig,
@@ -96,7 +97,7 @@ def h200() -> Config:
     return Config(
         name="h200",
         spec=SceneSpec(agents=64, polylines=512),
-        policy=VLAConfig(width=384, layers=8, heads=6, stem=(64, 128, 256, 384), value_heads=4, value_width=512),
+        policy=SIZES["50m"],
         rssm=RSSMConfig(
             rssm_net.Sizes(
                 deter=256,

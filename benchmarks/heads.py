@@ -1,0 +1,74 @@
+"""What the action heads cost at the sizes of the preset `cpu`: CPU-milliseconds of one core, for a batch of 128 states.
+
+    python -m benchmarks.heads
+
+Prints JSON, for each head: its parameters; acting as it explores and as it is deployed; an update from decisions that
+were drawn and from ones that were shown; the gradient of imitation, whose labels are made already.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import timing
+from policy.action_head import Decision
+from policy.imitation import imitation_loss, imitation_targets
+from policy.sizes import parameters
+from policy.vla import VLA
+from training import presets
+from training.config import Config
+from training.drivers import Teacher
+from training.imagination import Experience
+from training.improvement import Rates, improve, optimiser
+from training.scenes import open_splits, take
+
+ROWS = 128
+
+
+def programs(vla: VLA, config: Config, keys: jax.Array, params: Any, scene: Any) -> dict[str, tuple]:
+    """What is timed by name: a jitted function and its arguments."""
+    loss, labels, start = config.imitation.loss, config.imitation.labels, jnp.full(ROWS, config.spec.current)
+    batch = jax.jit(lambda s: imitation_targets(s, start, keys, vla, config.simulator, loss, labels))(scene)
+    seen, state = batch.observation, optimiser().init(params)
+    rates = Rates(*map(jnp.float32, (1e-4, 1e-3, 0.1, 0.0, 0.2)))
+    explore = jax.jit(lambda params, seen: vla.act(params, keys, seen, ()))
+    deploy = jax.jit(lambda params, seen: vla.with_temperature(0.0).act(params, keys, seen, ()))
+    update = jax.jit(lambda params, state, shown: improve(vla, params, state, params, shown, rates))
+    gradient = jax.jit(jax.grad(lambda params, batch: imitation_loss(vla, params, batch, loss)[0]))
+
+    def experience(decision: Decision) -> Experience:
+        ones = jnp.ones(ROWS)
+        return Experience(seen, decision, 0 * ones, ones, ones, 0 * ones, ones > 0)
+
+    told = jax.jit(Teacher(vla.head, config.simulator, labels).label)(keys, seen)
+    return {
+        "act_exploring": (explore, params, seen),
+        "act_deployed": (deploy, params, seen),
+        "update_drawn": (update, params, state, experience(explore(params, seen)[2]["decision"])),
+        "update_shown": (update, params, state, experience(told)),
+        "imitation_gradient": (gradient, params, batch),
+    }
+
+
+def cost(config: Config, head: str, scene: Any) -> dict[str, float]:
+    """One head's row."""
+    policy = dataclasses.replace(config.policy, head=head)
+    vla, keys = policy.build(config.simulator, config.spec), jax.random.split(jax.random.key(0), ROWS)
+    timed = programs(vla, config, keys, vla.init(jax.random.key(1)), scene)
+    found = {f"{name}_ms": round(1e3 * timing.seconds(*call), 1) for name, call in timed.items()}
+    return {"parameters": parameters(vla), **found}
+
+
+def main() -> None:
+    """Prints the table."""
+    timing.use_one_core()
+    config = presets.cpu()
+    scene = take(open_splits(config.data, config.spec, config.simulator).train, range(ROWS))
+    print(json.dumps({head: cost(config, head, scene) for head in ("discrete", "flow")}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

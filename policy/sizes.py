@@ -1,0 +1,55 @@
+"""Sizes of the policy, by about how many parameters they have.
+
+Counted with the default images, instructions and bins, without cameras:
+
+| size | discrete | flow |
+|---|---|---|
+| 1m | 967,635 | 1,086,993 |
+| 10m | 9,845,476 | 10,700,450 |
+| 50m | 51,849,348 | 54,744,258 |
+| 300m | 293,992,388 | 311,584,130 |
+"""
+
+import math
+
+import jax
+
+from policy.flow_head import FlowConfig
+from policy.vla import VLA, VLAConfig
+
+SIZES = {
+    "1m": VLAConfig(width=128, layers=4, heads=4, stem=(16, 32, 64, 96), value_width=64),
+    "10m": VLAConfig(
+        width=320,
+        layers=7,
+        heads=5,
+        stem=(32, 64, 128, 256),
+        value_heads=4,
+        value_width=256,
+        flow=FlowConfig(width=128, layers=3),
+    ),
+    "50m": VLAConfig(
+        width=576,
+        layers=12,
+        heads=9,
+        stem=(64, 128, 256, 384),
+        value_heads=4,
+        value_width=512,
+        flow=FlowConfig(width=192, layers=4),
+    ),
+    "300m": VLAConfig(
+        width=1152,
+        layers=18,
+        heads=18,
+        stem=(64, 128, 256, 512),
+        value_heads=4,
+        value_width=512,
+        flow=FlowConfig(width=384, layers=6),
+    ),
+}
+
+
+def parameters(vla: VLA) -> int:
+    """How many numbers a policy learns; nothing is allocated."""
+    shapes = jax.eval_shape(vla.init, jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
