@@ -11,6 +11,7 @@ import scenes
 from data.text import TOKEN_ID
 from policy.action_space import ActionSpace, knot_of
 from policy.discrete_head import DiscreteHead
+from policy.flow_head import FlowConfig, FlowHead
 from policy.language import LabelConfig, say
 from policy.vla import REASONING, tiny
 from simulator.config import RenderConfig, SimulatorConfig
@@ -52,6 +53,24 @@ def test_it_brakes_for_what_is_ahead_and_says_so(said):
 def test_it_keeps_straight_on_a_straight_route(said):
     tokens = jnp.asarray(np.stack(list(said.values())))[:, REASONING:]
     np.testing.assert_array_equal(knot_of(SPACE, tokens)[:, 1], 0)
+
+
+def test_the_flow_head_is_shown_what_bins_only_round_to(said):
+    """The same words; an acceleration within a bin of the dithered one; nothing about later knots."""
+    head = FlowHead(SPACE, plan_knots=12, config=FlowConfig(repeats=2))
+    teacher, world = Teacher(head, SIMULATOR, LabelConfig()), LogReplay(SIMULATOR)
+    scene = scenes.stack([prepare(one, SIMULATOR) for one in SCENES.values()])
+
+    def label(keys):
+        return teacher.label(keys, world.observe((), world.reset((), keys, scene, jnp.full(len(SCENES), 10))))
+
+    found = jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))
+    shown, binned = found.motion, np.stack(list(said.values()))
+    actions = shown.x - shown.time[..., None, None] * shown.velocity
+    assert actions.shape == (len(SCENES), 2, 1, 2)
+    np.testing.assert_allclose(actions[:, 0], actions[:, 1], atol=1e-5)
+    np.testing.assert_allclose(2 * actions[:, 0, 0, 0], knot_of(SPACE, binned[:, REASONING:])[:, 0], atol=1.5)
+    np.testing.assert_array_equal(found.tokens[0], binned[0, :REASONING])
 
 
 @pytest.fixture(scope="module")
