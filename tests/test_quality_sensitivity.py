@@ -130,6 +130,23 @@ def test_reflex_brakes_for_what_is_in_the_way(road):
     assert bound(now) == bound(gone) == np.inf
 
 
+def test_reflex_heeds_nobody_beside_the_way(road):
+    """5 m behind a standing ego that is grazed by 0.2 m, and on a turn at whose end it stands."""
+    scene = jax.tree.map(lambda field: field[0], road)
+    now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))
+    me, ego = np.arange(4) == FOLLOWER, np.arange(4) == 0
+    near = dataclasses.replace(now, x=now.x + 7.0 * me, vel_x=now.vel_x * ~ego)
+    widths = float(scene.width[FOLLOWER] + scene.width[0]) / 2
+    bound = jax.jit(lambda now, before: reflex(now, scene, estimate_motion(now, before, 0.5))[FOLLOWER])
+    for aside, asked in ((widths - 0.2, np.inf), (widths - 0.6, -8.0)):
+        beside = dataclasses.replace(near, y=near.y + aside * ego)
+        assert bound(beside, beside) == asked
+    # At 0.4 rad/s and 10 m/s the way has bent by 0.04 x^2 / 2 m: 2.9 m at the ego's place, 12 m ahead.
+    turning = dataclasses.replace(near, heading=near.heading - 0.2 * me)
+    bent = dataclasses.replace(near, y=near.y + 2.9 * ego)
+    assert bound(bent, turning) == np.inf
+
+
 def test_actions_come_from_other_scenarios():
     groups = np.array(["a", "b", "a", "c", "c", "d"])
     rows = sensitivity.elsewhere(groups)

@@ -15,13 +15,14 @@ from worldmodel.motion import Motion
 
 DRIVER = CarFollowing(headway_s=0.5, gap_m=1.5)  # closer than logged drivers follow
 AHEAD_M = 60.0
+GRAZE_M = 0.3  # boxes that would overlap by less pass each other, as cyclists do
 BEND_SPEED = 2.0  # m/s; the turns of slower agents are noise
 
 
 def reflex(now: Agents, scene: Scene, motion: Motion) -> Array:
     """The acceleration that what is in its way leaves to each agent [m/s^2], inf where nothing asks it to brake.
 
-    In the way are boxes ahead that the agent's own reaches if it turns as it does.
+    In the way are boxes ahead that the agent's own reaches whether it goes straight on or turns as it does.
 
     Args: of one scene, [A]. Returns: float32[A].
     """
@@ -29,11 +30,12 @@ def reflex(now: Agents, scene: Scene, motion: Motion) -> Array:
     x, y = to_frame(now.x, now.y, *frame)
     cos, sin = (jnp.abs(part) for part in (jnp.cos(now.heading - frame[2]), jnp.sin(now.heading - frame[2])))
     bend = motion.turn_rate / jnp.maximum(motion.speed, BEND_SPEED)
-    aside = jnp.abs(y - bend[:, None] * jnp.square(x) / 2)
+    # Straight on as well as along the turn: drawn on for long, a turn leads into those who wait beside the road.
+    aside = jnp.maximum(jnp.abs(y), jnp.abs(y - bend[:, None] * jnp.square(x) / 2))
     reach = (scene.width[:, None] + cos * scene.width + sin * scene.length) / 2
     gap = x - (scene.length[:, None] + cos * scene.length + sin * scene.width) / 2
     other = now.valid & ~jnp.eye(*x.shape, dtype=bool)
-    in_way = other & (x > 0) & (aside < reach) & (gap < AHEAD_M)
+    in_way = other & (x > 0) & (aside < reach - GRAZE_M) & (gap < AHEAD_M)
     lead_speed, _ = rotate(now.vel_x, now.vel_y, -frame[2])
     left = idm(DRIVER, motion.speed[:, None], jnp.inf, gap, jnp.maximum(lead_speed, 0.0))
     asked = jnp.where(in_way & (left < 0), left, jnp.inf)
