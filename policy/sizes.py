@@ -4,10 +4,10 @@ Counted with the default images, instructions and bins, without cameras:
 
 | size | discrete | flow |
 |---|---|---|
-| 1m | 967,635 | 1,086,993 |
-| 10m | 9,845,476 | 10,700,450 |
-| 50m | 51,849,348 | 54,744,258 |
-| 300m | 293,992,388 | 311,584,130 |
+| 1m | 919,368 | 1,035,542 |
+| 10m | 9,986,913 | 10,841,887 |
+| 50m | 52,103,937 | 54,998,847 |
+| 300m | 294,501,569 | 312,093,311 |
 """
 
 import math
@@ -18,7 +18,7 @@ from policy.flow_head import FlowConfig
 from policy.vla import VLA, VLAConfig
 
 SIZES = {
-    "1m": VLAConfig(width=128, layers=4, heads=4, stem=(16, 32, 64, 96), value_width=64),
+    "1m": VLAConfig(width=120, layers=4, heads=4, stem=(16, 32, 64, 96), value_width=64),
     "10m": VLAConfig(
         width=320,
         layers=7,

@@ -149,10 +149,12 @@ def counts(pairs: list[tuple[NetworkJob, NetworkScenes]]) -> dict[str, float]:
 
 
 def scenes_hash(scenes: list[RawScene]) -> str:
-    """SHA-256 of the scenes as stored."""
+    """SHA-256 of the scenes as stored; an empty text counts as none, so that a text added later changes nothing."""
     digest = hashlib.sha256()
     for scene in scenes:
         for name, value in sorted(encode(scene).items()):
+            if isinstance(value, str) and not value:
+                continue
             digest.update(name.encode())
             digest.update(value.encode() if isinstance(value, str) else np.asarray(value).tobytes())
     return digest.hexdigest()
