@@ -6,7 +6,7 @@ Prints a table. Each chip has the preset's batch, so batches grow with the chips
 (n - 1) / n of an array's bytes per chip to gather or to scatter it, and twice that to reduce it to all. Counted are
 
 - gradients: reduced over `data`; of what `fsdp` cuts, the reduced parts alone, after scattering over `fsdp`;
-- parameters that `fsdp` cuts: gathered forward and backward in an update, once in a rollout;
+- parameters that `fsdp` cuts: gathered once in an update and in a rollout;
 - activations of products with parameters that `tensor` cuts: outputs gathered forward, gradients of inputs reduced
   backward. What XLA can leave apart, it does not send: this is the most it has to;
 - minibatches of imagined transitions, drawn at random from those of all chips: XLA reduces the whole of them to all.
@@ -170,7 +170,7 @@ def parameters(stage: Stage, sizes: dict[str, int], whole_below: int) -> tuple[f
             parts = sizes["fsdp"] if "fsdp" in spec else 1
             copies = sizes["data"] * sizes["fsdp"] // parts
             once = (parts - 1) / parts * own
-            gathered += (2 if stage.learns else 1) * once
+            gathered += once
             if learned:
                 reduced += once + 2 * (copies - 1) / copies * own / parts
     return gathered, reduced

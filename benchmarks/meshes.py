@@ -38,9 +38,10 @@ from training.state import Progress, RunState
 from training.watch import LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
-MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4)}
+MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4), "2 x 2 x 2": (2, 2, 2)}
 ROWS = 8  # of a batch in `equality`
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
+CLOCKS = ("cpu_s", "wall_s")
 LIMIT_S = 3600.0
 
 
@@ -143,7 +144,7 @@ def stages_on(options: argparse.Namespace, axes: tuple[int, int, int], rows: int
 
 def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
     """By metric, the largest difference over the steps, relative to the largest value of the first."""
-    names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name != "cpu_s"]
+    names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name not in CLOCKS]
     worst = {}
     for name in names:
         pairs = [(a[name], b[name]) for a, b in zip(one, other, strict=True)]
@@ -243,11 +244,11 @@ def processes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-    """The metrics of a run's log, without the clock."""
+    """The metrics of a run's log."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in read_lines(directory / "metrics.jsonl"):
         name = f"{line.pop('round')}/{line.pop('stage')}"
-        found.setdefault(name, []).append({key: line[key] for key in line if key not in ("wall_s", "step")})
+        found.setdefault(name, []).append({name: line[name] for name in line if name != "step"})
     return found
 
 

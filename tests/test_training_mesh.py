@@ -28,9 +28,9 @@ ROOT = pathlib.Path(__file__).parents[1]
         ((8, 16), (1, 2, 1), (None, "fsdp")),  # the largest dimension
         ((8, 16), (1, 2, 2), ("fsdp", "tensor")),  # of those that tensor leaves
         ((8, 16), (2, 1, 4), (None, "tensor")),
-        ((8, 15), (1, 2, 4), ("fsdp", None)),  # an axis cuts no dimension that it does not divide
-        ((3, 3, 12, 8), (1, 4, 1), (None, None, "fsdp", None)),
-        ((5, 15), (1, 2, 2), (None, None)),
+        ((8, 15), (1, 2, 4), ("fsdp",)),  # an axis cuts no dimension that it does not divide
+        ((3, 3, 12, 8), (1, 4, 1), (None, None, "fsdp")),
+        ((5, 15), (1, 2, 2), ()),
         ((4, 16), (1, 2, 2), ()),  # small
         ((1024,), (1, 2, 2), ()),  # a vector
     ],

@@ -16,7 +16,7 @@ from training.config import Config
 from training.drivers import ClosestToLog, Teacher
 from training.mesh import ALONE, Layout
 from worldmodel import registry
-from worldmodel.fitting import fit_step
+from worldmodel.fitting import FitState, fit_step
 from worldmodel.interface import WorldModel
 
 
@@ -72,9 +72,18 @@ def build(config: Config, layout: Layout = ALONE) -> Programs:
         """Drives with as many parameter trees, the first arguments."""
         return jax.jit(lambda *args: function(*static, *layout.gathered(args[:learned]), *args[learned:]))
 
-    def updates(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
-        """Returns parameters, optimiser states and metrics."""
-        return jax.jit(lambda *args: layout.keep(function(*static, *args)))
+    def updates(function: Callable[..., Any], *static: Any, learned: tuple[int, ...] = (0,)) -> Callable[..., Any]:
+        """Returns parameters, optimiser states and metrics; `learned` says which arguments are parameters."""
+
+        def kept(*args: Any) -> Any:
+            args = tuple(layout.gathered(arg) if i in learned else arg for i, arg in enumerate(args))
+            return layout.keep(function(*static, *args))
+
+        return jax.jit(kept)
+
+    def fit(state: FitState, key: jax.Array, batch: Any) -> Any:
+        step = fit_step(model, config.fit.optimizer.build(config.fit.steps))
+        return step(state.replace(params=layout.gathered(state.params)), key, batch)
 
     def transitions(tree: Any, numbers: Array) -> Any:
         return layout.spread(jax.tree.map(lambda a: a[numbers // a.shape[1], numbers % a.shape[1]], tree))
@@ -83,10 +92,10 @@ def build(config: Config, layout: Layout = ALONE) -> Programs:
         model=model,
         vla=vla,
         drive_expert=jit(imagination.drive_expert, simulator, steps),
-        fit=updates(fit_step(model, config.fit.optimizer.build(config.fit.steps))),
+        fit=updates(fit, learned=()),
         imitate=updates(improvement.imitate, vla, simulator, config.imitation),
         demonstrate=rollouts(imagination.demonstrate, closest, steps, learned=1),
-        improve=updates(improvement.improve, vla),
+        improve=updates(improvement.improve, vla, learned=(0, 2)),
         fit_value=updates(improvement.fit_value, vla),
         imagine=rollouts(imagination.imagine, model, vla, teacher, config.rounds, learned=2),
         practise=rollouts(imagination.imagine, LogReplay(simulator), vla, teacher, config.rounds, learned=2),
@@ -94,7 +103,7 @@ def build(config: Config, layout: Layout = ALONE) -> Programs:
         open_loop=rollouts(open_loop.open_loop, vla.with_temperature(0.0), simulator, learned=1),
         gather=jax.jit(transitions),
         join=jax.jit(lambda first, second: layout.spread(join(first, second))),
-        fresh_optimizer=updates(improvement.optimiser().init),
+        fresh_optimizer=updates(improvement.optimiser().init, learned=()),
     )
 
 
