@@ -231,6 +231,14 @@ def test_without_sumo_the_error_says_what_to_install(monkeypatch):
         Fleet([])
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say what a process may use")
+def test_one_processor_is_refused_rather_than_waited_for(monkeypatch):
+    pytest.importorskip("sumo", reason="SUMO is not installed: pip install tether[sumo]")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    with pytest.raises(SumoError, match="needs two processors"):
+        Fleet([])
+
+
 @dataclasses.dataclass(frozen=True)
 class Named:
     """What of a record says where it is from."""

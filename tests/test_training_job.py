@@ -81,12 +81,13 @@ def test_a_shared_start_leads_to_the_same_numbers(uninterrupted, shared, tmp_pat
 
 
 def test_practice_in_the_simulator_is_charged(shared, tmp_path):
-    rounds = dataclasses.replace(presets.tiny().rounds, world="simulator", rounds=1, roll_back=False)
+    unguarded = {"roll_back": False, "dynamic_horizon": False}
+    rounds = dataclasses.replace(presets.tiny().rounds, world="simulator", rounds=1, **unguarded)
     config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), rounds=rounds)
     state = train.train(config, loop.claim_directory(config))
     driven = rounds.scenes * rounds.group * rounds.horizon * (rounds.iterations + config.value.steps)
     assert driven / 4 < state.progress.ledger.spent["practise"] <= driven
-    assert state.progress.rounds[-1]["decision"] == "accept"
+    assert (state.progress.rounds[-1]["decision"], state.progress.rounds[-1]["trust"]) == ("accept", None)
 
 
 def test_a_shared_start_must_have_the_same_settings_and_no_more(uninterrupted, shared, tmp_path):

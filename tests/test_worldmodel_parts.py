@@ -19,7 +19,7 @@ from worldmodel.heads import drift_on, no_drift, spread
 from worldmodel.motion import estimate_motion, move, running_sum, standing
 from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
-from worldmodel.quality import imagine_log
+from worldmodel.quality import imagine_log, keep_moving
 from worldmodel.rssm import RSSMConfig
 from worldmodel.rssm_loss import _kl_terms
 from worldmodel.rssm_net import sample
@@ -203,3 +203,17 @@ def test_only_the_egos_memory_sees_its_image(model_batch, sim_config, keys):
 def test_a_view_that_cells_do_not_fill_is_refused(sim_config):
     with pytest.raises(ValueError, match="whole cells of 5 pixels, found 16 x 16"):
         view_width(sim_config, 5)
+
+
+def test_who_is_out_of_sight_goes_on_at_its_last_velocity():
+    """Three agents at 10 m/s, boxes 0.1 s apart that say 100: never lost, lost after one step, lost at once."""
+    valid = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool)
+    x = jnp.where(valid, jnp.array([0.0, 1.0, 2.0, 3.0]), 100.0)
+    moving = jnp.where(valid, 10.0, -7.0)
+    boxes = Agents(x, 0 * x, 0 * x, moving, 0 * x, valid)
+    now, after = (jax.tree.map(lambda a, cut=cut: a[:, cut], boxes) for cut in (slice(0, 1), slice(1, None)))
+    kept = keep_moving(now, after, 0.1)
+    np.testing.assert_allclose(kept.x, np.tile([1.0, 2.0, 3.0], (3, 1)), atol=1e-6)
+    np.testing.assert_array_equal(kept.valid, after.valid)
+    back = after.replace(valid=after.valid.at[2, 2].set(True))  # seen again: where it says that it is
+    np.testing.assert_allclose(keep_moving(now, back, 0.1).x[2], [1.0, 2.0, 100.0], atol=1e-6)

@@ -57,6 +57,7 @@ class Checkpoints:
     def __init__(self, directory: pathlib.Path, keep: int):
         self.directory = directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._identity = self._identify()
         self._kept = Kept(keep)
         # Each process has a manager of its own that waits for no other one: the first writes, the others only read.
         index = jax.process_index()
@@ -102,11 +103,25 @@ class Checkpoints:
         A directory that vanished is not made again: it may be that a disk was unmounted, and what is written below its
         place would be out of sight when it is back.
         """
+        self._check_identity()
         try:
             with tempfile.TemporaryFile(dir=self.directory) as file:
                 file.write(b"0")
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def _identify(self) -> tuple[int, int]:
+        found = self.directory.stat()
+        return found.st_dev, found.st_ino
+
+    def _check_identity(self) -> None:
+        """Raises: ValueError where the directory vanished; TensorStore makes those anew that it writes to."""
+        try:
+            same = self._identify() == self._identity
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not same:
+            raise self._unwritable(FileNotFoundError("it vanished, and another one is in its place"))
 
     def _unwritable(self, error: Exception) -> ValueError:
         reason = str(error).partition("\n")[0]
@@ -171,11 +186,12 @@ class Checkpoints:
         return read.state, item.key, read.meta
 
     def wait(self) -> None:
-        """Until the last write is on the disk. Raises: ValueError if it could not be written."""
+        """Until the last write is on the disk. Raises: ValueError if it could not be, or the directory vanished."""
         try:
             self._manager.wait_until_finished()
         except (ValueError, OSError) as error:
             raise self._unwritable(error) from error
+        self._check_identity()
 
     def close(self) -> None:
         """Waits for the last write. Call it in a `finally`: an unfinished write is lost silently.

@@ -31,7 +31,7 @@ def compare(
     keys = jax.random.split(jax.random.key(0), len(records))
 
     def errors(world: World, params: Params, batch: ModelBatch) -> tuple[Array, Array]:
-        return displacement(imagine_log(world, params, keys, batch), batch)
+        return displacement(imagine_log(world, params, keys, batch), batch, simulator.dt)
 
     expert = jax.jit(lambda scene: drive_expert(simulator, steps, scene, undisturbed(len(records)), keys))(scene)
     found = {}

@@ -122,6 +122,8 @@ def ground(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     state, now, gap = drive_grounding(run, state, state.learned.policy)
     decision = grounding.decide(run.config.rounds, state.progress, now, gap["bias"])
     used = {"horizon": state.progress.horizon, "penalty": state.progress.penalty, "trust": state.progress.trust}
+    if not run.config.rounds.dynamic_horizon:
+        used["trust"] = None  # all of it: an infinity, which JSON does not have
     state = state.note(horizon=decision.horizon, penalty=decision.penalty)
     score = None
     if decision.accept:

@@ -34,6 +34,8 @@ from simulator.world import Params, Policy, World
 from training.evaluation import read_run
 from training.judge import baseline
 from training.quality.study import Subject, fitted
+from worldmodel.batch import log_window
+from worldmodel.quality import keep_moving
 from worldmodel.realism.features import Tracks
 from worldmodel.realism.of_record import to_world
 from worldmodel.submission import ROLLOUTS, STEPS, Method, check_submission, write_submission
@@ -61,15 +63,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def continue_scene(
-    world: World, policy: Policy, steps: int, params: Params, scene: Scene, keys: tuple[jax.Array, jax.Array]
+    world: World, policy: Policy, steps: int, params: Params, scene: Scene, keys: tuple[jax.Array, jax.Array], dt: float
 ) -> tuple[Array, Array, Array]:
-    """x, y, heading float32[K, A, T] of all boxes, after each sub-step. Scenes [K, ...], all the same one."""
+    """x, y, heading float32[K, A, T] of all boxes, one every dt [s]. Scenes [K, ...], all the same one."""
     driven = rollout(world, params, policy, (), scene, steps, *keys)
-    boxes = (driven.agents.x, driven.agents.y, driven.agents.heading, driven.agents.valid)
-    x, y, heading, valid = (jnp.moveaxis(field, 0, 2).reshape(*field.shape[1:3], -1) for field in boxes)
-    # Who vanishes stays: the challenge wants everybody until the end.
-    last = jax.lax.cummax(jnp.where(valid, jnp.arange(valid.shape[-1]), 0), axis=2)
-    return tuple(jnp.take_along_axis(field, last, axis=-1) for field in (x, y, heading))
+    boxes = jax.tree.map(lambda field: jnp.moveaxis(field, 0, 2).reshape(*field.shape[1:3], -1), driven.agents)
+    now = log_window(scene, jnp.full(len(scene.x), SceneSpec.current), 0, 0)
+    boxes = keep_moving(now, boxes, dt)  # the challenge wants everybody until the end
+    return boxes.x, boxes.y, boxes.heading
 
 
 def tracks_of(sim: SimAgentsScene, record: Record, boxes: tuple[Array, Array, Array], spec: SceneSpec) -> Tracks:
@@ -130,7 +131,7 @@ def drives(
         scene = jax.tree.map(lambda a: np.repeat(np.asarray(a)[None], ROLLOUTS, axis=0), record.scene)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number), (2, ROLLOUTS))
         world = Unending(subject.world, simulator)
-        boxes = continue_scene(world, driver.policy, steps, subject.params, scene, (keys[0], keys[1]))
+        boxes = continue_scene(world, driver.policy, steps, subject.params, scene, (keys[0], keys[1]), simulator.dt)
         seen[sim.scenario_id] = sim
         yield sim, tracks_of(sim, record, boxes, spec)
 

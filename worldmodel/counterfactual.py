@@ -85,7 +85,7 @@ def losses_under(
     outcome, alive = jax.tree.map(lambda a: a[:, :steps], (batch.outcome, batch.alive))
     batch = batch.replace(action=action, outcome=outcome, alive=alive)
     driven = drive_on(world, params, key, batch.scene, batch.start, action, simulator)
-    distance, _ = displacement(driven.replace(alive=alive), batch)
+    distance, _ = displacement(driven.replace(alive=alive), batch, simulator.dt)
     by_agent = distance.sum(-1)
     found = {"all": by_agent.sum(-1), "near": jnp.sum(by_agent * comes_near(batch, driven.agents.x.shape[-1]), -1)}
     predicted = driven.outcome.predicted

@@ -75,11 +75,28 @@ def on_log(state: State) -> State:
     return state.replace(ego=log_ego(state.scene, state.time), history=history, alive=jnp.ones_like(state.alive))
 
 
-def displacement(imagined: Imagined, batch: ModelBatch) -> tuple[Array, Array]:
+def keep_moving(now: Agents, after: Agents, dt: float) -> Agents:
+    """The boxes with those that are out of sight going on at the velocity at which they were last seen.
+
+    Where a model takes an agent to be out of sight it says nothing of its place; a box that stood still from then on
+    would be as wrong as nothing on a road ever is, and no box at all would hide errors.
+
+    Args: now: `Agents` [..., 1], at the start; after: `Agents` [..., T], one every dt [s].
+    Returns: `Agents` [..., T], seen where `after` is.
+    """
+    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], -1), now, after)
+    steps = jnp.arange(joined.valid.shape[-1])
+    last = jax.lax.cummax(jnp.where(joined.valid, steps, 0), axis=joined.valid.ndim - 1)
+    seen = jax.tree.map(lambda a: jnp.take_along_axis(a, last, axis=-1)[..., 1:], joined)
+    since = ((steps - last) * dt)[..., 1:]
+    return seen.replace(x=seen.x + seen.vel_x * since, y=seen.y + seen.vel_y * since, valid=after.valid)
+
+
+def displacement(imagined: Imagined, batch: ModelBatch, dt: float) -> tuple[Array, Array]:
     """Distance of the imagined others from the log [m], and where it counts. Each [B, A, H * S].
 
     Counted: agents other than the ego that are seen at the start and move, while the log sees them and the rollout is
-    alive. An agent that the model lets vanish keeps the place where it did: vanishing hides no error.
+    alive, also where the model takes them to be out of sight (`keep_moving`).   Args: dt: of a sub-step [s].
     """
     substeps = batch.action.acceleration.shape[-1]
     logged = log_window(batch.scene, batch.start, 0, imagined.agents.x.shape[-1])
@@ -88,5 +105,6 @@ def displacement(imagined: Imagined, batch: ModelBatch) -> tuple[Array, Array]:
     other = (jnp.arange(after.x.shape[1]) != batch.scene.ego[:, None])[..., None]
     alive = jnp.repeat(imagined.alive, substeps, axis=1)[:, None]
     counted = after.valid & first.valid & (moved > MOVED_M) & other & alive
-    distance = jnp.hypot(imagined.agents.x - after.x, imagined.agents.y - after.y)
+    boxes = keep_moving(first, imagined.agents, dt)
+    distance = jnp.hypot(boxes.x - after.x, boxes.y - after.y)
     return jnp.where(counted, distance, 0.0), counted

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.scene import Record, SceneSpec
 from data.sumo.generate import NetworkJob
-from data.sumo.install import sumo_home
+from data.sumo.install import SumoError, sumo_home
 from simulator.referee.drive import Boxes, Drive
 from simulator.referee.frame import window_of
 from simulator.referee.messages import Part, TownRequest
@@ -26,11 +26,14 @@ class Fleet:
     `close`, with this object, or with the process that holds it, however that ends.
 
     Args: records: R, of scenes made by `data.sumo`.
-    Raises: SumoError where SUMO is missing; ValueError for a record from elsewhere.
+    Raises: SumoError where SUMO is missing or this process may use one processor alone; ValueError for a record from
+      elsewhere.
     """
 
     def __init__(self, records: Sequence[Record]):
         sumo_home()
+        if processors() < 2:  # a callback then waits for the thread of XLA that waits for the callback, forever
+            raise SumoError("the referee needs two processors, this process may use 1 (taskset? a container's limit?)")
         self._records = records
         self._origins = [origin_of(record) for record in records]
         self._folder = tempfile.TemporaryDirectory(prefix="tether-referee-")
@@ -46,7 +49,7 @@ class Fleet:
         Raises: SumoError naming the scenes whose simulation fails.
         """
         jobs = dict.fromkeys(self._origins[row][0] for row in rows if self._origins[row][0] not in self.towns)
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+        with concurrent.futures.ThreadPoolExecutor(processors()) as threads:
             futures = {job: threads.submit(open_town, self._request(job)) for job in jobs}
         for job, future in futures.items():
             if future.exception() is None:
@@ -102,6 +105,13 @@ class Fleet:
         ]
         boxes, lights = zip(*heard, strict=True)
         return {name: np.stack([one[name] for one in boxes]) for name in boxes[0]}, np.stack(lights)
+
+
+def processors() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def end_all(drives: list[Drive]) -> None:

@@ -10,10 +10,15 @@ from training.statistics import bootstrap, paired_difference
 from worldmodel import forecast
 
 SECONDS = (1, 3, 5, 8)
-COLUMNS = {f"{kind}_{s}s": f"{label} {s} s" for kind, label in (("ade", "ADE"), ("minade", "minADE")) for s in SECONDS}
+COLUMNS = {
+    **{f"{kind}_{s}s": f"{label} {s} s" for kind, label in (("ade", "ADE"), ("minade", "minADE")) for s in SECONDS},
+    "unseen": "out of sight",
+}
 ABOUT = """Distance [m] of the others that move from where the log has them, averaged over agents and log steps up \
 to a time, while the log sees them; the ego is on its log. ADE is the mean over {draws} draws, minADE the best draw \
-of the scene as a whole. Means over the scenes in which others move."""
+of the scene as a whole. Means over the scenes in which others move. Who is out of sight in a draw goes on at the \
+velocity at which it was last seen; the last column is the share of those steps to 8 s at which the log sees the agent \
+and the draw does not."""
 
 
 def measure(study: Study) -> Finding:
@@ -53,6 +58,9 @@ def errors_of(study: Study, name: str, counted: np.ndarray) -> dict[str, np.ndar
     for second in SECONDS:
         steps = round(second / study.simulator.dt)
         found[f"ade_{second}s"], found[f"minade_{second}s"] = forecast.joint_errors(distance, counted, steps)
+    unseen = np.where(counted, 1 - study.imagined[name].seen.mean(1), 0).sum((1, 2))
+    with np.errstate(invalid="ignore"):
+        found["unseen"] = unseen / counted.sum((1, 2))
     return found
 
 

@@ -10,8 +10,8 @@ import tqdm
 
 from data.scene import Array, Record, Scene, SceneSpec
 from simulator.world import Agents, Params, World
-from worldmodel.batch import ModelBatch
-from worldmodel.quality import MOVED_M, imagine_log, on_log
+from worldmodel.batch import ModelBatch, log_window
+from worldmodel.quality import MOVED_M, imagine_log, keep_moving, on_log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +20,15 @@ class Draws:
 
     Attributes:
       x, y, heading: float32[N, K, A, T], box centre [m] and heading [rad] of all rows after each of T log steps of the
-        future; who vanishes stays where it did.
+        future; who is out of sight moves on (`keep_moving`).
+      seen: bool[N, K, A, T], not out of sight.
       disagreement: float32[N, K, H].
     """
 
     x: np.ndarray
     y: np.ndarray
     heading: np.ndarray
+    seen: np.ndarray
     disagreement: np.ndarray
 
 
@@ -78,11 +80,12 @@ def imagine_draws(
     parts: Iterable[tuple[np.ndarray, int, Scene]],
     keys: Callable[[np.ndarray], jax.Array],
     draws: int,
+    dt: float,
     name: str,
 ) -> Draws:
     """Lets a World continue every scene.
 
-    Args: drive_log, parts, keys: see `Study`.   draws: K.   name: for the progress bar.
+    Args: drive_log, parts, keys: see `Study`.   draws: K.   dt: of a log step [s].   name: for the progress bar.
     """
 
     @jax.jit
@@ -90,7 +93,8 @@ def imagine_draws(
         def once(index: Array) -> tuple[Agents, Array]:
             own = jax.vmap(jax.random.fold_in, (0, None))(key, index)
             imagined = imagine_log(world, params, own, batch, on_log)
-            return held(batch, imagined.agents), imagined.outcome.disagreement
+            now = log_window(batch.scene, batch.start, 0, 0)
+            return keep_moving(now, imagined.agents, dt), imagined.outcome.disagreement
 
         return jax.lax.map(once, jnp.arange(draws))
 
@@ -98,22 +102,6 @@ def imagine_draws(
     for rows, new, scene in tqdm.tqdm(list(parts), desc=name, unit="batch"):
         key = keys(rows)
         agents, disagreement = continued(params, drive_log(scene, key), key)
-        arrays = (agents.x, agents.y, agents.heading, disagreement)
+        arrays = (agents.x, agents.y, agents.heading, agents.valid, disagreement)
         found.append([np.swapaxes(np.asarray(a), 0, 1)[:new] for a in arrays])
     return Draws(*(np.concatenate(one) for one in zip(*found, strict=True)))
-
-
-def held(batch: ModelBatch, agents: Agents) -> Agents:
-    """The boxes [B, A, T] with those that vanish staying where they were last seen, the start included."""
-
-    def with_start(field: Array, name: str) -> Array:
-        start = jnp.take_along_axis(getattr(batch.scene, name), batch.start[:, None, None], axis=-1)
-        return jnp.concatenate([start, field], axis=-1)
-
-    seen = with_start(agents.valid, "valid")
-    last = jax.lax.cummax(jnp.where(seen, jnp.arange(seen.shape[-1]), 0), axis=2)
-
-    def hold(field: Array, name: str) -> Array:
-        return jnp.take_along_axis(with_start(field, name), last, axis=-1)[..., 1:]
-
-    return agents.replace(**{name: hold(getattr(agents, name), name) for name in ("x", "y", "heading")})

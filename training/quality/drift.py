@@ -62,12 +62,6 @@ def measure(study: Study) -> Finding:
     return Finding("Drift", ABOUT.format(s=WINDOW_S, draws=study.draws), COLUMNS, rows, {}, details)
 
 
-def distance(marginal: Marginal, counts: np.ndarray, logged: np.ndarray, window: int, chosen: np.ndarray) -> float:
-    """Between two marginals over some scenes. Args: counts, logged: int[N, windows, bins]; chosen: int[M]."""
-    width = (marginal.high - marginal.low) / marginal.bins
-    return wasserstein(counts[chosen, window].sum(0), logged[chosen, window].sum(0), width)
-
-
 def histograms(study: Study, x: np.ndarray, y: np.ndarray, heading: np.ndarray, windows: int) -> dict[str, np.ndarray]:
     """Counts [N, windows, bins] of each marginal. Args: [N, K, A, T], T steps after the current one."""
     log, dt = study.logged, study.simulator.dt

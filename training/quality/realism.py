@@ -28,8 +28,8 @@ COLUMNS = {
 ABOUT = """Realism meta-metric of WOSAC 2025 (ten features, its weights; docs/realism.md): how likely the logged 8 \
 s are under {draws} draws. Judged are the up to {judged} nearest others that move; the ego is on its log and is not \
 judged. The groups are weighted means of their features. The last two columns are shares of judged agents and draws \
-(in the log: collide {collide}, leave the road {leave}). Boxes that vanish stay where they did, in the log as well: \
-copying the log does not score 1. {scenes} of {all} scenes have a moving vehicle near enough and road edges."""
+(in the log: collide {collide}, leave the road {leave}). Who is out of sight goes on at its velocity, in the log as \
+well: copying the log does not score 1. {scenes} of {all} scenes have a moving vehicle near enough and road edges."""
 
 
 def judged(study: Study, row: int) -> np.ndarray:

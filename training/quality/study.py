@@ -118,7 +118,8 @@ class Study:
         """What each subject thinks might have happened, the ego being on its log; made once, for several measures."""
         return {
             subject.name: imagine_draws(
-                subject.world, subject.params, self.drive_log, self.chunks(), self.keys, self.draws, subject.name
+                *(subject.world, subject.params, self.drive_log, self.chunks(), self.keys),
+                *(self.draws, self.simulator.dt, subject.name),
             )
             for subject in self.subjects
         }

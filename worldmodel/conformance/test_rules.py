@@ -181,7 +181,7 @@ def test_a_new_build_is_the_same_model(case, keys, model_batch, sim_config):
     assert_same(first[1], second[1], f"{rule} hold different numbers", atol=0, rtol=0)
 
 
-def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch):
+def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch, sim_config):
     """A braking vehicle and the rewards: whichever of them a model learns, it can learn by heart."""
     if not case.learns:
         pytest.skip("nothing to fit")
@@ -190,7 +190,9 @@ def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch)
     again = case.imagine(fitted.state.params, keys, model_batch)
     learned = {}
     if not np.allclose(again.agents.x, imagined.agents.x, atol=1e-3):
-        learned["displacement of the others"] = [mean_displacement(i, model_batch) for i in (imagined, again)]
+        learned["displacement of the others"] = [
+            mean_displacement(i, model_batch, sim_config.dt) for i in (imagined, again)
+        ]
     if "reward" in imagined.outcome.predicted:
         learned["error of the reward head"] = [reward_error(i, model_batch) for i in (imagined, again)]
     assert learned, f"after {FIT_STEPS} steps of fitting on four scenes all is imagined as before"
@@ -198,9 +200,9 @@ def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch)
         assert after < before / 2, f"four scenes are learned by heart: {what} went from {before:.3g} to {after:.3g}"
 
 
-def mean_displacement(imagined: Imagined, model_batch) -> float:
+def mean_displacement(imagined: Imagined, model_batch, dt: float) -> float:
     """Of the moving others from the log [m]."""
-    distance, counted = displacement(imagined, model_batch)
+    distance, counted = displacement(imagined, model_batch, dt)
     return float(distance.sum() / counted.sum())
 
 
