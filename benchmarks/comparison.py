@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from training.report import TABLE, signed, table, with_interval
+from training.report import SPOKEN, TABLE, signed, table, with_interval
 from training.statistics import bootstrap, bootstrap_of
 
 BEFORE = "imitation"
 COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
+WORDS = "consistency"  # of policies that speak
+METRICS = (*COLUMNS, WORDS)
 SCORE_TO_REACH = 0.8  # on the validation split
+DIFFERENCES = {
+    "score": "score - imitation's",
+    "failure": "failures - imitation's",
+    WORDS: f"{SPOKEN[WORDS]} - imitation's",
+}
+CHANGES = (*DIFFERENCES.values(), "score lifted by", "failures cut by")
 Cell = dict[str, Any]
 
 
@@ -36,19 +44,18 @@ def by_scene(cells: list[Cell], metric: str) -> np.ndarray:
 def judge_table(cells: list[Cell]) -> str:
     """A row for each arm under one judge, the best score first, with what it changes against imitation."""
     arms, names = grouped(cells, "arm"), np.array(cells[0]["scenario_ids"])
-    means = {arm: {m: by_scene(found, m) for m in COLUMNS} for arm, found in arms.items()}
+    means = {arm: {m: by_scene(found, m) for m in METRICS if m in found[0]["scores"]} for arm, found in arms.items()}
     rows = []
     for arm in sorted(arms, key=lambda arm: -means[arm]["score"].mean()):
-        cells_of_row = [with_interval(bootstrap(means[arm][metric], names)) for metric in COLUMNS]
-        changes = ["", "", "", ""] if arm == BEFORE else changed(means[arm], means[BEFORE], names)
-        rows.append([arm, str(len(arms[arm])), *cells_of_row, *changes])
-    changes = ("score - imitation's", "failures - imitation's", "score lifted by", "failures cut by")
-    return table(["policy", "seeds", *(TABLE[metric] for metric in COLUMNS), *changes], rows)
+        own = [with_interval(bootstrap(means[arm][m], names)) if m in means[arm] else "" for m in METRICS]
+        changes = [""] * len(CHANGES) if arm == BEFORE else changed(means[arm], means[BEFORE], names)
+        rows.append([arm, str(len(arms[arm])), *own, *changes])
+    return table(["policy", "seeds", *(TABLE[m] for m in COLUMNS), SPOKEN[WORDS], *CHANGES], rows)
 
 
 def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], names: np.ndarray) -> list[str]:
-    """Paired differences of score and failure rate, and the same as shares of what imitation has."""
-    differences = [signed(bootstrap(after[m] - before[m], names)) for m in ("score", "failure")]
+    """Paired differences of score, failure rate and words, the first two also as shares of what imitation has."""
+    differences = [signed(bootstrap(after[m] - before[m], names)) if m in after else "" for m in DIFFERENCES]
     shares = [share(after["score"], before["score"], names, 1), share(after["failure"], before["failure"], names, -1)]
     return [*differences, *shares]
 

@@ -1,11 +1,12 @@
 """Ways to post-train the same imitation policy, compared over seeds and judges:
 
-python -m benchmarks.experiments headline --out out/experiments [--seeds 0 1 2] [--judges log_replay reactive referee]
+python -m benchmarks.experiments headline --out out/headline --cells benchmarks/cells/headline [--seeds 0 1 2]
 
-Every finished cell (arm, seed, judge) is kept as JSON under --out and never done again: a killed command goes on where
-it stopped, and more seeds or judges only add to what there is. The arms of a seed start from one world model and one
-imitation policy. After each seed the section of RESULTS.md is written from the cells that there are. Words after `--`
-go to every train.py, e.g. `-- --data.directory DIR --spec.agents 64`.
+Every finished cell (arm, seed, judge) is kept as JSON under --cells and never done again: a killed command goes on
+where it stopped, and more seeds or judges only add to what there is. Those of the default data stand in the repository,
+so that a table can grow over many days and machines. The arms of a seed start from one world model and one imitation
+policy. After each seed the section of RESULTS.md is written from the cells that there are. Words after `--` go to every
+train.py, e.g. `-- --data.directory DIR --spec.agents 64`.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.comparison import section
+from benchmarks.comparison import METRICS, section
 from benchmarks.results import write_section
 from training import config as configs
 from training.config import Config
@@ -28,6 +29,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = ("fit_world_model", "imitate")
 NO_REFIT = ("--fit.refit_steps", "0")
 NO_ROLL_BACK = "--rounds.no_roll_back"
+OF_A_ROUND = ("imagined_return", "grounded_return", "bias", "decision", "validation_score", "wall_s")  # kept in cells
+OF_THE_RUN = ("date", "commit", "machine", "seed")
 UNGROUNDED = (*NO_REFIT, NO_ROLL_BACK, "--rounds.no_dynamic_horizon", "--rounds.penalty", "0")
 
 
@@ -131,7 +134,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("experiment", choices=EXPERIMENTS)
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="where runs and cells are kept")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="where runs and reports are kept")
+    parser.add_argument("--cells", type=pathlib.Path, help="where finished cells are kept; OUT/cells by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
     parser.add_argument("--judges", nargs="+", choices=JUDGES, help="the experiment's own by default")
     parser.add_argument("--section", help="name in the markers; the experiment's by default")
@@ -197,17 +201,19 @@ def judged(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str
     folder = out / "judged" / slug(arm.name, seed, judge)
     call("eval.py", [str(run), "--policy", arm.policy, "--judge", judge, "--out", str(folder)])
     report, scenes = (json.loads((folder / name).read_text("utf-8")) for name in ("report.json", "scenes.json"))
+    scores, origin = scenes["scores"][judge][arm.policy], report["provenance"]
     return {
         "arm": arm.name,
         "seed": seed,
         "judge": judge,
         "scenario_ids": scenes["scenario_ids"],
-        "scores": scenes["scores"][judge][arm.policy],
+        "scores": {metric: scores[metric] for metric in METRICS if metric in scores},
         "rounds": [
-            {**one, "counted_steps": counted(arm, one["spent"])} for one in (report["rounds"] if arm.words else ())
+            {**{name: one[name] for name in OF_A_ROUND}, "counted_steps": counted(arm, one["spent"])}
+            for one in (report["rounds"] if arm.words is not None else ())
         ],
-        "simulator_steps": counted(arm, report["provenance"]["simulator_steps"]),
-        "provenance": report["provenance"],
+        "simulator_steps": counted(arm, origin["simulator_steps"]),
+        "provenance": {"data": origin["data"]["name"], **{name: origin[name] for name in OF_THE_RUN}},
     }
 
 
@@ -217,7 +223,12 @@ def counted(arm: Arm, spent: dict[str, int]) -> int:
 
 
 def cells(
-    out: pathlib.Path, experiment: Experiment, words: tuple[str, ...], seed: int, judges: tuple[str, ...]
+    out: pathlib.Path,
+    kept: pathlib.Path,
+    experiment: Experiment,
+    words: tuple[str, ...],
+    seed: int,
+    judges: tuple[str, ...],
 ) -> Iterator[dict[str, Any]]:
     """Every cell of a seed, done now or read from where it was kept; baselines have seed 0 alone."""
     shared, budget = None, 0
@@ -225,7 +236,7 @@ def cells(
         if arm.policy in BASELINES and seed > 0:
             continue
         for judge in judges:
-            path = out / "cells" / f"{slug(arm.name, seed, judge)}.json"
+            path = kept / f"{slug(arm.name, seed, judge)}.json"
             if not path.exists():
                 shared = shared or start(out, words, seed)
                 run = practise(out, arm, words, seed, shared, budget)
@@ -240,11 +251,11 @@ def main(arguments: list[str]) -> int:
     """Does what is missing, writes the section after each seed, and returns the exit status."""
     options = parse(arguments)
     experiment = EXPERIMENTS[options.experiment]
-    judges = tuple(options.judges or experiment.judges)
+    judges, kept = tuple(options.judges or experiment.judges), options.cells or options.out / "cells"
     found: list[dict[str, Any]] = []
     for seed in options.seeds:
-        found += cells(options.out, experiment, (*experiment.words, *options.passed), seed, judges)
-        title = f"{experiment.title}: {found[0]['provenance']['data']['name']}"
+        found += cells(options.out, kept, experiment, (*experiment.words, *options.passed), seed, judges)
+        title = f"{experiment.title}: {found[0]['provenance']['data']}"
         write_section(options.file, options.section or options.experiment, section(title, found))
     return 0
 

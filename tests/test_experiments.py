@@ -30,7 +30,7 @@ def test_changes_are_paired_and_shares_of_what_imitation_has():
     # the mean of both seeds: 0.65 against 0.5 is +30 %; failures 0.1 against 0.4 are cut by 75 %
     assert rows[2].startswith("| mine | 2 | 0.650 [0.650, 0.650]") and "+0.150 [+0.150, +0.150]" in rows[2]
     assert "+30 % [+30, +30]" in rows[2] and "+75 % [" in rows[2]
-    assert rows[3].startswith("| imitation | 1 | 0.500") and rows[3].endswith("|  |  |  |  |")
+    assert rows[3].startswith("| imitation | 1 | 0.500") and rows[3].endswith("|  |  |  |  |  |")
 
 
 def test_seeds_of_other_scenes_are_not_pooled():
@@ -67,7 +67,7 @@ def test_a_budget_is_spread_over_the_rounds():
 
 
 def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
-    experiment, called = EXPERIMENTS["headline"], []
+    experiment, called, kept = EXPERIMENTS["headline"], [], tmp_path / "kept"
 
     def judged(out, arm, run, seed, judge):
         return cell(arm.name, seed, 0.5, 1)
@@ -76,15 +76,34 @@ def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "judged", judged)
     monkeypatch.setattr(experiments, "iterations", lambda config, arm, budget: budget)
     monkeypatch.setattr("training.config.read", lambda path: presets.tiny())
-    first = list(experiments.cells(tmp_path, experiment, ("tiny",), 0, ("log_replay",)))
+    first = list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 0, ("log_replay",)))
     assert [one["arm"] for one in first] == [arm.name for arm in experiment.arms]
     budgeted = [words for _, words in called if "--rounds.iterations" in words]
     assert budgeted and all(words[words.index("--rounds.iterations") + 1] == "160" for words in budgeted)
     called.clear()
-    (tmp_path / "cells" / "go_straight-0-log_replay.json").unlink()
-    assert list(experiments.cells(tmp_path, experiment, ("tiny",), 0, ("log_replay",))) == first
+    (kept / "go_straight-0-log_replay.json").unlink()
+    assert list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 0, ("log_replay",))) == first
     assert all("shared-0" in " ".join(words) for _, words in called)  # nobody was post-trained again
-    assert len(list(experiments.cells(tmp_path, experiment, ("tiny",), 1, ("log_replay",)))) == len(first) - 4
+    assert len(list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 1, ("log_replay",)))) == len(first) - 4
+
+
+def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
+    folder = tmp_path / "judged" / "grounded-0-log_replay"
+    folder.mkdir(parents=True)
+    made = cell("grounded", 0, 0.5, 1)
+    one = {name: 1.0 for name in experiments.OF_A_ROUND}
+    origin = {**made["provenance"], "simulator_steps": SPENT, "command": "train.py --directory /x"}
+    report = {"provenance": {**origin, "data": {"name": "starter"}}, "rounds": [{**one, "spent": SPENT, "other": "/x"}]}
+    policies = {"post_trained": {**made["scores"], "consistency": [1.0] * 10, "jerk": [0.0] * 10}}
+    scenes = {"scenario_ids": made["scenario_ids"], "scores": {"log_replay": policies}}
+    for name, told in (("report", report), ("scenes", scenes)):
+        (folder / f"{name}.json").write_text(json.dumps(told))
+    monkeypatch.setattr(experiments, "call", lambda program, words: None)
+    kept = experiments.judged(tmp_path, Arm("grounded", ()), tmp_path, 0, "log_replay")
+    assert kept["rounds"] == [{**one, "counted_steps": 160}] and kept["simulator_steps"] == 160
+    assert set(kept["scores"]) == set(comparison.METRICS) and "/" not in json.dumps(kept)
+    imitation = Arm("grounded", None)  # the same report, but nothing was post-trained for this row
+    assert experiments.judged(tmp_path, imitation, tmp_path, 0, "log_replay")["rounds"] == []
 
 
 def test_the_section_holds_every_table():
