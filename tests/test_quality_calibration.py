@@ -77,6 +77,35 @@ def test_average_precision_by_hand():
     assert calibration.average_precision(np.full(4, 0.3), np.array([1.0, 0.0, 0.0, 0.0])) == pytest.approx(0.25)
 
 
+def test_a_scaling_takes_forecasts_to_how_often_it_happens():
+    """Told 0.8 it happens in half, told 0.2 in a tenth; with a factor and an offset both can be met."""
+    said = np.repeat(np.float32([0.8, 0.2]), 10_000)
+    happened = np.r_[np.arange(10_000) % 2 == 0, np.arange(10_000) % 10 == 0]
+    scaling = calibration.fit_scaling(said, happened)
+    np.testing.assert_allclose(scaling(np.float32([0.8, 0.2])), [0.5, 0.1], atol=1e-3)
+    slope = np.log(9) / (2 * np.log(4))  # the log-odds are +-log 4 before, 0 and -log 9 after
+    np.testing.assert_allclose(scaling, [slope, -np.log(9) / 2], atol=0.01)
+
+
+def test_a_scaling_of_what_never_happened_says_so_with_a_doubt():
+    scaling = calibration.fit_scaling(np.linspace(0, 1, 98), np.zeros(98, bool))
+    assert 0 < scaling(np.float32([0.5]))[0] < 0.02 and np.isfinite(scaling(np.float32([0, 1]))).all()
+
+
+def test_heads_are_scaled_by_other_policies_on_other_scenes():
+    """Policy 0 is told 0.5 and fails in a fifth of the held-out scenes, policy 1 never: each is scaled by the other."""
+    shape = (2, 10, len(measured.EVENTS), len(measured.HORIZONS_S))
+    said = {"mine, heads": np.full(shape, 0.5, np.float32), "mine, boxes": np.zeros(shape, np.float32)}
+    happened = np.zeros(shape, bool)
+    happened[0, :2] = True
+    counted = np.ones((2, 10, len(measured.HORIZONS_S)), bool)
+    judged = measured.Forecasts(said, ~happened, counted)
+    found = measured.scaled(judged, measured.Forecasts(said, happened, counted))
+    assert set(found) == {"mine, heads scaled"}
+    np.testing.assert_allclose(found["mine, heads scaled"][1], 0.2, atol=0.01)
+    assert (found["mine, heads scaled"][0] < 0.03).all()
+
+
 @pytest.fixture(scope="module")
 def study(batch, sim_config):
     """Five scenes in two chunks, the second filled up, and the simulator as its own model."""
@@ -90,6 +119,11 @@ def study(batch, sim_config):
         def chunks(self):
             yield np.array([0, 1, 2, 3]), 4, batch
             yield np.array([4, 4, 4, 4]), 1, jax.tree.map(lambda a: np.repeat(a[:1], 4, 0), batch)
+
+        split = "test"
+
+        def on(self, split):
+            return self
 
         def keys(self, rows):
             return jax.random.split(jax.random.key(0), len(rows))

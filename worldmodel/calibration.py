@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from data.scene import Array
 
 BINS = 10
+LEAST_SAID = 1e-6  # what is said to be impossible has log-odds too
 LEAST_EVENTS = 5  # fewer that happened, or did not, say nothing about skill
 
 
@@ -74,6 +77,38 @@ def brier_skill(probability: np.ndarray, happened: np.ndarray) -> float:
         return float("nan")
     rate = count / len(happened)
     return float(1 - np.mean(np.square(probability - happened)) / (rate * (1 - rate)))
+
+
+class Scaling(NamedTuple):
+    """Platt's scaling of forecasts: `factor` times their log-odds, plus `offset`."""
+
+    factor: float
+    offset: float
+
+    def __call__(self, probability: np.ndarray) -> np.ndarray:
+        """The scaled forecasts, of any shape."""
+        return expit(self.factor * _log_odds(probability) + self.offset)
+
+
+def fit_scaling(probability: np.ndarray, happened: np.ndarray) -> Scaling:
+    """The scaling under which what happened is likeliest. Args: [N].
+
+    As if one forecast more of each outcome had been wrong, so that events which never happened get no infinite odds.
+    Source: Platt 1999, eq. 4 and his targets.
+    """
+    odds, count = _log_odds(probability), happened.sum()
+    target = np.where(happened, (count + 1) / (count + 2), 1 / (len(happened) - count + 2))
+
+    def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = theta[0] * odds + theta[1]
+        wrong = expit(scaled) - target
+        return np.mean(np.logaddexp(0, scaled) - target * scaled), np.array([np.mean(wrong * odds), np.mean(wrong)])
+
+    return Scaling(*minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x)
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    return logit(np.clip(probability.astype(np.float64), LEAST_SAID, 1 - LEAST_SAID))
 
 
 def average_precision(probability: np.ndarray, happened: np.ndarray) -> float:

@@ -27,6 +27,7 @@ from worldmodel.calibration import (
     average_precision,
     brier_skill,
     calibration_error,
+    fit_scaling,
     happened_by,
     incidence,
     reliability,
@@ -38,6 +39,8 @@ SHOWN_S = (1, 4, 8)  # horizons with columns of their own
 EVENTS = ("failure", "at_fault", "off_road", "red_light")  # failure: any event that ends a rollout
 DRAWS = 8  # rollouts of each scene
 RESAMPLES = 300
+HEADS, SCALED = "heads", "heads scaled"  # what of a model speaks, beside its boxes
+HELD_OUT = {"grounding": "validation"}  # where the scaling is fitted, by the split that is judged; else in grounding
 EXPERT = "expert"  # the log itself: never fails, and what the models are fitted on
 MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "skill": brier_skill,
@@ -48,15 +51,17 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 ABOUT = f"""Policies drive the scenes in the log-replay simulator, past their failures; their actions are repeated in
 each world model, {DRAWS} draws a scene. Forecast by horizon: the chance that a row has ended by then by an event, the
 mean over draws, either as the model's *heads* say (cumulative incidence of the step-wise chances; failure: by `cont`)
-or as the share of draws whose imagined *boxes* show it. Truth: whether the first failure of the grounded replay was of
-that kind and came in time. An event after the first failure does not count; `failure` also counts leaving the route's
-corridor, for which there is no head. Skill: Brier skill against always saying the base rate of the same rows, above 0
-is better than that. ECE: expected calibration error, 10 bins. AP: average precision (AUPRC), beside the base rate.
-"Worst" is the horizon, of {", ".join(f"{s:g}" for s in HORIZONS_S)} s, at which the number is worst. Skill where fewer
-than {LEAST_EVENTS} rows had the event (or had not) is left out. `all` pools the policies: their base rates differ, and
-telling them apart already earns skill; one policy alone has no such help. Intervals: bootstrap over scenarios; that of
-ECE leans upwards, for resampling adds noise within bins. The oracle's boxes are the replay itself: a check of the
-measure."""
+or as the share of draws whose imagined *boxes* show it. *Heads scaled*: a factor and an offset on the log-odds of
+each event (Platt), for each policy fitted on replays of all others in the grounding split, so neither on the policy
+nor on the scenes that are judged; imagination itself uses the heads as they are. Truth: whether the first failure of
+the grounded replay was of that kind and came in time. An event after the first failure does not count; `failure` also
+counts leaving the route's corridor, for which there is no head. Skill: Brier skill against always saying the base
+rate of the same rows, above 0 is better than that. ECE: expected calibration error, 10 bins. AP: average precision
+(AUPRC), beside the base rate. "Worst" is the horizon, of {", ".join(f"{s:g}" for s in HORIZONS_S)} s, at which the
+number is worst. Skill where fewer than {LEAST_EVENTS} rows had the event (or had not) is left out. `all` pools the
+policies: their base rates differ, and telling them apart already earns skill; one policy alone has no such help.
+Intervals: bootstrap over scenarios; that of ECE leans upwards, for resampling adds noise within bins. The oracle's
+boxes are the replay itself: a check of the measure."""
 
 
 class Forecasts(NamedTuple):
@@ -91,7 +96,9 @@ class Forecasts(NamedTuple):
 def measure(study: Study) -> Finding:
     """Calibration by heads and by boxes, all policies together and the learned one that fails least alone."""
     drivers = [driver for name, driver in study.drivers.items() if name != EXPERT]
-    found = forecast(study, drivers)
+    held_out = study.on(HELD_OUT.get(study.split, "grounding"))
+    found, fitted_on = forecasts([study, held_out], drivers)
+    found = found._replace(said=found.said | scaled(found, fitted_on))
     alone = {driver.name: [i] for i, driver in enumerate(drivers)}
     everyone = {"all": list(range(len(drivers)))}
     learned = [name for name in alone if name not in BASELINES]
@@ -116,10 +123,15 @@ def columns() -> dict[str, str]:
     return shown | {f"ece_{event}": f"{event}: worst ECE" for event in EVENTS[1:]}
 
 
-def forecast(study: Study, drivers: list[Driver]) -> Forecasts:
-    """Drives every policy through every scene and asks every model about each drive."""
-    drives = [jax.jit(replay(study, driver)) for driver in drivers]
-    asks = {subject.name: jax.jit(foretell(study, subject)) for subject in study.subjects}
+def forecasts(studies: list[Study], drivers: list[Driver]) -> list[Forecasts]:
+    """`forecast` of studies that differ in their scenes alone."""
+    drives = [jax.jit(replay(studies[0], driver)) for driver in drivers]
+    asks = {subject.name: jax.jit(foretell(studies[0], subject)) for subject in studies[0].subjects}
+    return [forecast(study, drivers, drives, asks) for study in studies]
+
+
+def forecast(study: Study, drivers: list[Driver], drives: list[Callable], asks: dict[str, Callable]) -> Forecasts:
+    """Drives every policy through every scene (`replay`) and asks every model about each drive (`foretell`)."""
     parts = [[] for _ in drivers]
     for rows, new, scene in study.chunks():
         keys = study.keys(rows)
@@ -130,6 +142,20 @@ def forecast(study: Study, drivers: list[Driver]) -> Forecasts:
             part.append(jax.tree.map(lambda a, new=new: np.asarray(a)[:new], told))
     joined = [jax.tree.map(lambda *a: np.concatenate(a), *part) for part in parts]
     return jax.tree.map(lambda *a: np.stack(a), *joined)
+
+
+def scaled(judged: Forecasts, held_out: Forecasts) -> dict[str, np.ndarray]:
+    """The heads of every model, for each policy scaled as fits the other policies' replays of other scenes."""
+    said = {}
+    for speaker in (name for name in judged.said if name.endswith(f", {HEADS}")):
+        values = np.empty_like(judged.said[speaker])
+        for policy, event in np.ndindex(values.shape[0], len(EVENTS)):
+            others = np.arange(len(values)) != policy
+            there = held_out.counted[others]
+            pairs = (part[others, :, event][there] for part in (held_out.said[speaker], held_out.happened))
+            values[policy, :, event] = fit_scaling(*pairs)(judged.said[speaker][policy, :, event])
+        said[f"{speaker.removesuffix(HEADS)}{SCALED}"] = values
+    return said
 
 
 def flat(said: dict[str, dict[str, Array]]) -> dict[str, Array]:
@@ -161,7 +187,7 @@ def foretell(study: Study, subject: Subject) -> Callable[[Any, ModelBatch, jax.A
     def ask(params: Any, batch: ModelBatch, keys: jax.Array) -> dict[str, Array]:
         drawn = jax.vmap(lambda k: jax.random.split(k, DRAWS), out_axes=1)(keys)
         outcome = jax.vmap(lambda key: imagine_log(world, params, key, batch).outcome)(drawn)
-        said = {"boxes": events_by(outcome)} | ({"heads": heads_by(outcome.predicted)} if outcome.predicted else {})
+        said = {"boxes": events_by(outcome)} | ({HEADS: heads_by(outcome.predicted)} if outcome.predicted else {})
         return {source: values.mean(0)[..., steps] for source, values in said.items()}
 
     return ask
@@ -255,4 +281,5 @@ def looks(speakers: list[str]) -> list[tuple[str, str, str]]:
 
     models = {speaker: speaker.rpartition(", ")[0] for speaker in speakers}
     shown = colours(list(dict.fromkeys(models.values())))
-    return [(name, shown[model], "o-" if name.endswith("heads") else "s--") for name, model in models.items()]
+    styles = {HEADS: "o-", SCALED: "^:"}
+    return [(name, shown[model], styles.get(name.removeprefix(f"{model}, "), "s--")) for name, model in models.items()]

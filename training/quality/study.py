@@ -94,6 +94,10 @@ class Study:
         """H, world steps of a whole drive."""
         return self.config.rollout_steps
 
+    def on(self, split: str) -> "Study":
+        """The same subjects and policies on the scenes of another split."""
+        return dataclasses.replace(self, records=open_records(self.config, split), split=split)
+
     @functools.cached_property
     def groups(self) -> np.ndarray:
         """Names [N] of the scenarios: scenes of one name share their traffic and are resampled together."""
