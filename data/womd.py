@@ -17,7 +17,7 @@ from data.raw import RawScene, check_span, thin
 from data.road_edges import road_on_left
 from data.route import Lane, derive_route
 from data.scene import RoadType
-from data.tfrecord import list_files, read_records
+from data.tfrecord import read_records
 
 INSTALL = "the WOMD protos are missing: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7"
 MPS_PER_MPH = 0.44704
@@ -79,14 +79,6 @@ def parse_scenario(payload: bytes) -> Any:
             reason = f"expected an index of {len(entries)} entries, found {getattr(scenario, name)}"
             raise DataError(reason, name, scenario.scenario_id)
     return scenario
-
-
-def read_scenes(
-    pattern: str, ledger: SkipLedger, egos: int = 1, groups: Mapping[str, str] | None = None
-) -> Iterator[RawScene]:
-    """Scenes of all records of the files that match a glob, local or remote; see `read_file`."""
-    for path in list_files(pattern):
-        yield from read_file(path, ledger, egos, groups)
 
 
 def read_file(

@@ -144,7 +144,7 @@ def test_messages_without_z_or_with_gaps_parse_alike():
 
 @protos
 def test_bad_records_are_skipped_by_name(tmp_path):
-    from data.womd import read_scenes
+    from data.womd import read_file
 
     still, short, wide = scenario("still"), scenario("short"), scenario("wide")
     for track in still.tracks:
@@ -161,13 +161,13 @@ def test_bad_records_are_skipped_by_name(tmp_path):
     ]
     path = write(tmp_path / "mixed.tfrecord", *payloads)
     ledger = SkipLedger(max_skipped=1.0)
-    assert [raw.scenario_id for raw in read_scenes(path, ledger)] == ["made"]
+    assert [raw.scenario_id for raw in read_file(path, ledger)] == ["made"]
     reasons = ["expected a WOMD Scenario", "expected a WOMD Scenario", "no valid ego", "91 states", "at least 0.05 m"]
     assert all(reason in str(found) for reason, found in zip(reasons, ledger.errors, strict=True))
     assert all(f"record {i}" in str(found) and path in str(found) for i, found in enumerate(ledger.errors, start=1))
     with pytest.raises(DataError, match="skipped 5 of 6"):
         strict = SkipLedger(max_skipped=0.5)
-        list(read_scenes(path, strict))
+        list(read_file(path, strict))
         strict.finish()
 
 
@@ -248,14 +248,14 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
 @protos
 @real
 def test_real_records():
-    from data.womd import read_scenes
+    from data.womd import read_file
 
     groups = build.read_manifest(REAL / "manifest.json", "location_group")
     ledger = SkipLedger(max_skipped=0.1)
     files = sorted(REAL.glob("train/*-00000-of-*.tfrecord"))
     offsets = []
     for path in files:
-        for raw, _ in zip(read_scenes(str(path), ledger, 2, groups), range(8), strict=False):
+        for raw, _ in zip(read_file(str(path), ledger, 2, groups), range(8), strict=False):
             record = pad(raw, SceneSpec())
             validate(record, SceneSpec())
             scene, shown = record.scene, record.scene.route_valid

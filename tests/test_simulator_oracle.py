@@ -19,7 +19,7 @@ from data.errors import SkipLedger
 from data.padding import pad
 from data.scene import ROAD_EDGE_TYPES, LightState, RoadType, Scene, SceneSpec
 from data.sources import STARTER, open_split
-from data.womd import read_scenes
+from data.womd import read_file
 from simulator.outcome import map_events
 from simulator.road_index import EDGE_REACH_M
 from simulator.world import Action, EgoState
@@ -231,8 +231,8 @@ def starter_drives() -> list[Drive]:
 
 def real_drives(folder) -> list[Drive]:
     """Every scene, once with the log's own actions and once with others."""
-    raw = read_scenes(str(folder / "train" / "*.tfrecord"), SkipLedger(1.0))
-    logged = [pad(scene, SPEC).scene for scene in raw]
+    files, ledger = sorted((folder / "train").glob("*.tfrecord")), SkipLedger(1.0)
+    logged = [pad(scene, SPEC).scene for path in files for scene in read_file(str(path), ledger)]
     changes = ((1.0, 0.0), (0.3, 1.5), (0.3, -2.0))
     other = [Drive(scene, SPEC.current, *changes[i % 3]) for i, scene in enumerate(logged)]
     return [Drive(scene, SPEC.current, 0.0) for scene in logged] + other

@@ -9,7 +9,7 @@ import scenes
 from data.errors import SkipLedger
 from data.padding import pad
 from data.scene import SceneSpec
-from data.womd import read_scenes
+from data.womd import read_file
 from simulator.config import SmoothingConfig
 from simulator.dynamics import advance, ego_track, log_actions, log_ego
 from simulator.inverse import smooth_log_actions
@@ -20,7 +20,7 @@ from simulator.vehicle_models import advance_bicycle, rear_axle
 def logs(real_data):
     """The first 24 scenes of a real file, Scene[B]."""
     pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
-    raw = read_scenes(str(real_data / "train" / "womd-00000-of-00004.tfrecord"), SkipLedger(1.0))
+    raw = read_file(str(real_data / "train" / "womd-00000-of-00004.tfrecord"), SkipLedger(1.0))
     return scenes.stack([pad(scene, SceneSpec()).scene for scene, _ in zip(raw, range(24), strict=False)])
 
 
