@@ -1,7 +1,9 @@
 """Configs, ledger, replay tracks, schedule: what lets a run be named, stopped and gone on with."""
 
 import dataclasses
+import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,28 @@ def test_policies_that_cannot_work_are_told(changes, told):
     config = presets.tiny()
     with pytest.raises(ValueError, match=told):
         configs.validate(dataclasses.replace(config, policy=dataclasses.replace(config.policy, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("rssm.sizes.deter", 0, "at least 1, found 0"),
+        ("rounds.kl_weight", float("nan"), "a finite number, found nan"),
+        ("fit.refit_steps", -1, "at least 0, found -1"),
+        ("tokens.sizes.heads", 3, "a divisor of width = 16, found 3"),
+    ],
+)
+def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name, value, told, tmp_path):
+    with pytest.raises(SystemExit, match=rf"{re.escape(name)}: expected {told}"):
+        presets.parse(["tiny", f"--{name}", str(value)])
+    path = tmp_path / "config.json"
+    configs.write(presets.tiny(), path)
+    written = json.loads(path.read_text())
+    *outer, last = name.split(".")
+    functools.reduce(dict.__getitem__, outer, written)[last] = value
+    path.write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=rf"(?s)config\.json: .*{re.escape(name)}: expected {told}"):
+        configs.read(path)
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS.values())

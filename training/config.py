@@ -7,9 +7,11 @@ resolved config beside the run.
 import dataclasses
 import difflib
 import json
+import math
 import pathlib
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from data.errors import read_json
@@ -29,6 +31,13 @@ FREE_FIELDS = (
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.whole_below"),  # but for rounding
     *("distributed.detect", "distributed.coordinator", "distributed.processes", "distributed.index"),
     *("watch.not_finite", "watch.most_skipped", "watch.least_entropy", "watch.most_kl", "watch.stall_s"),
+)
+
+# Counts of which there may be none; `mesh.data` has a rule of its own. Of everything else there is at least one.
+MAY_BE_ZERO = (
+    *("seed", "distributed.index", "watch.most_skipped", "mesh.whole_below", "data.cached_scenes", "spec.current"),
+    *("rssm.view_cell", "tokens.loss.closest_of", "fit.refit_steps", "fit.optimizer.warmup_steps"),
+    *("closed_loop.steps", "value.steps", "rounds.rounds", "evaluation.animations"),
 )
 
 
@@ -343,7 +352,9 @@ def validate(config: Config) -> None:
     rounds, fit, mesh, several = config.rounds, config.fit, config.mesh, config.distributed
     some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
     least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
+    sizes = config.tokens.sizes
     needs = [
+        *_number_needs(config),
         ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
         ("fit.perturbed", fit.perturbed, some_are_logged, "0 to below 1"),
         ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
@@ -362,10 +373,8 @@ def validate(config: Config) -> None:
         ("rounds.lam", rounds.lam, 0 <= rounds.lam <= 1, "0 to 1"),
         ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
         ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),
-        ("closed_loop.candidates", config.closed_loop.candidates, config.closed_loop.candidates > 0, "at least 1"),
         ("mesh.data", mesh.data, mesh.data == -1 or mesh.data > 0, "at least 1, or -1"),
-        ("mesh.fsdp", mesh.fsdp, mesh.fsdp > 0, "at least 1"),
-        ("mesh.tensor", mesh.tensor, mesh.tensor > 0, "at least 1"),
+        ("tokens.sizes.heads", sizes.heads, _divides(sizes.heads, sizes.width), f"a divisor of width = {sizes.width}"),
         (
             "distributed.index",
             several.index,
@@ -381,6 +390,16 @@ def validate(config: Config) -> None:
         raise ValueError("\n".join(["these settings cannot work:", *wrong]))
 
 
+def _number_needs(config: Config) -> Iterator[tuple[str, Any, bool, str]]:
+    """Numbers are finite, and there is at least one of what is counted, or none where that means something."""
+    for name, value in flatten(config).items():
+        if isinstance(value, float):
+            yield name, value, math.isfinite(value), "a finite number"
+        elif isinstance(value, int) and not isinstance(value, bool) and name != "mesh.data":
+            least = 0 if name in MAY_BE_ZERO else 1
+            yield name, value, value >= least, f"at least {least}"
+
+
 def _coordinator(several: DistributedConfig) -> tuple[bool, str]:
     if several.processes > 1 and not several.detect:
         return several.coordinator is not None, "host:port of the first process"
@@ -393,9 +412,6 @@ def _policy_needs(policy: VLAConfig) -> list[tuple[str, Any, bool, str]]:
         ("policy.heads", policy.heads, _divides(policy.heads, policy.width), f"a divisor of width = {policy.width}"),
         ("policy.cameras", policy.cameras, policy.cameras[0] == 0, "none: no World or data set gives images of any"),
         ("policy.flow.layers", flow.layers, _reads(policy), f"1 to policy.layers = {policy.layers}, which it reads"),
-        ("policy.flow.steps", flow.steps, flow.steps > 0, "at least 1"),
-        ("policy.flow.drawn_steps", flow.drawn_steps, flow.drawn_steps > 0, "at least 1"),
-        ("policy.flow.repeats", flow.repeats, flow.repeats > 0, "at least 1"),
         ("policy.flow.noise", flow.noise, flow.noise > 0, "above 0: without noise a chain has no log-probability"),
     ]
 
@@ -441,10 +457,15 @@ def write(config: Config, path: pathlib.Path) -> None:
 def read(path: pathlib.Path) -> Config:
     """The config of a run.
 
-    Raises: ValueError for a file that is no JSON, a field that `Config` does not have, with the nearest name, and a
-      value of another type.
+    Raises: ValueError for a file that is no JSON, a field that `Config` does not have, with the nearest name, a value
+      of another type, and values that cannot work.
     """
-    return _build(Config, read_json(path), str(path))
+    config = _build(Config, read_json(path), str(path))
+    try:
+        validate(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return config
 
 
 def differences(config: Config, earlier: Config) -> list[str]:
