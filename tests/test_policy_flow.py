@@ -8,21 +8,17 @@ import numpy as np
 import optax
 import pytest
 import scenes
+from imitated import ROWS, SIMULATOR, eight_rows
 
 from policy.action_head import Memory
 from policy.action_space import ActionSpace
 from policy.flow_head import Chain, FlowConfig, FlowHead, Shown, log_density, normalise, times, transition
-from policy.imitation import ImitationConfig, imitation_loss, imitation_targets
-from policy.language import LabelConfig
+from policy.imitation import ImitationConfig, imitation_loss
 from policy.vla import REASONING, tiny
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.prepare import prepare
 from training.imagination import Experience
 from training.improvement import Rates, improve, optimiser
 
-SIMULATOR = SimulatorConfig(render=RenderConfig(height=32, width=32, resolution=2.0, tile_height=128, tile_width=128))
 VLA = tiny(head="flow").build(SIMULATOR, scenes.TINY)
-ROWS = 8
 LOSS = ImitationConfig(perturbed=1.0)
 MEAN, SPREAD = np.array([1.0, -0.5]), np.array([0.5, 0.2])  # of the actions of `gaussian`, normalised
 
@@ -49,12 +45,7 @@ def drawn(head: FlowHead, rows: int, temperature: float):
 
 @pytest.fixture(scope="module")
 def batch():
-    logged = [scenes.straight(speed=5.0), scenes.lead_vehicle(), scenes.red_light(), scenes.crossing_vehicle()]
-    scene = scenes.stack([prepare(scene, SIMULATOR) for scene in logged] * 2)
-    start = jnp.array([10, 20, 30, 79, 80, 81, 45, 60])
-    keys = jax.random.split(jax.random.key(3), ROWS)
-    build = jax.jit(lambda scene: imitation_targets(scene, start, keys, VLA, SIMULATOR, LOSS, LabelConfig()))
-    return build(scene)
+    return eight_rows(VLA, LOSS)
 
 
 @pytest.fixture(scope="module")

@@ -9,30 +9,23 @@ import numpy as np
 import optax
 import pytest
 import scenes
+from imitated import ROWS, SIMULATOR, eight_rows
 
 from data.scene import SceneSpec
 from policy.action_head import Decision
-from policy.imitation import ImitationConfig, imitation_loss, imitation_targets
-from policy.language import LabelConfig, slot_masks
+from policy.imitation import ImitationConfig, imitation_loss
+from policy.language import slot_masks
 from policy.sizes import SIZES, parameters
 from policy.vla import REASONING, categorical_kl, tiny
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.prepare import prepare
+from simulator.config import SimulatorConfig
 
-SIMULATOR = SimulatorConfig(render=RenderConfig(height=32, width=32, resolution=2.0, tile_height=128, tile_width=128))
 VLA = tiny().build(SIMULATOR, scenes.TINY)
-ROWS = 8
 LOSS = ImitationConfig()
 
 
 @pytest.fixture(scope="module")
 def batch():
-    logged = [scenes.straight(speed=5.0), scenes.lead_vehicle(), scenes.red_light(), scenes.crossing_vehicle()]
-    scene = scenes.stack([prepare(scene, SIMULATOR) for scene in logged] * 2)
-    start = jnp.array([10, 20, 30, 79, 80, 81, 45, 60])
-    keys = jax.random.split(jax.random.key(3), ROWS)
-    build = jax.jit(lambda scene: imitation_targets(scene, start, keys, VLA, SIMULATOR, LOSS, LabelConfig()))
-    return build(scene)
+    return eight_rows(VLA, LOSS)
 
 
 @pytest.fixture(scope="module")
