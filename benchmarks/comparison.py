@@ -87,6 +87,21 @@ def cost_table(cells: list[Cell]) -> str:
     return table(["policy", "simulator steps", f"until a score of {SCORE_TO_REACH}", "training min"], rows)
 
 
+def stages_table(cells: list[Cell]) -> str:
+    """Minutes of each stage of the arms that are trained, means over the seeds."""
+    arms = {
+        arm: [cell["provenance"]["wall_s_by_stage"] for cell in found]
+        for arm, found in grouped(cells, "arm").items()
+        if arm == BEFORE or found[0]["rounds"]
+    }
+    stages = list(dict.fromkeys(stage for found in arms.values() for spent in found for stage in spent))
+    rows = [
+        [arm, *(f"{np.mean([spent.get(stage, 0.0) for spent in found]) / 60:.1f}" for stage in stages)]
+        for arm, found in arms.items()
+    ]
+    return table(["policy", *(stage.replace("_", " ") for stage in stages)], rows)
+
+
 def steps_to_reach(rounds: list[dict[str, Any]]) -> str:
     """Simulator steps spent when the validation score was first reached, `never` where it was not."""
     reached = [one for one in rounds if (one["validation_score"] or 0.0) >= SCORE_TO_REACH]
@@ -120,5 +135,6 @@ def section(title: str, cells: list[Cell]) -> str:
         "Simulator steps that the policy learned from or was gated by, in the order of the seeds; the world model's "
         "perturbed replays count where the model is used. The checks on the validation split, alike for all, do not."
     )
-    parts += ["### Cost", about, cost_table(first), "### Imagined against grounded return", rounds_table(first)]
+    parts += ["### Cost", about, cost_table(first), "Minutes of each stage:", stages_table(first)]
+    parts += ["### Imagined against grounded return", rounds_table(first)]
     return "\n\n".join(parts)

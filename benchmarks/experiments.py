@@ -30,7 +30,7 @@ SHARED_STAGES = ("fit_world_model", "imitate")
 NO_REFIT = ("--fit.refit_steps", "0")
 NO_ROLL_BACK = "--rounds.no_roll_back"
 OF_A_ROUND = ("imagined_return", "grounded_return", "bias", "decision", "validation_score", "wall_s")  # kept in cells
-OF_THE_RUN = ("date", "commit", "machine", "seed")
+OF_THE_RUN = ("date", "commit", "machine", "seed", "wall_s_by_stage")
 UNGROUNDED = (*NO_REFIT, NO_ROLL_BACK, "--rounds.no_dynamic_horizon", "--rounds.penalty", "0")
 
 

@@ -18,6 +18,7 @@ def cell(arm: str, seed: int, score: float, failures: int, rounds: tuple = ()) -
     failed = [float(i < failures) for i in range(10)]
     scores = {name: [score] * 10 if name == "score" else failed for name in comparison.COLUMNS}
     origin = {"commit": "abc", "machine": "a computer", "seed": seed, "date": f"2026-11-2{seed}"}
+    origin |= {"wall_s_by_stage": {"imitate": 60.0 * (1 + seed)}}
     return {
         **{"arm": arm, "seed": seed, "judge": "log_replay", "scenario_ids": [f"s{i}" for i in range(10)]},
         **{"scores": scores, "rounds": list(rounds), "simulator_steps": 160, "provenance": origin},
@@ -115,7 +116,11 @@ def test_the_section_holds_every_table():
     ]
     text = comparison.section("Title", [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2, rounds)])
     assert text.startswith("## Title") and "Judged in log replay" in text
-    assert "| mine | 160 | 77 | 1.0 |" in text and "| mine | 0 | +5.000 | +4.000 | +1.000 | 1 of 1 |" in text
+    assert (
+        "| mine | 160 | 77 | 1.0 |" in text
+        and "| policy | imitate |" in text
+        and "| mine | 0 | +5.000 | +4.000 | +1.000 | 1 of 1 |" in text
+    )
     assert not re.search(r"nan|None", text)
 
 

@@ -14,6 +14,7 @@ from training.config import Config
 from training.log import read_lines
 from training.loop import Interrupted
 from training.programs import build
+from training.provenance import stage_seconds
 
 
 def tiny(directory) -> Config:
@@ -78,6 +79,8 @@ def test_a_shared_start_leads_to_the_same_numbers(uninterrupted, shared, tmp_pat
     again = train.train(config, loop.claim_directory(config))
     assert checksums(jax.device_get(again.learned)) == checksums(jax.device_get(uninterrupted[1].learned))
     assert again.progress.ledger == uninterrupted[1].progress.ledger
+    shared_s, all_s = (stage_seconds(run / "metrics.jsonl") for run in (shared, config.run_directory))
+    assert shared_s and shared_s == {stage: all_s[stage] for stage in shared_s}
 
 
 def test_practice_in_the_simulator_is_charged(shared, tmp_path):

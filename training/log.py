@@ -45,6 +45,10 @@ class Logger:
         for name, value in numbers.items():
             self._board.add_scalar(f"{stage}/{name}", math.nan if value is None else value, total)
 
+    def go_on_from(self, directory: pathlib.Path) -> None:
+        """Begins with the records of the run that this one starts from, so that every stage has its lines."""
+        self._lines.write((directory / "metrics.jsonl").read_text(encoding="utf-8"))
+
     def close(self) -> None:
         """Flushes both files."""
         self._lines.close()

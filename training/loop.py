@@ -267,6 +267,8 @@ def shared_start(run: Run, fresh: Learned) -> RunState:
     done = Progress.from_json(found[3]).finished if found else ()
     if set(done) != set(SHARED):
         raise ValueError(f"start_from: expected {source} to have finished {SHARED} and nothing else, found {done}")
+    if run.logger:
+        run.logger.go_on_from(source)
     rounds, progress = run.config.rounds, Progress.from_json(found[3])
     return placed(run, found[1], progress).note(horizon=rounds.horizon, penalty=rounds.penalty)
 
