@@ -1,5 +1,7 @@
 """Objectives against numbers worked out by hand."""
 
+from typing import get_args, get_type_hints
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,6 +155,13 @@ def test_actor_critic_divides_by_the_range_of_returns_only_if_it_is_above_one():
 def test_ppo_has_mean_zero_and_spread_one():
     weight = credit.ppo(worth([1, 3, 5, 7]), RoundsConfig())
     np.testing.assert_allclose(weight[0], np.array([-3, -1, 1, 3]) / np.sqrt(5), rtol=1e-5)
+
+
+def test_every_objective_says_what_imagined_decisions_weigh():
+    """The gap to grounding is measured in imagination under every objective, also one that does not learn there."""
+    named = set(get_args(get_type_hints(RoundsConfig)["objective"]))
+    assert set(credit.WEIGHTS) == named - {"dagger"}
+    assert not np.any(credit.cl_sft(worth([1, -2, 3, 0.5]), RoundsConfig()))
 
 
 @pytest.mark.parametrize("objective", credit.WEIGHTS)

@@ -102,5 +102,10 @@ def ppo(worth: Targets, config: RoundsConfig) -> Array:
     return share(worth.valid) * scaled(worth.advantage - mean, worth.valid)
 
 
-WEIGHTS = {"pmpo": pmpo, "grpo": grpo, "actor_critic": actor_critic, "ppo": ppo}
+def cl_sft(worth: Targets, config: RoundsConfig) -> Array:
+    """None: drives in the simulator are learned from. Imagination serves the value and the gap alone."""
+    return jnp.zeros_like(worth.advantage)
+
+
+WEIGHTS = {"pmpo": pmpo, "grpo": grpo, "actor_critic": actor_critic, "ppo": ppo, "cl_sft": cl_sft}
 CLIPPED = ("grpo", "ppo")
