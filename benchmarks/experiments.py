@@ -31,6 +31,7 @@ NO_REFIT = ("--fit.refit_steps", "0")
 NO_ROLL_BACK = "--rounds.no_roll_back"
 OF_A_ROUND = ("imagined_return", "grounded_return", "bias", "decision", "validation_score", "wall_s")  # kept in cells
 OF_THE_RUN = ("date", "commit", "machine", "seed", "wall_s_by_stage")
+DIRECT = ("--rounds.world", "simulator", *NO_REFIT)
 UNGROUNDED = (*NO_REFIT, NO_ROLL_BACK, "--rounds.no_dynamic_horizon", "--rounds.penalty", "0")
 
 
@@ -83,12 +84,23 @@ EXPERIMENTS = {
         arms=(
             Arm("grounded imagination", ()),
             Arm("ungrounded imagination", UNGROUNDED),
-            Arm("direct practice in the simulator", ("--rounds.world", "simulator", *NO_REFIT), budgeted=True),
+            Arm("direct practice in the simulator", DIRECT, budgeted=True),
             Arm("closed-loop SFT in the simulator", ("--rounds.objective", "cl_sft", *NO_REFIT), budgeted=True),
             *UNTRAINED,
         ),
         words=("cpu",),
         judges=tuple(JUDGES),
+    ),
+    "steps": Experiment(
+        title="The same with few simulator steps: a world model of the logs alone",
+        arms=(
+            Arm("grounded imagination", ()),
+            Arm("direct practice in the simulator", DIRECT, budgeted=True),
+            Arm("direct practice, each state used 8 times", (*DIRECT, "--rounds.epochs", "8"), budgeted=True),
+            *UNTRAINED,
+        ),
+        words=("cpu", "--fit.perturbed", "0", "--rounds.grounding_scenes", "32"),
+        judges=("log_replay",),
     ),
     "objectives": Experiment(
         title="Objectives in imagination",

@@ -113,13 +113,15 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
 def ground(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     """Drives the grounding scenes for real, measures the gap to imagination, and decides about the policy.
 
-    The first time (round 0) the imitation policy is driven as well: it is what fine-tuning is judged against. Its check
-    on the validation split stands since its last step.
+    The first time (round 0) the imitation policy is what fine-tuning is judged against, and is driven as well where
+    there was any. Its check on the validation split stands since its last step.
     """
-    if not state.progress.grounded_return:
-        state, before, _ = drive_grounding(run, state, state.learned.imitation)
-        state = noted(state, before)
     state, now, gap = drive_grounding(run, state, state.learned.policy)
+    if not state.progress.grounded_return:
+        before = now
+        if run.config.closed_loop.steps:
+            state, before, _ = drive_grounding(run, state, state.learned.imitation)
+        state = noted(state, before)
     decision = grounding.decide(run.config.rounds, state.progress, now, gap["bias"])
     used = {"horizon": state.progress.horizon, "penalty": state.progress.penalty, "trust": state.progress.trust}
     if not run.config.rounds.dynamic_horizon:

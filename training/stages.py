@@ -67,7 +67,7 @@ def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     """Fits the world model again, half on logs, half on replayed rollouts of the policy as it is now and was before."""
     config = run.config.fit
     half, train = config.scenes // 2, WithoutTiles(run.splits.train)
-    if state.progress.step == 0:
+    if state.progress.step == 0 and config.refit_steps:
         state = drive_policy(run, state, unit)
 
     def body(state, step, key, batch):
