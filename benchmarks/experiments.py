@@ -96,7 +96,7 @@ EXPERIMENTS = {
         arms=(
             Arm("grounded imagination", ()),
             Arm("direct practice in the simulator", DIRECT, budgeted=True),
-            Arm("direct practice, each state used 8 times", (*DIRECT, "--rounds.epochs", "8"), budgeted=True),
+            Arm("direct practice with 8 epochs", (*DIRECT, "--rounds.epochs", "8"), budgeted=True),
             *UNTRAINED,
         ),
         words=("cpu", "--fit.perturbed", "0", "--rounds.grounding_scenes", "32"),
