@@ -103,9 +103,10 @@ def preview(config: LabelConfig, speed: Array) -> Array:
 
 
 def turns(config: LabelConfig, speed: Array, curvature: Array) -> Array:
-    """Whether a curvature is a turn."""
+    """Whether a curvature is a turn: who stands turns nowhere, wherever the wheel points."""
     sharp = jnp.abs(curvature) > config.turn_curvature
-    return sharp & (jnp.abs(curvature) * preview(config, speed) > config.turn_rad)
+    moving = speed > config.standing_mps
+    return moving & sharp & (jnp.abs(curvature) * preview(config, speed) > config.turn_rad)
 
 
 def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
@@ -122,7 +123,7 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     moving = o.ego[0] > config.standing_mps
     returning = shift * place.offset[0] < 0
     rules = [  # in order of precedence: condition, phrase on the left, phrase on the right, side
-        (moving & turns(config, o.ego[0], curvature), "steer", curvature),
+        (turns(config, o.ego[0], curvature), "steer", curvature),
         (returning & (jnp.abs(place.offset[0]) > config.lane_change_m), "change lane", shift),
         (moving & (curvature * bend > config.bend_curvature**2) & (jnp.abs(bend) > config.bend_curvature), "", bend),
         (moving & (jnp.abs(shift) > config.nudge_m), "nudge", shift),

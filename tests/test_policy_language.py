@@ -215,10 +215,18 @@ def test_consistency_of_words_and_deeds(longitudinal, lateral, acceleration, cur
     np.testing.assert_allclose(consistency(tokens, action(acceleration, curvature), jnp.full(1, 8.0)), [score])
 
 
-def test_at_a_crawl_a_turned_wheel_breaks_no_promise():
-    tokens = jnp.array([[TOKEN_ID[phrase] for phrase in ("keep speed", "keep lane", "free road", "0 m")]] * 2)
-    done = Action(jnp.zeros((2, 5)), jnp.full((2, 5), 0.04))
-    np.testing.assert_allclose(consistency(tokens, done, jnp.array([1.0, 8.0])), [1.0, 0.5])
+def test_at_a_crawl_or_standing_a_turned_wheel_breaks_no_promise():
+    tokens = jnp.array([[TOKEN_ID[phrase] for phrase in ("keep speed", "keep lane", "free road", "0 m")]] * 4)
+    done = Action(jnp.zeros((4, 5)), jnp.array([0.04, 0.04, 0.2, 0.2])[:, None] * jnp.ones(5))
+    np.testing.assert_allclose(consistency(tokens, done, jnp.array([1.0, 8.0, 0.3, 0.5])), [1.0, 0.5, 1.0, 0.5])
+
+
+def test_who_stands_says_keep_lane_wherever_the_wheel_points_and_it_counts_as_true(observation):
+    standing = observation.replace(ego=observation.ego.at[:, 0].set(0.1))
+    rows = standing.ego.shape[0]
+    done = Action(jnp.full((rows, 5), -6.0), jnp.full((rows, 5), -0.1))
+    tokens = label(LabelConfig(), standing, done.acceleration[:, -1], done.curvature[:, -1])
+    np.testing.assert_allclose(consistency(tokens, done, standing.ego[:, 0]), 1.0)
 
 
 def test_own_labels_are_consistent(labelled, observation):
