@@ -29,6 +29,9 @@ from worldmodel.nets import symlog
 AHEAD_S = 2.0  # how far ahead an agent looks
 LANES, NEIGHBOURS, LIGHTS, EDGES = 2, 3, 2, 4  # tokens of each kind around one place
 POINTS_AHEAD = (1, 2, 4)  # points of a polyline after the nearest segment's start
+# Squared distances this near, as a share (of 1 m^2 at least), are equal: beyond a corner two segments are equally near,
+# and rounding, which differs between meshes, must not choose.
+TIE = 1e-4
 HEADING_COST = 25.0  # m^2; half of what it costs a lane to point against the agent
 TYPES = (AgentType.VEHICLE, AgentType.PEDESTRIAN, AgentType.CYCLIST)
 NO_PICK, INFINITY_BITS = 0x7FFFFFFF, 0x7F800000  # the largest int32; float32 infinity
@@ -206,7 +209,9 @@ def _polyline_tokens(scene: Scene, index: Array, place: Pose, frame: Pose) -> Ar
     share = jnp.clip(((place_x - x[..., :-1]) * step_x + (place_y - y[..., :-1]) * step_y) / length_sq, 0.0, 1.0)
     foot_x, foot_y = x[..., :-1] + share * step_x, y[..., :-1] + share * step_y
     distance_sq = jnp.square(foot_x - place_x) + jnp.square(foot_y - place_y)
-    segment = jnp.argmin(jnp.where(valid[..., 1:], distance_sq, jnp.inf), -1)[..., None]
+    distance_sq = jnp.where(valid[..., 1:], distance_sq, jnp.inf)
+    least = distance_sq.min(-1, keepdims=True)
+    segment = jnp.argmax(distance_sq <= least + TIE * (1 + least), -1)[..., None]
     following = jnp.minimum(segment + jnp.asarray(POINTS_AHEAD), jnp.maximum(valid.sum(-1, keepdims=True) - 1, 0))
     norm = jnp.sqrt(length_sq)
     at_segment = [jnp.take_along_axis(f, segment, -1) for f in (foot_x, foot_y, step_x / norm, step_y / norm)]
