@@ -6,17 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scenes
 
 from benchmarks.world_models import product_flops
+from data.scene import RoadType
 from simulator.config import SimulatorConfig
 from simulator.world import Agents
 from worldmodel import registry
 from worldmodel.batch import log_window
 from worldmodel.conformance.small import SMALL
-from worldmodel.features import _nearest
+from worldmodel.features import Pose, _nearest, _polyline_tokens
 from worldmodel.fitting import FittingConfig
-from worldmodel.heads import drift_on, no_drift, spread
+from worldmodel.heads import drift_on, no_drift, reduce_terms, spread
 from worldmodel.motion import estimate_motion, move, running_sum, standing
+from worldmodel.nets import symlog
 from worldmodel.noise import agent_rank
 from worldmodel.oracle import Oracle, OracleConfig
 from worldmodel.quality import imagine_log, keep_moving
@@ -74,6 +77,24 @@ def test_nearest_picks_the_cheapest_in_order():
     np.testing.assert_array_equal(index[0], [3, 1, 4])
     np.testing.assert_array_equal(found, [[True, True, True], [True, False, False]])
     assert int(index[1, 0]) == 1
+
+
+def test_rounding_does_not_choose_between_the_segments_of_a_corner():
+    """East to (10, 0), then north. From outside the corner both segments are equally near, but for rounding: the first
+    one is taken wherever one stands there and however one is turned."""
+    line = np.array([0.0, 10.0, 10.0]), np.array([0.0, 0.0, 10.0])
+    scene = scenes.with_polyline(scenes.empty(), *line, RoadType.LANE_SURFACE)
+    out, heading = jnp.linspace(0.5, 5.0, 64), jnp.linspace(-3.0, 3.0, 64)
+    outside = Pose(10 + out, -0.7 * out, heading)
+    seen = _polyline_tokens(scene, jnp.zeros((64, 1), jnp.int32), outside, outside)[:, 0, 2:4]
+    np.testing.assert_allclose(seen, symlog(jnp.stack([jnp.cos(heading), -jnp.sin(heading)], -1)), atol=1e-5)
+
+
+def test_the_mean_of_a_term_does_not_round_with_its_length():
+    """0.1 in every one of 32 x 16 x 32 entries; one float32 sum over all of them is off by 1.5e-4 of it."""
+    values = jnp.full((32, 16, 32), 0.1)
+    _, means = reduce_terms({"term": (values, jnp.ones_like(values))}, {})
+    assert float(means["term"]) == pytest.approx(0.1, rel=1e-5)
 
 
 def test_samples_follow_their_distribution():
