@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from training.report import SPOKEN, TABLE, signed, table, with_interval
+from training.report import FORCED, SPOKEN, TABLE, signed, table, with_interval
 from training.statistics import bootstrap, bootstrap_of
 
 BEFORE = "imitation"
 COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
 WORDS = "consistency"  # of policies that speak
-METRICS = (*COLUMNS, WORDS)
+METRICS = (*COLUMNS, *SPOKEN)
 SCORE_TO_REACH = 0.8  # on the validation split
 DIFFERENCES = {
     "score": "score - imitation's",
@@ -23,6 +23,11 @@ DIFFERENCES = {
     WORDS: f"{SPOKEN[WORDS]} - imitation's",
 }
 CHANGES = (*DIFFERENCES.values(), "score lifted by", "failures cut by")
+ABOUT_FORCED = (
+    "A policy that is told what to say is compared with itself on its own words, in place of imitation. `Shuffled`: at "
+    "each step the words that it would say in another scene of its batch; `blank`: none. `Acts otherwise`: share of "
+    "steps in which that changes the action by more than 0.1 m/s^2, in the same state; then the acceleration's change."
+)
 Cell = dict[str, Any]
 
 
@@ -42,20 +47,24 @@ def by_scene(cells: list[Cell], metric: str) -> np.ndarray:
 
 
 def judge_table(cells: list[Cell]) -> str:
-    """A row for each arm under one judge, the best score first, with what it changes against imitation."""
+    """A row for each arm under one judge, the best score first, with what it changes against imitation, or, where it is
+    told what to say, against itself."""
     arms, names = grouped(cells, "arm"), np.array(cells[0]["scenario_ids"])
     means = {arm: {m: by_scene(found, m) for m in METRICS if m in found[0]["scores"]} for arm, found in arms.items()}
+    shown = [m for m in METRICS if any(m in mean for mean in means.values())]
     rows = []
     for arm in sorted(arms, key=lambda arm: -means[arm]["score"].mean()):
-        own = [with_interval(bootstrap(means[arm][m], names)) if m in means[arm] else "" for m in METRICS]
-        changes = [""] * len(CHANGES) if arm == BEFORE else changed(means[arm], means[BEFORE], names)
+        own = [with_interval(bootstrap(means[arm][m], names)) if m in means[arm] else "" for m in shown]
+        before = arm.partition(FORCED)[0] if FORCED in arm else BEFORE
+        changes = [""] * len(CHANGES) if arm == BEFORE else changed(means[arm], means[before], names)
         rows.append([arm, str(len(arms[arm])), *own, *changes])
-    return table(["policy", "seeds", *(TABLE[m] for m in COLUMNS), SPOKEN[WORDS], *CHANGES], rows)
+    return table(["policy", "seeds", *((TABLE | SPOKEN)[m] for m in shown), *CHANGES], rows)
 
 
 def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], names: np.ndarray) -> list[str]:
     """Paired differences of score, failure rate and words, the first two also as shares of what imitation has."""
-    differences = [signed(bootstrap(after[m] - before[m], names)) if m in after else "" for m in DIFFERENCES]
+    both = after.keys() & before.keys()
+    differences = [signed(bootstrap(after[m] - before[m], names)) if m in both else "" for m in DIFFERENCES]
     shares = [share(after["score"], before["score"], names, 1), share(after["failure"], before["failure"], names, -1)]
     return [*differences, *shares]
 
@@ -127,6 +136,7 @@ def section(title: str, cells: list[Cell]) -> str:
     }
     facts["date"] = f"{min(c['provenance']['date'] for c in cells)} to {max(c['provenance']['date'] for c in cells)}"
     parts = [f"## {title}", table(["", ""], ([name, value] for name, value in facts.items()))]
+    parts += [ABOUT_FORCED] if any(FORCED in cell["arm"] for cell in cells) else []
     judges = grouped(cells, "judge")
     for judge, found in judges.items():
         parts += [f"### Judged in {judge.replace('_', ' ')}", judge_table(found)]

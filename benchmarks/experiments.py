@@ -22,8 +22,9 @@ from benchmarks.comparison import METRICS, section
 from benchmarks.results import write_section
 from training import config as configs
 from training.config import Config
+from training.drivers import REASONING_MODES
 from training.judge import BASELINES, JUDGES
-from training.report import write_text
+from training.report import FORCED, write_text
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = ("fit_world_model", "imitate")
@@ -40,16 +41,28 @@ class Arm:
     """A policy that is compared.
 
     Attributes:
-      name: as in the tables.
+      name: of the run.
       words: for train.py, beyond those of the experiment; None where nothing is post-trained.
       policy: whom eval.py judges.
       budgeted: it learns in the simulator alone, for as many steps as the first arm of the experiment has spent.
+      reasoning: out of `REASONING_MODES`, the words that it is judged on; None for its own.
     """
 
     name: str
     words: tuple[str, ...] | None
     policy: str = "post_trained"
     budgeted: bool = False
+    reasoning: str | None = None
+
+    @property
+    def label(self) -> str:
+        """As in the tables."""
+        return self.name + self.told
+
+    @property
+    def told(self) -> str:
+        """What eval.py adds to the name of a policy that is told what to say."""
+        return f"{FORCED}{self.reasoning}" if self.reasoning else ""
 
     @property
     def uncounted(self) -> set[str]:
@@ -78,11 +91,12 @@ UNTRAINED = (
     Arm("imitation", None, "imitation"),
     *(Arm(name, None, name) for name in ("expert", "idm", "constant_speed", "go_straight")),
 )
+IMAGINED = Arm("grounded imagination", ())
 EXPERIMENTS = {
     "headline": Experiment(
         title="Imagination against imitation",
         arms=(
-            Arm("grounded imagination", ()),
+            IMAGINED,
             Arm("ungrounded imagination", UNGROUNDED),
             Arm("direct practice in the simulator", DIRECT, budgeted=True),
             Arm("closed-loop SFT in the simulator", ("--rounds.objective", "cl_sft", *NO_REFIT), budgeted=True),
@@ -94,12 +108,23 @@ EXPERIMENTS = {
     "steps": Experiment(
         title="The same with few simulator steps: a world model of the logs alone",
         arms=(
-            Arm("grounded imagination", ()),
+            IMAGINED,
             Arm("direct practice in the simulator", DIRECT, budgeted=True),
             Arm("direct practice with 8 epochs", (*DIRECT, "--rounds.epochs", "8"), budgeted=True),
             *UNTRAINED,
         ),
         words=("cpu", "--fit.perturbed", "0", "--rounds.grounding_scenes", "32"),
+        judges=("log_replay",),
+    ),
+    "reasoning": Experiment(
+        title="Driving on words that are not one's own",
+        arms=(
+            IMAGINED,
+            *(dataclasses.replace(IMAGINED, reasoning=mode) for mode in REASONING_MODES),
+            *(dataclasses.replace(UNTRAINED[0], reasoning=mode) for mode in REASONING_MODES),
+            *UNTRAINED,
+        ),
+        words=("cpu",),
         judges=("log_replay",),
     ),
     "objectives": Experiment(
@@ -171,7 +196,7 @@ def call(program: str, words: list[str]) -> None:
 
 def slug(*parts: Any) -> str:
     """A file's name."""
-    return "-".join(str(part).replace(" ", "-") for part in parts)
+    return "-".join(str(part).replace(",", "").replace(" ", "-") for part in parts)
 
 
 def start(out: pathlib.Path, words: tuple[str, ...], seed: int) -> pathlib.Path:
@@ -210,19 +235,20 @@ def iterations(config: Config, arm: Arm, budget: int) -> int:
 
 def judged(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str) -> dict[str, Any]:
     """The cell: what a judge says of an arm's policy, scene by scene, and what the run has spent."""
-    folder = out / "judged" / slug(arm.name, seed, judge)
-    call("eval.py", [str(run), "--policy", arm.policy, "--judge", judge, "--out", str(folder)])
+    folder = out / "judged" / slug(arm.label, seed, judge)
+    given = [str(run), "--policy", arm.policy, "--judge", judge, "--out", str(folder)]
+    call("eval.py", given + (["--reasoning", arm.reasoning] if arm.reasoning else []))
     report, scenes = (json.loads((folder / name).read_text("utf-8")) for name in ("report.json", "scenes.json"))
-    scores, origin = scenes["scores"][judge][arm.policy], report["provenance"]
+    scores, origin = scenes["scores"][judge][arm.policy + arm.told], report["provenance"]
     return {
-        "arm": arm.name,
+        "arm": arm.label,
         "seed": seed,
         "judge": judge,
         "scenario_ids": scenes["scenario_ids"],
         "scores": {metric: scores[metric] for metric in METRICS if metric in scores},
         "rounds": [
             {**{name: one[name] for name in OF_A_ROUND}, "counted_steps": counted(arm, one["spent"])}
-            for one in (report["rounds"] if arm.words is not None else ())
+            for one in (report["rounds"] if arm.words is not None and not arm.reasoning else ())
         ],
         "simulator_steps": counted(arm, origin["simulator_steps"]),
         "provenance": {"data": origin["data"]["name"], **{name: origin[name] for name in OF_THE_RUN}},
@@ -248,7 +274,7 @@ def cells(
         if arm.policy in BASELINES and seed > 0:
             continue
         for judge in judges:
-            path = kept / f"{slug(arm.name, seed, judge)}.json"
+            path = kept / f"{slug(arm.label, seed, judge)}.json"
             if not path.exists():
                 shared = shared or start(out, words, seed)
                 run = practise(out, arm, words, seed, shared, budget)

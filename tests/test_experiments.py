@@ -34,6 +34,17 @@ def test_changes_are_paired_and_shares_of_what_imitation_has():
     assert rows[3].startswith("| imitation | 1 | 0.500") and rows[3].endswith("|  |  |  |  |  |")
 
 
+def test_a_policy_that_is_told_what_to_say_is_compared_with_itself():
+    told = cell("mine, reasoning blank", 0, 0.3, 9)
+    told["scores"]["words_changed"] = [1.0] * 10
+    cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2), told]
+    header, _, *rows = comparison.judge_table(cells).splitlines()
+    assert rows[-1].startswith("| mine, reasoning blank |") and "-0.300 [-0.300, -0.300]" in rows[-1]
+    assert "words are others" in header and "acts otherwise" not in header  # nobody has a number for that
+    assert comparison.ABOUT_FORCED in comparison.section("Title", cells)
+    assert comparison.ABOUT_FORCED not in comparison.section("Title", cells[:2])
+
+
 def test_seeds_of_other_scenes_are_not_pooled():
     other = {**cell("mine", 1, 0.7, 0), "scenario_ids": ["t"] * 10}
     with pytest.raises(ValueError, match="mine: its seeds were judged on different scenes"):
@@ -71,7 +82,7 @@ def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
     experiment, called, kept = EXPERIMENTS["headline"], [], tmp_path / "kept"
 
     def judged(out, arm, run, seed, judge):
-        return cell(arm.name, seed, 0.5, 1)
+        return cell(arm.label, seed, 0.5, 1)
 
     monkeypatch.setattr(experiments, "call", lambda program, words: called.append((program, words)))
     monkeypatch.setattr(experiments, "judged", judged)
@@ -96,13 +107,18 @@ def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
     origin = {**made["provenance"], "simulator_steps": SPENT, "command": "train.py --directory /x"}
     report = {"provenance": {**origin, "data": {"name": "starter"}}, "rounds": [{**one, "spent": SPENT, "other": "/x"}]}
     policies = {"post_trained": {**made["scores"], "consistency": [1.0] * 10, "jerk": [0.0] * 10}}
+    policies["post_trained, reasoning blank"] = {**made["scores"], "score": [0.1] * 10}
     scenes = {"scenario_ids": made["scenario_ids"], "scores": {"log_replay": policies}}
     for name, told in (("report", report), ("scenes", scenes)):
         (folder / f"{name}.json").write_text(json.dumps(told))
     monkeypatch.setattr(experiments, "call", lambda program, words: None)
     kept = experiments.judged(tmp_path, Arm("grounded", ()), tmp_path, 0, "log_replay")
     assert kept["rounds"] == [{**one, "counted_steps": 160}] and kept["simulator_steps"] == 160
-    assert set(kept["scores"]) == set(comparison.METRICS) and "/" not in json.dumps(kept)
+    assert set(kept["scores"]) == {*comparison.COLUMNS, comparison.WORDS} and "/" not in json.dumps(kept)
+    forced = folder.rename(folder.with_name("grounded-reasoning-blank-0-log_replay"))
+    told = experiments.judged(tmp_path, Arm("grounded", (), reasoning="blank"), tmp_path, 0, "log_replay")
+    assert told["arm"] == "grounded, reasoning blank" and told["scores"]["score"] == [0.1] * 10 and not told["rounds"]
+    forced.rename(folder)
     imitation = Arm("grounded", None)  # the same report, but nothing was post-trained for this row
     assert experiments.judged(tmp_path, imitation, tmp_path, 0, "log_replay")["rounds"] == []
 
