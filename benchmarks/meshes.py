@@ -4,10 +4,10 @@ python -m benchmarks.meshes equality --out out/meshes     # 8 forced host device
 python -m benchmarks.meshes processes --out out/meshes    # two processes against one, the main job of preset tiny
 python -m benchmarks.meshes weak --out out/meshes         # rows grow with the devices, 1 to 8
 
-Prints JSON. `equality` starts each stage on each mesh from the state in which one device began it, restored from that
-device's checkpoint; a difference is |loss - loss of one device| over the largest |loss| of the stage. `weak` gives the
-CPU-seconds of a step for each row: all devices are forced out of the same cores, so that the clock could only tell how
-many cores there are; a value of 1 is work that grows with the rows alone.
+Prints JSON and writes a section of RESULTS.md. `equality` starts each stage on each mesh from the state in which one
+device began it, restored from that device's checkpoint; a difference is |loss - loss of one device| over the largest
+|loss| of the stage. `weak` gives the CPU-seconds of a step for each row: all devices are forced out of the same cores,
+so that the clock could only tell how many cores there are; a value of 1 is work that grows with the rows alone.
 """
 
 import argparse
@@ -27,12 +27,15 @@ from typing import Any
 
 import jax
 
+from benchmarks.results import write_section
 from training import loop, mesh, presets, stages
 from training.checkpoint import Checkpoints
 from training.config import Config, MeshConfig
 from training.log import read_lines, scalars
 from training.loop import Run, Stop, Unit
 from training.programs import build
+from training.provenance import commit, machine, now, shown
+from training.report import table
 from training.scenes import open_splits
 from training.state import Progress, RunState
 from training.watch import LOSSES
@@ -43,6 +46,19 @@ ROWS = 8  # of a batch in `equality`
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
 CLOCKS = ("cpu_s", "wall_s")
 LIMIT_S = 3600.0
+TITLES = {
+    "equality": "Many devices against one",
+    "processes": "Two processes against one",
+    "weak": "Weak scaling",
+}
+ABOUT = {
+    "equality": "Preset `tiny`, forced host devices. Largest difference of a loss (grounding: of any number of its "
+    "record) from one device's over all steps of a unit, as a share of the unit's largest.",
+    "processes": "The main job of preset `tiny` by two processes with a device each, asked to stop once and gone on "
+    "with. Largest difference from it of a loss in each unit, as above.",
+    "weak": "Preset `tiny`, forced host devices out of the same cores. CPU-seconds per row of a step against one "
+    "device's: 1 is work that grows with the rows alone. How long a step takes on real devices it cannot tell.",
+}
 
 
 def parse() -> argparse.Namespace:
@@ -56,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=ROWS, help="of `stages`, which the others call")
     parser.add_argument("--mesh", type=int, nargs=3, default=(1, 1, 1), help="of `stages`: data, fsdp, tensor")
     parser.add_argument("--begin", type=pathlib.Path, help="of `stages`: the states to begin with, by stage")
+    parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -252,15 +269,37 @@ def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def columns(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """What is tabulated of a result: by mesh, other run or number of devices, and then by unit of work."""
+    if "relative_to_one_device" in found:
+        relative = found["relative_to_one_device"]
+        counts = next(iter(relative.values()))
+        return {count: {unit: row[count] for unit, row in relative.items()} for count in counts}
+    worst = found["largest_relative_difference"]
+    return {name: {unit: max(by.values()) for unit, by in units.items()} for name, units in worst.items()}
+
+
+def section(what: str, found: dict[str, Any]) -> str:
+    """Of RESULTS.md."""
+    facts = {"date": now(), "commit": commit(), "machine": machine()}
+    facts["command"] = " ".join(["python -m benchmarks.meshes", *map(shown, sys.argv[1:])])
+    facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
+    named = columns(found)
+    rows = [[unit, *(f"{named[name][unit]:.2g}" for name in named)] for unit in next(iter(named.values()))]
+    parts = [f"## {TITLES[what]}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], rows)]
+    return "\n\n".join(parts)
+
+
 def main() -> None:
-    """Measures and prints."""
+    """Measures, prints and writes."""
     options = parse()
     if options.what == "stages":
         config = settings(options.rows, options.steps, tuple(options.mesh))
-        found: dict[str, Any] = run_stages(config, options.out, options.begin)
-    else:
-        found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
+        print(json.dumps(run_stages(config, options.out, options.begin)))
+        return
+    found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
     print(json.dumps(found, indent=2))
+    write_section(options.file, f"meshes-{options.what}", section(options.what, found))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from benchmarks import data_plan, kills
+from benchmarks import data_plan, kills, meshes
 
 
 def test_a_plan_carries_costs_over_to_the_whole():
@@ -62,3 +62,12 @@ def test_lost_runs_are_counted_with_their_reasons():
         "runs_compared": 2,
         "lost": ["kill-1: ended with 2"],
     }
+
+
+def test_results_of_meshes_are_tabulated_by_unit():
+    worst = {"data=8": {"imitate": {"a": 1e-7, "b": 3e-7}, "improve": {"a": 0.0}}}
+    text = meshes.section("equality", {"rows": 8, "steps": 20, "largest_relative_difference": worst})
+    assert "| unit | data=8 |" in text and "| imitate | 3e-07 |" in text and "| improve | 0 |" in text
+    relative = {"imitate": {"1": 1.0, "8": 1.25}}
+    text = meshes.section("weak", {"rows_per_device": 2, "relative_to_one_device": relative})
+    assert "| unit | 1 | 8 |" in text and "| imitate | 1 | 1.2 |" in text and "| rows_per_device | 2 |" in text
