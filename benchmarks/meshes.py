@@ -45,6 +45,7 @@ MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2
 ROWS = 8  # of a batch in `equality`
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
 CLOCKS = ("cpu_s", "wall_s")
+OF_RETURNS = ("bias", "gap")  # differences of returns, and rounded as these are
 LIMIT_S = 3600.0
 TITLES = {
     "equality": "Many devices against one",
@@ -160,7 +161,8 @@ def stages_on(options: argparse.Namespace, axes: tuple[int, int, int], rows: int
 
 
 def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
-    """By metric, the largest difference over the steps, relative to the largest value of the first."""
+    """By metric, the largest difference over the steps, relative to the largest value of the first (of `OF_RETURNS`, to
+    the largest return)."""
     names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name not in CLOCKS]
     worst = {}
     for name in names:
@@ -168,8 +170,8 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[s
         if any((a is None) != (b is None) for a, b in pairs):
             raise ValueError(f"{name} is a number in one of the runs alone")
         pairs = [pair for pair in pairs if pair[0] is not None]
-        scale = max((abs(a) for a, _ in pairs), default=0.0)
-        worst[name] = max((abs(a - b) for a, b in pairs), default=0.0) / (scale or 1.0)
+        sizes = [abs(line["grounded_return"]) for line in one] if name in OF_RETURNS else [abs(a) for a, _ in pairs]
+        worst[name] = max((abs(a - b) for a, b in pairs), default=0.0) / (max(sizes, default=0.0) or 1.0)
     return worst
 
 

@@ -64,6 +64,13 @@ def test_lost_runs_are_counted_with_their_reasons():
     }
 
 
+def test_a_bias_is_rounded_as_the_returns_that_it_is_the_difference_of():
+    one, other = ([{"grounded_return": -10.0, "bias": bias, "failure": 0.5}] for bias in (0.01, 0.02))
+    assert meshes.difference(one, other) == {"grounded_return": 0.0, "bias": 0.001, "failure": 0.0}
+    steps = [{"loss": 2.0, "note": 1.0}, {"loss": -4.0, "note": 9.0}]
+    assert meshes.difference(steps, [{"loss": 2.0, "note": 0.0}, {"loss": -3.0, "note": 0.0}]) == {"loss": 0.25}
+
+
 def test_results_of_meshes_are_tabulated_by_unit():
     worst = {"data=8": {"imitate": {"a": 1e-7, "b": 3e-7}, "improve": {"a": 0.0}}}
     text = meshes.section("equality", {"rows": 8, "steps": 20, "largest_relative_difference": worst})
