@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from data.scene import Array
 from simulator.config import SimulatorConfig
+from simulator.world import Outcome
 
 FAILURES = ("at_fault", "off_road", "red_light", "corridor")  # the events that terminate, hard zeros of the score
 
@@ -52,3 +53,14 @@ def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, c
         "offset": -weights.offset * share(offset**2, valid),
         "wrong_way": -weights.wrong_way * share(measures["wrong_way"], valid),
     }
+
+
+def own_reward(outcome: Outcome) -> Array:
+    """The reward without contacts that are not the ego's fault, and their depth: float32[...].
+
+    Replayed traffic cannot brake: whoever stops earlier than the log is run into from behind, and driven through for as
+    long as it takes. Between two policies in such a World this is what tells the better driver.
+    """
+    blameless = ~jnp.any(outcome.at_fault & outcome.valid, axis=-1)
+    terms = outcome.reward_terms
+    return outcome.reward - jnp.where(blameless, terms["contact"] + terms["overlap"], 0.0)

@@ -17,6 +17,7 @@ from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
 from simulator.rollout import rollout
 from simulator.score import driving_score
+from training.imagination import per_step
 
 CONFIG = SimulatorConfig()
 HORIZON = 16
@@ -28,7 +29,8 @@ def _drive(scene, plans):
     keys = jax.random.split(jax.random.key(0), 1)
     driven = rollout(LogReplay(CONFIG), (), Planned(CONFIG), plans, scene, HORIZON, keys, keys)
     outcome = driven.outcome.replace(valid=driven.outcome.valid & driven.alive[..., None])
-    return driven.ego, outcome, driving_score(driven, scene, CONFIG)
+    own_return = per_step(driven)["own_reward"].sum(0)
+    return driven.ego, outcome, driving_score(driven, scene, CONFIG) | {"own_return": own_return}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,18 @@ def test_hit_from_behind_by_a_replayed_car_costs_no_score():
     assert found.outcome["valid"].all() and found.score["failure"] == 0
     np.testing.assert_allclose(found.score["progress"], 12.5 / 80, rtol=1e-4)
     np.testing.assert_allclose(found.score["score"], 12.5 / 80 / 0.8, rtol=1e-4)
+
+
+def test_the_own_return_heeds_no_contact_that_is_not_the_egos_fault():
+    """The own return of being driven through is that of an empty road, but for the time to collision; a contact that is
+    the ego's fault costs as much as ever."""
+    empty, parked = scenes.straight(), scenes.with_agent(scenes.straight(), 1, x=30.0, y=0.0)
+    hit = scenes.with_agent(scenes.straight(), 1, x=-5.2, y=0.0, speed=16.0)
+    free, through, crash = (drive(scene, plan()).score for scene in (empty, hit, parked))
+    assert free["own_return"] == free["return"]
+    assert through["return"] < through["own_return"] - CONFIG.reward.contact
+    assert 0 <= free["own_return"] - through["own_return"] < CONFIG.reward.contact
+    assert crash["own_return"] == crash["return"] < free["return"] - CONFIG.reward.failure
 
 
 @pytest.mark.parametrize(("y", "off"), [(-1.3, True), (-1.0, False), (4.8, True), (4.5, False)])

@@ -77,7 +77,7 @@ def test_the_rule(returns, failures, bias, accept, horizon, penalty):
     now = Grounded(np.array(returns), np.array(failures, bool))
     decision = grounding.decide(ROUNDS, BEFORE, now, bias)
     assert (decision.accept, decision.horizon, decision.penalty) == (accept, horizon, penalty)
-    assert "grounded return" in decision.reason
+    assert "own return" in decision.reason
 
 
 def test_each_guard_can_be_left_out():

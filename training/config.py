@@ -232,7 +232,8 @@ class RoundsConfig:
         result. Else every round is accepted and the last policy is the result; the gap is measured all the same.
       grounding_scenes: scenes driven for real after each round, from the same starts as imagined ones; spread evenly
         over the split.
-      tolerance: a round is accepted if its grounded return fell by no more than this [reward].
+      tolerance: a round is accepted if its grounded return, without contacts that are not the ego's fault, fell by no
+        more than this [reward].
       failure_tolerance: nor its failure rate rose by more than this.
       bias_tolerance: |imagined - grounded return| beyond which a roll-back distrusts the model: shorter horizon.
     """

@@ -20,7 +20,7 @@ class Grounded:
     """What a policy did in the simulator on the grounding scenes.
 
     Attributes:
-      returns: float[R], undiscounted reward of the whole drive.
+      returns: float[R], undiscounted own reward (`simulator.reward.own_reward`) of the whole drive.
       failures: bool[R].
     """
 
@@ -105,7 +105,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
 def decide(config: RoundsConfig, progress: Progress, now: Grounded, bias: float) -> Decision:
     """Accepts a round, or rolls back and says what changes.
 
-    A round is accepted if, on the same scenes with the same keys, the grounded return did not fall by more than
+    A round is accepted if, on the same scenes with the same keys, the own return did not fall by more than
     `tolerance` and the failure rate did not rise by more than `failure_tolerance` against the last accepted policy;
     without `roll_back`, always. A roll-back raises the penalty on disagreement; if imagination was off by more than
     `bias_tolerance` and the horizon is dynamic, it also shortens that by a third: the model is not to be believed that
@@ -114,7 +114,7 @@ def decide(config: RoundsConfig, progress: Progress, now: Grounded, bias: float)
     keep = {"horizon": progress.horizon, "penalty": progress.penalty}
     change = float(np.mean(now.returns - np.asarray(progress.grounded_return)))
     rise = float(now.failures.mean() - progress.failures)
-    facts = f"grounded return {change:+.3f}, failure rate {rise:+.3f}, bias {bias:+.3f}"
+    facts = f"own return {change:+.3f}, failure rate {rise:+.3f}, bias {bias:+.3f}"
     if not config.roll_back:
         return Decision(True, f"accepted unasked: {facts}", **keep)
     if change >= -config.tolerance and rise <= config.failure_tolerance:

@@ -14,6 +14,7 @@ from policy.action_head import Decision
 from policy.vla import VLA
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
+from simulator.reward import own_reward
 from simulator.rollout import fold_in, rollout
 from simulator.score import driving_score
 from simulator.world import Params, Rollout, World
@@ -193,7 +194,7 @@ def drive(
     """Drives the policy in the log-replay simulator from the current step.
 
     Args: scene: `Scene` [R, ...]; key: key[R], the policy's.
-    Returns: the tracks, `driving_score` [R], and per step [H, R]: reward, alive, and the events.
+    Returns: the tracks, `driving_score` [R], and `per_step`.
     """
     driven = rollout(LogReplay(simulator), (), vla, policy_params, scene, steps, key, key)
     batch = track(driven, scene, uniform=False)
@@ -201,9 +202,10 @@ def drive(
 
 
 def per_step(driven: Rollout) -> dict[str, Array]:
-    """Reward, alive and the events, [H, R] each."""
-    reward = jnp.where(driven.alive, driven.outcome.reward, 0.0)
-    return {"reward": reward, "alive": driven.alive, **events_of(driven)}
+    """Reward, own reward, alive and the events, [H, R] each."""
+    rewards = {"reward": driven.outcome.reward, "own_reward": own_reward(driven.outcome)}
+    earned = {name: jnp.where(driven.alive, values, 0.0) for name, values in rewards.items()}
+    return {**earned, "alive": driven.alive, **events_of(driven)}
 
 
 def track(driven: Rollout, scene: Scene, uniform: Array | bool) -> ModelBatch:

@@ -186,7 +186,7 @@ def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState
     driven, score = rows_of([one[0] for one in drives], 1, count), rows_of([one[1] for one in drives], 0, count)
     state = state.charge("ground", driven["alive"])
     found = grounding.gap(dreamt, driven, state.progress.trust, state.progress.horizon)
-    return state, Grounded(score["return"], score["failure"]), found
+    return state, Grounded(driven["own_reward"].sum(0), score["failure"]), found
 
 
 def rows_of(parts: list[Any], axis: int, count: int) -> Any:

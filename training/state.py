@@ -46,7 +46,7 @@ class Progress:
       horizon: steps imagined at most, shortened by roll-backs.
       penalty: weight of the disagreement in the imagined reward, raised by roll-backs.
       trust: the largest disagreement still believed, a quantile on held-out logs.
-      grounded_return: of the last accepted policy, per grounding row; empty before the first round.
+      grounded_return: own return of the last accepted policy, per grounding row; empty before the first round.
       failures: failure rate of the last accepted policy on the same rows.
       best_score: driving score of `Learned.best` on the validation split.
       best_checkpoint: the one written when the round of `Learned.best` was over; never pruned. 0 before the first.
