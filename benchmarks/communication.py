@@ -106,7 +106,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
             sum(map(size, jax.tree.leaves(minibatch))),
         ),
         "imagine": Stage(programs.imagine, (model, policy), (*imagined, trust), False),
-        "ground": Stage(programs.drive, (policy,), (scenes(rows), keys(rows)), False),
+        "ground": Stage(programs.drive_deployed, (policy,), (scenes(rows), keys(rows)), False),
     }
 
 

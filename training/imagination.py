@@ -122,14 +122,33 @@ def imagine(
         penalty=trust.penalty,
         pessimistic=config.pessimistic,
     )
-    kept = Imagined(
-        valid, driven.outcome.reward, driven.outcome.disagreement, events_of(driven), driven.outcome.predicted
-    )
     if config.objective == "dagger":
         shown = corrected(driven, worth, teacher, fold_in(keys[0], config.horizon + 1))  # beyond the rollout's steps
     else:
         shown = experience(driven, worth, WEIGHTS[config.objective](worth, config), config.reasoning_weight)
-    return shown, kept, imagination_metrics(driven, worth)
+    return shown, kept_of(driven, valid), imagination_metrics(driven, worth)
+
+
+def foresee(
+    world: World,
+    vla: VLA,
+    horizon: int,
+    model_params: Params,
+    policy_params: Params,
+    scene: Scene,
+    start: Array,
+    keys: tuple[jax.Array, jax.Array],
+    trust: Trust,
+) -> Imagined:
+    """Drives the policy in the learned World without learning from it; arguments as `imagine`."""
+    driven = rollout(world, model_params, vla, policy_params, scene, horizon, *keys, start)
+    return kept_of(driven, counted(driven.alive, driven.outcome, trust.horizon, trust.disagreement))
+
+
+def kept_of(driven: Rollout, valid: Array) -> Imagined:
+    """What is kept of a rollout of which `valid` [H, R] is believed."""
+    outcome = driven.outcome
+    return Imagined(valid, outcome.reward, outcome.disagreement, events_of(driven), outcome.predicted)
 
 
 def events_of(driven: Rollout) -> dict[str, Array]:

@@ -25,10 +25,11 @@ class Programs:
     """Models and jitted functions; arguments are those that `functools.partial` leaves open below.
 
     Attributes:
-      model: the world model.   vla: the policy as it explores and is trained.   deployed: as it is evaluated.
+      model: the world model.   vla: the policy as it explores and is trained.
       fit: see `worldmodel.fitting.fit_step`.   imitate, improve, fit_value: see `improvement`.
       drive_expert, demonstrate, imagine, drive: see `imagination`.
       practise: `imagine` in the simulator, whose params are ().
+      foresee, drive_deployed: the policy as it is deployed, without chance, in both Worlds, for grounding.
       open_loop: see there.
       gather: transitions of an `Experience` [H, R], numbered step by step: [N].
       join: the rows of two trees of arrays.
@@ -45,7 +46,9 @@ class Programs:
     fit_value: Callable[..., Any]
     imagine: Callable[..., Any]
     practise: Callable[..., Any]
+    foresee: Callable[..., Any]
     drive: Callable[..., Any]
+    drive_deployed: Callable[..., Any]
     open_loop: Callable[..., Any]
     gather: Callable[..., Any]
     join: Callable[..., Any]
@@ -59,6 +62,7 @@ def build(config: Config, layout: Layout = ALONE) -> Programs:
     """
     simulator, steps = config.simulator, config.rollout_steps
     vla = config.policy.build(simulator, config.spec)
+    deployed = vla.with_temperature(0.0)
     model = registry.build(config.world_model, config.model_settings(config.world_model), simulator)
     closest = ClosestToLog(
         vla, simulator, config.imitation.labels, config.closed_loop.candidates, config.closed_loop.recover_above
@@ -99,8 +103,10 @@ def build(config: Config, layout: Layout = ALONE) -> Programs:
         fit_value=updates(improvement.fit_value, vla),
         imagine=rollouts(imagination.imagine, model, vla, teacher, config.rounds, learned=2),
         practise=rollouts(imagination.imagine, LogReplay(simulator), vla, teacher, config.rounds, learned=2),
+        foresee=rollouts(imagination.foresee, model, deployed, config.rounds.horizon, learned=2),
         drive=rollouts(imagination.drive, simulator, vla, steps, learned=1),
-        open_loop=rollouts(open_loop.open_loop, vla.with_temperature(0.0), simulator, learned=1),
+        drive_deployed=rollouts(imagination.drive, simulator, deployed, steps, learned=1),
+        open_loop=rollouts(open_loop.open_loop, deployed, simulator, learned=1),
         gather=jax.jit(transitions),
         join=jax.jit(lambda first, second: layout.spread(join(first, second))),
         fresh_optimizer=updates(improvement.optimiser().init, learned=()),

@@ -63,10 +63,14 @@ def practise(run: Run, state: RunState, key: jax.Array, scene: Any) -> tuple[Run
 
 def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.ndarray, keys: tuple) -> tuple:
     """`imagination.imagine` with the run's model and trust. scene: this process's rows of the batch."""
-    now = state.progress
-    trust = Trust(jnp.int32(now.horizon), jnp.float32(now.trust), jnp.float32(now.penalty))
     placed = run.layout.assemble(scene), *run.layout.place((start, keys))
-    return run.programs.imagine(state.learned.model, policy, *placed, trust)
+    return run.programs.imagine(state.learned.model, policy, *placed, trusted(state))
+
+
+def trusted(state: RunState) -> Trust:
+    """How far the run believes its imagination now."""
+    now = state.progress
+    return Trust(jnp.int32(now.horizon), jnp.float32(now.trust), jnp.float32(now.penalty))
 
 
 def measure_trust(run: Run, state: RunState) -> float:
@@ -169,17 +173,22 @@ def keep_best(run: Run, state: RunState, score: float) -> RunState:
 
 
 def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState, Grounded, dict[str, float]]:
-    """Drives a policy in the simulator and in imagination from the same starts with the same keys."""
+    """Drives a policy in the simulator and in imagination from the same starts with the same keys.
+
+    It drives as it is deployed, without chance: exploration fails in ways that nobody would deploy, and a round can
+    lower what the exploring policy earns while the deployed one gets better.
+    """
     config, records = run.config.rounds, run.splits.grounding
     count, size = min(config.grounding_scenes, len(records)), config.scenes * config.group
     # Spread over the split: neighbours come from one source or road network.
     chosen = np.arange(count) * len(records) // count
     dreams, drives = [], []
     for chunk, rows in enumerate(chunks(count, size)):
-        scene = take(records, chosen[rows[run.layout.own(size)]])
+        scene = run.layout.assemble(take(records, chosen[rows[run.layout.own(size)]]))
         keys = row_keys(run.key(COMPARED, 2 + chunk), size, 1)
-        _, dreamt, _ = imagine(run, state, policy, scene, np.full(size, SceneSpec.current), keys)
-        _, score, driven = run.programs.drive(policy, run.layout.assemble(scene), run.layout.place(keys[0]))
+        start, placed = run.layout.place((np.full(size, SceneSpec.current), keys))
+        dreamt = run.programs.foresee(state.learned.model, policy, scene, start, placed, trusted(state))
+        _, score, driven = run.programs.drive_deployed(policy, scene, placed[0])
         dreams.append(to_host(dreamt))
         drives.append(to_host((driven, score)))
     dreamt = rows_of(dreams, 1, count)
