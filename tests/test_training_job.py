@@ -15,6 +15,7 @@ from training.log import read_lines
 from training.loop import Interrupted
 from training.programs import build
 from training.provenance import stage_seconds
+from training.scenes import open_splits, take
 
 
 def tiny(directory) -> Config:
@@ -27,7 +28,7 @@ def compiled_once():
     shared = build(presets.tiny())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "build", lambda config, layout: shared)
-        yield
+        yield shared
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,16 @@ def interrupted(tmp_path_factory):
             with pytest.raises(Interrupted, match=unit):
                 train.train(config, directory)
     return directory, train.train(config, directory)
+
+
+def test_grounding_drives_without_chance(compiled_once, uninterrupted):
+    """Other keys, the same drive; the exploring policy, which refits learn from, drives otherwise."""
+    config, policy = presets.tiny(), uninterrupted[1].learned.policy
+    scene = take(open_splits(config.data, config.spec, config.simulator).grounding, range(4))
+    keys = [jax.random.split(jax.random.key(seed), 4) for seed in (0, 1)]
+    for program, same in ((compiled_once.drive_deployed, True), (compiled_once.drive, False)):
+        one, other = (program(policy, scene, key)[2]["reward"] for key in keys)
+        assert bool((one == other).all()) == same
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(uninterrupted, interrupted):
