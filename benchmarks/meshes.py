@@ -45,7 +45,7 @@ MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2
 ROWS = 8  # of a batch in `equality`
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
 CLOCKS = ("cpu_s", "wall_s")
-OF_RETURNS = ("bias", "gap")  # differences of returns, and rounded as these are
+OF_RETURNS = ("bias", "gap")  # differences of returns: rounded as these are, which may be any share of themselves
 LIMIT_S = 3600.0
 TITLES = {
     "equality": "Many devices against one",
@@ -54,7 +54,8 @@ TITLES = {
 }
 ABOUT = {
     "equality": "Preset `tiny`, forced host devices. Largest difference of a loss (grounding: of any number of its "
-    "record) from one device's over all steps of a unit, as a share of the unit's largest.",
+    "record, but for bias and gap, the differences of its returns) from one device's over all steps of a unit, as a "
+    "share of the unit's largest.",
     "processes": "The main job of preset `tiny` by two processes with a device each, asked to stop once and gone on "
     "with. Largest difference from it of a loss in each unit, as above.",
     "weak": "Preset `tiny`, forced host devices out of the same cores. CPU-seconds per row of a step against one "
@@ -161,17 +162,18 @@ def stages_on(options: argparse.Namespace, axes: tuple[int, int, int], rows: int
 
 
 def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
-    """By metric, the largest difference over the steps, relative to the largest value of the first (of `OF_RETURNS`, to
-    the largest return)."""
-    names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name not in CLOCKS]
+    """By metric, the largest difference over the steps, relative to the largest value of the first: of the losses,
+    where there are any, or of all but `OF_RETURNS`."""
+    names = [name for name in one[0] if name in LOSSES]
+    names = names or [name for name in one[0] if name not in (*CLOCKS, *OF_RETURNS)]
     worst = {}
     for name in names:
         pairs = [(a[name], b[name]) for a, b in zip(one, other, strict=True)]
         if any((a is None) != (b is None) for a, b in pairs):
             raise ValueError(f"{name} is a number in one of the runs alone")
         pairs = [pair for pair in pairs if pair[0] is not None]
-        sizes = [abs(line["grounded_return"]) for line in one] if name in OF_RETURNS else [abs(a) for a, _ in pairs]
-        worst[name] = max((abs(a - b) for a, b in pairs), default=0.0) / (max(sizes, default=0.0) or 1.0)
+        scale = max((abs(a) for a, _ in pairs), default=0.0)
+        worst[name] = max((abs(a - b) for a, b in pairs), default=0.0) / (scale or 1.0)
     return worst
 
 
