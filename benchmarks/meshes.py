@@ -45,7 +45,6 @@ MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2
 ROWS = 8  # of a batch in `equality`
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
 CLOCKS = ("cpu_s", "wall_s")
-OF_RETURNS = ("bias", "gap")  # differences of returns: rounded as these are, which may be any share of themselves
 LIMIT_S = 3600.0
 TITLES = {
     "equality": "Many devices against one",
@@ -54,8 +53,7 @@ TITLES = {
 }
 ABOUT = {
     "equality": "Preset `tiny`, forced host devices. Largest difference of a loss (grounding: of any number of its "
-    "record, but for bias and gap, the differences of its returns) from one device's over all steps of a unit, as a "
-    "share of the unit's largest.",
+    "record) from one device's over all steps of a unit, as a share of the unit's largest.",
     "processes": "The main job of preset `tiny` by two processes with a device each, asked to stop once and gone on "
     "with. Largest difference from it of a loss in each unit, as above.",
     "weak": "Preset `tiny`, forced host devices out of the same cores. CPU-seconds per row of a step against one "
@@ -162,10 +160,8 @@ def stages_on(options: argparse.Namespace, axes: tuple[int, int, int], rows: int
 
 
 def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
-    """By metric, the largest difference over the steps, relative to the largest value of the first: of the losses,
-    where there are any, or of all but `OF_RETURNS`."""
-    names = [name for name in one[0] if name in LOSSES]
-    names = names or [name for name in one[0] if name not in (*CLOCKS, *OF_RETURNS)]
+    """By metric, the largest difference over the steps, relative to the largest value of the first."""
+    names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name not in CLOCKS]
     worst = {}
     for name in names:
         pairs = [(a[name], b[name]) for a, b in zip(one, other, strict=True)]
