@@ -52,7 +52,7 @@ def drives(config: Config, count: int) -> ModelBatch:
 
 
 def product_flops(jaxpr: Any) -> float:
-    """FLOPs of the matrix products of a traced program."""
+    """FLOPs of the matrix products and convolutions of a traced program."""
     total = 0.0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -60,6 +60,9 @@ def product_flops(jaxpr: Any) -> float:
             length = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
             if length >= SHORTEST_CONTRACTION:
                 total += 2.0 * length * math.prod(equation.outvars[0].aval.shape)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel, features = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec[0]
+            total += 2.0 * math.prod(kernel) / kernel[features] * math.prod(equation.outvars[0].aval.shape)
         repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
         total += repeats * sum(product_flops(inner) for inner in _inner(equation.params.values()))
     return total

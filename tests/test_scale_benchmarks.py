@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from benchmarks import data_plan, kills, meshes
+from benchmarks import compute, data_plan, kills, meshes
+from training import presets
 
 
 def test_a_plan_carries_costs_over_to_the_whole():
@@ -24,6 +25,12 @@ def test_a_plan_carries_costs_over_to_the_whole():
     expected = {"read_gb": 0.5, "stored_gb": 0.6, "core_hours": 1.0, "shard_mb": 300.0, "shard_serialised_gb": 3.0}
     np.testing.assert_allclose([found[name] for name in expected], list(expected.values()))
     assert found["hours_on_256_cores"] == 1 / 256
+
+
+def test_steps_of_a_run_are_those_of_its_stages():
+    """Preset `tiny`: 2 rounds of 2 batches of 2 x 2 rollouts over 8 steps, in minibatches of 16; 4 grounding scenes."""
+    found = compute.steps(presets.tiny())
+    assert found == {"fit the world model": 8, "imitate": 4, "imagine": 6, "improve": 8, "ground": 3}
 
 
 def test_a_bit_is_a_difference():

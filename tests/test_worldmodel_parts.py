@@ -199,6 +199,16 @@ def test_model_flops_are_the_networks_products():
     assert product_flops(jaxpr.jaxpr) == 3 * 2 * 4 * 16 * 8
 
 
+def test_model_flops_count_convolutions():
+    """3 x 3 x 5 inputs for each of 7 features at each of 2 x 8 x 8 places."""
+
+    def convolve(image, kernel):
+        return jax.lax.conv_general_dilated(image, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    jaxpr = jax.make_jaxpr(convolve)(jnp.ones((2, 16, 16, 5)), jnp.ones((3, 3, 5, 7)))
+    assert product_flops(jaxpr.jaxpr) == 2 * (3 * 3 * 5) * (2 * 8 * 8 * 7)
+
+
 def test_a_coarse_view_is_the_mean_over_cells():
     image = np.zeros((2, 4, 4, 3), np.uint8)
     image[0, :2, 2:, 1], image[1, 3, 3, 2] = 255, 204

@@ -1,0 +1,71 @@
+"""Matrix products of a run, by preset and stage, from the shapes of the programs alone:
+
+python -m benchmarks.compute [--presets h200] [--peak 494e12] [--share 0.3]
+
+Prints a table: TFLOP of a step, how many steps the stage has in a run, and the minutes that they take at a share of a
+device's peak. Three times the forward pass's products where gradients are taken, those of a frozen reference included,
+which is too much. Compilation, elementwise work,
+geometry, the checks on the validation split and the evaluation at the end come on top. The default peak is that of
+float32 on an H200, whose products XLA rounds to TF32 there (the vendor's data sheet, dense); that share of it is an
+assumption, not a measurement.
+"""
+
+import argparse
+from typing import Any
+
+import jax
+
+from benchmarks.communication import Stage, stages_of
+from benchmarks.world_models import product_flops
+from training import presets
+from training.config import Config
+from training.report import table
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compute", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--presets", nargs="+", choices=presets.PRESETS, default=["h200"])
+    parser.add_argument("--peak", type=float, default=494e12, help="of the device [FLOP/s] (default: %(default)g)")
+    parser.add_argument("--share", type=float, default=0.3, help="of the peak that is reached (default: %(default)s)")
+    return parser.parse_args()
+
+
+def flops(stage: Stage) -> float:
+    """Of one step."""
+    traced: Any = jax.make_jaxpr(stage.function)(*stage.parameters, *stage.arguments)
+    return (3 if stage.learns else 1) * product_flops(traced.jaxpr)
+
+
+def steps(config: Config) -> dict[str, float]:
+    """How often a run takes the step of each stage; of stages that are left out the preset has none."""
+    rounds, rows = config.rounds, config.rounds.scenes * config.rounds.group
+    batches = rounds.rounds * rounds.iterations
+    return {
+        "fit the world model": config.fit.steps + rounds.rounds * config.fit.refit_steps,
+        "imitate": config.imitation.steps,
+        "imagine": batches + config.value.steps,
+        "improve": batches * rounds.epochs * rows * rounds.horizon / rounds.minibatch,
+        "ground": (rounds.rounds + 1) * rounds.grounding_scenes / rows,
+    }
+
+
+def main() -> None:
+    """Prints the table."""
+    options, rows = parse(), []
+    for name in options.presets:
+        config = presets.PRESETS[name]()
+        taken, total = steps(config), 0.0
+        for label, stage in stages_of(config).items():
+            each = flops(stage)
+            minutes = taken[label] * each / options.peak / options.share / 60
+            total += minutes
+            rows.append([name, label, f"{each / 1e12:.3g}", f"{taken[label]:,.0f}", f"{minutes:.1f}"])
+        rows.append([name, "together", "", "", f"{total:.1f}"])
+    print(table(["preset", "stage", "TFLOP of a step", "steps", "minutes"], rows))
+
+
+if __name__ == "__main__":
+    main()
