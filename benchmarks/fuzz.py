@@ -2,10 +2,11 @@
 
 python -m benchmarks.fuzz [--inputs 20000] [--seed 0] [--target NAME ...] [--scenario FILE]
 
-Inputs are valid ones with a few bytes, numbers or entries changed, drawn from the seed. Prints JSON: per target how
-many were read, refused, uncaught (anything but the errors that the reader documents) or slow, and the seconds of the
-slowest; and by how much the process grew. Each uncaught or slow input is kept under --keep; exit status 1 if there was
-any. `scenario` needs the WOMD protos and the TFRecord FILE to take a valid message from.
+Inputs are valid ones with a few bytes, numbers or entries changed, drawn from the seed. Prints JSON and writes a
+section of RESULTS.md: per target how many were read, refused, uncaught (anything but the errors that the reader
+documents) or slow, and the seconds of the slowest; and by how much the process grew. Each uncaught or slow input is
+kept under --keep; exit status 1 if there was any. `scenario` needs the WOMD protos and the TFRecord FILE to take a
+valid message from.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tqdm import tqdm
 
 from benchmarks.mutate import change_arrays, change_bytes, change_json, change_message
+from benchmarks.results import write_section
 from data import sources, storage, tfrecord, womd
 from data.build import read_manifest
 from data.builder import write_dataset
@@ -44,6 +46,8 @@ from data.validation import validate
 from training import config as configs
 from training.checkpoint import Checkpoints
 from training.presets import PRESETS
+from training.provenance import commit, machine, now, shown
+from training.report import table
 
 LIMIT_S = 10.0  # of one input
 MEMORY_BYTES = 2 << 30  # that one input may add to the address space
@@ -278,8 +282,23 @@ def address_space() -> int:
     return int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+def section(result: dict[str, Any]) -> str:
+    """Of RESULTS.md."""
+    facts = {"date": now(), "commit": commit(), "machine": machine()}
+    facts["command"] = " ".join(["python -m benchmarks.fuzz", *map(shown, sys.argv[1:])])
+    facts["inputs"] = f"{sum(one['inputs'] for one in result['targets'].values()):,}"
+    facts["largest growth of the process"] = f"{result['peak_memory_grew_mb']} MB"
+    said = (
+        "Damaged inputs to whatever reads files or text, drawn from a seed. Uncaught: anything but the errors that the "
+        f"reader documents. Slow: more than {LIMIT_S:g} s. The process may grow by {MEMORY_BYTES >> 30} GiB at most."
+    )
+    header = ["reader", *next(iter(result["targets"].values()))]
+    rows = [[name, *map(str, one.values())] for name, one in result["targets"].items()]
+    return "\n\n".join(["## Hostile input", said, table(["", ""], facts.items()), table(header, rows)])
+
+
 def main() -> int:
-    """Runs the targets and prints what became of the inputs."""
+    """Runs the targets; prints and writes what became of the inputs."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -288,6 +307,7 @@ def main() -> int:
     parser.add_argument("--target", action="append", help="only this one (repeatable)")
     parser.add_argument("--scenario", help="a TFRecord file with a WOMD Scenario")
     parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("out/fuzz"))
+    parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)  # thousands of damaged checkpoints are told of
     with tempfile.TemporaryDirectory() as folder:
@@ -299,9 +319,9 @@ def main() -> int:
         found = {name: run(name, chosen[name], count, options.seed, options.keep) for name, count in counts.items()}
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before.ru_maxrss
     bad = sum(row["uncaught"] + row["slow"] for row in found.values())
-    print(
-        json.dumps({"seed": options.seed, "targets": found, "bad": bad, "peak_memory_grew_mb": grown // 1024}, indent=2)
-    )
+    result = {"seed": options.seed, "targets": found, "bad": bad, "peak_memory_grew_mb": grown // 1024}
+    print(json.dumps(result, indent=2))
+    write_section(options.file, "fuzz", section(result))
     return int(bad > 0)
 
 

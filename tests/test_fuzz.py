@@ -62,3 +62,10 @@ def test_damage_is_drawn_from_the_seed():
     """The same seed and index make the same input, another one another."""
     first, again, other = (mutate.change_bytes(np.random.default_rng((0, i)), bytes(100)) for i in (1, 1, 2))
     assert first == again != other
+
+
+def test_the_section_counts_each_reader():
+    row = {"inputs": 1500, "read": 500, "refused": 999, "uncaught": 1, "slow": 0, "slowest_s": 0.25}
+    text = fuzz.section({"seed": 0, "targets": {"config": row, "groups": row}, "bad": 2, "peak_memory_grew_mb": 7})
+    assert "| config | 1500 | 500 | 999 | 1 | 0 | 0.25 |" in text
+    assert "| inputs | 3,000 |" in text and "| largest growth of the process | 7 MB |" in text
