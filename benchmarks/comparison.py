@@ -128,13 +128,14 @@ def rounds_table(cells: list[Cell]) -> str:
     return table(["policy", "round", "imagined return", "grounded return", "bias", "accepted"], rows)
 
 
-def section(title: str, cells: list[Cell]) -> str:
-    """The section's text."""
+def section(title: str, cells: list[Cell], command: str) -> str:
+    """The section's text. Args: command: that wrote it."""
     facts = {
         name: "; ".join(dict.fromkeys(str(cell["provenance"][name]) for cell in cells))
         for name in ("commit", "machine", "seed")
     }
     facts["date"] = f"{min(c['provenance']['date'] for c in cells)} to {max(c['provenance']['date'] for c in cells)}"
+    facts["command"] = command
     parts = [f"## {title}", table(["", ""], ([name, value] for name, value in facts.items()))]
     parts += [ABOUT_FORCED] if any(FORCED in cell["arm"] for cell in cells) else []
     judges = grouped(cells, "judge")

@@ -24,6 +24,7 @@ from training import config as configs
 from training.config import Config
 from training.drivers import REASONING_MODES
 from training.judge import BASELINES, JUDGES
+from training.provenance import shown
 from training.report import FORCED, write_text
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -290,11 +291,12 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     experiment = EXPERIMENTS[options.experiment]
     judges, kept = tuple(options.judges or experiment.judges), options.cells or options.out / "cells"
+    command = " ".join(["python -m benchmarks.experiments", *map(shown, arguments)])
     found: list[dict[str, Any]] = []
     for seed in options.seeds:
         found += cells(options.out, kept, experiment, (*experiment.words, *options.passed), seed, judges)
         title = f"{experiment.title}: {found[0]['provenance']['data']}"
-        write_section(options.file, options.section or options.experiment, section(title, found))
+        write_section(options.file, options.section or options.experiment, section(title, found, command))
     return 0
 
 

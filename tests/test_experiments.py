@@ -41,8 +41,8 @@ def test_a_policy_that_is_told_what_to_say_is_compared_with_itself():
     header, _, *rows = comparison.judge_table(cells).splitlines()
     assert rows[-1].startswith("| mine, reasoning blank |") and "-0.300 [-0.300, -0.300]" in rows[-1]
     assert "words are others" in header and "acts otherwise" not in header  # nobody has a number for that
-    assert comparison.ABOUT_FORCED in comparison.section("Title", cells)
-    assert comparison.ABOUT_FORCED not in comparison.section("Title", cells[:2])
+    assert comparison.ABOUT_FORCED in comparison.section("Title", cells, "python -m mine")
+    assert comparison.ABOUT_FORCED not in comparison.section("Title", cells[:2], "python -m mine")
 
 
 def test_seeds_of_other_scenes_are_not_pooled():
@@ -130,7 +130,9 @@ def test_the_section_holds_every_table():
             **{"validation_score": 0.9, "counted_steps": 77, "wall_s": 60.0},
         }
     ]
-    text = comparison.section("Title", [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2, rounds)])
+    cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2, rounds)]
+    text = comparison.section("Title", cells, "python -m mine")
+    assert "| command | python -m mine |" in text
     assert text.startswith("## Title") and "Judged in log replay" in text
     assert (
         "| mine | 160 | 77 | 1.0 |" in text
