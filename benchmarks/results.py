@@ -117,7 +117,7 @@ def write_section(path: pathlib.Path, name: str, body: str) -> None:
     """Puts a section into a file of results, which is begun where there is none, and says so."""
     text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
     write_text(path, replace_section(text, name, body))
-    print(f"wrote section {name!r} of {path}")
+    print(f"wrote section {name!r} of {path}", file=sys.stderr)
 
 
 def replace_section(text: str, name: str, body: str) -> str:
