@@ -4,10 +4,9 @@ python -m benchmarks.compute [--presets h200] [--peak 494e12] [--share 0.3]
 
 Prints a table: TFLOP of a step, how many steps the stage has in a run, and the minutes that they take at a share of a
 device's peak. Three times the forward pass's products where gradients are taken, those of a frozen reference included,
-which is too much. Compilation, elementwise work,
-geometry, the checks on the validation split and the evaluation at the end come on top. The default peak is that of
-float32 on an H200, whose products XLA rounds to TF32 there (the vendor's data sheet, dense); that share of it is an
-assumption, not a measurement.
+which is too much. Compilation, elementwise work, geometry, the checks on the validation split and the evaluation at the
+end come on top. The default peak is that of float32 on an H200, whose products XLA rounds to TF32 there (the vendor's
+data sheet, dense); that share of it is an assumption, not a measurement.
 """
 
 import argparse

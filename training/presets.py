@@ -93,8 +93,8 @@ def tiny() -> Config:
 def h200() -> Config:
     """A large policy and model on one accelerator, for a converted full data set (`--data.directory`).
 
-    Time: not measured, no such device was at hand. Sized for 25 minutes: its matrix products take 13 of them at 30 % of
-    an H200's TF32 peak (`benchmarks/compute.py`), compilation and all else comes on top. Expected: not measured.
+    Time: not measured yet. Sized for 25 minutes: its matrix products take 13 of them at 30 % of an H200's TF32 peak
+    (`benchmarks/compute.py`), compilation and all else comes on top. Expected: not measured yet.
     """
     return Config(
         name="h200",
