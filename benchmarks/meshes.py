@@ -74,6 +74,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=ROWS, help="of `stages`, which the others call")
     parser.add_argument("--mesh", type=int, nargs=3, default=(1, 1, 1), help="of `stages`: data, fsdp, tensor")
     parser.add_argument("--begin", type=pathlib.Path, help="of `stages`: the states to begin with, by stage")
+    parser.add_argument("--parts", nargs="+", choices=stages.PARTS, default=[*stages.PARTS], help="of the main job")
+    parser.add_argument("--section", help="name in the markers; `meshes-` and what is measured by default")
     parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
     return parser.parse_args()
 
@@ -108,8 +110,10 @@ class Recorder:
         self.lines.append({**scalars(metrics), "cpu_s": time.process_time()})
 
 
-def run_stages(config: Config, out: pathlib.Path, begin: pathlib.Path | None) -> dict[str, list[dict[str, Any]]]:
-    """Runs every unit of work in this process. Returns: its log lines by unit.
+def run_stages(
+    config: Config, parts: list[str], out: pathlib.Path, begin: pathlib.Path | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Runs every unit of work of these parts in this process. Returns: its log lines by unit.
 
     Args: begin: where the states that units begin with are; None to go from one to the next and write them to `out`.
     """
@@ -117,10 +121,11 @@ def run_stages(config: Config, out: pathlib.Path, begin: pathlib.Path | None) ->
     mesh.check_rows(config, layout)
     splits = open_splits(config.data, config.spec, config.simulator)
     found: dict[str, list[dict[str, Any]]] = {}
+    units = [unit for unit in loop.schedule(config) if unit.part in parts]
     bare = Run(config, out, splits, build(config, layout), Checkpoints(out, 1), None, Stop(), layout, time.monotonic())
     fresh = stages.begin(bare)
     state = RunState(fresh, Progress(horizon=config.rounds.horizon, penalty=config.rounds.penalty))
-    for unit in loop.schedule(config):
+    for unit in units:
         checkpoints, recorder = Checkpoints((begin or out) / place(unit), 1), Recorder()
         run = dataclasses.replace(bare, checkpoints=checkpoints, logger=recorder)
         if begin is None:
@@ -155,7 +160,8 @@ def stages_on(options: argparse.Namespace, axes: tuple[int, int, int], rows: int
     out = options.out / name
     shutil.rmtree(out, ignore_errors=True)
     words = ["stages", "--out", str(out), "--steps", str(options.steps), "--rows", str(rows)]
-    words += ["--mesh", *map(str, axes), *(["--begin", str(options.out / begin)] if begin else [])]
+    words += ["--parts", *options.parts, "--mesh", *map(str, axes)]
+    words += ["--begin", str(options.out / begin)] if begin else []
     command = [sys.executable, "-m", "benchmarks.meshes", *words]
     devices = axes[0] * axes[1] * axes[2]
     print(f"{name}: {devices} device(s)", file=sys.stderr, flush=True)
@@ -301,11 +307,11 @@ def main() -> None:
     options = parse()
     if options.what == "stages":
         config = settings(options.rows, options.steps, tuple(options.mesh))
-        print(json.dumps(run_stages(config, options.out, options.begin)))
+        print(json.dumps(run_stages(config, options.parts, options.out, options.begin)))
         return
     found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
     print(json.dumps(found, indent=2))
-    write_section(options.file, f"meshes-{options.what}", section(options.what, found))
+    write_section(options.file, options.section or f"meshes-{options.what}", section(options.what, found))
 
 
 if __name__ == "__main__":
