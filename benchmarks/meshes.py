@@ -43,7 +43,7 @@ from training.watch import LOSSES
 ROOT = pathlib.Path(__file__).parents[1]
 MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4), "2 x 2 x 2": (2, 2, 2)}
 ROWS = 8  # of a batch in `equality`
-GROUNDED_AGAIN = 3  # times: the first grounding compiles
+GROUNDED_AGAIN = 3  # times, by `weak`: the first grounding compiles
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
 CLOCKS = ("cpu_s", "wall_s")
 LIMIT_S = 3600.0
@@ -74,6 +74,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=ROWS, help="of `stages`, which the others call")
     parser.add_argument("--mesh", type=int, nargs=3, default=(1, 1, 1), help="of `stages`: data, fsdp, tensor")
     parser.add_argument("--begin", type=pathlib.Path, help="of `stages`: the states to begin with, by stage")
+    parser.add_argument("--again", type=int, default=0, help="of `stages`: times that grounding is repeated")
     parser.add_argument("--parts", nargs="+", choices=stages.PARTS, default=[*stages.PARTS], help="of the main job")
     parser.add_argument("--section", help="name in the markers; `meshes-` and what is measured by default")
     parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
@@ -111,11 +112,13 @@ class Recorder:
 
 
 def run_stages(
-    config: Config, parts: list[str], out: pathlib.Path, begin: pathlib.Path | None
+    config: Config, parts: list[str], out: pathlib.Path, begin: pathlib.Path | None, again: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Runs every unit of work of these parts in this process. Returns: its log lines by unit.
 
-    Args: begin: where the states that units begin with are; None to go from one to the next and write them to `out`.
+    Args:
+      begin: where the states that units begin with are; None to go from one to the next and write them to `out`.
+      again: times that grounding is done again, a line each: it has no steps that time could be taken of.
     """
     layout = mesh.make(config.mesh)
     mesh.check_rows(config, layout)
@@ -135,9 +138,9 @@ def run_stages(
         checkpoints.close()
         before = state
         state, metrics = stages.PARTS[unit.part](run, before, unit)
-        if metrics:  # of grounding, which has no steps that time could be taken of: it is done again
+        if metrics:  # of grounding
             run.record(state, unit, metrics)
-            for _ in range(GROUNDED_AGAIN):
+            for _ in range(again):
                 run.record(state, unit, stages.PARTS[unit.part](run, before, unit)[1])
         state = state.note(step=0, iterator=None, total=state.progress.closing)
         found[unit.name] = recorder.lines
@@ -155,12 +158,19 @@ def environment(devices: int) -> dict[str, str]:
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def stages_on(options: argparse.Namespace, axes: tuple[int, int, int], rows: int, name: str, begin: str | None) -> Any:
+def stages_on(
+    options: argparse.Namespace,
+    axes: tuple[int, int, int],
+    rows: int,
+    name: str,
+    begin: str | None = None,
+    again: int = 0,
+) -> Any:
     """`run_stages` in a process with as many devices as the mesh has."""
     out = options.out / name
     shutil.rmtree(out, ignore_errors=True)
     words = ["stages", "--out", str(out), "--steps", str(options.steps), "--rows", str(rows)]
-    words += ["--parts", *options.parts, "--mesh", *map(str, axes)]
+    words += ["--again", str(again), "--parts", *options.parts, "--mesh", *map(str, axes)]
     words += ["--begin", str(options.out / begin)] if begin else []
     command = [sys.executable, "-m", "benchmarks.meshes", *words]
     devices = axes[0] * axes[1] * axes[2]
@@ -187,7 +197,7 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[s
 
 def equality(options: argparse.Namespace) -> dict[str, Any]:
     """Every mesh against one device."""
-    alone = stages_on(options, (1, 1, 1), ROWS, "alone", None)
+    alone = stages_on(options, (1, 1, 1), ROWS, "alone")
     found = {}
     for name, axes in MESHES.items():
         lines = stages_on(options, axes, ROWS, name, "alone")
@@ -200,7 +210,7 @@ def weak(options: argparse.Namespace) -> dict[str, Any]:
     """Rows per device stay, devices grow."""
     cost: dict[str, dict[str, float]] = {}
     for devices in (1, 2, 4, 8):
-        lines = stages_on(options, (devices, 1, 1), 2 * devices, f"weak-{devices}", None)
+        lines = stages_on(options, (devices, 1, 1), 2 * devices, f"weak-{devices}", again=GROUNDED_AGAIN)
         for unit, steps in lines.items():
             times = [b["cpu_s"] - a["cpu_s"] for a, b in itertools.pairwise(steps[1:])]
             if times:
@@ -307,7 +317,7 @@ def main() -> None:
     options = parse()
     if options.what == "stages":
         config = settings(options.rows, options.steps, tuple(options.mesh))
-        print(json.dumps(run_stages(config, options.parts, options.out, options.begin)))
+        print(json.dumps(run_stages(config, options.parts, options.out, options.begin, options.again)))
         return
     found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
     print(json.dumps(found, indent=2))

@@ -57,7 +57,7 @@ def gap(imagined: Imagined, driven: dict[str, Array], trust: float, horizon: int
     Args:
       imagined: [H, R].   driven: `imagination.per_step`, [H' >= H, R].
     Returns: `imagined_return`, `grounded_return` and their mean difference `bias` (positive: imagination is too
-      optimistic), the mean absolute difference `gap`, the rank-free correlation `correlation`; for each event
+      optimistic), the mean absolute difference `gap`, their `correlation`; for each event
       `imagined_<event>`, `grounded_<event>` rates and `gap_<event>`; for each cost head its Brier score
       `brier_<event>` against what happened in the simulator, and `brier_base_<event>`, that of always predicting the
       rate.

@@ -25,7 +25,7 @@ class Rates:
     """What an update weighs, float32 scalars: traced, so that stages with other values share one compiled program.
 
     Attributes:
-      policy, value: learning rates of the value heads and of everything else.
+      policy, value: learning rates of everything but the value heads, and of these.
       kl: weight of KL(policy || reference).   entropy: weight of the action entropy.
       clip: of the ratio in the surrogate; 0 for none.
     """
