@@ -5,9 +5,10 @@ python -m benchmarks.meshes processes --out out/meshes    # two processes agains
 python -m benchmarks.meshes weak --out out/meshes         # rows grow with the devices, 1 to 8
 
 Prints JSON and writes a section of RESULTS.md. `equality` starts each stage on each mesh from the state in which one
-device began it, restored from that device's checkpoint; a difference is |loss - loss of one device| over the largest
-|loss| of the stage. `weak` gives the CPU-seconds of a step for each row: all devices are forced out of the same cores,
-so that the clock could only tell how many cores there are; a value of 1 is work that grows with the rows alone.
+device began it, restored from that device's checkpoint; a difference is |loss - loss of one device|, as it is and over
+the largest |loss| of the stage. `weak` gives the CPU-seconds of a step for each row: all devices are forced out of the
+same cores, so that the clock could only tell how many cores there are; a value of 1 is work that grows with the rows
+alone.
 """
 
 import argparse
@@ -54,9 +55,10 @@ TITLES = {
 }
 ABOUT = {
     "equality": "Preset `tiny`, forced host devices. Largest difference of a loss (grounding: of any number of its "
-    "record) from one device's over all steps of a unit, as a share of the unit's largest.",
+    "record) from one device's over all steps of a unit; in brackets as a share of the unit's largest.",
     "processes": "The main job of preset `tiny` by two processes with a device each, asked to stop once and gone on "
-    "with. Largest difference from it of a loss in each unit, as above.",
+    "with. Largest difference from it of a loss (grounding: of any number of its record) in each unit; in brackets as "
+    "a share of the unit's largest.",
     "weak": "Preset `tiny`, forced host devices out of the same cores. CPU-seconds per row of a step against one "
     "device's: 1 is work that grows with the rows alone. How long a step takes on real devices it cannot tell. A step "
     "of grounding is the whole of it, the check of the validation split included, whose scenes do not grow.",
@@ -181,8 +183,8 @@ def stages_on(
     return json.loads(done.stdout)
 
 
-def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, float]:
-    """By metric, the largest difference over the steps, relative to the largest value of the first."""
+def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """By metric, the largest difference over the steps, and that relative to the largest value of the first."""
     names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name not in CLOCKS]
     worst = {}
     for name in names:
@@ -191,7 +193,8 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[s
             raise ValueError(f"{name} is a number in one of the runs alone")
         pairs = [pair for pair in pairs if pair[0] is not None]
         scale = max((abs(a) for a, _ in pairs), default=0.0)
-        worst[name] = max((abs(a - b) for a, b in pairs), default=0.0) / (scale or 1.0)
+        apart = max((abs(a - b) for a, b in pairs), default=0.0)
+        worst[name] = (apart, apart / (scale or 1.0))
     return worst
 
 
@@ -203,7 +206,7 @@ def equality(options: argparse.Namespace) -> dict[str, Any]:
         lines = stages_on(options, axes, ROWS, name, "alone")
         found[name] = {unit: difference(alone[unit], lines[unit]) for unit in alone}
         print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
-    return {"rows": ROWS, "steps": options.steps, "largest_relative_difference": found}
+    return {"rows": ROWS, "steps": options.steps, "largest_difference": found}
 
 
 def weak(options: argparse.Namespace) -> dict[str, Any]:
@@ -279,7 +282,7 @@ def processes(options: argparse.Namespace) -> dict[str, Any]:
     first, *others = runs
     compared = {other: {u: difference(lines[other][u], lines[first][u]) for u in lines[first]} for other in others}
     decisions = {name: [one["decision"] for one in rounds[name]] for name in runs}
-    return {"seconds": seconds, "largest_relative_difference": compared, "decisions": decisions}
+    return {"seconds": seconds, "largest_difference": compared, "decisions": decisions}
 
 
 def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
@@ -291,14 +294,20 @@ def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def columns(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+def columns(found: dict[str, Any]) -> dict[str, dict[str, str]]:
     """What is tabulated of a result: by mesh, other run or number of devices, and then by unit of work."""
     if "relative_to_one_device" in found:
         relative = found["relative_to_one_device"]
         counts = next(iter(relative.values()))
-        return {count: {unit: row[count] for unit, row in relative.items()} for count in counts}
-    worst = found["largest_relative_difference"]
-    return {name: {unit: max(by.values()) for unit, by in units.items()} for name, units in worst.items()}
+        return {count: {unit: f"{row[count]:.2g}" for unit, row in relative.items()} for count in counts}
+    worst = found["largest_difference"]
+    return {name: {unit: largest(by) for unit, by in units.items()} for name, units in worst.items()}
+
+
+def largest(differences: dict[str, tuple[float, float]]) -> str:
+    """Over the metrics, of each measure by itself."""
+    apart, share = map(max, zip(*differences.values(), strict=True))
+    return f"{apart:.2g} ({share:.2g})"
 
 
 def section(what: str, found: dict[str, Any]) -> str:
@@ -307,7 +316,7 @@ def section(what: str, found: dict[str, Any]) -> str:
     facts["command"] = " ".join(["python -m benchmarks.meshes", *map(shown, sys.argv[1:])])
     facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
     named = columns(found)
-    rows = [[unit, *(f"{named[name][unit]:.2g}" for name in named)] for unit in next(iter(named.values()))]
+    rows = [[unit, *(named[name][unit] for name in named)] for unit in next(iter(named.values()))]
     parts = [f"## {TITLES[what]}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], rows)]
     return "\n\n".join(parts)
 

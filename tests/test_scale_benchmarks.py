@@ -73,15 +73,15 @@ def test_lost_runs_are_counted_with_their_reasons():
 
 def test_losses_are_compared_or_else_the_whole_record():
     one, other = ([{"grounded_return": -10.0, "bias": bias}] for bias in (0.5, 0.25))
-    assert meshes.difference(one, other) == {"grounded_return": 0.0, "bias": 0.5}
+    assert meshes.difference(one, other) == {"grounded_return": (0.0, 0.0), "bias": (0.25, 0.5)}
     steps = [{"loss": 2.0, "note": 1.0}, {"loss": -4.0, "note": 9.0}]
-    assert meshes.difference(steps, [{"loss": 2.0, "note": 0.0}, {"loss": -3.0, "note": 0.0}]) == {"loss": 0.25}
+    assert meshes.difference(steps, [{"loss": 2.0, "note": 0.0}, {"loss": -3.0, "note": 0.0}]) == {"loss": (1.0, 0.25)}
 
 
 def test_results_of_meshes_are_tabulated_by_unit():
-    worst = {"data=8": {"imitate": {"a": 1e-7, "b": 3e-7}, "improve": {"a": 0.0}}}
-    text = meshes.section("equality", {"rows": 8, "steps": 20, "largest_relative_difference": worst})
-    assert "| unit | data=8 |" in text and "| imitate | 3e-07 |" in text and "| improve | 0 |" in text
+    worst = {"data=8": {"imitate": {"a": (2e-7, 1e-7), "b": (1e-7, 3e-7)}, "improve": {"a": (0.0, 0.0)}}}
+    text = meshes.section("equality", {"rows": 8, "steps": 20, "largest_difference": worst})
+    assert "| unit | data=8 |" in text and "| imitate | 2e-07 (3e-07) |" in text and "| improve | 0 (0) |" in text
     relative = {"imitate": {"1": 1.0, "8": 1.25}}
     text = meshes.section("weak", {"rows_per_device": 2, "relative_to_one_device": relative})
     assert "| unit | 1 | 8 |" in text and "| imitate | 1 | 1.2 |" in text and "| rows_per_device | 2 |" in text
