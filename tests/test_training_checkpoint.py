@@ -143,7 +143,8 @@ def test_a_directory_that_vanished_is_told_and_not_made_again(tmp_path):
     (tmp_path / "run").write_text("in the way")
     with pytest.raises(ValueError, match="cannot be written"):
         checkpoints.save(3, state(3.0), jax.random.key(0), {})
-    checkpoints.close()
+    with pytest.raises(ValueError, match="another one is in its place"):
+        checkpoints.close()
 
 
 def test_a_directory_that_vanishes_while_it_is_written_is_told(tmp_path):

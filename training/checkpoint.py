@@ -11,6 +11,7 @@ found good. A checkpoint that cannot be restored is moved aside and never remove
 import dataclasses
 import itertools
 import logging
+import os
 import pathlib
 import tempfile
 import zlib
@@ -57,7 +58,7 @@ class Checkpoints:
     def __init__(self, directory: pathlib.Path, keep: int):
         self.directory = directory.absolute()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._identity = self._identify()
+        self._held = os.open(self.directory, os.O_RDONLY)  # while it is open its inode goes to no other directory
         self._kept = Kept(keep)
         # Each process has a manager of its own that waits for no other one: the first writes, the others only read.
         index = jax.process_index()
@@ -110,14 +111,10 @@ class Checkpoints:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def _identify(self) -> tuple[int, int]:
-        found = self.directory.stat()
-        return found.st_dev, found.st_ino
-
     def _check_identity(self) -> None:
         """Raises: ValueError where the directory vanished; TensorStore makes those anew that it writes to."""
         try:
-            same = self._identify() == self._identity
+            same = os.path.samestat(self.directory.stat(), os.fstat(self._held))
         except OSError as error:
             raise self._unwritable(error) from error
         if not same:
@@ -202,6 +199,7 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+            os.close(self._held)
 
 
 def move_aside(path: pathlib.Path, name: str) -> pathlib.Path:
