@@ -5,10 +5,10 @@ python -m benchmarks.meshes processes --out out/meshes    # two processes agains
 python -m benchmarks.meshes weak --out out/meshes         # rows grow with the devices, 1 to 8
 
 Prints JSON and writes a section of RESULTS.md. `equality` starts each stage on each mesh from the state in which one
-device began it, restored from that device's checkpoint; a difference is |loss - loss of one device|, as it is and over
-the largest |loss| of the stage. `weak` gives the CPU-seconds of a step for each row: all devices are forced out of the
-same cores, so that the clock could only tell how many cores there are; a value of 1 is work that grows with the rows
-alone.
+device began it, restored from that device's checkpoint; `improve` is done with the objective of every preset. A
+difference is |loss - loss of one device|, as it is and over the largest |loss| of the stage. `weak` gives the
+CPU-seconds of a step for each row: all devices are forced out of the same cores, so that the clock could only tell how
+many cores there are; a value of 1 is work that grows with the rows alone.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +45,7 @@ from training.watch import LOSSES
 ROOT = pathlib.Path(__file__).parents[1]
 MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4), "2 x 2 x 2": (2, 2, 2)}
 ROWS = 8  # of a batch in `equality`
+OBJECTIVES = ("pmpo", "dagger")  # of the presets
 GROUNDED_AGAIN = 3  # times, by `weak`: the first grounding compiles
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
 CLOCKS = ("cpu_s", "wall_s")
@@ -55,10 +57,11 @@ TITLES = {
 }
 ABOUT = {
     "equality": "Preset `tiny`, forced host devices. Largest difference of a loss (grounding: of any number of its "
-    "record) from one device's over all steps of a unit; in brackets as a share of the unit's largest.",
+    "record) from one device's over all steps of a unit; in brackets as a share of the largest |loss|. `improve`: with "
+    "the objective of every preset; `loss` is what is descended, `policy` and `value` are terms of it.",
     "processes": "The main job of preset `tiny` by two processes with a device each, asked to stop once and gone on "
     "with. Largest difference from it of a loss (grounding: of any number of its record) in each unit; in brackets as "
-    "a share of the unit's largest.",
+    "a share of the largest |loss|.",
     "weak": "Preset `tiny`, forced host devices out of the same cores. CPU-seconds per row of a step against one "
     "device's: 1 is work that grows with the rows alone. How long a step takes on real devices it cannot tell. A step "
     "of grounding is the whole of it, the check of the validation split included, whose scenes do not grow.",
@@ -76,6 +79,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=ROWS, help="of `stages`, which the others call")
     parser.add_argument("--mesh", type=int, nargs=3, default=(1, 1, 1), help="of `stages`: data, fsdp, tensor")
     parser.add_argument("--begin", type=pathlib.Path, help="of `stages`: the states to begin with, by stage")
+    parser.add_argument("--objectives", nargs="+", default=OBJECTIVES[:1], help="of `stages`: each for `improve`")
     parser.add_argument("--again", type=int, default=0, help="of `stages`: times that grounding is repeated")
     parser.add_argument("--parts", nargs="+", choices=stages.PARTS, default=[*stages.PARTS], help="of the main job")
     parser.add_argument("--section", help="name in the markers; `meshes-` and what is measured by default")
@@ -114,12 +118,18 @@ class Recorder:
 
 
 def run_stages(
-    config: Config, parts: list[str], out: pathlib.Path, begin: pathlib.Path | None, again: int
+    config: Config,
+    parts: list[str],
+    out: pathlib.Path,
+    begin: pathlib.Path | None,
+    objectives: Sequence[str],
+    again: int,
 ) -> dict[str, list[dict[str, Any]]]:
     """Runs every unit of work of these parts in this process. Returns: its log lines by unit.
 
     Args:
       begin: where the states that units begin with are; None to go from one to the next and write them to `out`.
+      objectives: `improve` is done with each, from the same state; the last one is gone on from.
       again: times that grounding is done again, a line each: it has no steps that time could be taken of.
     """
     layout = mesh.make(config.mesh)
@@ -131,22 +141,32 @@ def run_stages(
     fresh = stages.begin(bare)
     state = RunState(fresh, Progress(horizon=config.rounds.horizon, penalty=config.rounds.penalty))
     for unit in units:
-        checkpoints, recorder = Checkpoints((begin or out) / place(unit), 1), Recorder()
-        run = dataclasses.replace(bare, checkpoints=checkpoints, logger=recorder)
+        checkpoints = Checkpoints((begin or out) / place(unit), 1)
+        run = dataclasses.replace(bare, checkpoints=checkpoints)
         if begin is None:
             run.save(state)
         else:
             state = loop.resume(run, fresh)
         checkpoints.close()
         before = state
-        state, metrics = stages.PARTS[unit.part](run, before, unit)
-        if metrics:  # of grounding
-            run.record(state, unit, metrics)
-            for _ in range(again):
-                run.record(state, unit, stages.PARTS[unit.part](run, before, unit)[1])
+        for objective in objectives if unit.part == "improve" else objectives[:1]:
+            name = f"{unit.name}, {objective}" if unit.part == "improve" else unit.name
+            recorder = Recorder()
+            run = aimed(dataclasses.replace(run, logger=recorder), objective)
+            state, metrics = stages.PARTS[unit.part](run, before, unit)
+            if metrics:  # of grounding
+                run.record(state, unit, metrics)
+                for _ in range(again):
+                    run.record(state, unit, stages.PARTS[unit.part](run, before, unit)[1])
+            found[name] = recorder.lines
         state = state.note(step=0, iterator=None, total=state.progress.closing)
-        found[unit.name] = recorder.lines
     return found
+
+
+def aimed(run: Run, objective: str) -> Run:
+    """The run with another objective of its rounds."""
+    config = dataclasses.replace(run.config, rounds=dataclasses.replace(run.config.rounds, objective=objective))
+    return run if config == run.config else dataclasses.replace(run, config=config, programs=build(config, run.layout))
 
 
 def place(unit: Unit) -> str:
@@ -166,6 +186,7 @@ def stages_on(
     rows: int,
     name: str,
     begin: str | None = None,
+    objectives: Sequence[str] = OBJECTIVES[:1],
     again: int = 0,
 ) -> Any:
     """`run_stages` in a process with as many devices as the mesh has."""
@@ -173,6 +194,7 @@ def stages_on(
     shutil.rmtree(out, ignore_errors=True)
     words = ["stages", "--out", str(out), "--steps", str(options.steps), "--rows", str(rows)]
     words += ["--again", str(again), "--parts", *options.parts, "--mesh", *map(str, axes)]
+    words += ["--objectives", *objectives]
     words += ["--begin", str(options.out / begin)] if begin else []
     command = [sys.executable, "-m", "benchmarks.meshes", *words]
     devices = axes[0] * axes[1] * axes[2]
@@ -200,10 +222,10 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[s
 
 def equality(options: argparse.Namespace) -> dict[str, Any]:
     """Every mesh against one device."""
-    alone = stages_on(options, (1, 1, 1), ROWS, "alone")
+    alone = stages_on(options, (1, 1, 1), ROWS, "alone", objectives=OBJECTIVES)
     found = {}
     for name, axes in MESHES.items():
-        lines = stages_on(options, axes, ROWS, name, "alone")
+        lines = stages_on(options, axes, ROWS, name, "alone", OBJECTIVES)
         found[name] = {unit: difference(alone[unit], lines[unit]) for unit in alone}
         print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
     return {"rows": ROWS, "steps": options.steps, "largest_difference": found}
@@ -301,13 +323,16 @@ def columns(found: dict[str, Any]) -> dict[str, dict[str, str]]:
         counts = next(iter(relative.values()))
         return {count: {unit: f"{row[count]:.2g}" for unit, row in relative.items()} for count in counts}
     worst = found["largest_difference"]
-    return {name: {unit: largest(by) for unit, by in units.items()} for name, units in worst.items()}
+    return {name: dict(rows(units)) for name, units in worst.items()}
 
 
-def largest(differences: dict[str, tuple[float, float]]) -> str:
-    """Over the metrics, of each measure by itself."""
-    apart, share = map(max, zip(*differences.values(), strict=True))
-    return f"{apart:.2g} ({share:.2g})"
+def rows(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tuple[str, str]]:
+    """A row for each loss of a unit; of a record the largest of each measure, each by itself."""
+    for unit, found in units.items():
+        for name in [name for name in found if name in LOSSES]:
+            yield f"{unit}: {name}", "{:.2g} ({:.2g})".format(*found[name])
+        if not found.keys() & set(LOSSES):
+            yield unit, "{:.2g} ({:.2g})".format(*map(max, zip(*found.values(), strict=True)))
 
 
 def section(what: str, found: dict[str, Any]) -> str:
@@ -316,8 +341,8 @@ def section(what: str, found: dict[str, Any]) -> str:
     facts["command"] = " ".join(["python -m benchmarks.meshes", *map(shown, sys.argv[1:])])
     facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
     named = columns(found)
-    rows = [[unit, *(named[name][unit] for name in named)] for unit in next(iter(named.values()))]
-    parts = [f"## {TITLES[what]}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], rows)]
+    body = [[unit, *(named[name][unit] for name in named)] for unit in next(iter(named.values()))]
+    parts = [f"## {TITLES[what]}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], body)]
     return "\n\n".join(parts)
 
 
@@ -326,7 +351,8 @@ def main() -> None:
     options = parse()
     if options.what == "stages":
         config = settings(options.rows, options.steps, tuple(options.mesh))
-        print(json.dumps(run_stages(config, options.parts, options.out, options.begin, options.again)))
+        among = options.parts, options.out, options.begin, options.objectives, options.again
+        print(json.dumps(run_stages(config, *among)))
         return
     found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
     print(json.dumps(found, indent=2))

@@ -78,10 +78,12 @@ def test_losses_are_compared_or_else_the_whole_record():
     assert meshes.difference(steps, [{"loss": 2.0, "note": 0.0}, {"loss": -3.0, "note": 0.0}]) == {"loss": (1.0, 0.25)}
 
 
-def test_results_of_meshes_are_tabulated_by_unit():
-    worst = {"data=8": {"imitate": {"a": (2e-7, 1e-7), "b": (1e-7, 3e-7)}, "improve": {"a": (0.0, 0.0)}}}
+def test_results_of_meshes_are_tabulated_by_loss_and_by_record():
+    losses, record = {"loss": (2e-7, 1e-7), "value": (1e-7, 3e-7)}, {"bias": (2e-7, 1e-7), "steps": (0.0, 3e-7)}
+    worst = {"data=8": {"improve": losses, "ground": record}}
     text = meshes.section("equality", {"rows": 8, "steps": 20, "largest_difference": worst})
-    assert "| unit | data=8 |" in text and "| imitate | 2e-07 (3e-07) |" in text and "| improve | 0 (0) |" in text
+    assert "| unit | data=8 |" in text and "| ground | 2e-07 (3e-07) |" in text
+    assert "| improve: loss | 2e-07 (1e-07) |" in text and "| improve: value | 1e-07 (3e-07) |" in text
     relative = {"imitate": {"1": 1.0, "8": 1.25}}
     text = meshes.section("weak", {"rows_per_device": 2, "relative_to_one_device": relative})
     assert "| unit | 1 | 8 |" in text and "| imitate | 1 | 1.2 |" in text and "| rows_per_device | 2 |" in text

@@ -79,8 +79,9 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
     """Weighted log-probabilities, KL to the reference, entropy and value error on a minibatch.
 
-    Returns: the scalar, and scalar metrics; `parity` is the largest difference between a log-probability now and when
-      it was drawn: before the first update it is rounding, or the update does not score what was driven.
+    Returns: the scalar, and scalar metrics: itself, its terms, and `parity`, the largest difference between a
+      log-probability now and when it was drawn: before the first update it is rounding, or the update does not score
+      what was driven.
     """
     now = vla.evaluate(params, batch.observation, batch.decision)
     before = vla.evaluate(reference, batch.observation, batch.decision)
@@ -94,7 +95,7 @@ def loss(
     }
     total = terms["policy"] + rates.kl * terms["kl"] - rates.entropy * terms["entropy"] + terms["value"]
     parity = jnp.max(jnp.where(batch.valid, jnp.abs(now["log_prob"] - batch.log_prob), 0.0))
-    return total, {**terms, "parity": parity}
+    return total, {"loss": total, **terms, "parity": parity}
 
 
 def improve(
