@@ -111,6 +111,7 @@ EXPERIMENTS = {
         arms=(
             IMAGINED,
             Arm("grounded imagination by 8 scenes", ("--rounds.grounding_scenes", "8")),
+            Arm("grounded imagination by 8 scenes without refit", ("--rounds.grounding_scenes", "8", *NO_REFIT)),
             Arm("direct practice in the simulator", DIRECT, budgeted=True),
             Arm("direct practice with 8 epochs", (*DIRECT, "--rounds.epochs", "8"), budgeted=True),
             *UNTRAINED,
