@@ -121,12 +121,14 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     shift = place.offset[1] - place.offset[0]
     bend = jnp.mean(curvature_ahead(path, place.arc[0] + jnp.array([2.0, 6.0, 10.0])))
     moving = o.ego[0] > config.standing_mps
+    # In a bend, or with the heading off, the route comes nearer on a side that one does not steer to.
+    steered = jnp.sign(shift) * curvature > -config.bend_curvature
     returning = shift * place.offset[0] < 0
     rules = [  # in order of precedence: condition, phrase on the left, phrase on the right, side
         (turns(config, o.ego[0], curvature), "steer", curvature),
-        (returning & (jnp.abs(place.offset[0]) > config.lane_change_m), "change lane", shift),
+        (steered & returning & (jnp.abs(place.offset[0]) > config.lane_change_m), "change lane", shift),
         (moving & (curvature * bend > config.bend_curvature**2) & (jnp.abs(bend) > config.bend_curvature), "", bend),
-        (moving & (jnp.abs(shift) > config.nudge_m), "nudge", shift),
+        (steered & moving & (jnp.abs(shift) > config.nudge_m), "nudge", shift),
     ]
     token = jnp.asarray(_token("keep lane"))
     for condition, phrase, side in reversed(rules):

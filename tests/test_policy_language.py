@@ -38,6 +38,11 @@ def beside():
     return scenes.with_route(scene, scenes.ROUTE_START_X + 2.0 * np.arange(scene.route_x.shape[0]), 2.5)
 
 
+def askew(scene):
+    """The same scene with an ego that heads to the left of its route."""
+    return scenes.with_agent(scene, 0, x=0.0, y=0.0, heading=0.15, speed=10.0)
+
+
 def standing(scene):
     """The same scene with a standing ego."""
     return scenes.with_agent(scene, 0, x=0.0, y=0.0, speed=0.0)
@@ -136,6 +141,10 @@ CASES = {
         "slow down and keep the lane: a vehicle is 20 m ahead",
     ),
     "nudge": (scenes.straight(), 0.0, -0.01, "keep speed and nudge right: the road is free"),
+    "drift": (askew(scenes.straight()), 0.0, -0.005, "keep speed and keep the lane: the road is free"),
+    "drift back": (askew(beside()), 0.0, -0.005, "keep speed and keep the lane: the road is free"),
+    "askew": (askew(scenes.straight()), 0.0, 0.005, "keep speed and nudge left: the road is free"),
+    "back": (askew(beside()), 0.0, 0.005, "keep speed and change lane left: the route leads there"),
 }
 
 
@@ -233,6 +242,14 @@ def test_own_labels_are_consistent(labelled, observation):
     _, acceleration, curvature, _ = zip(*CASES.values(), strict=True)
     done = Action(acceleration=jnp.array(acceleration)[:, None], curvature=jnp.array(curvature)[:, None])
     np.testing.assert_allclose(consistency(jnp.asarray(labelled), done, observation.ego[:, 0]), 1.0)
+
+
+@pytest.mark.parametrize("curvature", np.linspace(-0.06, 0.06, 25))
+def test_a_label_promises_no_side_that_is_not_steered_to(observation, curvature):
+    rows = observation.ego.shape[0]
+    done = Action(jnp.zeros((rows, 5)), jnp.full((rows, 5), curvature))
+    tokens = label(LABELS, observation, done.acceleration[:, -1], done.curvature[:, -1])
+    np.testing.assert_allclose(consistency(tokens, done, observation.ego[:, 0]), 1.0)
 
 
 def test_what_cannot_be_said_is_refused():
