@@ -21,16 +21,14 @@ from tqdm import tqdm
 
 from benchmarks.results import write_section
 from data.pipeline import stack
-from data.scene import Record, Scene
+from data.scene import Record, Scene, SceneSpec
 from data.sources import STARTER, open_split
 from data.text import DISTANCES_M, VOCABULARY
-from policy.action_space import ActionSpace
-from policy.imitation import label_towards
+from policy.imitation import ImitationConfig, imitation_targets
 from policy.language import SLOTS, LabelConfig, say
+from policy.vla import VLAConfig
 from simulator.config import SimulatorConfig
-from simulator.observe import observe
 from simulator.prepare import prepare
-from simulator.transition import start_state
 from training.figures import quantized
 from training.report import table
 from training.topview import BLUE, EVENT_NAMES, TopView, Trace, page
@@ -70,13 +68,14 @@ class Said(NamedTuple):
 
 
 def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Said]:
-    """The labels of all records at `STARTS`, where the log lasts."""
+    """The labels that imitation learns from, of all records at `STARTS`, where the log lasts."""
+    vla, on_the_log = VLAConfig().build(simulator, SceneSpec()), ImitationConfig(perturbed=0.0)
 
     @jax.jit
     def labels(scene: Scene, start: jax.Array) -> tuple[jax.Array, jax.Array]:
-        state = start_state(scene, start, ())
-        seen = observe(state, simulator)
-        return label_towards(ActionSpace(), scene, start, state.ego, seen, simulator, LabelConfig())
+        keys = jax.random.split(jax.random.key(0), BATCH)
+        batch = imitation_targets(scene, start, keys, vla, simulator, on_the_log, LabelConfig())
+        return batch.decision.tokens, batch.valid
 
     found = []
     for first in tqdm(range(0, len(records) - BATCH + 1, BATCH), "labels"):

@@ -1,11 +1,20 @@
-"""What the benchmarks of kills and of data at scale compute from what they measure."""
+"""That benchmarks can be started, and what those of kills, meshes and data at scale compute from what they measure."""
 
+import importlib
 import json
+import pathlib
 
 import numpy as np
+import pytest
 
 from benchmarks import compute, data_plan, kills, meshes
 from training import presets
+
+
+@pytest.mark.parametrize("path", sorted(pathlib.Path(meshes.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_finds_what_it_imports(path):
+    """Most take too long to be run here."""
+    importlib.import_module(f"benchmarks.{path.stem}")
 
 
 def test_a_plan_carries_costs_over_to_the_whole():
