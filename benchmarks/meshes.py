@@ -194,8 +194,7 @@ def stages_on(
     shutil.rmtree(out, ignore_errors=True)
     words = ["stages", "--out", str(out), "--steps", str(options.steps), "--rows", str(rows)]
     words += ["--again", str(again), "--parts", *options.parts, "--mesh", *map(str, axes)]
-    words += ["--objectives", *objectives]
-    words += ["--begin", str(options.out / begin)] if begin else []
+    words += ["--objectives", *objectives, *(["--begin", str(options.out / begin)] if begin else [])]
     command = [sys.executable, "-m", "benchmarks.meshes", *words]
     devices = axes[0] * axes[1] * axes[2]
     print(f"{name}: {devices} device(s)", file=sys.stderr, flush=True)
@@ -323,10 +322,10 @@ def columns(found: dict[str, Any]) -> dict[str, dict[str, str]]:
         counts = next(iter(relative.values()))
         return {count: {unit: f"{row[count]:.2g}" for unit, row in relative.items()} for count in counts}
     worst = found["largest_difference"]
-    return {name: dict(rows(units)) for name, units in worst.items()}
+    return {name: dict(tabulated(units)) for name, units in worst.items()}
 
 
-def rows(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tuple[str, str]]:
+def tabulated(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tuple[str, str]]:
     """A row for each loss of a unit; of a record the largest of each measure, each by itself."""
     for unit, found in units.items():
         for name in [name for name in found if name in LOSSES]:
@@ -341,8 +340,8 @@ def section(what: str, found: dict[str, Any]) -> str:
     facts["command"] = " ".join(["python -m benchmarks.meshes", *map(shown, sys.argv[1:])])
     facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
     named = columns(found)
-    body = [[unit, *(named[name][unit] for name in named)] for unit in next(iter(named.values()))]
-    parts = [f"## {TITLES[what]}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], body)]
+    rows = [[unit, *(named[name][unit] for name in named)] for unit in next(iter(named.values()))]
+    parts = [f"## {TITLES[what]}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], rows)]
     return "\n\n".join(parts)
 
 
