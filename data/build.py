@@ -153,6 +153,10 @@ def _told(out: str) -> str:
             f"{tokens:.1f} tokens of the instruction (--spec.text)"
         )
     skipped = summary["skipped"]
+    lines += [
+        f"  {kind}: {noted['count']} in {noted['records']} records, such as {noted['example']}"
+        for kind, noted in summary["noted"].items()
+    ]
     lines.append(f"skipped {skipped['records']} of {summary['records']}")
     return "\n".join([*lines, *(f"  {message}" for message in skipped["first"])])
 

@@ -1,10 +1,12 @@
 """What goes wrong with data: one error that names the place, a ledger of what was skipped, files that are no JSON."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -27,9 +29,37 @@ class DataError(ValueError):
         return DataError(self.reason, self.field, name, file)
 
 
+def unexpected(error: Exception) -> DataError:
+    """An error of another type, with the line that raised it: what nobody foresaw is to be found again."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" [{pathlib.PurePath(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
+    return DataError(f"unexpected {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}{where}")
+
+
+@dataclasses.dataclass
+class Noted:
+    """How often something was met in records that were used all the same.
+
+    Attributes:
+      records: that it was met in.
+      count: of all of them together: tracks, lights, steps, or the records again.
+      example: file and record of one of them, the first by name.
+    """
+
+    records: int = 0
+    count: int = 0
+    example: str = ""
+
+    def add(self, other: "Noted") -> None:
+        """Counts what another one counted, in any order."""
+        self.records, self.count = self.records + other.records, self.count + other.count
+        self.example = min(self.example or other.example, other.example or self.example)
+
+
 @dataclasses.dataclass
 class SkipLedger:
-    """Counts records seen and skipped; stops the build once too large a share is lost.
+    """Counts records seen and skipped, and what was noted about those that are used; stops the build once too large a
+    fraction of the records is lost.
 
     Attributes:
       max_skipped: largest share of records that may be skipped, in [0, 1].
@@ -42,6 +72,7 @@ class SkipLedger:
     def __post_init__(self):
         self._seen: set[tuple[str, str]] = set()
         self._skipped: dict[tuple[str, str], DataError] = {}
+        self._notes: dict[tuple[str, str], Mapping[str, int]] = {}
 
     def see(self, file: str, record: str) -> None:
         """Counts a record; one that is read again (once per split) counts once."""
@@ -55,6 +86,29 @@ class SkipLedger:
             print(f"skipped {len(self._skipped)} of {len(self._seen)}: {self._skipped[file, record]}", file=sys.stderr)
         self._judge(max(len(self._seen), self.patience))
 
+    @contextlib.contextmanager
+    def guard(self, file: str, record: str) -> Iterator[None]:
+        """Whatever is raised inside costs this record alone: it is skipped, whatever the type of the error.
+
+        The one place that catches every exception. A record is outside data, and a type of error that nobody foresaw
+        must not end a build of a million records; it is counted and named like the others. Memory that is used up is
+        no fault of one record, so `MemoryError` passes, and so does an interrupt.
+        """
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            self.skip(file, record, error if isinstance(error, DataError) else unexpected(error))
+
+    def note(self, file: str, record: str, counts: Mapping[str, int]) -> None:
+        """Notes what was met in a record that is used. A record that is read again counts once.
+
+        Args: counts: by kind, such as `tracks left out: no size`; shown in `summary.json`. Those of 0 are left out.
+        """
+        if any(counts.values()):
+            self._notes[file, record] = {**self._notes.get((file, record), {}), **counts}
+
     def finish(self) -> None:
         """Judges the exact share at the end of the build. Raises: DataError with the whole list."""
         self._judge(len(self._seen))
@@ -67,6 +121,16 @@ class SkipLedger:
     def seen(self) -> int:
         """Records seen, skipped ones included."""
         return len(self._seen)
+
+    @property
+    def notes(self) -> dict[str, Noted]:
+        """By kind."""
+        found: dict[str, Noted] = {}
+        for (file, record), counts in self._notes.items():
+            for kind, count in counts.items():
+                if count:
+                    found.setdefault(kind, Noted()).add(Noted(1, count, f"{file}, record {record}"))
+        return found
 
     @property
     def errors(self) -> tuple[DataError, ...]:

@@ -20,8 +20,9 @@ def arc_length(line: np.ndarray) -> np.ndarray:
 
 
 def drop_repeats(line: np.ndarray, least: float = 1e-3) -> np.ndarray:
-    """Without vertices closer than `least` [m] to the vertex before them."""
-    keep = np.concatenate([[True], np.hypot(*np.diff(line, axis=0).T) >= least])
+    """Without vertices closer than `least` [m] to the vertex before them. A line without vertices stays so."""
+    keep = np.ones(len(line), bool)
+    keep[1:] = np.hypot(*np.diff(line, axis=0).T) >= least
     return line[keep]
 
 

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from data import womd
-from data.errors import DataError, SkipLedger
+from data.errors import SkipLedger
 from data.padding import Dropped, pad_counted
 from data.raw import RawScene, localize
 from data.scene import SceneSpec
@@ -85,11 +85,15 @@ def kept_scenes(
     for path in paths:
         found = womd.read_file(path, ledger, rules.egos, rules.groups, lambda group: wanted(rules.split(group)))
         for raw in found:
-            try:
-                local = localize(dataclasses.replace(raw, note=rules.notes.get(raw.scenario_id, "")))
-                record, dropped = pad_counted(local, spec)
-                validate(record, spec)
-            except DataError as error:
-                ledger.skip(raw.source, raw.record_name, error)
-            else:
-                yield Kept(rules.split(raw.group), local, dropped)
+            kept = None
+            with ledger.guard(path, raw.record_name):
+                kept = _kept(raw, rules, spec)
+            if kept is not None:
+                yield kept
+
+
+def _kept(raw: RawScene, rules: Rules, spec: SceneSpec) -> Kept:
+    local = localize(dataclasses.replace(raw, note=rules.notes.get(raw.scenario_id, "")))
+    record, dropped = pad_counted(local, spec)
+    validate(record, spec)
+    return Kept(rules.split(raw.group), local, dropped)

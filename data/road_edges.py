@@ -36,7 +36,7 @@ def road_on_left(road_type: np.ndarray, road_points: tuple[np.ndarray, ...]) -> 
 
     All edges of a scene are turned together: one converter drew them.
     """
-    long = [len(points) > 1 for points in road_points]
+    long = np.array([len(points) > 1 for points in road_points], bool)
     is_edge = np.isin(road_type, ROAD_EDGE_TYPES) & long
     is_lane = np.isin(road_type, DRIVING_LANE_TYPES) & long
     lanes, edges = ([p for p, wanted in zip(road_points, kind, strict=True) if wanted] for kind in (is_lane, is_edge))

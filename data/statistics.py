@@ -3,10 +3,10 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from data.errors import DataError, SkipLedger
+from data.errors import DataError, Noted, SkipLedger
 from data.records import Kept
 from data.scene import AgentType
 from data.sumo.traits import traits
@@ -62,11 +62,13 @@ class Statistics:
 
     Attributes:
       splits: by name.   seen: records, and egos that were skipped alone.   skipped: message and reason of each.
+      notes: by kind, what was met in records that are used.
     """
 
     splits: dict[str, Split] = dataclasses.field(default_factory=lambda: collections.defaultdict(Split))
     seen: int = 0
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    notes: dict[str, Noted] = dataclasses.field(default_factory=lambda: collections.defaultdict(Noted))
 
     def counted(self, scenes: Iterable[Kept]) -> Iterable[Kept]:
         """The scenes, each counted when it is taken."""
@@ -75,8 +77,15 @@ class Statistics:
             yield kept
 
     def close(self, ledger: SkipLedger) -> None:
-        """Takes over what the reading skipped."""
+        """Takes over what the reading skipped and noted."""
         self.seen, self.skipped = ledger.seen, [(str(error), reason(error)) for error in ledger.errors]
+        self.notes.clear()
+        self.note(ledger.notes)
+
+    def note(self, notes: Mapping[str, Noted]) -> None:
+        """Counts what was noted, by kind."""
+        for kind, noted in notes.items():
+            self.notes[kind].add(noted)
 
     def merge(self, other: "Statistics") -> None:
         """Counts what another one counted."""
@@ -84,6 +93,7 @@ class Statistics:
             self.splits[name].merge(split)
         self.seen += other.seen
         self.skipped += other.skipped
+        self.note(other.notes)
 
     def to_json(self) -> dict[str, Any]:
         """As `summary.json` holds it: the same whatever the order of the work."""
@@ -96,6 +106,7 @@ class Statistics:
                 "by_reason": dict(sorted(reasons.items())),
                 "first": sorted(message for message, _ in self.skipped)[:MOST_LISTED],
             },
+            "noted": {kind: dataclasses.asdict(noted) for kind, noted in sorted(self.notes.items())},
         }
 
 

@@ -4,6 +4,7 @@ Only this module imports these protos, when asked; `sim_agents.py` reads them as
 Source: waymo_open_dataset/protos/{scenario,map}.proto.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -99,17 +100,23 @@ def read_file(
     """
     for index, payload in enumerate(read_records(path)):
         ledger.see(path, str(index))
-        try:
-            if isinstance(payload, DataError):
-                raise payload
-            yield from _wanted_scenes(payload, egos, groups, keep)
-        except DataError as error:
-            ledger.skip(path, str(index), error)
+        scenes: list[RawScene] = []
+        notes: collections.Counter[str] = collections.Counter()
+        with ledger.guard(path, str(index)):
+            scenes = _wanted_scenes(payload, egos, groups, keep, notes)
+            ledger.note(path, str(index), notes)
+        yield from scenes
 
 
 def _wanted_scenes(
-    payload: bytes, egos: int, groups: Mapping[str, str] | None, keep: Callable[[str], bool]
+    payload: bytes | DataError,
+    egos: int,
+    groups: Mapping[str, str] | None,
+    keep: Callable[[str], bool],
+    notes: collections.Counter,
 ) -> list[RawScene]:
+    if isinstance(payload, DataError):
+        raise payload
     scenario = parse_scenario(payload)
     name = scenario.scenario_id
     if groups is not None and name not in groups:

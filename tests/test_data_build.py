@@ -34,8 +34,12 @@ def kept(split, group, polylines=0, nearest=float("inf")):
     return Kept(split, raw, Dropped(agents=1, polylines=polylines, lights=0, tokens=0, nearest_polyline_m=nearest))
 
 
-def part(scenes, seen=0, skipped=()):
+def part(scenes, seen=0, skipped=(), noted=()):
+    ledger = SkipLedger(max_skipped=1.0)
+    for file, record, counts in noted:
+        ledger.note(file, record, counts)
     statistics = Statistics(seen=seen, skipped=list(skipped))
+    statistics.note(ledger.notes)
     collections.deque(statistics.counted(scenes), maxlen=0)
     return statistics
 
@@ -59,6 +63,21 @@ def test_statistics_count_what_is_there_and_what_is_not():
     assert (found["records"], found["skipped"]["records"]) == (4, 1)
     assert found["skipped"]["by_reason"] == {"tracks: expected # states per track, found [#]": 1}
     assert found["skipped"]["first"] == ["a.tfrecord, record 2, field tracks: " + error.reason]
+    assert found["noted"] == {}
+
+
+def test_what_is_noted_counts_records_and_what_was_met_in_them():
+    ledger = SkipLedger(max_skipped=1.0)
+    ledger.note("b", "7", {"tracks left out": 3, "lights that move": 0})
+    ledger.note("a", "9", {"tracks left out": 2})
+    ledger.note("a", "9", {"tracks left out": 2})  # read again for another split
+    ledger.note("a", "9", {"lights that move": 1})
+    statistics = Statistics()
+    statistics.close(ledger)
+    assert statistics.to_json()["noted"] == {
+        "lights that move": {"records": 1, "count": 1, "example": "a, record 9"},
+        "tracks left out": {"records": 2, "count": 5, "example": "a, record 9"},
+    }
 
 
 def test_reasons_do_not_depend_on_the_record():
@@ -74,10 +93,12 @@ def test_parts_add_up_in_any_order():
         [kept("train", "g1", 1, 55.0)],
     ]
     skipped = [("b: bad", "bad"), ("a: bad", "bad"), ("c: short", "short"), ("d: bad", "bad")]
-    whole = part(itertools.chain(*parts), 8, skipped).to_json()
+    noted = [("b", "1", {"moved": 1}), ("a", "2", {"moved": 4, "flat": 2}), ("c", "3", {}), ("b", "4", {"flat": 1})]
+    whole = part(itertools.chain(*parts), 8, skipped, noted).to_json()
+    assert whole["noted"]["flat"] == {"records": 2, "count": 3, "example": "a, record 2"}
 
     def pieces():
-        return [part(scenes, 2, [message]) for scenes, message in zip(parts, skipped, strict=True)]
+        return [part(scenes, 2, [m], [note]) for scenes, m, note in zip(parts, skipped, noted, strict=True)]
 
     for seed in range(3):
         shuffled = pieces()

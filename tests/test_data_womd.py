@@ -172,6 +172,60 @@ def test_bad_records_are_skipped_by_name(tmp_path):
 
 
 @protos
+@pytest.mark.parametrize("emptied", ["no map", "an unknown kind", "an empty lane", "no lane"])
+def test_what_is_not_essential_may_be_missing_from_the_map(emptied):
+    from data.womd import convert
+
+    made, whole = scenario(), scenario()
+    if emptied in ("no map", "an unknown kind"):
+        del made.map_features[:]
+    if emptied == "an unknown kind":
+        made.map_features.add(id=3)
+    if emptied == "an empty lane":
+        made.map_features.add(id=57).lane.type = 2
+    if emptied == "no lane":
+        del made.map_features[0]
+    (raw,) = convert(made, "here")
+    record = pad(raw, SceneSpec())
+    validate(record, SceneSpec())
+    line = 0.5 if emptied == "an empty lane" else 0.0  # the lane's own middle, or the log
+    np.testing.assert_allclose(raw.route_y, line, atol=0.02)
+    assert len(raw.road_type) == {"an empty lane": len(whole.map_features), "no lane": 6}.get(emptied, 0)
+
+
+@protos
+def test_any_error_of_a_record_costs_that_record_alone(tmp_path, monkeypatch):
+    from data import womd
+
+    real = womd.convert
+
+    def convert(made, *rest):
+        if made.scenario_id == "s1":
+            raise IndexError("boolean index did not match\nand more")
+        return real(made, *rest)
+
+    monkeypatch.setattr(womd, "convert", convert)
+    path = write(tmp_path / "logs.tfrecord", *(scenario(f"s{i}").SerializeToString() for i in range(3)))
+    ledger = SkipLedger(max_skipped=1.0)
+    rules = records.Rules(1, None, 0, records.Fractions())
+    assert [kept.scene.scenario_id for kept in records.kept_scenes([path], rules, ledger)] == ["s0", "s2"]
+    (error,) = ledger.errors
+    assert str(error).startswith(f"{path}, record 1: unexpected IndexError: boolean index did not match [test_data")
+    monkeypatch.setattr(womd, "convert", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(MemoryError):
+        list(womd.read_file(path, SkipLedger(max_skipped=1.0)))
+
+
+@protos
+def test_an_error_of_one_ego_names_the_file(tmp_path, monkeypatch):
+    path = write(tmp_path / "logs.tfrecord", scenario("s0").SerializeToString())
+    monkeypatch.setattr(records, "validate", lambda *_: 1 // 0)
+    ledger = SkipLedger(max_skipped=1.0)
+    assert not list(records.kept_scenes([path], records.Rules(1, None, 0, records.Fractions()), ledger))
+    assert f"{path}, record s0 (ego 0): unexpected ZeroDivisionError" in str(ledger.errors[0])
+
+
+@protos
 def test_values_that_are_not_finite_are_named():
     from data.womd import read_tracks
 
