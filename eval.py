@@ -44,6 +44,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     models.add_argument("--policies-of", action="append", metavar="RUN", help="its policies drive too (repeatable)")
     models.add_argument("--measure", action="append", choices=MEASURES, help="only this one (repeatable)")
     models.add_argument("--draws", type=int, default=Study.draws, help="rollouts of each scene (default: %(default)s)")
+    trust = "module of a run's world model, where that is not a built-in one: it will be run (repeatable)"
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=trust)
     parser.add_argument("--out", help="where the report goes; the run's directory, or out/eval, by default")
     return parser.parse_args(arguments)
 
@@ -59,6 +61,7 @@ def request_of(options: argparse.Namespace) -> Request:
         temperature=options.temperature,
         reasoning=tuple(options.reasoning or ()),
         list_events=options.list_events,
+        trusted=tuple(options.trust),
     )
 
 
@@ -72,6 +75,7 @@ def study_of(options: argparse.Namespace) -> Study:
         data=options.data,
         split=options.split,
         scenes=options.scenes,
+        trusted=options.trust,
         draws=options.draws,
     )
 

@@ -18,7 +18,7 @@ from training.config import Config
 from training.log import Logger
 from training.loop import Interrupted, Run, Stop
 from training.processes import is_first
-from training.programs import build
+from training.programs import build, build_model
 from training.scenes import open_splits
 from training.state import RunState
 from training.watch import AlarmError
@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
     config = presets.parse(arguments)
     try:
         processes.join(config.distributed)
+        # A name that stands for no model ends here, before it has taken the directory.
+        build_model(config)
         directory = loop.claim_directory(config)
         train(config, directory)
     except Interrupted as stopped:
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> int:
         return 2
     processes.leave()
     if config.stage == "all" and is_first():
-        evaluate(directory)
+        evaluate(directory, config.world_model)
     return 0
 
 
@@ -93,11 +95,11 @@ def describe(run: Run) -> None:
         print(f"{run.directory}: preset {run.config.name}, seed {run.config.seed}, on {device}; scenes: {sizes}")
 
 
-def evaluate(directory: pathlib.Path) -> None:
-    """Drives the test split, writes the report, prints its headline."""
-    from training.evaluation import evaluate_run
+def evaluate(directory: pathlib.Path, world_model: str) -> None:
+    """Drives the test split, writes the report, prints its headline. The world model is the one that the user named."""
+    from training.evaluation import Request, evaluate_run
 
-    print(evaluate_run(directory))
+    print(evaluate_run(directory, Request(trusted=(world_model,))))
 
 
 if __name__ == "__main__":

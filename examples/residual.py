@@ -10,7 +10,7 @@ a model needs. Try it:
     python -m worldmodel.conformance --world-model examples.residual:ResidualConfig
     python train.py cpu --world_model examples.residual:ResidualConfig --stage fit_world_model --directory runs/residual
 
-Other settings are another function that returns a config, named the same way: `examples.residual:likeliest`.
+Other settings are another config class, named the same way: `examples.residual:LikeliestConfig`.
 """
 
 import dataclasses
@@ -57,9 +57,11 @@ class ResidualConfig:
         return Residual(self, simulator)
 
 
-def likeliest() -> ResidualConfig:
+@dataclasses.dataclass(frozen=True)
+class LikeliestConfig(ResidualConfig):
     """Without chance: the smallest displacement, not the most realistic traffic."""
-    return ResidualConfig(temperature=0.0)
+
+    temperature: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,7 +161,7 @@ def test_the_policy_was_trained_and_the_reference_was_not(uninterrupted):
 
 def test_the_report_is_written(interrupted):
     directory, _ = interrupted
-    train.evaluate(directory)
+    train.evaluate(directory, "rssm")
     report = json.loads((directory / "report.json").read_text())
     assert len(report["rounds"]) == 3
     assert (directory / "report.md").stat().st_size > 0

@@ -66,9 +66,10 @@ def test_policies_that_cannot_work_are_told(changes, told):
         ("tokens.sizes.heads", 3, "a divisor of width = 16, found 3"),
     ],
 )
-def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name, value, told, tmp_path):
-    with pytest.raises(SystemExit, match=rf"{re.escape(name)}: expected {told}"):
+def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name, value, told, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
         presets.parse(["tiny", f"--{name}", str(value)])
+    assert f"{name}: expected {told}" in capsys.readouterr().err
     path = tmp_path / "config.json"
     configs.write(presets.tiny(), path)
     written = json.loads(path.read_text())

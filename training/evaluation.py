@@ -16,7 +16,7 @@ from training.judge import BASELINES, LEARNED, Driver, Evaluation, baseline, nam
 from training.programs import Programs, build
 from training.provenance import provenance, stage_seconds
 from training.report import PAIR, Results
-from training.restore import restore
+from training.restore import read_run, restore
 from training.scenes import PreparedRecords, data_directory
 from training.state import Learned, Progress
 from training.topview import Trace
@@ -38,6 +38,7 @@ class Request:
       temperature: of the learned policies; 0 is greedy.
       reasoning: out of `drivers.REASONING_MODES`: the learned policies also drive on words that are not their own.
       list_events: whether the report lists every scene in which a policy had an event, with its cause.
+      trusted: modules or import paths of world models that a run may name, see `restore.read_run`.
     """
 
     policies: tuple[str, ...] | None = None
@@ -48,6 +49,7 @@ class Request:
     temperature: float = 0.0
     reasoning: tuple[str, ...] = ()
     list_events: bool = False
+    trusted: tuple[str, ...] = ()
 
 
 def evaluate_run(
@@ -60,7 +62,7 @@ def evaluate_run(
       `SumoError` where the referee lacks SUMO or the scenes' traffic.
     """
     directory, began = pathlib.Path(directory), time.monotonic()
-    config = with_request(read_run(directory), request)
+    config = with_request(read_run(directory, request.trusted), request)
     chosen = [named("policy", name, (*BASELINES, *LEARNED)) for name in request.policies or (*BASELINES, *LEARNED)]
     records, programs = open_records(config, request.split), build(config)
     learned, progress = restore(directory, config, programs, records)
@@ -95,14 +97,6 @@ def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
     drivers = {name: baseline(name, config.simulator) for name in names}
     evaluation = evaluation_of(drivers, open_records(config, request.split), config, request)
     return write_report(pathlib.Path(output), evaluation, config, request, Progress(), {}, {}, began)
-
-
-def read_run(directory: pathlib.Path) -> Config:
-    """The config of a run. Raises: ValueError where there is none."""
-    path = directory / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{directory} is not a run: expected a config.json in it, as train.py writes it")
-    return configs.read(path)
 
 
 def with_request(config: Config, request: Request) -> Config:

@@ -1,5 +1,6 @@
 """Presets: functions that return a config. Each says what it is for, how long it takes and what to expect."""
 
+import pathlib
 import sys
 
 from data.scene import SceneSpec
@@ -17,7 +18,7 @@ from training.config import (
     ValueConfig,
     validate,
 )
-from worldmodel import rssm_net, tokens_net
+from worldmodel import registry, rssm_net, tokens_net
 from worldmodel.fitting import FittingConfig
 from worldmodel.rssm import RSSMConfig
 from worldmodel.tokens import TokensConfig
@@ -166,8 +167,11 @@ def parse(arguments: list[str]) -> Config:
         named = arguments
     choices = {name: ((preset.__doc__ or "").split("\n")[0], preset()) for name, preset in PRESETS.items()}
     config = tyro.extras.overridable_config_cli(choices, args=named, use_underscores=True)
+    runs = (config.run_directory, config.start_from)
     try:
         validate(config)
+        registry.check_source(config.world_model, [pathlib.Path(run) for run in runs if run is not None])
     except ValueError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(2)
     return config

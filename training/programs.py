@@ -55,6 +55,14 @@ class Programs:
     fresh_optimizer: Callable[..., Any]
 
 
+def build_model(config: Config) -> WorldModel:
+    """The world model that a config names, which its author has to be trusted for: see `restore.read_run`.
+
+    Raises: ValueError for a name that stands for no model.
+    """
+    return registry.build(config.world_model, config.model_settings(config.world_model), config.simulator)
+
+
 def build(config: Config, layout: Layout = ALONE) -> Programs:
     """Builds the models and wraps the functions; nothing is compiled before it is called.
 
@@ -63,7 +71,7 @@ def build(config: Config, layout: Layout = ALONE) -> Programs:
     simulator, steps = config.simulator, config.rollout_steps
     vla = config.policy.build(simulator, config.spec)
     deployed = vla.with_temperature(0.0)
-    model = registry.build(config.world_model, config.model_settings(config.world_model), simulator)
+    model = build_model(config)
     closest = ClosestToLog(
         vla, simulator, config.imitation.labels, config.closed_loop.candidates, config.closed_loop.recover_above
     )

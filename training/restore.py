@@ -1,4 +1,4 @@
-"""Reads what a run has learned, for judging it; training itself resumes through `loop.resume`."""
+"""Reads a run, which is data: its settings, and what it has learned. Training itself resumes by `loop.resume`."""
 
 import pathlib
 from collections.abc import Sequence
@@ -7,12 +7,32 @@ from types import SimpleNamespace
 import jax
 
 from data.scene import Record
+from training import config as configs
 from training import stages
 from training.checkpoint import Checkpoints
 from training.config import Config
 from training.mesh import ALONE
 from training.programs import Programs
 from training.state import Learned, Progress
+from worldmodel import registry
+
+
+def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
+    """The settings of a run, whoever made it. Whatever builds something from a run reads its settings here.
+
+    Args: trusted: modules or import paths that the user named, see `registry.check_trusted`.
+    Raises: ValueError where there is no run, for settings that cannot work, and for a world model that is neither
+      built in nor trusted.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{directory} is not a run: expected a config.json in it, as train.py writes it")
+    config = configs.read(path)
+    try:
+        registry.check_trusted(config.world_model, directory, trusted)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return config
 
 
 def restore(

@@ -31,9 +31,9 @@ from simulator.prepare import prepare
 from simulator.rollout import rollout
 from simulator.unending import Unending
 from simulator.world import Params, Policy, World
-from training.evaluation import read_run
 from training.judge import baseline
 from training.quality.study import Subject, fitted
+from training.restore import read_run
 from worldmodel.batch import log_window
 from worldmodel.quality import keep_moving
 from worldmodel.realism.features import Tracks
@@ -58,6 +58,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=128, help="agents that the model moves (default: %(default)s)")
     parser.add_argument("--policy", default="idm", help="baseline that drives the ego (default: %(default)s)")
     parser.add_argument("--shards", type=int, default=150, help="default: %(default)s")
+    trust = "module of the run's world model, where that is not a built-in one: it will be run (repeatable)"
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=trust)
     return parser.parse_args(arguments)
 
 
@@ -142,7 +144,7 @@ def main(arguments: list[str]) -> int:
     method = Method(options.account, options.method, tuple(options.authors), options.parameters, True)
     seen: dict[str, SimAgentsScene] = {}
     try:
-        config = read_run(pathlib.Path(options.run))
+        config = read_run(pathlib.Path(options.run), options.trust)
         spec = dataclasses.replace(config.spec, agents=options.agents)
         _, record = next(scenarios(options.womd, spec, config.simulator))
         subject = fitted("", options.run, dataclasses.replace(config, spec=spec), [record])

@@ -8,6 +8,8 @@ from data.scene import Array
 from simulator.world import Params, World
 from worldmodel.batch import ModelBatch
 
+METHODS = ("init", "loss", "reset", "observe", "step")  # of a `WorldModel`
+
 
 class WorldModel(World, Protocol):
     """A World with parameters. Pure; `params` is a plain pytree, so nobody else needs to know how it is written.

@@ -14,18 +14,19 @@ from simulator.config import SimulatorConfig
 from simulator.world import Params, World
 from training.config import Config, DataConfig
 from training.drivers import undisturbed
-from training.evaluation import learned_driver, open_records, read_run
+from training.evaluation import learned_driver, open_records
 from training.imagination import drive_expert
 from training.judge import BASELINES, Driver, baseline
 from training.programs import Programs
 from training.programs import build as build_programs
 from training.quality.draws import Draws, Logged, imagine_draws, logged
 from training.report import Interval
-from training.restore import restore
+from training.restore import read_run, restore
 from training.scenes import chunks, take
 from training.state import Learned, Progress
 from worldmodel.batch import ModelBatch
 from worldmodel.registry import build as build_model
+from worldmodel.registry import check_source
 
 FLOOR, CEILING = "kinematic", "oracle"  # stand in every table
 
@@ -150,6 +151,7 @@ def open_study(
     data: str | None = None,
     split: str = "test",
     scenes: int | None = None,
+    trusted: Sequence[str] = (),
     **sizes: int,
 ) -> Study:
     """The study of some models.
@@ -158,13 +160,17 @@ def open_study(
       models: `[NAME=]RUN`, run directories, or names and import paths of models that need no fitting.
       policies_of: run directories whose policies drive, beside the baselines.
       data: a data set in place of the runs'.   split, scenes: of it, the first so many.   sizes: of `Study`.
+      trusted: modules or import paths of world models that a run may name, beside those among `models`.
     Raises: ValueError for a run that is none, runs of different simulators or sizes of scenes, two models of one name,
       a model that needs fitting but is given without a run, a run whose stage is not finished, and two policies of one
       name.
     """
     named = [model.rpartition("=")[::2] for model in models]
     paths = (*(path for _, path in named if is_run(path)), *policies_of)
-    runs = {path: read_run(pathlib.Path(path)) for path in paths}
+    asked = [path for _, path in named if not is_run(path)]
+    runs = {path: read_run(pathlib.Path(path), (*trusted, *asked)) for path in paths}
+    for path in asked:
+        check_source(path, [pathlib.Path(run) for run in runs])
     config = common(runs)
     if data is not None:
         config = dataclasses.replace(config, data=DataConfig(directory=data))

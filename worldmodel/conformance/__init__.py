@@ -2,8 +2,8 @@
 
     python -m worldmodel.conformance --world-model mine:MineConfig
 
-`--world-model` names a config class, or a function that returns a config, by import path (or a built-in model); it may
-be repeated. Everything else goes to pytest: `-x`, `-k padding`. Needs the extra `test`.
+`--world-model` names a config class by import path (or a built-in model), as everywhere; it may be repeated. Everything
+else goes to pytest: `-x`, `-k padding`. Needs the extra `test`.
 
 `test_rules.py` holds the rules, `plugin.py` what they share, `batches.py` the replays that models are tried on.
 """

@@ -7,7 +7,7 @@ from worldmodel.image_latent import PatchSizes
 from worldmodel.kinematic import KinematicConfig
 from worldmodel.oracle import OracleConfig
 from worldmodel.pixels import PixelsConfig
-from worldmodel.registry import config_type
+from worldmodel.registry import default_config
 from worldmodel.rssm import RSSMConfig
 from worldmodel.tokens import TokensConfig
 
@@ -30,8 +30,8 @@ SMALL = {
 
 
 def config_of(name: str) -> Any:
-    """The config to test of a model: small for a built-in one, what the import path makes for any other.
+    """The config to test of a model: small for a built-in one, with its defaults for any other.
 
-    Raises: ValueError for a name that `registry.config_type` does not find.
+    Raises: ValueError for a name of which `registry.default_config` makes nothing.
     """
-    return SMALL[name] if name in SMALL else config_type(name)()
+    return SMALL[name] if name in SMALL else default_config(name)
