@@ -8,6 +8,7 @@ from data import tokenizer
 from data.errors import DataError
 from data.polyline import arc_length, drop_repeats, interpolate, project, simplify, wrap
 from data.raw import RING_TYPES, ROAD_TOLERANCE_M, RawScene, agent_distance, distance_to_path, localize, sampled_path
+from data.road_edges import starts_off_road
 from data.route import navigation
 from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
 from data.text import instruct
@@ -57,7 +58,8 @@ def pad_counted(raw: RawScene, spec: SceneSpec) -> tuple[Record, Dropped]:
     ids = tokenizer.encode(said, spec.text)
     fields = {**agents, **road, **lights, **_route_fields(route, spec)}
     scene = Scene(**fields, instruction=ids, map_tile=np.zeros((0, 0, 0), np.uint8))
-    record = Record(scene, raw.scenario_id, raw.source, raw.group, said, raw.origin)
+    off_road = starts_off_road(scene, spec.current)
+    record = Record(scene, raw.scenario_id, raw.source, raw.group, said, raw.origin, off_road)
     cut = max(len(tokenizer.tokens(said)) - spec.text, 0)
     return record, Dropped(agents_dropped, road_dropped, lights_dropped, cut, nearest)
 

@@ -1,4 +1,4 @@
-"""Which side of a road edge the road is on.
+"""Which side of a road edge the road is on, and whether the ego is off the road before anybody acts.
 
 WOMD draws its edges with the road on the left. Other data sets' conversions to its protos do not all keep that rule,
 and an off-road test that takes it on trust calls every ego of theirs off-road. The lanes tell: they lie on the road.
@@ -6,8 +6,9 @@ and an off-road test that takes it on trust calls every ego of theirs off-road. 
 
 import numpy as np
 
+from data.geometry import Box, Segments, corners, segments, signed_edge_distance
 from data.polyline import project
-from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES
+from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Scene
 
 NEAR_M = 6.0  # lanes at most this far from an edge run along it
 REVERSED_SHARE = 0.5  # measured per scene: at most 0.10 in WOMD, at least 0.93 in reversed conversions
@@ -43,3 +44,18 @@ def road_on_left(road_type: np.ndarray, road_points: tuple[np.ndarray, ...]) -> 
     if share_on_right(lanes, edges) < REVERSED_SHARE:
         return road_points
     return tuple(points[::-1] if turn else points for points, turn in zip(road_points, is_edge, strict=True))
+
+
+def starts_off_road(scene: Scene, current: int) -> bool:
+    """Whether the ego's logged box is off the road at the current step, by the rule that ends a rollout there.
+
+    Driveways behind a kerb, bridges and noisy positions do that: whatever a policy does, its rollout fails at once.
+
+    Args: scene: numpy arrays without batch axes.   current: index of the current step.
+    """
+    edge = np.isin(scene.road_type, ROAD_EDGE_TYPES)
+    found = segments(scene.road_x[edge], scene.road_y[edge], scene.road_valid[edge])
+    edges = Segments(*(field[found.valid] for field in found))
+    place = (field[scene.ego, current, None] for field in (scene.x, scene.y, scene.heading))
+    box = Box(*place, length=scene.length[scene.ego, None], width=scene.width[scene.ego, None])
+    return len(edges.ax) > 0 and bool((signed_edge_distance(edges, *corners(box)) > 0).any())

@@ -205,6 +205,8 @@ class Record:
       group: road network or location: splits never cut through a group.
       instruction: navigation, speed limit and free text, as text.
       origin: float64[3], world x [m], y [m] and heading [rad] of the scene's frame.
+      starts_off_road: the ego's logged box is off the road at the current step, so that whatever acts fails at once
+        (`data/road_edges.py`). Derived when a record is read; failure rates can be given without such records.
     """
 
     scene: Scene
@@ -213,6 +215,7 @@ class Record:
     group: str
     instruction: str
     origin: np.ndarray
+    starts_off_road: bool = False
 
 
 @flax.struct.dataclass

@@ -2,44 +2,15 @@
 
 from typing import NamedTuple
 
-import flax.struct
 import jax.numpy as jnp
 
-from data.geometry import to_frame
+from data.geometry import Box, Segments, offset_from, segments, to_frame
+from data.geometry import corners as corners
+from data.geometry import signed_edge_distance as signed_edge_distance
 from data.scene import Array
 
 ROUTE_WINDOW_M = (-20.0, 40.0)  # around the last known arc length: a route may meet itself
 ROUTE_HEADING_M = 3.0  # a route segment at a right angle to the ego counts as this much farther away
-FREE_END_M = 2.0  # past the end of a road edge that nothing continues
-
-
-@flax.struct.dataclass
-class Box:
-    """An oriented box: centre x, y, heading, length, width; fields [...]."""
-
-    x: Array
-    y: Array
-    heading: Array
-    length: Array
-    width: Array
-
-
-class Segments(NamedTuple):
-    """Directed segments from (ax, ay) to (bx, by); fields [K]."""
-
-    ax: Array
-    ay: Array
-    bx: Array
-    by: Array
-    valid: Array
-
-
-def corners(box: Box) -> tuple[Array, Array]:
-    """Corner coordinates [..., 4]: front left, front right, rear right, rear left."""
-    along = jnp.array([0.5, 0.5, -0.5, -0.5]) * box.length[..., None]
-    across = jnp.array([0.5, -0.5, -0.5, 0.5]) * box.width[..., None]
-    cos, sin = jnp.cos(box.heading)[..., None], jnp.sin(box.heading)[..., None]
-    return box.x[..., None] + along * cos - across * sin, box.y[..., None] + along * sin + across * cos
 
 
 class Relative(NamedTuple):
@@ -99,53 +70,10 @@ def _crossing(position: Array, speed: Array, half: Array) -> tuple[Array, Array]
     return jnp.minimum(first, second), jnp.maximum(first, second)
 
 
-def segments(x: Array, y: Array, valid: Array) -> Segments:
-    """The segments [..., P - 1] between neighbouring valid points [..., P]."""
-    return Segments(x[..., :-1], y[..., :-1], x[..., 1:], y[..., 1:], valid[..., :-1] & valid[..., 1:])
-
-
-def offset_from(seg: Segments, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
-    """From each segment's nearest point to (x, y), the distance to its line, left positive, and how far past its ends.
-
-    An end point is returned exactly: neighbouring segments then tie there, which `signed_edge_distance` relies on.
-    """
-    dx, dy = seg.bx - seg.ax, seg.by - seg.ay
-    length = jnp.maximum(jnp.sqrt(dx * dx + dy * dy), 1e-6)
-    from_x, from_y = x - seg.ax, y - seg.ay
-    t = (from_x * dx + from_y * dy) / length**2
-    off_x = jnp.where(t <= 0, from_x, jnp.where(t >= 1, x - seg.bx, from_x - t * dx))
-    off_y = jnp.where(t <= 0, from_y, jnp.where(t >= 1, y - seg.by, from_y - t * dy))
-    past = jnp.maximum(-t, t - 1) * length
-    return off_x, off_y, (dx * from_y - dy * from_x) / length, past
-
-
 def segment_distance(seg: Segments, x: Array, y: Array) -> Array:
     """Distance from a point to each segment [m]; +inf for invalid ones."""
     off_x, off_y, _, _ = offset_from(seg, x, y)
     return jnp.where(seg.valid, jnp.sqrt(off_x * off_x + off_y * off_y), jnp.inf)
-
-
-def signed_edge_distance(edges: Segments, x: Array, y: Array) -> Array:
-    """Distance beyond the nearest road edge [m]: positive off the road, -inf where there is no edge.
-
-    The road lies on an edge's left. Where the nearest point is a vertex, two segments tie and may disagree; the one
-    whose line is farther away faces the point and decides (the pseudo-distance of signed-distance-field fonts), so
-    both convex and concave vertices come out right. More than `FREE_END_M` past the free end of an edge, where maps
-    stop, the edge says nothing: that is not off the road.
-
-    Args: edges: fields [K] or [..., K].  x, y: float32[...].
-    Returns: float32[...].
-    """
-    off_x, off_y, line, past = offset_from(edges, x[..., None], y[..., None])
-    square = jnp.where(edges.valid, off_x * off_x + off_y * off_y, jnp.inf)
-    nearest = jnp.min(square, axis=-1)
-    tied = square <= nearest[..., None] * (1 + 1e-5) + 1e-9
-    left = jnp.max(jnp.where(tied, line, -jnp.inf), axis=-1)
-    right = jnp.min(jnp.where(tied, line, jnp.inf), axis=-1)
-    lone_end = (jnp.sum(tied, axis=-1) == 1) & (jnp.max(jnp.where(tied, past, -jnp.inf), axis=-1) > FREE_END_M)
-    on_road = (left >= -right) | lone_end
-    distance = jnp.sqrt(nearest)
-    return jnp.where(jnp.isinf(nearest), -jnp.inf, jnp.where(on_road, -distance, distance))
 
 
 def project(

@@ -1,10 +1,14 @@
 """Road edges keep the road on their left, however a converter drew them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from data.padding import pad
 from data.road_edges import road_on_left, share_on_right
-from data.scene import RoadType
+from data.scene import RoadType, SceneSpec
+from tests.raw_scenes import straight_road
 
 X = np.linspace(0, 40, 9)
 LANE = np.stack([X, np.zeros_like(X)], 1)
@@ -30,3 +34,19 @@ def test_edges_end_with_the_road_on_the_left(reverse):
     np.testing.assert_array_equal(left, LEFT_EDGE)
     np.testing.assert_array_equal(lane, LANE)
     np.testing.assert_array_equal(crosswalk, CROSSWALK)
+
+
+@pytest.mark.parametrize(("north", "off"), [(0.0, False), (-2.9, False), (-3.1, True), (-60.0, True)])
+def test_an_ego_whose_box_begins_beyond_an_edge_is_marked(north, off):
+    """The edge runs 4 m to the right of its lane, and the box is 2 m wide."""
+    raw = straight_road()
+    lane, right, left, crosswalk = raw.road_points
+    y = raw.y + north * (np.arange(len(raw.y)) == raw.ego)[:, None]
+    moved = dataclasses.replace(raw, y=y, road_points=(lane, right, left[::-1], crosswalk))
+    assert pad(moved, SceneSpec()).starts_off_road == off
+
+
+def test_where_no_edge_is_mapped_nothing_is_marked():
+    raw = straight_road()
+    bare = np.where(raw.road_type == RoadType.EDGE_BOUNDARY, RoadType.DRIVEWAY, raw.road_type)
+    assert not pad(dataclasses.replace(raw, road_type=bare, y=raw.y - 60.0), SceneSpec()).starts_off_road

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import scenes
 
+from data.road_edges import starts_off_road
 from data.scene import LightState, RoadType
+from data.sources import STARTER, open_split
 from simulator.config import SimulatorConfig
 from simulator.dynamics import log_ego
 from simulator.log_replay import LogReplay
+from simulator.outcome import map_events
 from simulator.transition import with_ego
 from simulator.world import Action
 
@@ -116,6 +119,22 @@ def test_off_road_by_a_corner_beyond_the_edge():
     _, outcome = step(scenes.straight(), y=-1.15)
     assert events(outcome) == {"off_road"} and outcome.termination
     np.testing.assert_array_equal(outcome.valid, [1, 0, 0, 0, 0])  # an ego that starts off the road is caught at once
+
+
+def test_a_record_is_marked_where_the_simulator_says_off_road():
+    """Starter scenes, their egos moved sideways: the host's mark and the rule that ends a rollout agree."""
+    source = open_split(STARTER, "validation")
+    moved = [
+        dataclasses.replace(scene, y=scene.y + shift)
+        for scene in (source[i].scene for i in range(0, 48, 6))
+        for shift in np.float32([0.0, 2.0, -4.0, -9.0])
+    ]
+    batch = scenes.stack([scenes.indexed(scene, CONFIG) for scene in moved])
+    start = jax.tree.map(lambda field: field[:, None], log_ego(batch, jnp.full(len(moved), 10)))
+    simulated = jax.jit(jax.vmap(lambda scene, ego: map_events(scene, ego, CONFIG)))(batch, start)["off_road"][:, 0]
+    marked = [starts_off_road(scene, 10) for scene in moved]
+    assert 4 < sum(marked) < len(marked) - 4
+    np.testing.assert_array_equal(marked, simulated)
 
 
 def test_off_road_is_absent_without_road_edges():
