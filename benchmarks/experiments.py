@@ -20,12 +20,13 @@ from typing import Any
 
 from benchmarks.comparison import METRICS, section
 from benchmarks.results import write_section
+from data.files import write_text
 from training import config as configs
 from training.config import Config
 from training.drivers import REASONING_MODES
 from training.judge import BASELINES, JUDGES
 from training.provenance import shown
-from training.report import FORCED, write_text
+from training.report import FORCED
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = ("fit_world_model", "imitate")

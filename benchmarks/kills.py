@@ -27,6 +27,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from benchmarks.results import write_section
+from data.files import write_text
 from training.provenance import commit, machine, now
 from training.report import table
 
@@ -172,9 +173,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def write_notes(options: argparse.Namespace, notes: dict[str, Any]) -> None:
     """Whole or not at all."""
-    path = options.out / "kills.json"
-    path.with_suffix(".new").write_text(json.dumps(notes, indent=1) + "\n", "utf-8")
-    path.with_suffix(".new").replace(path)
+    write_text(options.out / "kills.json", json.dumps(notes, indent=1) + "\n")
 
 
 def begin(options: argparse.Namespace) -> dict[str, Any]:

@@ -16,8 +16,9 @@ import xml.etree.ElementTree
 from typing import Any
 
 from benchmarks.results import write_section
+from data.files import write_text
 from training.provenance import commit, machine, now
-from training.report import table, write_text
+from training.report import table
 
 MODELS = ("kinematic", "oracle", "rssm", "tokens", "pixels", "examples.residual:ResidualConfig")
 RULES = ["-m", "worldmodel.conformance", *(word for name in MODELS for word in ("--world-model", name))]

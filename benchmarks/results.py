@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from training.report import PAIR, PAIR_NAME, TABLE, signed, table, with_interval, write_text
+from data.files import write_text
+from training.report import PAIR, PAIR_NAME, TABLE, signed, table, with_interval
 from training.statistics import bootstrap, excludes_zero
 
 SEED_COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")

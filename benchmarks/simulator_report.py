@@ -16,8 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.results import write_section
+from data.files import write_text
 from training.provenance import commit, machine, now, shown
-from training.report import PAIR_NAME, TABLE, signed, table, with_interval, write_text
+from training.report import PAIR_NAME, TABLE, signed, table, with_interval
 
 JUDGES = ("log_replay", "reactive", "referee")
 SHOWN_METRICS = ("score", "failure", "at_fault")

@@ -18,12 +18,27 @@ def join(config: DistributedConfig) -> None:
 
     Raises: ValueError where the launcher does not say who the others are; RuntimeError where they do not come.
     """
-    # Its handler of SIGTERM would stand in the way of `loop.Stop`, which tells the other processes itself.
+    # Its handler of SIGTERM would stand in the way of `stop.Stop`, which tells the other processes itself.
     jax.config.update("jax_enable_preemption_service", False)
     if config.detect:
         jax.distributed.initialize()
     elif config.coordinator is not None:
         jax.distributed.initialize(config.coordinator, config.processes, config.index)
+
+
+def devices() -> list[jax.Device]:
+    """JAX's devices; the first call starts them.
+
+    Raises: ValueError for one that `JAX_PLATFORMS` asks for and this machine does not have.
+    """
+    asked = jax.config.jax_platforms
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without a word, where JAX's plugin is missing
+        jax.config.update("jax_platforms", "")
+        there = sorted({device.platform for device in jax.devices()})
+        jax.config.update("jax_platforms", asked)
+        raise ValueError(f"JAX_PLATFORMS asks for {asked!r}: expected one of {there} on this machine") from error
 
 
 def leave() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data.files import write_text
 from training.statistics import bootstrap, excludes_zero, paired_difference
 
 METRICS = (
@@ -283,10 +284,3 @@ def write(directory: pathlib.Path, report: dict[str, Any], results: Results) -> 
     write_text(directory / "scenes.json", json.dumps(scenes) + "\n")
     write_text(directory / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_text(directory / "report.md", render(report))
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes beside the file, then replaces it: a reader never sees half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

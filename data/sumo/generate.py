@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data.files import write_text
 from data.raw import RawScene, localize
 from data.storage import SUMMARY_FILE, encode, is_finished
 from data.sumo.demand import write_demand
@@ -122,8 +123,8 @@ def write_scenes(seed: int, networks: int, scenes_per_network: int, processes: i
         splits[job.split] += result.scenes
     summary = summarize(jobs, results)
     write_dataset(splits, directory, request, lambda: summary)
-    (directory / README_FILE).write_text(readme(request, summary))
-    (directory / HASH_FILE).write_text(file_hashes(directory))
+    write_text(directory / README_FILE, readme(request, summary))
+    write_text(directory / HASH_FILE, file_hashes(directory))
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import tqdm
 
+from data.files import write_text
 from training.evaluation import finite
 from training.provenance import provenance
 from training.quality import (
@@ -21,7 +22,7 @@ from training.quality import (
     sensitivity,
 )
 from training.quality.study import FLOOR, Finding, Study
-from training.report import signed, table, with_interval, write_text
+from training.report import signed, table, with_interval
 
 
 class Measure(NamedTuple):
