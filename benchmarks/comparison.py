@@ -1,16 +1,16 @@
 """The section of RESULTS.md that compares arms (`benchmarks/experiments.py`), from their cells.
 
 A cell is what one judge says of one arm of one seed, scene by scene. Each scene's mean over the seeds is taken first;
-intervals are over scenes, seeds are not resampled.
+intervals resample recordings, not seeds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from training.report import FORCED, SPOKEN, TABLE, signed, table, with_interval
-from training.statistics import bootstrap, bootstrap_of
+from training.report import FORCED, SPOKEN, TABLE, groups_of, signed, table, with_interval
+from training.statistics import bootstrap, bootstrap_of, is_known
 
 BEFORE = "imitation"
 COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
@@ -49,33 +49,35 @@ def by_scene(cells: list[Cell], metric: str) -> np.ndarray:
 def judge_table(cells: list[Cell]) -> str:
     """A row for each arm under one judge, the best score first, with what it changes against imitation, or, where it is
     told what to say, against itself."""
-    arms, names = grouped(cells, "arm"), np.array(cells[0]["scenario_ids"])
+    arms, groups = grouped(cells, "arm"), groups_of(cells[0], f"cell of {cells[0]['arm']!r}")
     means = {arm: {m: by_scene(found, m) for m in METRICS if m in found[0]["scores"]} for arm, found in arms.items()}
     shown = [m for m in METRICS if any(m in mean for mean in means.values())]
     rows = []
     for arm in sorted(arms, key=lambda arm: -means[arm]["score"].mean()):
-        own = [with_interval(bootstrap(means[arm][m], names)) if m in means[arm] else "" for m in shown]
+        own = [with_interval(bootstrap(means[arm][m], groups)) if m in means[arm] else "" for m in shown]
         before = arm.partition(FORCED)[0] if FORCED in arm else BEFORE
-        changes = [""] * len(CHANGES) if arm == BEFORE else changed(means[arm], means[before], names)
+        changes = [""] * len(CHANGES) if arm == BEFORE else changed(means[arm], means[before], groups)
         rows.append([arm, str(len(arms[arm])), *own, *changes])
     return table(["policy", "seeds", *((TABLE | SPOKEN)[m] for m in shown), *CHANGES], rows)
 
 
-def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], names: np.ndarray) -> list[str]:
+def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups: Sequence[str]) -> list[str]:
     """Paired differences of score, failure rate and words, the first two also as shares of what imitation has."""
     both = after.keys() & before.keys()
-    differences = [signed(bootstrap(after[m] - before[m], names)) if m in both else "" for m in DIFFERENCES]
-    shares = [share(after["score"], before["score"], names, 1), share(after["failure"], before["failure"], names, -1)]
+    differences = [signed(bootstrap(after[m] - before[m], groups)) if m in both else "" for m in DIFFERENCES]
+    signs = {"score": 1, "failure": -1}
+    shares = [share(after[name], before[name], groups, sign) for name, sign in signs.items()]
     return [*differences, *shares]
 
 
-def share(after: np.ndarray, before: np.ndarray, names: np.ndarray, sign: int) -> str:
+def share(after: np.ndarray, before: np.ndarray, groups: Sequence[str], sign: int) -> str:
     """`+12 % [+8, +16]`: the change of the mean, as a share of the mean before; empty where that is 0."""
-    found = bootstrap_of(lambda rows: ratio(after[rows], before[rows]), names)
+    found = bootstrap_of(lambda rows: ratio(after[rows], before[rows]), groups)
     if np.isnan(found["mean"]):
         return ""
     low, high = sorted((sign * found["low"], sign * found["high"]))
-    return f"{100 * sign * found['mean']:+.0f} % [{100 * low:+.0f}, {100 * high:+.0f}]"
+    ends = f"{100 * low:+.0f}, {100 * high:+.0f}" if is_known(found) else "-"
+    return f"{100 * sign * found['mean']:+.0f} % [{ends}]"
 
 
 def ratio(after: np.ndarray, before: np.ndarray) -> float:

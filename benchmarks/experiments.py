@@ -26,7 +26,7 @@ from training.config import Config
 from training.drivers import REASONING_MODES
 from training.judge import BASELINES, JUDGES
 from training.provenance import shown
-from training.report import FORCED
+from training.report import FORCED, groups_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = ("fit_world_model", "imitate")
@@ -249,6 +249,7 @@ def judged(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str
         "seed": seed,
         "judge": judge,
         "scenario_ids": scenes["scenario_ids"],
+        "groups": list(groups_of(scenes, str(folder / "scenes.json"))),
         "scores": {metric: scores[metric] for metric in METRICS if metric in scores},
         "rounds": [
             {**{name: one[name] for name in OF_A_ROUND}, "counted_steps": counted(arm, one["spent"])}

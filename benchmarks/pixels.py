@@ -8,7 +8,7 @@ driving as it did there. Images are compared with what the simulator renders of 
           view, everybody else stands still
   decode  the true latent, decoded on top of the true image before: the best that the model could say of a step
 
-PSNR is the mean of the scenes' own; intervals are bootstraps over scenes. `traffic` is the squared error of the
+PSNR is the mean of the scenes' own; intervals are bootstraps over recordings. `traffic` is the squared error of the
 channels of other vehicles and of the vulnerable now, which geometry does not foresee.
 """
 
@@ -18,7 +18,7 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ import numpy as np
 import optax
 
 from data.pipeline import stack
-from data.scene import Array, Scene, SceneSpec
+from data.scene import Array, Record, Scene, SceneSpec
 from data.sources import STARTER, open_split
 from policy.baselines import LogExpert
 from simulator.config import RenderConfig, SimulatorConfig
@@ -36,7 +36,7 @@ from simulator.prepare import prepare
 from simulator.render import CHANNELS
 from simulator.rollout import rollout
 from simulator.world import Agents
-from training.statistics import bootstrap, paired_difference, spearman
+from training.statistics import bootstrap, paired_difference, recordings, spearman
 from worldmodel import pixels_net
 from worldmodel.batch import ModelBatch, driven_window, from_rollout
 from worldmodel.fitting import fit_step, start_fit
@@ -72,11 +72,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read(directory: str, split: str, count: int) -> list[Scene]:
-    """Prepared scenes, spread evenly over a split."""
+def read(directory: str, split: str, count: int) -> list[Record]:
+    """Records with prepared scenes, spread evenly over a split."""
     source = open_split(directory, split, SceneSpec(agents=32))
     numbers = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
-    return [prepare(source[int(i)].scene, SIMULATOR) for i in numbers]
+    records = (source[int(i)] for i in numbers)
+    return [dataclasses.replace(record, scene=prepare(record.scene, SIMULATOR)) for record in records]
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -87,17 +88,17 @@ def replayed(scene: Scene, start: Array, horizon: int) -> ModelBatch:
     return from_rollout(scene, start, drive, jnp.ones(start.shape, bool))
 
 
-def training_batches(scenes: list[Scene], size: int, rng: np.random.Generator) -> Iterator[ModelBatch]:
+def training_batches(records: list[Record], size: int, rng: np.random.Generator) -> Iterator[ModelBatch]:
     """Endless random scenes from random starts, whole inside the log."""
     latest = SceneSpec().steps - 1 - FIT_HORIZON * SIMULATOR.substeps
     while True:
-        chosen = stack([scenes[i] for i in rng.choice(len(scenes), size, replace=False)])
+        chosen = stack([records[i].scene for i in rng.choice(len(records), size, replace=False)])
         yield replayed(chosen, jnp.asarray(rng.integers(START, latest, size), jnp.int32), FIT_HORIZON)
 
 
-def fit(model: Pixels, scenes: list[Scene], options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+def fit(model: Pixels, records: list[Record], options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Parameters after the fit, and what it cost."""
-    batches = training_batches(scenes, options.batch, np.random.default_rng(options.seed))
+    batches = training_batches(records, options.batch, np.random.default_rng(options.seed))
     k_init, k_fit = jax.random.split(jax.random.key(options.seed))
     rate = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, 20, options.steps, LEARNING_RATE / 20)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-3))
@@ -186,19 +187,19 @@ def rounded(interval: dict[str, float]) -> str:
     return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**interval)
 
 
-def report(errors: list[dict], doubts: list[dict]) -> dict[str, Any]:
-    """By way of foreseeing and by time: PSNR, traffic error, and both paired with `warp`."""
+def report(errors: list[dict], doubts: list[dict], groups: Sequence[str]) -> dict[str, Any]:
+    """By way of foreseeing and by time: PSNR, traffic error, and both paired with `warp`. groups: of the scenes."""
     psnr = {name: -10 * np.log10(rows_of(errors, name, "all")) for name in errors[0]}
     traffic = {name: 1e3 * rows_of(errors, name, "traffic") for name in errors[0]}
     found = {}
     for name in psnr:
         for h in SHOWN:
             found.setdefault(name, {})[f"{h * SIMULATOR.substeps * SIMULATOR.dt:g}s"] = {
-                "psnr_db": rounded(bootstrap(psnr[name][:, h - 1])),
-                "psnr_db_over_warp": rounded(paired_difference(psnr[name][:, h - 1], psnr["warp"][:, h - 1])),
-                "traffic_1e-3": rounded(bootstrap(traffic[name][:, h - 1])),
+                "psnr_db": rounded(bootstrap(psnr[name][:, h - 1], groups)),
+                "psnr_db_over_warp": rounded(paired_difference(psnr[name][:, h - 1], psnr["warp"][:, h - 1], groups)),
+                "traffic_1e-3": rounded(bootstrap(traffic[name][:, h - 1], groups)),
                 "traffic_1e-3_over_warp": rounded(
-                    paired_difference(traffic[name][:, h - 1], traffic["warp"][:, h - 1])
+                    paired_difference(traffic[name][:, h - 1], traffic["warp"][:, h - 1], groups)
                 ),
             }
     ranks = {
@@ -239,8 +240,13 @@ def main() -> None:
     models = {f"pixels_{k}": dataclasses.replace(MODEL, steps=k).build(SIMULATOR) for k in SAMPLER_STEPS}
     measure, held_out = measured(models, params), read(options.data, "test", options.test_scenes)
     errors, doubts, images = [], [], {}
-    for first in range(0, len(held_out) - len(held_out) % options.batch, options.batch):
-        batch = replayed(stack(held_out[first : first + options.batch]), jnp.full(options.batch, START), HORIZON)
+    whole = len(held_out) - len(held_out) % options.batch
+    for first in range(0, whole, options.batch):
+        batch = replayed(
+            stack([record.scene for record in held_out[first : first + options.batch]]),
+            jnp.full(options.batch, START),
+            HORIZON,
+        )
         keys = jax.random.split(jax.random.key(options.seed + first + 1), options.batch)
         *found, images = jax.device_get(measure(keys, batch))
         errors.append(found[0])
@@ -249,7 +255,12 @@ def main() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         for row in range(4):
             draw(images, row, options.out / f"pixels_{row}.png")
-    report_ = {"steps": options.steps, "batch": options.batch, "fit": fitting, **report(errors, doubts)}
+    report_ = {
+        "steps": options.steps,
+        "batch": options.batch,
+        "fit": fitting,
+        **report(errors, doubts, recordings(held_out[:whole])),
+    }
     print(json.dumps(report_, indent=2))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data.files import write_text
-from training.report import PAIR, PAIR_NAME, TABLE, signed, table, with_interval
+from training.report import PAIR, PAIR_NAME, TABLE, groups_of, sample, signed, table, with_interval
 from training.statistics import bootstrap, excludes_zero
 
 SEED_COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
@@ -41,16 +41,16 @@ def read(directory: str, judge: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{directory} has no finished report: {missing} is missing") from None
     if judge not in report["judges"] or PAIR_NAME not in report["judges"][judge]["paired"]:
         raise ValueError(f"{directory}: its report compares no imitation and post-trained policy under {judge!r}")
+    groups_of(scenes, str(folder / "scenes.json"))
     return report, scenes
 
 
 def pooled(scenes: list[dict[str, Any]], judge: str) -> dict[str, dict[str, dict]]:
-    """Intervals over scenes of each scene's mean over seeds: `{policy or PAIR_NAME: metric: interval}`.
+    """Intervals over recordings of each scene's mean over seeds: `{policy or PAIR_NAME: metric: interval}`.
 
-    They hold for these seeds: scenes are resampled, seeds are not.
+    They hold for these seeds: recordings are resampled, seeds are not.
     Raises: ValueError where the runs were judged on different scenes.
     """
-    names = np.array(scenes[0]["scenario_ids"])
     if any(one["scenario_ids"] != scenes[0]["scenario_ids"] for one in scenes):
         raise ValueError("the runs were judged on other scenes: results of one section must share a data set and split")
     policies = [name for name in scenes[0]["scores"][judge] if all(name in one["scores"][judge] for one in scenes)]
@@ -60,7 +60,8 @@ def pooled(scenes: list[dict[str, Any]], judge: str) -> dict[str, dict[str, dict
     }
     after, before = (mean[name] for name in PAIR)
     mean[PAIR_NAME] = {metric: after[metric] - before[metric] for metric in TABLE}
-    return {name: {metric: bootstrap(values, names) for metric, values in row.items()} for name, row in mean.items()}
+    groups = groups_of(scenes[0], "scenes.json")
+    return {name: {metric: bootstrap(values, groups) for metric, values in row.items()} for name, row in mean.items()}
 
 
 def seeds_table(reports: list[dict[str, Any]], judge: str) -> str:
@@ -100,7 +101,7 @@ def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, An
     said = (
         f"Post-training raised the driving score with a 95 % paired interval above zero for {raised} of {len(reports)} "
         f"seeds" + (f" and lowered it for {lowered}" if lowered else "") + f"; all seeds together "
-        f"{signed(rows[PAIR_NAME]['score'])} on {changes[0]['n']} scenes under {judge}."
+        f"{signed(rows[PAIR_NAME]['score'])} on {sample(rows[PAIR_NAME]['score'])} under {judge}."
     )
     return "\n\n".join(
         [
@@ -108,7 +109,7 @@ def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, An
             said,
             table(["", ""], ([name, value] for name, value in facts.items())),
             seeds_table(reports, judge),
-            "Each scene's mean over the seeds, intervals over scenes:",
+            "Each scene's mean over the seeds, intervals over recordings:",
             pooled_table(rows),
         ]
     )

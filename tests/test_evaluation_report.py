@@ -1,5 +1,6 @@
 """The report from made-up results: its keys, its first sentence, its files; and several runs in RESULTS.md."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,6 +9,7 @@ import pytest
 
 from benchmarks import results as benchmark
 from training import figures, findings, report
+from training.evaluation import finite
 from training.report import METRICS, PAIR_NAME, Results
 
 POLICIES = ("expert", "go_straight", "constant_speed", "idm", "imitation", "post_trained")
@@ -37,7 +39,8 @@ def made_up(gain: float = 0.2, count: int = 40, seed: int = 0) -> Results:
         failures = {event: rng.random(count) < 0.3 for event in ("failure", "at_fault", "off_road")}
         scores[name] |= failures | {event: np.zeros(count, bool) for event in ("collision", "corridor", "wrong_way")}
     scores["post_trained"]["score"] = scores["imitation"]["score"] + gain
-    return Results(tuple(f"scenario-{i // 2}" for i in range(count)), {"log_replay": scores})
+    names, groups = ([f"{name}-{i // 2}" for i in range(count)] for name in ("scenario", "recording"))
+    return Results(tuple(names), tuple(groups), {"log_replay": scores})
 
 
 def told(results: Results) -> dict:
@@ -65,8 +68,9 @@ def test_every_metric_of_every_policy_has_an_interval():
     for metrics in (*policies.values(), judges["log_replay"]["paired"][PAIR_NAME]):
         assert set(metrics) == set(METRICS)
         for interval in metrics.values():
-            assert set(interval) == {"mean", "low", "high", "n"}
-            assert interval["low"] <= interval["mean"] <= interval["high"] and interval["n"] == 40
+            assert set(interval) == {"mean", "low", "high", "n", "groups"}
+            assert interval["low"] <= interval["mean"] <= interval["high"]
+            assert (interval["n"], interval["groups"]) == (40, 20)
     change = judges["log_replay"]["paired"][PAIR_NAME]["score"]
     assert (change["low"], change["high"]) == pytest.approx((0.2, 0.2))
 
@@ -75,7 +79,7 @@ def test_every_metric_of_every_policy_has_an_interval():
 def test_the_first_sentence_says_what_happened(gain, verb):
     text = report.render(told(made_up(gain)))
     assert text.startswith(f"Post-training {verb} the driving score of the imitation policy: from ")
-    assert f"({gain:+.3f} [" in text.splitlines()[0] and "40 held-out scenes" in text.splitlines()[0]
+    assert f"({gain:+.3f} [" in text.splitlines()[0] and "40 held-out scenes of 20 recordings" in text.splitlines()[0]
 
 
 def test_the_report_holds_all_parts(tmp_path):
@@ -99,6 +103,7 @@ def test_the_report_holds_all_parts(tmp_path):
     np.testing.assert_allclose(
         scenes["scores"]["log_replay"]["idm"]["score"], results.scores["log_replay"]["idm"]["score"], atol=1e-6
     )
+    assert scenes["groups"] == list(results.groups)
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -109,6 +114,28 @@ def test_scenes_to_show_are_those_that_changed_most():
     scores["post_trained"] |= {"failure": np.array([0, 0, 1, 1], bool), "return": np.array([1.0, 1.0, -5.0, -8.0])}
     assert findings.improvements(results, "log_replay", 5) == [1, 0]
     assert findings.worst_failures(results, "log_replay", "post_trained", 5) == [3, 2]
+
+
+def test_a_single_recording_is_reported_without_intervals(tmp_path):
+    results = made_up(count=4)
+    alone = dataclasses.replace(results, groups=("one",) * 4)
+    judges = finite(report.summarise(alone))
+    assert report.headline(judges, 0).startswith("Post-training did not measurably change")
+    assert "no interval: a single recording has none" in report.headline(judges, 0)
+    assert "4 held-out scenes of 1 recording under" in report.headline(judges, 0)
+    assert report.policy_table(judges["log_replay"]).count("[-]") == len(report.TABLE) * (len(POLICIES) + 1)
+    figures.policy_chart(report.summarise(alone)["log_replay"]["policies"], tmp_path / "policies.png")
+    assert (tmp_path / "policies.png").stat().st_size > 5000
+
+
+def test_scenes_without_recordings_are_named(tmp_path, capsys):
+    [directory] = runs(tmp_path, (0.2,))
+    path = pathlib.Path(directory) / "scenes.json"
+    old = json.loads(path.read_text())
+    del old["groups"]
+    path.write_text(json.dumps(old))
+    assert benchmark.main([directory, "--section", "x", "--file", str(tmp_path / "R.md")]) == 2
+    assert "scenes.json: expected the recording of each scene in `groups`, found none" in capsys.readouterr().err
 
 
 def test_charts_are_drawn(tmp_path):

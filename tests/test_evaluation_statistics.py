@@ -2,12 +2,24 @@
 
 import numpy as np
 import pytest
+import scenes
 
-from training.statistics import bootstrap, excludes_zero, paired_difference, rank_violation, ranks, spearman
+from data.scene import Record
+from training.statistics import (
+    bootstrap,
+    bootstrap_of,
+    excludes_zero,
+    is_known,
+    paired_difference,
+    rank_violation,
+    ranks,
+    recordings,
+    spearman,
+)
 
 
 def test_constant_values_have_no_width():
-    assert bootstrap(np.full(7, 0.3)) == pytest.approx({"mean": 0.3, "low": 0.3, "high": 0.3, "n": 7})
+    assert bootstrap(np.full(7, 0.3)) == pytest.approx({"mean": 0.3, "low": 0.3, "high": 0.3, "n": 7, "groups": 7})
 
 
 def test_interval_of_a_coin_is_close_to_the_normal_one():
@@ -23,7 +35,7 @@ def test_interval_of_a_coin_is_close_to_the_normal_one():
 def test_difference_of_a_shifted_copy_has_no_width():
     before = np.random.default_rng(0).random(50)
     difference = paired_difference(before + 0.1, before)
-    assert difference == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 50})
+    assert difference == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 50, "groups": 50})
     assert excludes_zero(difference)
     assert not excludes_zero(paired_difference(before, before))
 
@@ -40,7 +52,26 @@ def test_copies_of_a_scene_within_a_group_do_not_narrow_the_interval():
 
 def test_groups_of_unequal_size_weigh_by_their_scenes():
     interval = bootstrap(np.array([1.0, 1.0, 1.0, 0.0]), np.array(["a", "a", "a", "b"]))
-    assert interval == {"mean": 0.75, "low": 0.0, "high": 1.0, "n": 4}
+    assert interval == {"mean": 0.75, "low": 0.0, "high": 1.0, "n": 4, "groups": 2}
+
+
+def test_scenes_are_resampled_by_recording():
+    scene = scenes.straight()
+    records = [Record(scene, f"scenario-{i}", "hand", f"network-{i // 3}", "", np.zeros(3)) for i in range(6)]
+    assert recordings(records) == ("network-0",) * 3 + ("network-1",) * 3
+    found = bootstrap(np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]), recordings(records))
+    # Two networks: both drawn twice gives 1 or 0 with a chance of a quarter each, so the interval is all there is.
+    assert found == {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 6, "groups": 2}
+    assert bootstrap(np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))["low"] > 0
+
+
+@pytest.mark.parametrize("measured", [bootstrap, lambda v, g: bootstrap_of(lambda rows: v[rows].mean(), g)])
+def test_a_single_recording_has_no_interval(measured):
+    found = measured(np.array([0.5, 0.7]), np.array(["a", "a"]))
+    assert found["mean"] == pytest.approx(0.6) and (found["n"], found["groups"]) == (2, 1)
+    assert np.isnan([found["low"], found["high"]]).all()
+    assert not is_known(found) and not excludes_zero(found)
+    assert not is_known({**found, "low": None, "high": None})  # as JSON has it
 
 
 @pytest.mark.parametrize("values", [[], [0.0, np.nan], [[1.0]]])

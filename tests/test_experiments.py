@@ -21,6 +21,7 @@ def cell(arm: str, seed: int, score: float, failures: int, rounds: tuple = ()) -
     origin |= {"wall_s_by_stage": {"imitate": 60.0 * (1 + seed)}}
     return {
         **{"arm": arm, "seed": seed, "judge": "log_replay", "scenario_ids": [f"s{i}" for i in range(10)]},
+        "groups": [f"g{i // 2}" for i in range(10)],
         **{"scores": scores, "rounds": list(rounds), "simulator_steps": 160, "provenance": origin},
     }
 
@@ -43,6 +44,13 @@ def test_a_policy_that_is_told_what_to_say_is_compared_with_itself():
     assert "words are others" in header and "acts otherwise" not in header  # nobody has a number for that
     assert comparison.ABOUT_FORCED in comparison.section("Title", cells, "python -m mine")
     assert comparison.ABOUT_FORCED not in comparison.section("Title", cells[:2], "python -m mine")
+
+
+def test_a_cell_without_recordings_is_named():
+    old = cell("mine", 0, 0.6, 2)
+    del old["groups"]
+    with pytest.raises(ValueError, match="cell of 'mine': expected the recording of each scene"):
+        comparison.judge_table([old])
 
 
 def test_seeds_of_other_scenes_are_not_pooled():
@@ -108,7 +116,7 @@ def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
     report = {"provenance": {**origin, "data": {"name": "starter"}}, "rounds": [{**one, "spent": SPENT, "other": "/x"}]}
     policies = {"post_trained": {**made["scores"], "consistency": [1.0] * 10, "jerk": [0.0] * 10}}
     policies["post_trained, reasoning blank"] = {**made["scores"], "score": [0.1] * 10}
-    scenes = {"scenario_ids": made["scenario_ids"], "scores": {"log_replay": policies}}
+    scenes = {"scenario_ids": made["scenario_ids"], "groups": made["groups"], "scores": {"log_replay": policies}}
     for name, told in (("report", report), ("scenes", scenes)):
         (folder / f"{name}.json").write_text(json.dumps(told))
     monkeypatch.setattr(experiments, "call", lambda program, words: None)

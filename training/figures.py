@@ -14,6 +14,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from data.scene import AgentType
+from training.report import sample
+from training.statistics import is_known
 from training.topview import (
     AGENT_COLOURS,
     ASPHALT,
@@ -80,19 +82,20 @@ def policy_chart(policies: dict[str, dict], path: Path) -> None:
         axis.tick_params(axis="x", labelsize=8)
     axes[0].set_yticks(range(len(names)), [policy_name(name) for name in names])
     axes[0].set_ylim(-0.6, len(names) - 0.4)
-    count = next(iter(policies.values()))["score"]["n"]
-    figure.supxlabel(f"mean over {count} scenes, 95 % bootstrap interval (rates: share of scenes)", fontsize=9)
+    over = sample(next(iter(policies.values()))["score"])
+    figure.supxlabel(f"mean over {over}, 95 % bootstrap interval (rates: fraction of scenes)", fontsize=9)
     save(figure, path)
 
 
 def share_limit(policies: dict[str, dict]) -> float:
     """One upper end for all rate panels, so that their widths compare."""
     rates = ("failure", "at_fault", "off_road", "red_light", "corridor")
-    return min(1.04, 1.1 * max(policies[name][rate]["high"] for name in policies for rate in rates) + 0.02)
+    intervals = [policies[name][rate] for name in policies for rate in rates]
+    return min(1.04, 1.1 * max(one["high" if is_known(one) else "mean"] for one in intervals) + 0.02)
 
 
 def draw_interval(axis: Axes, row: int, interval: dict, colour: str) -> None:
-    """A dot at the mean with a line from low to high."""
+    """A dot at the mean with a line from low to high; the dot alone where there is no interval."""
     axis.plot([interval["low"], interval["high"]], [row, row], color=colour, lw=2, solid_capstyle="round")
     axis.plot(interval["mean"], row, "o", color=colour, ms=5)
 

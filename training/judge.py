@@ -31,6 +31,7 @@ from training.mesh import ALONE, Layout
 from training.processes import to_host
 from training.report import SPOKEN, Results
 from training.scenes import chunks, take
+from training.statistics import recordings
 from training.topview import EVENT_NAMES, Trace
 
 BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
@@ -247,4 +248,5 @@ class Evaluation:
     def results(self) -> Results:
         """Drives everyone over everything."""
         scores = {judge: {name: self.drive(judge, name)[0] for name in self.drivers} for judge in self.judges}
-        return Results(tuple(record.scenario_id for record in self.records), scores)
+        ids = tuple(record.scenario_id for record in self.records)
+        return Results(ids, recordings(self.records), scores)

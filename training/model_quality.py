@@ -11,7 +11,7 @@ from simulator.world import Params, World
 from training.drivers import undisturbed
 from training.imagination import drive_expert
 from training.scenes import take
-from training.statistics import bootstrap
+from training.statistics import bootstrap, recordings
 from worldmodel.batch import ModelBatch
 from worldmodel.quality import displacement, imagine_log
 
@@ -38,12 +38,14 @@ def compare(
     for name, (world, params) in models.items():
         distance, counted = map(np.asarray, jax.jit(errors, static_argnums=0)(world, params, expert))
         cuts = {f"ade_{s}s": round(s / simulator.dt) for s in SECONDS}
-        found[name] = {c: scene_errors(distance, counted, k) for c, k in cuts.items() if counted[..., :k].any()}
+        some = {name: k for name, k in cuts.items() if counted[..., :k].any()}
+        found[name] = {cut: scene_errors(distance, counted, k, recordings(records)) for cut, k in some.items()}
     return found
 
 
-def scene_errors(distance: np.ndarray, counted: np.ndarray, substeps: int) -> dict:
-    """The mean error of each scene up to a sub-step, over scenes. Args: [B, A, H * S]."""
+def scene_errors(distance: np.ndarray, counted: np.ndarray, substeps: int, groups: Sequence[str]) -> dict:
+    """The mean error of each scene up to a sub-step, over scenes. Args: [B, A, H * S]; groups: [B]."""
     distance, counted = distance[..., :substeps], counted[..., :substeps]
     number = counted.sum((1, 2))
-    return bootstrap((distance.sum((1, 2)) / np.maximum(number, 1))[number > 0])
+    mean, kept = distance.sum((1, 2)) / np.maximum(number, 1), number > 0
+    return bootstrap(mean[kept], np.array(groups)[kept])

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from data.files import write_text
-from training.statistics import bootstrap, excludes_zero, paired_difference
+from training.statistics import Interval, bootstrap, excludes_zero, is_known, paired_difference
 
 METRICS = (
     "score",
@@ -53,20 +53,32 @@ ABOUT_WORDS = (
     "is the share of steps in which that changes the action by more than 0.1 m/s^2. Near 0 the words are decoration."
 )
 
-Interval = dict[str, float | int]
-
 
 @dataclasses.dataclass(frozen=True)
 class Results:
     """Scores scene by scene.
 
     Attributes:
-      scenario_ids: N names, in the order of the scores; scenes of one name share their traffic.
+      scenario_ids: N names, in the order of the scores.
+      groups: the N scenes' recordings, see `statistics.recordings`; intervals resample these.
       scores: judge to policy to metric to float[N].
     """
 
     scenario_ids: tuple[str, ...]
+    groups: tuple[str, ...]
     scores: dict[str, dict[str, dict[str, np.ndarray]]]
+
+
+def groups_of(scenes: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The scenes' recordings, as `scenes.json` and the cells of benchmarks hold them.
+
+    Raises: ValueError naming one that was written before they were kept: its scenes cannot be resampled by recording.
+    """
+    groups, names = scenes.get("groups"), scenes["scenario_ids"]
+    if not isinstance(groups, list) or len(groups) != len(names):
+        found = "none" if groups is None else f"{str(groups)[:40]} for {len(names)} scenes"
+        raise ValueError(f"{where}: expected the recording of each scene in `groups`, found {found}: evaluate it again")
+    return tuple(groups)
 
 
 def summarise(results: Results) -> dict[str, Any]:
@@ -74,14 +86,13 @@ def summarise(results: Results) -> dict[str, Any]:
 
     Returns: judge to `{"policies": policy to metric to interval, "paired": name to metric to interval}`.
     """
-    names = np.array(results.scenario_ids)
-    judges = {}
+    groups, judges = results.groups, {}
     for judge, policies in results.scores.items():
         summary = {
-            policy: {metric: bootstrap(scores[metric], names) for metric in metrics_of(scores)}
+            policy: {metric: bootstrap(scores[metric], groups) for metric in metrics_of(scores)}
             for policy, scores in policies.items()
         }
-        paired = {" - ".join(pair): differences(*(policies[name] for name in pair), names) for pair in pairs(policies)}
+        paired = {" - ".join(pair): differences(*(policies[name] for name in pair), groups) for pair in pairs(policies)}
         judges[judge] = {"policies": summary, "paired": paired}
     return judges
 
@@ -97,9 +108,11 @@ def pairs(policies: Iterable[str]) -> list[tuple[str, str]]:
     return [pair for pair in (PAIR, *forced) if all(name in policies for name in pair)]
 
 
-def differences(after: dict[str, np.ndarray], before: dict[str, np.ndarray], names: np.ndarray) -> dict[str, Interval]:
+def differences(
+    after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups: Sequence[str]
+) -> dict[str, Interval]:
     """Paired differences of the metrics that both have."""
-    return {m: paired_difference(after[m], before[m], names) for m in metrics_of(after.keys() & before.keys())}
+    return {m: paired_difference(after[m], before[m], groups) for m in metrics_of(after.keys() & before.keys())}
 
 
 def headline(judges: dict[str, Any], seed: int) -> str:
@@ -114,21 +127,30 @@ def headline(judges: dict[str, Any], seed: int) -> str:
     verb = "raised" if change["mean"] > 0 else "lowered"
     if not excludes_zero(change):
         verb = "did not measurably change"
+    about = "95 % paired bootstrap interval" if is_known(change) else "no interval: a single recording has none"
     return (
         f"Post-training {verb} the driving score of the imitation policy: from {before['mean']:.3f} to "
-        f"{after['mean']:.3f} on {change['n']} held-out scenes under {judge} ({signed(change)}, 95 % paired bootstrap "
-        f"interval, seed {seed})."
+        f"{after['mean']:.3f} on {sample(change).replace('scene', 'held-out scene')} under {judge} ({signed(change)}, "
+        f"{about}, seed {seed})."
     )
 
 
-def with_interval(interval: Interval, digits: int = 3) -> str:
-    """`0.512 [0.470, 0.554]`."""
-    return f"{interval['mean']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
+def with_interval(interval: Interval, digits: int = 3, sign: str = "") -> str:
+    """`0.512 [0.470, 0.554]`; `0.512 [-]` where there is no interval."""
+    number = f"{sign}.{digits}f"
+    ends = f"{interval['low']:{number}}, {interval['high']:{number}}" if is_known(interval) else "-"
+    return f"{interval['mean']:{number}} [{ends}]"
 
 
 def signed(interval: Interval) -> str:
     """`+0.042 [+0.011, +0.073]`."""
-    return f"{interval['mean']:+.3f} [{interval['low']:+.3f}, {interval['high']:+.3f}]"
+    return with_interval(interval, sign="+")
+
+
+def sample(interval: Interval) -> str:
+    """`192 scenes of 16 recordings`: what a mean is over."""
+    scenes, groups = interval["n"], interval["groups"]
+    return f"{scenes} scene{'s' * (scenes != 1)} of {groups} recording{'s' * (groups != 1)}"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -230,11 +252,12 @@ def render(report: dict[str, Any]) -> str:
     """The report as Markdown, from what `report.json` holds."""
     parts = [report["headline"]]
     for judge, summary in report["judges"].items():
-        count = next(iter(summary["policies"].values()))["score"]["n"]
+        score = next(iter(summary["policies"].values()))["score"]
         parts += [
             f"## Policies under {judge}",
             policy_table(summary),
-            f"Means over {count} scenes with 95 % bootstrap intervals; seed {report['provenance']['seed']}. The score "
+            f"Means over {sample(score)} with 95 % bootstrap intervals that resample recordings (`[-]`: a single one "
+            f"has none); seed {report['provenance']['seed']}. The score "
             "is 0 after an at-fault collision, leaving the road, a red light run or more than 4 m beside the route, "
             "else min(progress / 0.8, 1); it is 1 where the log stands. Rates are shares of scenes, `uncomfortable` "
             "a share of the time driven.",
@@ -252,7 +275,7 @@ def render(report: dict[str, Any]) -> str:
         parts += [checks_table(report["checks"])]
     parts += [f"![{caption}]({path})\n\n*{caption}*" for path, caption in report["figures"].items()]
     if report["world_model"]:
-        parts += ["## World model", "Others as imagined on held-out logs, 95 % intervals over scenes."]
+        parts += ["## World model", "Others as imagined on held-out logs, 95 % intervals over recordings."]
         parts += [model_table(report["world_model"])]
     if report["sayings"]:
         parts += ["## What it said and what it did", sayings_table(report["sayings"])]
@@ -273,6 +296,7 @@ def write(directory: pathlib.Path, report: dict[str, Any], results: Results) -> 
     """Writes `report.json`, `report.md` and `scenes.json`, each whole or not at all."""
     scenes = {
         "scenario_ids": list(results.scenario_ids),
+        "groups": list(results.groups),
         "scores": {
             judge: {
                 policy: {name: np.round(np.asarray(v, float), 6).tolist() for name, v in scores.items()}

@@ -1,24 +1,37 @@
-"""Intervals for reported numbers: a seeded bootstrap over scenarios, paired for differences."""
+"""Intervals for reported numbers: a seeded bootstrap over recordings, paired for differences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+
+from data.scene import Record
 
 RESAMPLES = 4000
 SEED = 20261122
 
+Interval = dict[str, float | int]
 
-def bootstrap(values: np.ndarray, groups: np.ndarray | None = None, seed: int = SEED) -> dict[str, float | int]:
+
+def recordings(records: Iterable[Record]) -> tuple[str, ...]:
+    """What the scenes of a result are resampled by: the recording of each, `Record.group`.
+
+    Scenes of one recording (a drive, a location, a road network) share roads and traffic also where they are different
+    scenarios, so they are not independent.
+    """
+    return tuple(record.group for record in records)
+
+
+def bootstrap(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = None, seed: int = SEED) -> Interval:
     """Mean with a 95 % percentile interval.
 
-    Whole groups are drawn with replacement: scenes of one scenario (several egos in the same traffic) are not
-    independent, and drawing them one by one would make the interval too narrow.
+    Whole groups are drawn with replacement: scenes of one recording are not independent, and drawing them one by one
+    would make the interval too narrow. A single group says nothing about others: its interval is NaN.
 
     Args:
       values: float[N], one number per scene.
-      groups: [N] labels, or None where every scene stands alone.
+      groups: [N] labels, see `recordings`; None where every scene stands alone.
       seed: of the resampling; the same values always give the same interval.
-    Returns: `{mean, low, high, n}`, n = N.
+    Returns: `{mean, low, high, n, groups}`: n = N scenes of so many groups.
     Raises: ValueError where there is no value, a value is not finite, or the labels do not match.
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 13.3 (percentile interval).
     """
@@ -36,12 +49,20 @@ def bootstrap(values: np.ndarray, groups: np.ndarray | None = None, seed: int = 
     low, high = np.percentile(means, [2.5, 97.5])
     mean = float(values.mean())
     # Resampled means of equal values can differ from their mean in the last bit: keep low <= mean <= high.
-    return {"mean": mean, "low": min(float(low), mean), "high": max(float(high), mean), "n": len(values)}
+    return as_interval(mean, min(float(low), mean), max(float(high), mean), member)
+
+
+def as_interval(mean: float, low: float, high: float, member: np.ndarray) -> Interval:
+    """As all of them are returned. Args: member: int[N], the number of each scene's group."""
+    groups = int(member.max()) + 1
+    if groups == 1:
+        low = high = float("nan")
+    return {"mean": mean, "low": low, "high": high, "n": len(member), "groups": groups}
 
 
 def paired_difference(
-    after: np.ndarray, before: np.ndarray, groups: np.ndarray | None = None, seed: int = SEED
-) -> dict[str, float | int]:
+    after: np.ndarray, before: np.ndarray, groups: Sequence[str] | np.ndarray | None = None, seed: int = SEED
+) -> Interval:
     """`bootstrap` of after - before on the same scenes: what scenes have in common cancels.
 
     Args: after, before: float[N], the same scenes in the same order.
@@ -53,9 +74,14 @@ def paired_difference(
     return bootstrap(after - before, groups, seed)
 
 
-def excludes_zero(interval: dict[str, float | int]) -> bool:
-    """Whether the interval lies wholly on one side of zero."""
-    return interval["low"] > 0 or interval["high"] < 0
+def is_known(interval: Interval) -> bool:
+    """Whether there is an interval about the mean: JSON holds None in place of NaN."""
+    return interval["low"] is not None and bool(np.isfinite(interval["low"]))
+
+
+def excludes_zero(interval: Interval) -> bool:
+    """Whether the interval lies wholly on one side of zero; never where there is none."""
+    return is_known(interval) and (interval["low"] > 0 or interval["high"] < 0)
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -94,14 +120,17 @@ def rank_violation(real: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def bootstrap_of(
-    statistic: Callable[[np.ndarray], float], groups: np.ndarray, resamples: int = 1000, seed: int = SEED
-) -> dict[str, float | int]:
+    statistic: Callable[[np.ndarray], float],
+    groups: Sequence[str] | np.ndarray,
+    resamples: int = 1000,
+    seed: int = SEED,
+) -> Interval:
     """Interval of a statistic that is no mean over scenes, such as a rank correlation.
 
     Args:
       statistic: of rows of scenes, int[M], with repetition; NaN where it is not defined.
       groups: [N] labels of the scenes, drawn as in `bootstrap`.
-    Returns: `{mean, low, high, n}`; `mean` is the statistic of all scenes. NaN throughout where that is NaN; resamples
+    Returns: as `bootstrap`; `mean` is the statistic of all scenes. NaN throughout where that is NaN; resamples
       without a value are left out.
     """
     _, member = np.unique(groups, return_inverse=True)
@@ -112,6 +141,6 @@ def bootstrap_of(
         statistic(np.concatenate([rows_of[group] for group in rng.integers(len(rows_of), size=len(rows_of))]))
         for _ in range(resamples if np.isfinite(value) else 0)
     ]
-    found = np.array([one for one in drawn if np.isfinite(one)] or [value])
+    found = np.array([one for one in drawn if np.isfinite(one)] or [np.nan])
     low, high = np.percentile(found, [2.5, 97.5])
-    return {"mean": value, "low": float(low), "high": float(high), "n": len(member)}
+    return as_interval(value, float(low), float(high), member)

@@ -60,7 +60,7 @@ rate of the same rows, above 0 is better than that. ECE: expected calibration er
 (AUPRC), beside the base rate. "Worst" is the horizon, of {", ".join(f"{s:g}" for s in HORIZONS_S)} s, at which the
 number is worst. Skill where fewer than {LEAST_EVENTS} rows had the event (or had not) is left out. `all` pools the
 policies: their base rates differ, and telling them apart already earns skill; one policy alone has no such help.
-Intervals: bootstrap over scenarios; that of ECE leans upwards, for resampling adds noise within bins. The oracle's
+Intervals: bootstrap over recordings; that of ECE leans upwards, for resampling adds noise within bins. The oracle's
 boxes are the replay itself: a check of the measure."""
 
 

@@ -40,7 +40,7 @@ ABOUT = (
     "imagination orders alike. MMRV: by how much grounded return, on average over policies, imagination misplaces a "
     "policy at worst. Bias: imagined - grounded, the mean over policies; above 0 imagination is too optimistic. Heads: "
     "the return that the learned heads predict, reward times the chance of having got there. 95 % intervals: bootstrap "
-    "over scenes of the whole statistic; the policies stay the same. Differences are taken resample by resample."
+    "over recordings of the whole statistic; the policies stay the same. Differences are taken resample by resample."
 )
 
 

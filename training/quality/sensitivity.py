@@ -44,7 +44,7 @@ the ego's motion itself, which makes this the easier one. Probes: pairs of futur
 the same noise, in which only the ego differs, with a sign that must follow by rule. Those that must react have to get \
 more than 1 m less far and not into the ego; those that must not, as far to 1 m. Whoever vanishes is wrong. "Probes \
 right" is the mean over the kinds; by case, the many easy ones dominate. A log that is replayed and constant velocity \
-never react: they are right in every kind that must not and in none that must. 95 % intervals over scenarios."""
+never react: they are right in every kind that must not and in none that must. 95 % intervals over recordings."""
 
 
 class Answers(NamedTuple):
@@ -61,7 +61,7 @@ class Answers(NamedTuple):
 def measure(study: Study) -> Finding:
     """Both, of every subject; of the probes also what the reactive simulator makes of them."""
     actions = driven_actions(study)
-    foreign = jax.tree.map(lambda a: a[elsewhere(study.groups)], actions)
+    foreign = jax.tree.map(lambda a: a[elsewhere(study.scenarios)], actions)
     losses = {subject.name: shuffled(study, subject, foreign) for subject in study.subjects}
     moments = find_moments(study)
     groups = study.groups[[row for row, _ in moments]]
@@ -83,16 +83,16 @@ def driven_actions(study: Study) -> Action:
     return jax.tree.map(lambda *chunk: np.concatenate(chunk)[:, :steps], *parts)
 
 
-def elsewhere(groups: np.ndarray) -> np.ndarray:
+def elsewhere(scenarios: np.ndarray) -> np.ndarray:
     """For each scene another one's row, all different, none of the same scenario: int[N].
 
     Raises: ValueError where one scenario holds more than half of the scenes.
     """
-    order = np.argsort(groups, kind="stable")
-    largest = int(np.unique(groups, return_counts=True)[1].max())
-    if 2 * largest > len(groups):
-        raise ValueError(f"actions cannot be exchanged: {largest} of {len(groups)} scenes are of one scenario")
-    rows = np.empty(len(groups), int)
+    order = np.argsort(scenarios, kind="stable")
+    largest = int(np.unique(scenarios, return_counts=True)[1].max())
+    if 2 * largest > len(scenarios):
+        raise ValueError(f"actions cannot be exchanged: {largest} of {len(scenarios)} scenes are of one scenario")
+    rows = np.empty(len(scenarios), int)
     rows[order] = np.roll(order, largest)
     return rows
 

@@ -24,6 +24,7 @@ from training.report import Interval
 from training.restore import read_run, restore
 from training.scenes import chunks, take
 from training.state import Learned, Progress
+from training.statistics import recordings
 from worldmodel.batch import ModelBatch
 from worldmodel.registry import build as build_model
 from worldmodel.registry import check_source
@@ -101,7 +102,12 @@ class Study:
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
-        """Names [N] of the scenarios: scenes of one name share their traffic and are resampled together."""
+        """Names [N] of the recordings: scenes of one recording are resampled together."""
+        return np.array(recordings(self.records))
+
+    @functools.cached_property
+    def scenarios(self) -> np.ndarray:
+        """Names [N] of the scenarios: scenes of one name are different egos of the same traffic."""
         return np.array([record.scenario_id for record in self.records])
 
     def chunks(self) -> Iterator[tuple[np.ndarray, int, Scene]]:
