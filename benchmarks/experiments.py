@@ -31,11 +31,11 @@ from training.report import FORCED, groups_of
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = ("fit_world_model", "imitate")
 NO_REFIT = ("--fit.refit_steps", "0")
-NO_ROLL_BACK = "--rounds.no_roll_back"
+NO_ROLL_BACK = "--rounds.roll_back=false"
 OF_A_ROUND = ("imagined_return", "grounded_return", "bias", "decision", "validation_score", "wall_s")  # kept in cells
 OF_THE_RUN = ("date", "commit", "machine", "seed", "wall_s_by_stage")
 DIRECT = ("--rounds.world", "simulator", *NO_REFIT)
-UNGROUNDED = (*NO_REFIT, NO_ROLL_BACK, "--rounds.no_dynamic_horizon", "--rounds.penalty", "0")
+UNGROUNDED = (*NO_REFIT, NO_ROLL_BACK, "--rounds.dynamic_horizon=false", "--rounds.penalty", "0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +150,10 @@ EXPERIMENTS = {
         arms=(
             Arm("all guards", ()),
             Arm("no refit", NO_REFIT),
-            Arm("no dynamic horizon", ("--rounds.no_dynamic_horizon",)),
+            Arm("no dynamic horizon", ("--rounds.dynamic_horizon=false",)),
             Arm("no disagreement penalty", ("--rounds.penalty", "0")),
             Arm("no KL", ("--rounds.kl_weight", "0")),
-            Arm("no pessimism", ("--rounds.no_pessimistic",)),
+            Arm("no pessimism", ("--rounds.pessimistic=false",)),
             Arm("no roll-back", (NO_ROLL_BACK,)),
             *UNTRAINED,
         ),

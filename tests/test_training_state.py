@@ -12,7 +12,7 @@ import pytest
 
 from policy.flow_head import FlowConfig
 from training import config as configs
-from training import loop, presets, replay
+from training import loop, presets, processes, replay
 from training.ledger import Ledger
 from training.log import Logger, read_lines
 from training.state import Progress
@@ -27,12 +27,55 @@ def test_the_preset_may_be_left_out():
     assert presets.parse(["--seed", "5"]) == dataclasses.replace(presets.cpu(), seed=5)
 
 
-@pytest.mark.parametrize("arguments", [["tiny", "--rounds.gruop", "4"], ["tiny", "--rounds.group", "x"], ["tinny"]])
-def test_typos_end_the_process_with_a_suggestion(arguments, capsys):
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["tiny", "--rounds.gruop", "4"], "--rounds.group"),
+        (["tiny", "--rounds.group", "x"], "--rounds.group"),
+        (["tiny", "--rounds.no_roll_back"], "--rounds.roll_back"),
+        (["tiny", "--learning_rate", "1e-3"], "--fit.optimizer.learning_rate"),
+        (["tiny", "--fresh", "perhaps"], "'True'"),
+        (["tinny"], "did you mean 'tiny'?"),
+    ],
+)
+def test_typos_end_the_process_with_a_suggestion(arguments, hint, capsys):
+    """In a screenful: every option is named once, of the preset that was asked for."""
+    with pytest.raises(SystemExit, match="2"):
         presets.parse(arguments)
     said = capsys.readouterr()
-    assert any(hint in said.out + said.err for hint in ("--rounds.group", "tiny"))
+    assert hint in said.out + said.err
+    assert len((said.out + said.err).splitlines()) < 25 and "h200 --help" not in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "detect"),
+    [
+        (["--distributed.detect", "true"], True),
+        (["--distributed.detect", "false"], False),
+        (["--distributed.detect=TRUE"], True),
+        (["--distributed.detect"], True),
+        (["--distributed.detect", "--keep-checkpoints", "3"], True),
+        ([], False),
+    ],
+)
+def test_truths_are_written_out_or_left_out(options, detect):
+    assert presets.parse(["tiny", *options, "--fit.optimizer.learning-rate", "1"]).distributed.detect == detect
+
+
+def test_text_that_looks_like_a_truth_stays():
+    assert presets.parse(["tiny", "--directory", "true"]).directory == "true"
+
+
+def test_help_names_the_presets_and_demands_nothing(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        presets.parse(["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in presets.PRESETS) and "required" not in said
+
+
+def test_no_launcher_is_told_by_the_field():
+    with pytest.raises(ValueError, match=r"^distributed\.detect: no launcher"):
+        processes.join(configs.DistributedConfig(detect=True))
 
 
 def test_values_that_cannot_work_are_listed():

@@ -404,7 +404,10 @@ def _number_needs(config: Config) -> Iterator[tuple[str, Any, bool, str]]:
 def _coordinator(several: DistributedConfig) -> tuple[bool, str]:
     if several.processes > 1 and not several.detect:
         return several.coordinator is not None, "host:port of the first process"
-    return several.coordinator is None or not several.detect, "none, since distributed.detect asks the launcher"
+    if several.coordinator is not None and not several.detect:
+        host, _, port = several.coordinator.rpartition(":")
+        return bool(host) and port.isdecimal() and 0 < int(port) < 2**16, "host:port of the first process"
+    return several.coordinator is None, "none, since distributed.detect asks the launcher"
 
 
 def _policy_needs(policy: VLAConfig) -> list[tuple[str, Any, bool, str]]:

@@ -1,7 +1,9 @@
 """Presets: functions that return a config. Each says what it is for, how long it takes and what to expect."""
 
+import difflib
 import pathlib
 import sys
+from typing import NoReturn
 
 from data.scene import SceneSpec
 from policy import vla
@@ -16,6 +18,7 @@ from training.config import (
     ImitateConfig,
     RoundsConfig,
     ValueConfig,
+    flatten,
     validate,
 )
 from worldmodel import registry, rssm_net, tokens_net
@@ -158,20 +161,69 @@ PRESETS = {"cpu": cpu, "tiny": tiny, "h200": h200}
 def parse(arguments: list[str]) -> Config:
     """The config of a command line: a preset (`cpu` if none is named) and typed overrides, checked.
 
-    Unknown options end the process with the nearest names; values that cannot work, with the list of them.
+    Options may be written with dashes as well, `true` and `false` in either case, and alone for `true`. Unknown options
+    end the process with the nearest names, values that cannot work with the list of them: status 2.
     """
     import tyro
 
-    named = arguments if arguments and not arguments[0].startswith("--") else ["cpu", *arguments]
     if arguments and arguments[0] in ("-h", "--help"):
-        named = arguments
-    choices = {name: ((preset.__doc__ or "").split("\n")[0], preset()) for name, preset in PRESETS.items()}
-    config = tyro.extras.overridable_config_cli(choices, args=named, use_underscores=True)
+        print(usage())
+        sys.exit(0)
+    name, *options = arguments if arguments and not arguments[0].startswith("-") else ["cpu", *arguments]
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        refuse(f"preset {name!r}: expected one of {', '.join(PRESETS)}{hint}")
+    preset = PRESETS[name]
+    config = tyro.cli(
+        Config,
+        prog=f"train.py {name}",
+        description=preset.__doc__,
+        args=with_truths(options, preset()),
+        default=preset(),
+        use_underscores=True,
+        config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+    )
     runs = (config.run_directory, config.start_from)
     try:
         validate(config)
         registry.check_source(config.world_model, [pathlib.Path(run) for run in runs if run is not None])
     except ValueError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        refuse(str(error))
     return config
+
+
+def usage() -> str:
+    """What `train.py --help` prints."""
+    presets = [f"  {name:<6}{(preset.__doc__ or '').splitlines()[0]}" for name, preset in PRESETS.items()]
+    return "\n".join(
+        (
+            "usage: train.py [PRESET] [--FIELD VALUE ...]",
+            "",
+            "Trains and evaluates; goes on with a run that its directory holds. Presets, of which cpu is the default:",
+            *presets,
+            "",
+            "All options with their values: train.py PRESET --help",
+        )
+    )
+
+
+def with_truths(options: list[str], config: Config) -> list[str]:
+    """The options with `True` or `False` after those that are either, whose value may be left out: `--fresh`."""
+    truths = {f"--{name}" for name, value in flatten(config).items() if isinstance(value, bool)}
+    out, rest = [], list(options)
+    while rest:
+        option, equals, value = rest.pop(0).partition("=")
+        if f"--{option[2:].replace('-', '_')}" not in truths:
+            out.append(f"{option}{equals}{value}")
+            continue
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("-") else "true"
+        out += [option, value.capitalize()]
+    return out
+
+
+def refuse(message: str) -> NoReturn:
+    """Ends the process as for all settings that cannot work."""
+    print(message, file=sys.stderr)
+    sys.exit(2)

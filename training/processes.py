@@ -21,7 +21,13 @@ def join(config: DistributedConfig) -> None:
     # Its handler of SIGTERM would stand in the way of `stop.Stop`, which tells the other processes itself.
     jax.config.update("jax_enable_preemption_service", False)
     if config.detect:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                f"distributed.detect: no launcher of several processes is here (SLURM, Open MPI, Kubernetes, Cloud "
+                f"TPU): {error} Leave it out for a process on its own, or name distributed.coordinator"
+            ) from error
     elif config.coordinator is not None:
         jax.distributed.initialize(config.coordinator, config.processes, config.index)
 
