@@ -24,9 +24,10 @@ from benchmarks.results import write_section
 from data import womd
 from data.builder import write_dataset
 from data.errors import DataError, SkipLedger
+from data.inputs import list_files
 from data.records import Fractions, Rules, kept_scenes
 from data.statistics import Statistics
-from data.tfrecord import list_files, read_records
+from data.tfrecord import read_records
 from training.provenance import commit, machine, now
 from training.report import table
 

@@ -22,11 +22,11 @@ import tensorflow_datasets as tfds
 
 from data.builder import FILE_FORMAT, prepare, put_in_place, write_dataset
 from data.errors import DataError, SkipLedger, read_json, too_many
+from data.inputs import list_files
 from data.raw import RawScene
 from data.records import Fractions, Rules, kept_scenes
 from data.statistics import Statistics
 from data.storage import SUMMARY_FILE
-from data.tfrecord import list_files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,19 +4,33 @@ Framing: uint64 length, uint32 masked crc32c of the length, payload, uint32 mask
 Source: tensorflow/core/lib/io/record_writer.h; CRC-32C (Castagnoli), RFC 3720 B.4.
 """
 
+import contextlib
 import functools
-import glob
+import gzip
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
 from data.errors import DataError
+from data.inputs import open_file
 
 POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reversed
 MASK_DELTA = 0xA282EAD8
 MAX_RECORD_BYTES = 1 << 30
+HEAD_BYTES = 12
+GZIP = b"\x1f\x8b"
+OTHER_KINDS = {
+    b"PK": "a zip archive",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"x\x9c": "a zlib stream",
+    b"<": "a web page",
+    b"{": "JSON",
+}
 
 
 @functools.cache
@@ -74,66 +88,63 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF
 
 
-def list_files(pattern: str) -> list[str]:
-    """Files that match a glob, sorted; remote ones (`gs://...`) through fsspec.
-
-    Raises: DataError if none matches, or if the file system's package is missing.
-    """
-    if "://" not in pattern:
-        found = sorted(glob.glob(pattern))
-    else:
-        system, path = _remote(pattern)
-        found = sorted(system.unstrip_protocol(name) for name in system.glob(path))
-    if not found:
-        raise DataError("no file matches", file=pattern)
-    return found
-
-
-def _remote(path: str):
-    try:
-        import fsspec
-
-        return fsspec.core.url_to_fs(path)
-    except ImportError as error:
-        raise DataError(f"{error}: pip install 'tether[gcs]'", file=path) from error
-
-
-def _open(path: str) -> BinaryIO:
-    if "://" not in path:
-        return open(path, "rb")
-    system, name = _remote(path)
-    return system.open(name, "rb")
-
-
 def read_records(path: str) -> Iterator[bytes | DataError]:
-    """Payloads of a TFRecord file in order; a damaged one yields its `DataError` in its place.
+    """Payloads of a TFRecord file in order, gzip-compressed or not; a damaged one yields its `DataError` in its place.
 
     After a damaged payload reading goes on with the next record; after a damaged length or the end of a truncated
     file nothing more can be found, and the error says so.
     """
-    with _open(path) as file:
+    with open_file(path) as stored, _uncompressed(stored) as file:
         index = 0
-        while head := file.read(12):
-            record = str(index)
-            length = _length(head)
-            if length is None:
-                yield DataError("damaged or truncated record header; the rest of the file is lost", "", record, path)
-                return
-            payload, tail = file.read(length), file.read(4)
-            if len(payload) < length or len(tail) < 4:
-                reason = f"truncated file: expected {length + 4} more bytes, found {len(payload) + len(tail)}"
-                yield DataError(reason, "", record, path)
-                return
-            if struct.unpack("<I", tail)[0] != masked_crc32c(payload):
-                yield DataError("corrupt record: its checksum does not match", "", record, path)
-            else:
-                yield payload
-            index += 1
+        try:
+            for payload in _payloads(file):
+                yield payload if isinstance(payload, bytes) else payload.located(path, str(index))
+                index += 1
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            yield DataError(f"damaged gzip compression ({error}); the rest of the file is lost", "", str(index), path)
+            return
+        if not index:
+            yield DataError("expected records, found none", "", "0", path)
+
+
+def _uncompressed(stored: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
+    """What a file holds. The length of a record may begin like gzip's magic number, but then its checksum matches."""
+    head = stored.read(HEAD_BYTES)
+    stored.seek(0)
+    if head.startswith(GZIP) and _length(head) is None:
+        return gzip.GzipFile(fileobj=stored)
+    return contextlib.nullcontext(stored)
+
+
+def _payloads(file: BinaryIO) -> Iterator[bytes | DataError]:
+    first = True
+    while head := file.read(HEAD_BYTES):
+        length = _length(head)
+        if length is None and first:
+            yield DataError(f"expected a TFRecord file, found {_described(head)}; nothing of it can be read")
+            return
+        if length is None:
+            yield DataError("damaged or truncated record header; the rest of the file is lost")
+            return
+        payload, tail = file.read(length), file.read(4)
+        if len(payload) < length or len(tail) < 4:
+            yield DataError(f"truncated file: expected {length + 4} more bytes, found {len(payload) + len(tail)}")
+            return
+        if struct.unpack("<I", tail)[0] != masked_crc32c(payload):
+            yield DataError("corrupt record: its checksum does not match")
+        else:
+            yield payload
+        first = False
+
+
+def _described(head: bytes) -> str:
+    kinds = (kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic))
+    return f"{next(kinds, 'a damaged one or another kind')} (it begins with {head!r})"
 
 
 def _length(head: bytes) -> int | None:
     """The payload's length, None if the header is incomplete or its checksum does not match."""
-    if len(head) < 12:
+    if len(head) < HEAD_BYTES:
         return None
     length, crc = struct.unpack("<QI", head)
     return length if crc == masked_crc32c(head[:8]) and length <= MAX_RECORD_BYTES else None

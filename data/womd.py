@@ -21,6 +21,7 @@ from data.scene import RoadType
 from data.tfrecord import read_records
 
 INSTALL = "the WOMD protos are missing: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7"
+EXAMPLE = "expected a WOMD Scenario proto, found a tf.Example: take Waymo's folder `scenario` instead of `tf_example`"
 MPS_PER_MPH = 0.44704
 SOURCE = "womd"
 LEAST_SIZE_M = 0.05
@@ -56,12 +57,24 @@ STATE_LAYOUTS = (_layout(3, STATE_HEAD + STATE_TAIL), _layout(3, STATE_HEAD[:2] 
 
 
 @functools.cache
-def _protos() -> tuple[Any, Any]:
+def protos() -> tuple[Any, Any]:
+    """The modules of `Scenario` and of its map. Raises: DataError where they cannot be imported."""
     try:
         from waymo_open_dataset.protos import map_pb2, scenario_pb2
-    except ImportError as error:
-        raise DataError(INSTALL) from error
+    except (ImportError, TypeError) as error:  # TypeError: made for another version of protobuf
+        raise DataError(f"{INSTALL} ({str(error).partition(chr(10))[0]})") from error
     return scenario_pb2, map_pb2
+
+
+def is_example(payload: bytes) -> bool:
+    """Whether bytes are a tf.Example, the other form in which WOMD is published."""
+    from google.protobuf.message import DecodeError
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    try:
+        return len(tf_example_pb2.Example.FromString(payload).features.feature) > 0
+    except DecodeError:
+        return False
 
 
 def parse_scenario(payload: bytes) -> Any:
@@ -69,11 +82,13 @@ def parse_scenario(payload: bytes) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
-        scenario = _protos()[0].Scenario.FromString(payload)
+        scenario = protos()[0].Scenario.FromString(payload)
     except DecodeError as error:
-        raise DataError(f"expected a WOMD Scenario proto, found bytes that do not parse as one ({error})") from error
+        reason = f"expected a WOMD Scenario proto, found bytes that do not parse as one ({error})"
+        raise DataError(EXAMPLE if is_example(payload) else reason) from error
     if not scenario.scenario_id or not scenario.tracks or not scenario.timestamps_seconds:
-        raise DataError("expected a WOMD Scenario proto, found one without scenario_id, tracks or timestamps")
+        reason = "expected a WOMD Scenario proto, found one without scenario_id, tracks or timestamps"
+        raise DataError(EXAMPLE if is_example(payload) else reason)
     lengths = {"current_time_index": scenario.timestamps_seconds, "sdc_track_index": scenario.tracks}
     for name, entries in lengths.items():
         if not 0 <= getattr(scenario, name) < len(entries):
@@ -177,7 +192,7 @@ def _table(wrapped: bytes, layouts: tuple[tuple[np.dtype, dict[str, int]], ...],
 
 def read_points(points: Any) -> np.ndarray:
     """A repeated MapPoint as float64[K, 2]."""
-    wrapped = _protos()[1].RoadLine(polyline=points).SerializeToString()
+    wrapped = protos()[1].RoadLine(polyline=points).SerializeToString()
     table = _table(wrapped, POINT_LAYOUTS, len(points))
     if table is None:
         return np.array([(p.x, p.y) for p in points], np.float64).reshape(-1, 2)
@@ -188,7 +203,7 @@ def _read_states(track: Any) -> dict[str, np.ndarray]:
     """`STATE_FIELDS` float64[T], 0 where not valid, and valid bool[T]."""
     valid = np.array([state.valid for state in track.states], bool)
     seen = [state for state in track.states if state.valid]
-    table = _table(_protos()[0].Track(states=seen).SerializeToString(), STATE_LAYOUTS, len(seen))
+    table = _table(protos()[0].Track(states=seen).SerializeToString(), STATE_LAYOUTS, len(seen))
     states = {"valid": valid}
     for name, field in STATE_FIELDS.items():
         states[name] = np.zeros(len(valid))

@@ -79,24 +79,6 @@ def test_a_truncated_file_is_named(three, size):
     assert isinstance(last, DataError) and last.file == str(three) and "truncated" in str(last)
 
 
-def test_no_file_is_an_error(tmp_path):
-    with pytest.raises(DataError, match="no file matches"):
-        tfrecord.list_files(str(tmp_path / "*.tfrecord"))
-
-
-def test_remote_files_are_listed_and_read():
-    """A file system in memory takes the same way as gs://."""
-    import fsspec
-
-    files = fsspec.filesystem("memory")
-    for number, payload in enumerate((b"first", b"second")):
-        files.pipe(f"/logs/part-{number}.tfrecord", tfrecord.frame(payload))
-    found = tfrecord.list_files("memory://logs/*.tfrecord")
-    assert [next(iter(tfrecord.read_records(path))) for path in found] == [b"first", b"second"]
-    with pytest.raises(DataError, match="no file matches"):
-        tfrecord.list_files("memory://logs/*.proto")
-
-
 def write(path, *payloads):
     path.write_bytes(b"".join(tfrecord.frame(payload) for payload in payloads))
     return str(path)
@@ -329,3 +311,19 @@ def test_the_other_form_of_the_data_set_is_a_wrong_proto():
     payload = next(tfrecord.read_records(str(path)))
     with pytest.raises(DataError, match="expected a WOMD Scenario proto"):
         parse_scenario(payload)
+
+
+@protos
+def test_a_tf_example_is_called_what_it_is():
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    from data import womd
+
+    made = tf_example_pb2.Example()
+    made.features.feature["scenario/id"].bytes_list.value.append(b"637f20cafde22ff8")
+    made.features.feature["state/current/x"].float_list.value.extend([1.0, 2.0])
+    for payload in (made.SerializeToString(), made.SerializeToString() * 2):
+        with pytest.raises(DataError, match=r"found a tf\.Example: take Waymo's folder `scenario`"):
+            womd.parse_scenario(payload)
+    with pytest.raises(DataError, match="found one without scenario_id"):
+        womd.parse_scenario(b"")

@@ -19,10 +19,11 @@ import numpy as np
 import tqdm
 
 from data.errors import DataError
+from data.inputs import list_files
 from data.padding import pad
 from data.scene import Array, Record, Scene, SceneSpec
 from data.sim_agents import SimAgentsScene, read_sim_agents
-from data.tfrecord import list_files, read_records
+from data.tfrecord import read_records
 from data.validation import validate
 from data.womd import parse_scenario
 from data.womd_history import history_scene
