@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 
+from data.progress import log_above_bars
 from training.drivers import REASONING_MODES
 from training.evaluation import Request, evaluate_baselines, evaluate_run
 from training.judge import JUDGES, SumoError
@@ -100,6 +101,7 @@ def show(report: dict) -> None:
 
 def main(arguments: list[str]) -> int:
     """Judges, prints, and returns the exit status."""
+    log_above_bars()
     options = parse(arguments)
     output = pathlib.Path(options.out or options.run or "out/eval")
     try:

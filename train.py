@@ -1,6 +1,5 @@
 """The main job: `python train.py [preset] [--field value ...]`. Resumes by default; `--help` lists every field."""
 
-import logging
 import os
 import pathlib
 import sys
@@ -12,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 
+from data.progress import log_above_bars
 from training import loop, mesh, presets, processes, stages
 from training.checkpoint import Checkpoints
 from training.config import Config
@@ -26,8 +26,7 @@ from training.watch import AlarmError
 
 def main(arguments: list[str]) -> int:
     """Runs what the command line asks for. Returns the exit status."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about multi-process merges on every save
+    log_above_bars()
     config = presets.parse(arguments)
     try:
         processes.join(config.distributed)
@@ -74,6 +73,7 @@ def train(config: Config, directory: pathlib.Path) -> RunState:
 def execute(run: Run, state: RunState) -> RunState:
     """One unit after another; each is saved when it is done."""
     for unit in loop.pending(run.config, state.progress.finished):
+        loop.announce(run, unit)
         state, metrics = stages.PARTS[unit.part](run, state, unit)
         state = loop.finish(run, state, unit, metrics)
     return state

@@ -19,8 +19,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 
 import oracle
 from oracle_drives import CONFIG, Drive, driven
-from tqdm import tqdm
 
+from data.progress import Bar
 from data.scene import Scene, SceneSpec
 from data.sources import STARTER, open_split
 
@@ -50,18 +50,19 @@ def drives_of(logged: list[Scene], disturbed: int, rng: np.random.Generator) -> 
 def count(drives: list[Drive], rng: np.random.Generator) -> dict[str, dict[str, int]]:
     """Of each decision: how often it was taken, was true by the oracle, and differed."""
     found = {name: dict(steps=0, true=0, differ=0, clear=0, missed=0) for name in DECISIONS}
-    for drive, action, (_, outcome, _, _), row in tqdm(driven(drives, rng), total=len(drives), unit="drive"):
-        start = oracle.log_start(drive.scene, drive.start)
-        track = oracle.drive(start, action.acceleration[row], action.curvature[row], CONFIG.limits)
-        judged, valid = oracle.judge(drive.scene, track, drive.start, CONFIG), outcome.valid[:, row].reshape(-1)
-        for name, entry in found.items():
-            verdict, said = judged.events[name], getattr(outcome, name)[:, row].reshape(-1)
-            differs = (said != verdict.value) & valid
-            entry["steps"] += int(valid.sum())
-            entry["true"] += int((verdict.value & valid).sum())
-            entry["differ"] += int(differs.sum())
-            entry["clear"] += int((differs & verdict.clear).sum())
-            entry["missed"] += int((differs & verdict.value).sum())
+    with Bar("accuracy", len(drives), unit="rollouts", compiles=True) as bar:
+        for drive, action, (_, outcome, _, _), row in bar.over(driven(drives, rng)):
+            start = oracle.log_start(drive.scene, drive.start)
+            track = oracle.drive(start, action.acceleration[row], action.curvature[row], CONFIG.limits)
+            judged, valid = oracle.judge(drive.scene, track, drive.start, CONFIG), outcome.valid[:, row].reshape(-1)
+            for name, entry in found.items():
+                verdict, said = judged.events[name], getattr(outcome, name)[:, row].reshape(-1)
+                differs = (said != verdict.value) & valid
+                entry["steps"] += int(valid.sum())
+                entry["true"] += int((verdict.value & valid).sum())
+                entry["differ"] += int(differs.sum())
+                entry["clear"] += int((differs & verdict.clear).sum())
+                entry["missed"] += int((differs & verdict.value).sum())
     return found
 
 

@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from tqdm import tqdm
 
 from benchmarks.mutate import change_arrays, change_bytes, change_json, change_message
 from benchmarks.results import write_section
@@ -38,6 +37,7 @@ from data.build import read_manifest
 from data.builder import write_dataset
 from data.errors import DataError
 from data.padding import pad
+from data.progress import Bar
 from data.raw import localize
 from data.scene import SceneSpec
 from data.text import VOCABULARY
@@ -250,23 +250,24 @@ def limits() -> Iterator[None]:
 def run(name: str, target: Target, count: int, seed: int, keep: pathlib.Path | None = None) -> dict[str, Any]:
     """Hands `count` damaged inputs to a target. Returns: what became of them."""
     found: dict[str, Any] = {"inputs": count, "read": 0, "refused": 0, "uncaught": 0, "slow": 0, "slowest_s": 0.0}
-    for index in tqdm(range(count), name, mininterval=5.0):
-        damaged, started = target.make(np.random.default_rng((seed, index))), time.monotonic()
-        try:
-            with limits():
-                target.read(damaged)
-            found["read"] += 1
-        except target.errors as error:
-            found["refused"] += 1
-            if not str(error):
-                raise AssertionError(f"{name} {index}: refused without a message") from error
-        except SlowError:
-            found["slow"] += 1
-            remember(keep, name, index, damaged)
-        except Exception:  # whatever it is, it is what is looked for
-            found["uncaught"] += 1
-            remember(keep, name, index, damaged)
-        found["slowest_s"] = round(max(found["slowest_s"], time.monotonic() - started), 3)
+    with Bar(name, count, unit="inputs") as bar:
+        for index in bar.over(range(count)):
+            damaged, started = target.make(np.random.default_rng((seed, index))), time.monotonic()
+            try:
+                with limits():
+                    target.read(damaged)
+                found["read"] += 1
+            except target.errors as error:
+                found["refused"] += 1
+                if not str(error):
+                    raise AssertionError(f"{name} {index}: refused without a message") from error
+            except SlowError:
+                found["slow"] += 1
+                remember(keep, name, index, damaged)
+            except Exception:  # whatever it is, it is what is looked for
+                found["uncaught"] += 1
+                remember(keep, name, index, damaged)
+            found["slowest_s"] = round(max(found["slowest_s"], time.monotonic() - started), 3)
     return found
 
 

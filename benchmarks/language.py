@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from benchmarks.results import write_section
 from data.pipeline import stack
+from data.progress import Bar
 from data.scene import Record, Scene, SceneSpec
 from data.sources import STARTER, open_split
 from data.text import DISTANCES_M, VOCABULARY
@@ -78,11 +78,12 @@ def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Said
         return batch.decision.tokens, batch.valid
 
     found = []
-    for first in tqdm(range(0, len(records) - BATCH + 1, BATCH), "labels"):
-        scene = stack([prepare(records[first + row].scene, simulator) for row in range(BATCH)])
-        for start in STARTS:
-            tokens, valid = jax.device_get(labels(scene, jnp.full(BATCH, start)))
-            found += [Said(first + row, start, tokens[row, : len(SLOTS)]) for row in np.flatnonzero(valid)]
+    with Bar("labels", len(records) // BATCH, unit="batches", compiles=True) as bar:
+        for first in bar.over(range(0, len(records) - BATCH + 1, BATCH)):
+            scene = stack([prepare(records[first + row].scene, simulator) for row in range(BATCH)])
+            for start in STARTS:
+                tokens, valid = jax.device_get(labels(scene, jnp.full(BATCH, start)))
+                found += [Said(first + row, start, tokens[row, : len(SLOTS)]) for row in np.flatnonzero(valid)]
     return found
 
 

@@ -13,10 +13,9 @@ import subprocess
 import sys
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.results import write_section
 from data.files import write_text
+from data.progress import Bar
 from training.provenance import commit, machine, now, shown
 from training.report import PAIR_NAME, TABLE, signed, table, with_interval
 
@@ -215,8 +214,10 @@ def main() -> int:
     options = parse()
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
+    words = commands(options)
     try:
-        found = {name: measured(name, words, folder) for name, words in tqdm(commands(options).items())}
+        with Bar("measured", len(words), unit="commands") as bar:
+            found = {name: measured(name, words[name], folder) for name in bar.over(words)}
     except subprocess.CalledProcessError as error:
         print(f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}; what was measured is kept")
         return 2

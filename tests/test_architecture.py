@@ -12,8 +12,8 @@ MAY_IMPORT = {
     "worldmodel": {"data", "simulator", "worldmodel"},
     "policy": {"data", "simulator", "policy"},
     "training": {"data", "simulator", "worldmodel", "policy", "training"},
-    "train.py": {"training"},
-    "eval.py": {"training"},
+    "train.py": {"data", "training"},
+    "eval.py": {"data", "training"},
     "examples": {"data", "simulator", "worldmodel"},
 }
 OURS = {"data", "simulator", "worldmodel", "policy", "training", "train", "eval"}

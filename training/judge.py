@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
+from data.progress import Bar
 from data.scene import Array, Record, Scene
 from data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
@@ -200,7 +200,7 @@ def drive(
     rows = np.arange(len(records)) if rows is None else np.asarray(rows)
     scores, traces = [], []
     batch += -batch % layout.row_parts
-    with tqdm.tqdm(total=len(rows), desc=driver.name, unit="scene") as bar:
+    with Bar(driver.name, len(rows), unit="scenes", compiles=True) as bar:
         for chunk in chunks(len(rows), batch):
             count, chosen = len(np.unique(chunk)), rows[chunk]
             params, keys = (judge.params_of(chosen), driver.params), layout.place(row_keys(seed, chosen))
@@ -212,7 +212,7 @@ def drive(
                 for b in range(count):
                     one = jax.tree.map(lambda values, b=b: values[b], path)
                     traces.append(trace_of(driver, records[chosen[b]], scores[-1]["score"][b], one, config.dt))
-            bar.update(count)
+            bar.advance(count)
     return {name: np.concatenate([part[name] for part in scores]) for name in scores[0]}, traces
 
 

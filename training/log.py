@@ -1,14 +1,12 @@
-"""What a run says while it runs: JSON lines, TensorBoard, a progress bar."""
+"""What a run writes while it runs: JSON lines, TensorBoard, metrics beside a progress bar."""
 
 import json
 import math
 import pathlib
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import tqdm
 
 
 class Logger:
@@ -67,15 +65,6 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         number = float(np.asarray(value).reshape(()))
         numbers[name] = number if math.isfinite(number) else None
     return numbers
-
-
-def progress(stage: str, first: int, last: int) -> tqdm.tqdm:
-    """A bar over range(first, last) with rate, remaining time and room for metrics.
-
-    It redraws twice a second on a terminal; in a file it writes a line every ten seconds.
-    """
-    interval = 0.5 if sys.stderr.isatty() else 10.0
-    return tqdm.tqdm(range(first, last), desc=stage, initial=first, total=last, mininterval=interval, maxinterval=60)
 
 
 def postfix(metrics: Mapping[str, Any]) -> dict[str, str]:

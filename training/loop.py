@@ -15,11 +15,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from data.pipeline import SceneBatches
+from data.progress import Bar
 from data.scene import Record
 from training import config as configs
 from training.checkpoint import Checkpoints, move_aside
-from training.config import Config
-from training.log import Logger, postfix, progress
+from training.config import STAGES, Config
+from training.log import Logger, postfix
 from training.mesh import Layout
 from training.processes import Votes, is_first
 from training.programs import Programs
@@ -53,6 +54,11 @@ class Unit:
     def name(self) -> str:
         """As `Progress.finished` holds it."""
         return f"{self.round}/{self.part}"
+
+    def title(self, rounds: int) -> str:
+        """The same for people. Args: rounds: of the run."""
+        stage = f"stage {STAGES.index(self.stage) + 1} of {len(STAGES)}, {self.stage}"
+        return stage if self.part == self.stage else f"{stage}: round {self.round} of {rounds}, {self.part}"
 
 
 def schedule(config: Config) -> list[Unit]:
@@ -119,6 +125,7 @@ class Run:
       splits: the scenes.   programs: the compiled functions.
       checkpoints, logger, stop: see there; `logger` is None for the processes that write nothing.
       layout: of rows and parameters on the devices.
+      compiled: parts whose steps this process has compiled.
       started: monotonic time at which this process began, less the time spent by earlier ones [s].
     """
 
@@ -131,6 +138,7 @@ class Run:
     stop: Stop
     layout: Layout
     started: float
+    compiled: set[str] = dataclasses.field(default_factory=set)
 
     def key(self, unit: Unit, step: int) -> jax.Array:
         """The key of a step: a function of the seed and of where the run stands, so that a resumed run draws alike."""
@@ -190,10 +198,11 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
     """
     if state.progress.iterator is not None:
         batches.set_state(state.progress.iterator)
-    saved, bar = time.monotonic(), progress(unit.name, state.progress.step, count)
+    saved, first = time.monotonic(), unit.part not in run.compiled
+    run.compiled.add(unit.part)
     watch, votes = Watch(run.config.watch, unit.name, run.directory, run.splits.train), Votes()
-    with bar:
-        for step in bar:
+    with Bar(unit.part, count, state.progress.step, compiles=first) as bar:
+        for step in bar.over(range(state.progress.step, count)):
             with watch.waiting(step):
                 batch = next(batches)
             after, metrics = body(state, step, run.key(unit, step), batch)
@@ -204,7 +213,7 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
                 # Only here does the host wait for the device: between two lines it runs ahead with the next batches.
                 state = state.settle()
                 run.record(state, unit, metrics)
-                bar.set_postfix(postfix(metrics))
+                bar.show(postfix(metrics))
             due, stop = votes.cast(time.monotonic() - saved > run.config.checkpoint_every_s, run.stop.requested)
             if due or stop or step + 1 == count:
                 watch.settle()  # nothing is saved that was not judged
@@ -214,6 +223,12 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
             if stop:
                 raise Interrupted(f"stopped in {unit.name} at step {step + 1} of {count}")
     return state
+
+
+def announce(run: Run, unit: Unit) -> None:
+    """Logs what begins, once for all processes."""
+    if is_first():
+        log.info(unit.title(run.config.rounds.rounds))
 
 
 def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
@@ -242,7 +257,7 @@ def resume(run: Run, fresh: Learned) -> RunState:
         return RunState(fresh, Progress(horizon=rounds.horizon, penalty=rounds.penalty))
     _, learned, _, meta = found
     state = placed(run, learned, Progress.from_json(meta))
-    log.info("resuming after %s, step %d", state.progress.finished[-1:] or "the start", state.progress.step)
+    log.info("going on after %s, at step %d", ("the start", *state.progress.finished)[-1], state.progress.step)
     return state
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data.progress import Bar
 from data.scene import SceneSpec
 from simulator.world import Params
 from training import grounding
@@ -182,15 +183,17 @@ def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState
     count, size = min(config.grounding_scenes, len(records)), config.scenes * config.group
     # Spread over the split: neighbours come from one source or road network.
     chosen = np.arange(count) * len(records) // count
-    dreams, drives = [], []
-    for chunk, rows in enumerate(chunks(count, size)):
-        scene = run.layout.assemble(take(records, chosen[rows[run.layout.own(size)]]))
-        keys = row_keys(run.key(COMPARED, 2 + chunk), size, 1)
-        start, placed = run.layout.place((np.full(size, SceneSpec.current), keys))
-        dreamt = run.programs.foresee(state.learned.model, policy, scene, start, placed, trusted(state))
-        _, score, driven = run.programs.drive_deployed(policy, scene, placed[0])
-        dreams.append(to_host(dreamt))
-        drives.append(to_host((driven, score)))
+    dreams, drives, first = [], [], "ground" not in run.compiled
+    run.compiled.add("ground")
+    with Bar("ground", -(-count // size), unit="batches", compiles=first) as bar:
+        for chunk, rows in bar.over(enumerate(chunks(count, size))):
+            scene = run.layout.assemble(take(records, chosen[rows[run.layout.own(size)]]))
+            keys = row_keys(run.key(COMPARED, 2 + chunk), size, 1)
+            start, placed = run.layout.place((np.full(size, SceneSpec.current), keys))
+            dreamt = run.programs.foresee(state.learned.model, policy, scene, start, placed, trusted(state))
+            _, score, driven = run.programs.drive_deployed(policy, scene, placed[0])
+            dreams.append(to_host(dreamt))
+            drives.append(to_host((driven, score)))
     dreamt = rows_of(dreams, 1, count)
     driven, score = rows_of([one[0] for one in drives], 1, count), rows_of([one[1] for one in drives], 0, count)
     state = state.charge("ground", driven["alive"])

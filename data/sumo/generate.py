@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data.files import write_text
+from data.progress import Bar
 from data.raw import RawScene, localize
 from data.storage import SUMMARY_FILE, encode, is_finished
 from data.sumo.demand import write_demand
@@ -100,8 +100,9 @@ def generate(jobs: list[NetworkJob], processes: int) -> list[NetworkScenes]:
     """
     import_libsumo()
     done = {}
-    for job, result in tqdm(run_jobs(network_scenes, jobs, processes), total=len(jobs), unit="network"):
-        done[job] = result
+    with Bar("traffic", len(jobs), unit="networks") as bar:
+        for job, result in bar.over(run_jobs(network_scenes, jobs, processes)):
+            done[job] = result
     return [done[job] for job in jobs]
 
 

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import tqdm
-
 from data.files import write_text
+from data.progress import Bar
 from training.evaluation import finite
 from training.provenance import provenance
 from training.quality import (
@@ -49,13 +48,14 @@ def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, A
     """
     (output / "figures").mkdir(parents=True, exist_ok=True)
     told: dict[str, Any] = {"provenance": origin(study), "findings": {}}
-    for name in tqdm.tqdm(names, desc="measures", unit="measure"):
-        began, part = time.process_time(), MEASURES[name]
-        finding = part.measure(study)
-        part.draw(finding, output / "figures" / f"models_{name}.png")
-        told["findings"][name] = finite({**finding._asdict(), "cpu_s": round(time.process_time() - began, 1)})
-        write_text(output / "models.json", json.dumps(told, indent=1) + "\n")
-        write_text(output / "models.md", markdown(told))
+    with Bar("world models", len(names), unit="measures") as bar:
+        for name in bar.over(names):
+            began, part = time.process_time(), MEASURES[name]
+            finding = part.measure(study)
+            part.draw(finding, output / "figures" / f"models_{name}.png")
+            told["findings"][name] = finite({**finding._asdict(), "cpu_s": round(time.process_time() - began, 1)})
+            write_text(output / "models.json", json.dumps(told, indent=1) + "\n")
+            write_text(output / "models.md", markdown(told))
     return told
 
 

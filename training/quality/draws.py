@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
+from data.progress import Bar
 from data.scene import Array, Record, Scene, SceneSpec
 from simulator.world import Agents, Params, World
 from worldmodel.batch import ModelBatch, log_window
@@ -99,9 +99,11 @@ def imagine_draws(
         return jax.lax.map(once, jnp.arange(draws))
 
     found = []
-    for rows, new, scene in tqdm.tqdm(list(parts), desc=name, unit="batch"):
-        key = keys(rows)
-        agents, disagreement = continued(params, drive_log(scene, key), key)
-        arrays = (agents.x, agents.y, agents.heading, agents.valid, disagreement)
-        found.append([np.swapaxes(np.asarray(a), 0, 1)[:new] for a in arrays])
+    batches = list(parts)
+    with Bar(name, len(batches), unit="batches", compiles=True) as bar:
+        for rows, new, scene in bar.over(batches):
+            key = keys(rows)
+            agents, disagreement = continued(params, drive_log(scene, key), key)
+            arrays = (agents.x, agents.y, agents.heading, agents.valid, disagreement)
+            found.append([np.swapaxes(np.asarray(a), 0, 1)[:new] for a in arrays])
     return Draws(*(np.concatenate(one) for one in zip(*found, strict=True)))

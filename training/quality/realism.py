@@ -3,8 +3,8 @@
 import pathlib
 
 import numpy as np
-import tqdm
 
+from data.progress import Bar
 from data.scene import ROAD_EDGE_TYPES, AgentType, Record, RoadType
 from training.quality.figure import forest
 from training.quality.study import FLOOR, Finding, Study
@@ -76,10 +76,11 @@ def scores_of(study: Study, name: str, chosen: list[np.ndarray], rows: list[int]
     """Each value of the meta-metric, float64[len(rows)]."""
     draws, spec = study.imagined[name], study.config.spec
     found = []
-    for row in tqdm.tqdm(rows, desc=f"{name}: realism", unit="scene"):
-        record = study.records[row]
-        tracks = tracks_of(record, draws.x[row], draws.y[row], draws.heading[row], spec)
-        found.append(realism(scene_of(record, chosen[row], spec), tracks))
+    with Bar(f"{name}, realism", len(rows), unit="scenes") as bar:
+        for row in bar.over(rows):
+            record = study.records[row]
+            tracks = tracks_of(record, draws.x[row], draws.y[row], draws.heading[row], spec)
+            found.append(realism(scene_of(record, chosen[row], spec), tracks))
     scores = {key: np.array([one[key] for one in found]) for key in found[0]}
     for kind, features in KINDS.items():
         weight = sum(WEIGHTS[feature] for feature in features)

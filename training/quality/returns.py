@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
+from data.progress import Bar
 from data.scene import Array, Scene
 from simulator.config import SimulatorConfig
 from simulator.dynamics import last_valid_step
@@ -23,14 +23,15 @@ QUANTITIES = ("return", "score", "failure", *FAILURES)
 def drive(study: Study, title: str, world: World, params: Params) -> dict[str, np.ndarray]:
     """What every driver earns in a World: quantity to float64[P, N], policies by scenes; see `earned`."""
     found = []
-    for driver in tqdm.tqdm(study.drivers.values(), desc=title, unit="policy"):
-        parts = []
-        for rows, count, scene in study.chunks():
-            keys = row_keys(study.config.seed, rows)
-            settings = (world, driver.policy, study.simulator, study.steps)
-            told = jax.device_get(earned(*settings, params, driver.params, scene, keys))
-            parts.append({name: values[:count] for name, values in told.items()})
-        found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    with Bar(title, len(study.drivers), unit="policies", compiles=True) as bar:
+        for driver in bar.over(study.drivers.values()):
+            parts = []
+            for rows, count, scene in study.chunks():
+                keys = row_keys(study.config.seed, rows)
+                settings = (world, driver.policy, study.simulator, study.steps)
+                told = jax.device_get(earned(*settings, params, driver.params, scene, keys))
+                parts.append({name: values[:count] for name, values in told.items()})
+            found.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     return {name: np.stack([one[name] for one in found]).astype(np.float64) for name in found[0]}
 
 
