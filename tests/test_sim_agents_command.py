@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from data.errors import DataError
 from data.padding import pad
 from data.polyline import wrap
 from data.scene import SceneSpec
@@ -13,9 +14,13 @@ from data.tfrecord import frame
 from data.validation import validate
 from data.womd_history import history_scene
 from tests.raw_scenes import scenario
+from training import config as configs
 from training import sim_agents
+from training.quality.study import Subject
+from worldmodel.kinematic import KinematicConfig
+from worldmodel.submission import Submission
 
-pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
+pb2 = pytest.importorskip("waymo_open_dataset.protos.sim_agents_submission_pb2")
 SPEC = SceneSpec(agents=2, polylines=64)
 
 
@@ -48,13 +53,7 @@ def test_the_future_is_not_looked_at(proto):
 
 
 def test_a_scenario_that_ends_now_is_enough(proto, record):
-    short = type(proto)()
-    short.CopyFrom(proto)
-    del short.timestamps_seconds[11:]
-    for track in short.tracks:
-        del track.states[11:]
-    del short.dynamic_map_states[11:]
-    found = pad(history_scene(short, SPEC.steps, SPEC.dt), SPEC)
+    found = pad(history_scene(cut(proto, "made"), SPEC.steps, SPEC.dt), SPEC)
     validate(found, SPEC)
     np.testing.assert_array_equal(found.scene.x, record.scene.x)
 
@@ -81,13 +80,123 @@ def test_who_is_left_out_keeps_its_velocity(proto, record):
     np.testing.assert_allclose(wrap(tracks.heading[:, moved] - record.origin[2]), 0.5)
 
 
-def test_a_damaged_record_stops_the_submission(tmp_path, proto, capsys):
-    path = tmp_path / "some.tfrecord"
-    data = bytearray(frame(proto.SerializeToString()))
-    data[40] ^= 1
-    path.write_bytes(data)
-    (tmp_path / "config.json").write_text("{}")
-    words = [str(tmp_path), "--womd", str(path), "--out", str(tmp_path / "out"), "--account", "a", "--method", "m"]
-    assert sim_agents.main([*words, "--authors", "A", "--parameters", "1M"]) == 2
-    assert "some.tfrecord, record 0" in capsys.readouterr().err
+def cut(proto, scenario_id):
+    """A record as WOMD's test split has it: the log ends at the current step."""
+    short = type(proto)()
+    short.CopyFrom(proto)
+    short.scenario_id = scenario_id
+    del short.timestamps_seconds[11:]
+    for track in short.tracks:
+        del track.states[11:]
+    del short.dynamic_map_states[11:]
+    return short
+
+
+def write(path, *payloads):
+    """A TFRecord file."""
+    path.write_bytes(
+        b"".join(frame(each if isinstance(each, bytes) else each.SerializeToString()) for each in payloads)
+    )
+    return path
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The command for a run of the kinematic model, which nobody has to fit: (records, more options) -> status."""
+    simulator = configs.Config(name="cpu").simulator
+    subject = Subject("kinematic", KinematicConfig().build(simulator), ())
+    monkeypatch.setattr(sim_agents, "fitted", lambda *_: subject)
+    configs.write(configs.Config(name="cpu", world_model="kinematic"), tmp_path / "config.json")
+
+    def run(records, *more):
+        words = (
+            f"{tmp_path} --womd {records} --out {tmp_path / 'out'} --account a --method m --authors A --parameters 1M"
+        )
+        return sim_agents.main([*words.split(), "--agents", "2", "--shards", "1", *more])
+
+    return run
+
+
+def test_records_that_end_now_become_a_submission(tmp_path, proto, command, monkeypatch, capsys):
+    """The whole command, stopped once by the disk: what was computed is kept, and the rest is added."""
+    records = write(tmp_path / "test.tfrecord", cut(proto, "a"), cut(proto, "b"))
+    with monkeypatch.context() as patch:
+        add = Submission.add
+
+        def full(submission, scene, rollouts):
+            if submission.done:
+                raise OSError(28, "No space left on device", "shard")
+            add(submission, scene, rollouts)
+
+        patch.setattr(Submission, "add", full)
+        assert command(records) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device: 'shard'\n1 of 2 scenarios are kept in" in error
     assert not (tmp_path / "out").exists()
+    assert command(records) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}: 2 scenarios, 32 rollouts each\n"
+    (shard,) = (tmp_path / "out").iterdir()
+    found = pb2.SimAgentsChallengeSubmission.FromString(shard.read_bytes())
+    assert [one.scenario_id for one in found.scenario_rollouts] == ["a", "b"]
+    for one in found.scenario_rollouts:
+        assert [each.object_id for each in one.joint_scenes[31].simulated_trajectories] == [0, 1, 2]
+        follower = one.joint_scenes[0].simulated_trajectories[1].center_x
+        np.testing.assert_allclose(follower, 2 + np.arange(1, 81), atol=0.05)  # 10 m/s, from 2 m on
+    assert command(records) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_all_records_are_looked_at_before_the_first_rollout(tmp_path, proto, command, monkeypatch, capsys):
+    monkeypatch.setattr(sim_agents, "continue_all", lambda *_: pytest.fail("a rollout"))
+    unseen = cut(proto, "unseen")
+    unseen.tracks[0].states[4].valid = False
+    odd = cut(proto, "odd")
+    monkeypatch.setattr(sim_agents, "read_sim_agents", lambda s: 1 // (s.scenario_id != "odd") and read_sim_agents(s))
+    write(tmp_path / "1.tfrecord", cut(proto, "a"), unseen, odd, b"none")
+    write(tmp_path / "2.tfrecord", cut(proto, "a"), cut(proto, "b"))
+    damaged = bytearray((tmp_path / "2.tfrecord").read_bytes())
+    damaged[-10] ^= 1
+    (tmp_path / "2.tfrecord").write_bytes(damaged)
+    assert command(tmp_path / "*.tfrecord") == 2
+    told = capsys.readouterr().err
+    for fault in (
+        "5 of 6 records cannot be submitted:",
+        "1.tfrecord, record 1 (unseen), field tracks: expected the SDC valid at every step up to the current one",
+        "1.tfrecord, record 2: unexpected ZeroDivisionError",
+        "1.tfrecord, record 3: expected a WOMD Scenario proto",
+        "2.tfrecord, record 0 (a): expected each scenario once, found it before",
+        "2.tfrecord, record 1: corrupt record",
+    ):
+        assert fault in told
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_agents_that_are_nowhere_are_named(proto, record):
+    sim = read_sim_agents(proto)
+    sim.z[1, 10] = np.nan
+    with pytest.raises(DataError, match=r"record made, field z: .* agents \[1\]"):
+        sim_agents.check_places(sim, record, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (("--shards", "0"), "--shards: expected at least 1, found 0"),
+        (("--agents", "-3"), "--agents: expected at least 1, found -3"),
+        (("--policy", "imitation"), "unknown policy 'imitation', expected one of"),
+        (("--womd", "nothing*"), "nothing*: no file matches"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line(tmp_path, command, capsys, more, complaint):
+    assert command(tmp_path / "test.tfrecord", *more) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1
+
+
+def test_runs_of_other_steps_are_refused():
+    config = configs.Config(name="cpu")
+    sim_agents.check_steps(config)
+    for field, value in (("dt", 0.2), ("substeps", 3)):
+        simulator = dataclasses.replace(config.simulator, **{field: value})
+        with pytest.raises(ValueError, match=r"80 steps of 0.1 s"):
+            sim_agents.check_steps(dataclasses.replace(config, simulator=simulator))

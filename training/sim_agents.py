@@ -7,22 +7,31 @@ are checked against the scenarios. `tar czf submission.tar.gz -C DIR .` makes wh
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
+
+from training import stop
+
+if __name__ == "__main__":
+    stop.at_once()
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
-from data.errors import DataError
-from data.inputs import list_files
+from data import womd
+from data.errors import DataError, unexpected
+from data.inputs import fingerprints, list_files
 from data.padding import pad
+from data.progress import Bar, log_above_bars
 from data.scene import Array, Record, Scene, SceneSpec
 from data.sim_agents import SimAgentsScene, read_sim_agents
+from data.sources import STARTER, open_split
 from data.tfrecord import read_records
 from data.validation import validate
 from data.womd import parse_scenario
@@ -32,16 +41,23 @@ from simulator.prepare import prepare
 from simulator.rollout import rollout
 from simulator.unending import Unending
 from simulator.world import Params, Policy, World
-from training.judge import baseline
+from training.checkpoint import checksums
+from training.config import Config
+from training.judge import BASELINES, Driver, baseline, named
+from training.processes import devices
 from training.quality.study import Subject, fitted
 from training.restore import read_run
+from training.scenes import PreparedRecords
+from training.stop import Interrupted
 from worldmodel.batch import log_window
 from worldmodel.quality import keep_moving
 from worldmodel.realism.features import Tracks
 from worldmodel.realism.of_record import to_world
-from worldmodel.submission import ROLLOUTS, STEPS, Method, check_submission, write_submission
+from worldmodel.submission import ROLLOUTS, STEPS, Method, Submission, check_new
 
 SAME_M = 0.01  # float32 in the ego's frame against float64 in the world
+STEP_S = 0.1  # of the challenge
+LISTED = 100  # records at fault that a message lists
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -108,50 +124,142 @@ def rows_of(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> np.ndarray:
     return np.where(away.min(1) < SAME_M, nearest, -1)
 
 
-def scenarios(pattern: str, spec: SceneSpec, simulator: SimulatorConfig) -> Iterator[tuple[SimAgentsScene, Record]]:
-    """Every scenario as the challenge and, prepared, as the model see it.
+def read(payload: bytes | DataError, spec: SceneSpec, simulator: SimulatorConfig) -> tuple[SimAgentsScene, Record]:
+    """A scenario as the challenge and, prepared, as the model see it. Raises: DataError for a damaged record."""
+    if isinstance(payload, DataError):
+        raise payload
+    scenario = parse_scenario(payload)
+    record = pad(history_scene(scenario, spec.steps, spec.dt), spec)
+    validate(record, spec)
+    return read_sim_agents(scenario), dataclasses.replace(record, scene=prepare(record.scene, simulator))
 
-    Raises: DataError for a damaged record: a submission without one of its scenarios would be refused.
+
+def survey(files: Sequence[str], spec: SceneSpec, simulator: SimulatorConfig) -> dict[str, np.ndarray]:
+    """Looks at every record for what could refuse the submission.
+
+    Returns: ids int[A] of the agents to simulate, by scenario, in the order of the records.
+    Raises: DataError that lists the records at fault: a submission without one of its scenarios would be refused.
     """
-    for path in list_files(pattern):
-        for index, payload in enumerate(read_records(path)):
-            if isinstance(payload, DataError):
-                raise DataError(payload.reason, file=path, record=str(index)) from payload
-            scenario = parse_scenario(payload)
-            record = pad(history_scene(scenario, spec.steps, spec.dt), spec)
-            validate(record, spec)
-            yield read_sim_agents(scenario), dataclasses.replace(record, scene=prepare(record.scene, simulator))
+    agents: dict[str, np.ndarray] = {}
+    faults: list[DataError] = []
+    with Bar("checking records", len(files), unit="files") as bar:
+        for path in bar.over(files):
+            for index, payload in enumerate(read_records(path)):
+                try:
+                    sim, record = read(payload, spec, simulator)
+                    check_places(sim, record, spec)
+                    if sim.scenario_id in agents:
+                        raise DataError("expected each scenario once, found it before", "", sim.scenario_id)
+                    agents[sim.scenario_id] = sim.agent_id
+                except Exception as error:  # whatever it is, it is of this record, and the others are looked at too
+                    known = error if isinstance(error, DataError) else unexpected(error)
+                    faults.append(known.located(path, str(index)))
+    if faults:
+        listed = "\n  ".join(map(str, faults[:LISTED]))
+        more = f"\n  and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+        count = len(agents) + len(faults)
+        raise DataError(f"{len(faults)} of {count} records cannot be submitted:\n  {listed}{more}")
+    return agents
 
 
-def drives(
-    subject: Subject, options: argparse.Namespace, spec: SceneSpec, seen: dict[str, SimAgentsScene]
-) -> Iterator[tuple[SimAgentsScene, Tracks]]:
-    """Every scenario with its rollouts; those that were driven are noted in `seen`."""
-    simulator = subject.world.simulator
-    driver = baseline(options.policy, simulator)
-    steps = STEPS // simulator.substeps
-    for number, (sim, record) in enumerate(tqdm.tqdm(scenarios(options.womd, spec, simulator), unit="scenario")):
-        scene = jax.tree.map(lambda a: np.repeat(np.asarray(a)[None], ROLLOUTS, axis=0), record.scene)
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number), (2, ROLLOUTS))
-        world = Unending(subject.world, simulator)
-        boxes = continue_scene(world, driver.policy, steps, subject.params, scene, (keys[0], keys[1]), simulator.dt)
-        seen[sim.scenario_id] = sim
-        yield sim, tracks_of(sim, record, boxes, spec)
+def check_places(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> None:
+    """Raises: DataError for agents that would be nowhere in a rollout, wherever the model moves those of its own."""
+    still = (np.zeros((1, spec.agents, STEPS)),) * 3
+    tracks = tracks_of(sim, record, still, spec)
+    for field in dataclasses.fields(Tracks):
+        finite = np.isfinite(getattr(tracks, field.name)).all(axis=(0, 2))
+        if not finite.all():
+            reason = f"expected finite values, found others of agents {sim.agent_id[~finite].tolist()}"
+            raise DataError(reason, field.name, sim.scenario_id)
+
+
+def submit(options: argparse.Namespace) -> int:
+    """Checks everything, continues every scenario, and writes. Returns: the number of scenarios.
+
+    Raises: ValueError or OSError for settings, a run or records that cannot work, and where the disk takes no more;
+      Interrupted. The message says what is kept of what was computed.
+    """
+    check_settings(options)
+    config = read_run(pathlib.Path(options.run), options.trust)
+    config = dataclasses.replace(config, spec=dataclasses.replace(config.spec, agents=options.agents))
+    check_steps(config)
+    driver = baseline(named("policy", options.policy, BASELINES), config.simulator)
+    files = list_files(options.womd)
+    # Of a scene only the shapes are looked at, which are the spec's.
+    template = PreparedRecords(open_split(STARTER, "test", config.spec), config.simulator, 1, 1)
+    subject = fitted("", options.run, config, template)
+    agents = survey(files, config.spec, config.simulator)
+    method = Method(options.account, options.method, tuple(options.authors), options.parameters, True)
+    request = {
+        "agents": options.agents,
+        "policy": options.policy,
+        "records": fingerprints(files),
+        "world model": checksums(jax.device_get(subject.params)),
+    }
+    with contextlib.closing(Submission(options.out, method, agents, options.shards, request)) as submission:
+        try:
+            continue_all(submission, files, subject, driver, config)
+            submission.finish()
+        except (ValueError, OSError, Interrupted) as error:
+            kept = f"{len(submission.done)} of {len(agents)} scenarios are kept in {submission.partial}"
+            kind = Interrupted if isinstance(error, Interrupted) else ValueError
+            raise kind(f"{error}\n{kept}: the same command goes on from there") from error
+    return len(agents)
+
+
+def check_settings(options: argparse.Namespace) -> None:
+    """Raises: ValueError for options that cannot work."""
+    for name in ("agents", "shards"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name}: expected at least 1, found {getattr(options, name)}")
+    check_new(options.out)
+    womd.protos()
+
+
+def check_steps(config: Config) -> None:
+    """Raises: ValueError for a run whose steps are not those of the challenge."""
+    dt, substeps, current = config.simulator.dt, config.simulator.substeps, config.spec.current
+    room = config.spec.steps - 1 - current
+    if dt != STEP_S or STEPS % substeps or room < STEPS:
+        raise ValueError(
+            f"the challenge wants {STEPS} steps of {STEP_S} s: expected a run of such steps, a whole number of times "
+            f"its substeps, found {room} of {dt} s, substeps {substeps}"
+        )
+
+
+def continue_all(
+    submission: Submission, files: Sequence[str], subject: Subject, driver: Driver, config: Config
+) -> None:
+    """Continues every scenario that is not written yet; the draws of one depend on its number in the split alone."""
+    payloads = itertools.chain.from_iterable(map(read_records, files))
+    done, count = len(submission.done), submission.count
+    with Bar("rollouts", count, done, unit="scenarios", compiles=True) as bar:
+        for number, payload in enumerate(payloads):
+            sim, record = read(payload, config.spec, config.simulator)
+            if sim.scenario_id not in submission.done:
+                boxes = continue_record(record, number, subject, driver, config)
+                submission.add(sim, tracks_of(sim, record, boxes, config.spec))
+                bar.advance()
+
+
+def continue_record(
+    record: Record, number: int, subject: Subject, driver: Driver, config: Config
+) -> tuple[Array, Array, Array]:
+    """See `continue_scene`. Args: number: of the scenario in the split."""
+    scene = jax.tree.map(lambda a: np.repeat(np.asarray(a)[None], ROLLOUTS, axis=0), record.scene)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number), (2, ROLLOUTS))
+    world, steps = Unending(subject.world, config.simulator), STEPS // config.simulator.substeps
+    return continue_scene(world, driver.policy, steps, subject.params, scene, (keys[0], keys[1]), config.simulator.dt)
 
 
 def main(arguments: list[str]) -> int:
-    """Drives, writes, checks, and returns the exit status."""
+    """Submits, and returns the exit status."""
+    log_above_bars()
     options = parse(arguments)
-    method = Method(options.account, options.method, tuple(options.authors), options.parameters, True)
-    seen: dict[str, SimAgentsScene] = {}
     try:
-        config = read_run(pathlib.Path(options.run), options.trust)
-        spec = dataclasses.replace(config.spec, agents=options.agents)
-        _, record = next(scenarios(options.womd, spec, config.simulator))
-        subject = fitted("", options.run, dataclasses.replace(config, spec=spec), [record])
-        count = write_submission(options.out, method, drives(subject, options, spec, seen), options.shards)
-        check_submission(options.out, seen)
-    except (ValueError, DataError, FileExistsError) as error:
+        devices()
+        count = submit(options)
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{options.out}: {count} scenarios, {ROLLOUTS} rollouts each")
@@ -159,4 +267,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    stop.run(lambda: main(sys.argv[1:]))
