@@ -27,6 +27,7 @@ from data.raw import RawScene
 from data.records import Fractions, Rules, kept_scenes
 from data.statistics import Statistics
 from data.storage import SUMMARY_FILE
+from data.womd import LogOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,11 @@ class BuildConfig:
       out: directory of the data set, local or gs://; a finished one of the same request is left as it is.
       groups: JSON manifest of location groups.
       notes: JSON manifest of free texts.
-      egos_per_scene: most egos per record, the log's own vehicle first.
+      egos_per_scene: most egos per scene, the log's own vehicle first.
+      resample: logs of another rate than 10 Hz or with gaps of up to 0.55 s are resampled; otherwise they are skipped.
+      derive_velocities: velocities that contradict the positions are taken from the positions; otherwise such tracks
+        are left out, and logs skipped where it concerns their own vehicle or half of the moving tracks.
+      windows: a log that is long enough for several scenes becomes several; otherwise its first 9.1 s are used.
       max_skipped: largest share of records that may be skipped.
       seed: of the assignment of groups to splits.
       fractions: shares of the groups; a split without a share is not made.
@@ -51,6 +56,9 @@ class BuildConfig:
     groups: pathlib.Path | None = None
     notes: pathlib.Path | None = None
     egos_per_scene: int = 8
+    resample: bool = False
+    derive_velocities: bool = False
+    windows: bool = False
     max_skipped: float = 0.05
     seed: int = 0
     fractions: Fractions = dataclasses.field(default_factory=Fractions)
@@ -67,6 +75,9 @@ def read_manifest(path: pathlib.Path, field: str) -> dict[str, str]:
         if len(named) != 2 or not all(isinstance(name, str) and name for name in named):
             reason = f"expected an object with the texts scenario_id and {field}, found {str(entry)[:80]}"
             raise DataError(reason, record=str(index), file=str(path))
+        if any("\ud800" <= letter <= "\udfff" for name in named for letter in name):
+            reason = f"expected text that UTF-8 can hold, found half of a surrogate pair in {str(entry)[:80]!a}"
+            raise DataError(reason, field, str(index), str(path))
         texts[named[0]] = named[1]
     return texts
 
@@ -75,7 +86,8 @@ def build(config: BuildConfig) -> bool:
     """Writes the data set and prints a summary. Returns: False if it was found finished."""
     groups = read_manifest(config.groups, "location_group") if config.groups else None
     notes = read_manifest(config.notes, "note") if config.notes else {}
-    rules = Rules(config.egos_per_scene, groups, config.seed, config.fractions, notes)
+    options = LogOptions(config.resample, config.derive_velocities, config.windows)
+    rules = Rules(config.egos_per_scene, groups, config.seed, config.fractions, notes, options)
     files = list_files(config.womd)
     build_here = build_with_beam if config.beam is not None else build_alone
     written = build_here(config, rules, files, _request(config, files, groups, notes))
@@ -132,6 +144,9 @@ def _request(
         groups=digest(groups),
         notes=digest(notes),
         egos_per_scene=config.egos_per_scene,
+        resample=config.resample,
+        derive_velocities=config.derive_velocities,
+        windows=config.windows,
         seed=config.seed,
         fractions=dataclasses.asdict(config.fractions),
     )

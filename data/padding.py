@@ -7,10 +7,18 @@ import numpy as np
 from data import tokenizer
 from data.errors import DataError
 from data.polyline import arc_length, drop_repeats, interpolate, project, simplify, wrap
-from data.raw import RING_TYPES, ROAD_TOLERANCE_M, RawScene, agent_distance, distance_to_path, localize, sampled_path
+from data.raw import (
+    ROAD_TOLERANCE_M,
+    RawScene,
+    agent_distance,
+    distance_to_path,
+    first_steps,
+    localize,
+    sampled_path,
+)
 from data.road_edges import starts_off_road
 from data.route import navigation
-from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
+from data.scene import DRIVING_LANE_TYPES, RING_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
 from data.text import instruct
 
 EDGE_KEEP_M = 40.0
@@ -37,8 +45,9 @@ class Dropped:
 def pad(raw: RawScene, spec: SceneSpec) -> Record:
     """Moves a scene to the ego's frame at the current step and fits it into `spec`.
 
-    Kept are the agents that come nearest to the ego, and the polylines nearest to the ego's log: first road edges
-    within 40 m (they decide what is off-road), then the others, where edges and driving lanes count as half as far.
+    Only the first `spec.steps` of its log count. Kept are the agents that come nearest to the ego, and the polylines
+    nearest to the ego's log: first road edges within 40 m (they decide what is off-road), then the others, where edges
+    and driving lanes count as half as far.
     Longer polylines are split into chunks that share their end points.
 
     Raises: DataError for a log shorter than `spec.steps` or another current step.
@@ -49,7 +58,7 @@ def pad(raw: RawScene, spec: SceneSpec) -> Record:
 def pad_counted(raw: RawScene, spec: SceneSpec) -> tuple[Record, Dropped]:
     """`pad`, with what was left out."""
     _check_steps(raw, spec)
-    raw = localize(raw)
+    raw = localize(first_steps(raw, spec.steps))
     agents, agents_dropped = _agents(raw, spec)
     road, road_dropped, nearest = _road(raw, spec)
     route = _route(raw, spec)
@@ -90,13 +99,13 @@ def _fit(values: np.ndarray, rows: int, dtype: type, mask: np.ndarray | None = N
 def _agents(raw: RawScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int]:
     distance = agent_distance(raw)
     distance[raw.ego] = -1.0
-    seen = np.flatnonzero(np.isfinite(distance) & raw.valid[:, : spec.steps].any(1))
+    seen = np.flatnonzero(np.isfinite(distance) & raw.valid.any(1))
     # Kept agents stay in the source's order, so that nothing downstream can rely on the ego being first.
     kept = np.sort(seen[np.argsort(distance[seen], kind="stable")[: spec.agents]])
-    valid = raw.valid[kept, : spec.steps]
+    valid = raw.valid[kept]
     fields = {"valid": _fit(valid, spec.agents, bool), "ego": np.int32(np.searchsorted(kept, raw.ego))}
     for name in ("x", "y", "heading", "vel_x", "vel_y"):
-        fields[name] = _fit(getattr(raw, name)[kept, : spec.steps], spec.agents, np.float32, valid)
+        fields[name] = _fit(getattr(raw, name)[kept], spec.agents, np.float32, valid)
     fields["heading"] = _wrap32(fields["heading"])
     for name, dtype in (("length", np.float32), ("width", np.float32), ("agent_type", np.int32)):
         fields[name] = _fit(getattr(raw, name)[kept], spec.agents, dtype)
@@ -192,14 +201,14 @@ def _light_route_s(raw: RawScene, points: np.ndarray) -> np.ndarray:
 def _lights(raw: RawScene, spec: SceneSpec, route: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
     route_s = _light_route_s(raw, route["points"])
     to_ego = np.hypot(raw.light_x, raw.light_y)
-    seen = np.flatnonzero(raw.light_valid[:, : spec.steps].any(1))
+    seen = np.flatnonzero(raw.light_valid.any(1))
     kept = seen[np.lexsort((to_ego[seen], route_s[seen] < 0))][: spec.lights]
-    valid = raw.light_valid[kept, : spec.steps]
+    valid = raw.light_valid[kept]
     fields = dict(
         light_x=_fit(raw.light_x[kept], spec.lights, np.float32),
         light_y=_fit(raw.light_y[kept], spec.lights, np.float32),
         light_route_s=np.full(spec.lights, -1.0, np.float32),
-        light_state=_fit(raw.light_state[kept, : spec.steps], spec.lights, np.int32, valid),
+        light_state=_fit(raw.light_state[kept], spec.lights, np.int32, valid),
         light_valid=_fit(valid, spec.lights, bool),
     )
     fields["light_route_s"][: len(kept)] = route_s[kept]

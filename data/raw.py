@@ -7,9 +7,8 @@ import numpy as np
 
 from data.errors import DataError
 from data.polyline import arc_length, drop_repeats, foot_on_segments, interpolate, project, resample, simplify, wrap
-from data.scene import RoadType
+from data.scene import RING_TYPES
 
-RING_TYPES = (RoadType.CROSSWALK, RoadType.SPEED_BUMP, RoadType.DRIVEWAY)
 ROAD_TOLERANCE_M = 0.05
 ROAD_RADIUS_M = 150.0
 AGENT_RADIUS_M = 150.0
@@ -85,6 +84,12 @@ class RawScene:
     def record_name(self) -> str:
         """How errors name the scene: its id and ego."""
         return f"{self.scenario_id} (ego {self.ego})"
+
+
+def first_steps(raw: RawScene, steps: int) -> RawScene:
+    """The scene as if its log ended after so many steps; its route stays."""
+    names = ("x", "y", "heading", "vel_x", "vel_y", "valid", "light_state", "light_valid")
+    return dataclasses.replace(raw, **{name: getattr(raw, name)[:, :steps] for name in names})
 
 
 def check_extent(raw: RawScene) -> None:

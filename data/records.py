@@ -43,6 +43,7 @@ class Rules:
       groups: location group by scenario id; without it each scenario is its own group.
       seed, fractions: of the assignment of groups to splits.
       notes: free text to the driver by scenario id, where there is any.
+      options: what may be done to logs that are not as they should be.
     """
 
     egos: int
@@ -50,6 +51,7 @@ class Rules:
     seed: int
     fractions: Fractions
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    options: womd.LogOptions = dataclasses.field(default_factory=womd.LogOptions)
 
     @property
     def splits(self) -> list[str]:
@@ -83,9 +85,12 @@ def kept_scenes(
     """
     spec = SceneSpec()
     for path in paths:
-        found = womd.read_file(path, ledger, rules.egos, rules.groups, lambda group: wanted(rules.split(group)))
+        found = womd.read_file(
+            *(path, ledger, rules.egos, rules.groups, lambda group: wanted(rules.split(group))),
+            *(rules.options, rules.notes),
+        )
         for raw in found:
-            kept = None
+            kept: Kept | None = None
             with ledger.guard(path, raw.record_name):
                 kept = _kept(raw, rules, spec)
             if kept is not None:
@@ -93,7 +98,7 @@ def kept_scenes(
 
 
 def _kept(raw: RawScene, rules: Rules, spec: SceneSpec) -> Kept:
-    local = localize(dataclasses.replace(raw, note=rules.notes.get(raw.scenario_id, "")))
+    local = localize(raw)
     record, dropped = pad_counted(local, spec)
     validate(record, spec)
     return Kept(rules.split(raw.group), local, dropped)

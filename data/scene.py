@@ -51,9 +51,18 @@ class RoadType(enum.IntEnum):
     DRIVEWAY = 20
 
 
-LANE_TYPES = (RoadType.LANE_FREEWAY, RoadType.LANE_SURFACE, RoadType.LANE_BIKE)
+# What a map feature means, for everything: simulator, models, figures, realism. An unknown line is a line and an
+# unknown edge an edge: the proto's default, which a converter that sets no type writes.
 DRIVING_LANE_TYPES = (RoadType.LANE_FREEWAY, RoadType.LANE_SURFACE)
-ROAD_EDGE_TYPES = (RoadType.EDGE_BOUNDARY, RoadType.EDGE_MEDIAN)
+LANE_TYPES = (*DRIVING_LANE_TYPES, RoadType.LANE_BIKE)
+LINE_TYPES = tuple(RoadType(code) for code in range(RoadType.LINE_UNKNOWN, RoadType.LINE_PASSING_DOUBLE_YELLOW + 1))
+ROAD_EDGE_TYPES = (RoadType.EDGE_UNKNOWN, RoadType.EDGE_BOUNDARY, RoadType.EDGE_MEDIAN)
+RING_TYPES = (RoadType.CROSSWALK, RoadType.SPEED_BUMP, RoadType.DRIVEWAY)  # areas within closed rings
+
+
+# What an agent is taken for: one of unknown type is in the way like a vehicle.
+VEHICLE_TYPES = (AgentType.VEHICLE, AgentType.OTHER, AgentType.UNSET)
+VULNERABLE_TYPES = (AgentType.PEDESTRIAN, AgentType.CYCLIST)
 
 
 class LightState(enum.IntEnum):

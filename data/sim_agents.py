@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.raw import check_span
+from data.womd_lights import light_messages
+from data.womd_tracks import LARGEST_SIZE_M, LEAST_SIZE_M, Notes, boxes, repaired
 
-SURFACE_STREET = 2  # LaneCenter.LaneType
-TRACK_FIELDS = {"x": "center_x", "y": "center_y", "z": "center_z", "heading": "heading", "valid": "valid"}
+SURFACE_STREET = 2  # LaneCenter.LaneType; the challenge leaves out lanes of undefined type
+TRACK_FIELDS = {"x": "center_x", "y": "center_y", "z": "center_z", "heading": "heading"}
 SIZES = ("length", "width", "height")
+USUAL_HEIGHT_M = 1.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,40 +70,80 @@ class SimAgentsScene:
 def read_sim_agents(scenario: Any) -> SimAgentsScene:
     """The challenge's view of a WOMD `Scenario` proto (`womd.parse_scenario`).
 
-    Raises: DataError if the tracks and the timestamps differ in length, or nobody is there at the current step.
+    All agents that are valid at the current step are there: what is not finite at that step is taken from before it, a
+    box without size is its type's usual one (`womd_tracks`), and a track that lacks states is not seen at these steps.
+
+    Raises: DataError if the log's own vehicle lacks states, if nobody is there at the current step or one is nowhere,
+      if two tracks have one id, or if the map or `tracks_to_predict` hold what is none.
     """
-    current, steps = scenario.current_time_index, len(scenario.timestamps_seconds)
-    lengths = {len(track.states) for track in scenario.tracks}
-    if lengths != {steps}:
-        raise DataError(f"expected {steps} states per track, found {sorted(lengths)}", "tracks", scenario.scenario_id)
-    tracks = [track for track in scenario.tracks if track.states[current].valid]
+    name, current, steps = scenario.scenario_id, scenario.current_time_index, len(scenario.timestamps_seconds)
+    own = len(scenario.tracks[scenario.sdc_track_index].states)
+    if own != steps:
+        raise DataError(f"expected {steps} states of the log's own vehicle, found {own}", "tracks", name)
+    tracks = [track for track in scenario.tracks if len(track.states) > current and track.states[current].valid]
+    tracks = list({(track.id, track.SerializeToString()): track for track in tracks}.values())
     if not tracks:
-        raise DataError(f"no track is valid at step {current}", "tracks", scenario.scenario_id)
-    judged = {scenario.sdc_track_index, *(required.track_index for required in scenario.tracks_to_predict)}
-    judged_ids = [scenario.tracks[index].id for index in judged]
+        raise DataError(f"no track is valid at step {current}", "tracks", name)
     agent_id = np.array([track.id for track in tracks])
+    if len(set(agent_id.tolist())) < len(agent_id):
+        raise DataError("expected one track for each id, found several that differ", "tracks.id", name)
+    motion, valid = _read_motion(tracks, steps, current, name)
+    agent_type = np.array([track.object_type for track in tracks])
     return SimAgentsScene(
-        scenario_id=scenario.scenario_id,
+        scenario_id=name,
         agent_id=agent_id,
-        agent_type=np.array([track.object_type for track in tracks]),
-        evaluated=np.isin(agent_id, judged_ids),
+        agent_type=agent_type,
+        evaluated=np.isin(agent_id, _judged_ids(scenario)),
         current=current,
-        **{
-            name: np.array([[getattr(s, field) for s in t.states] for t in tracks])
-            for name, field in TRACK_FIELDS.items()
-        },
-        **{name: np.array([getattr(t.states[current], name) for t in tracks]) for name in SIZES},
-        **_read_map(scenario.map_features),
+        **motion,
+        valid=valid,
+        **_read_boxes(agent_type, [track.states[current] for track in tracks]),
+        **_read_map(scenario.map_features, name),
         **_read_lights(scenario.dynamic_map_states, steps),
     )
 
 
-def _read_map(features: Sequence[Any]) -> dict[str, Any]:
-    edges = [feature.road_edge.polyline for feature in features if feature.HasField("road_edge")]
-    lanes = [f for f in features if f.HasField("lane") and f.lane.type == SURFACE_STREET]
+def _judged_ids(scenario: Any) -> list[int]:
+    judged = {scenario.sdc_track_index, *(required.track_index for required in scenario.tracks_to_predict)}
+    strange = sorted(index for index in judged if not 0 <= index < len(scenario.tracks))
+    if strange:
+        reason = f"expected indices of {len(scenario.tracks)} tracks, found {strange}"
+        raise DataError(reason, "tracks_to_predict", scenario.scenario_id)
+    return [scenario.tracks[index].id for index in judged]
+
+
+def _read_motion(
+    tracks: Sequence[Any], steps: int, current: int, record: str
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """`TRACK_FIELDS` float64[A, T] and valid bool[A, T]."""
+    fields = {name: np.zeros((len(tracks), steps)) for name in TRACK_FIELDS}
+    valid = np.zeros((len(tracks), steps), bool)
+    for row, track in enumerate(tracks):
+        states = track.states[:steps]
+        valid[row, : len(states)] = [state.valid for state in states]
+        for name, field in TRACK_FIELDS.items():
+            fields[name][row, : len(states)] = [getattr(state, field) for state in states]
+    return repaired(fields, valid, current, record, Notes())
+
+
+def _read_boxes(agent_type: np.ndarray, now: Sequence[Any]) -> dict[str, np.ndarray]:
+    """`SIZES` float64[A] at the current step."""
+    length, width, height = (np.array([getattr(state, name) for state in now], np.float64) for name in SIZES)
+    bare = ~np.all([(size >= LEAST_SIZE_M) & (size <= LARGEST_SIZE_M) for size in (length, width)], axis=0)
+    length, width = boxes(agent_type, bare, length, width)
+    tall = (height >= LEAST_SIZE_M) & (height <= LARGEST_SIZE_M)
+    return {"length": length, "width": width, "height": np.where(tall, height, USUAL_HEIGHT_M)}
+
+
+def _read_map(features: Sequence[Any], record: str) -> dict[str, Any]:
+    """Lines of two points or more: one point has no side, and leads nowhere."""
+    edges = [f.road_edge.polyline for f in features if f.HasField("road_edge") and len(f.road_edge.polyline) > 1]
+    lanes = [f for f in features if f.HasField("lane") and f.lane.type == SURFACE_STREET and len(f.lane.polyline) > 1]
+    lines = [*map(_points, edges), *(_points(feature.lane.polyline) for feature in lanes)]
+    check_span(np.concatenate([np.zeros((0, 3)), *lines]), "map", record)
     return {
-        "road_edges": tuple(_points(polyline) for polyline in edges),
-        "lanes": tuple(_points(feature.lane.polyline) for feature in lanes),
+        "road_edges": tuple(lines[: len(edges)]),
+        "lanes": tuple(lines[len(edges) :]),
         "lane_id": np.array([feature.id for feature in lanes], np.int64),
     }
 
@@ -109,11 +153,13 @@ def _points(polyline: Sequence[Any]) -> np.ndarray:
 
 
 def _read_lights(frames: Sequence[Any], steps: int) -> dict[str, np.ndarray]:
-    logged = [(step, state) for step, frame in enumerate(frames[:steps]) for state in frame.lane_states]
+    logged = list(light_messages(frames, steps))
     rows = {lane: row for row, lane in enumerate(dict.fromkeys(state.lane for _, state in logged))}
     x, y = np.zeros((2, len(rows), steps))
     light_state = np.zeros((len(rows), steps), np.int32)
     for step, state in logged:
         row = rows[state.lane]
-        x[row, step], y[row, step], light_state[row, step] = state.stop_point.x, state.stop_point.y, state.state
+        stop = state.stop_point.x, state.stop_point.y
+        if np.isfinite(stop).all():
+            (x[row, step], y[row, step]), light_state[row, step] = stop, state.state
     return {"light_lane": np.array(list(rows), np.int64), "light_x": x, "light_y": y, "light_state": light_state}

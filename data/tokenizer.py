@@ -46,7 +46,10 @@ def load(file: pathlib.Path = FILE) -> tokenizers.Tokenizer:
     if not file.is_file():
         raise DataError("expected a tokenizer (made by `python -m data.tokenizer`), found none", file=str(file))
     read_json(file)
-    loaded = tokenizers.Tokenizer.from_file(str(file))
+    try:
+        loaded = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises nothing more special
+        raise DataError(f"expected a tokenizer of the package tokenizers ({error})", file=str(file)) from error
     found = tuple(loaded.id_to_token(index) for index in range(len(VOCABULARY)))
     if found != tuple(map(mark, VOCABULARY)):
         raise DataError(f"expected the phrases {VOCABULARY} first, found {found}", "vocabulary", file=str(file))

@@ -1,11 +1,11 @@
 """Waymo Open Motion Dataset: `Scenario` protos in TFRecord files become `RawScene`s.
 
-Only this module imports these protos, when asked; `sim_agents.py` reads them as well.
-Source: waymo_open_dataset/protos/{scenario,map}.proto.
+A log is first put into the form that the default spec wants: 0.1 s steps, as many as a scene has, the current one where
+it belongs. Who is the ego and what is near it is decided by these steps alone.
 """
 
 import collections
-import functools
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,18 +13,22 @@ import numpy as np
 
 from data.egos import choose_egos
 from data.errors import DataError, SkipLedger
-from data.polyline import drop_repeats, wrap
-from data.raw import RawScene, check_span, thin
+from data.physics import STEP_S, check_times, even_steps
+from data.polyline import drop_repeats
+from data.raw import RawScene, check_extent, check_span, thin
 from data.road_edges import road_on_left
 from data.route import Lane, derive_route
-from data.scene import RoadType
+from data.scene import AgentType, RoadType, SceneSpec
 from data.tfrecord import read_records
+from data.womd_lights import Lights, read_lights
+from data.womd_proto import protos, read_points
+from data.womd_tracks import Notes, Tracks, centre, read_tracks, resampled, sound_tracks, with_derived_velocities
 
-INSTALL = "the WOMD protos are missing: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7"
 EXAMPLE = "expected a WOMD Scenario proto, found a tf.Example: take Waymo's folder `scenario` instead of `tf_example`"
 MPS_PER_MPH = 0.44704
+FASTEST_LIMIT_MPH = 130.0
+RESAMPLED_S = 0.01  # a log whose times are nearer to even steps than that is left as it is
 SOURCE = "womd"
-LEAST_SIZE_M = 0.05
 
 # Proto enums to the codes of the tf.Example roadgraph. A lane of undefined type counts as a surface street, since the
 # route and the renderer need it as a lane.
@@ -32,38 +36,38 @@ LANE_CODES = (RoadType.LANE_SURFACE, RoadType.LANE_FREEWAY, RoadType.LANE_SURFAC
 FIRST_LINE_CODE, FIRST_EDGE_CODE = RoadType.LINE_UNKNOWN, RoadType.EDGE_UNKNOWN
 POLYGONS = {"crosswalk": RoadType.CROSSWALK, "speed_bump": RoadType.SPEED_BUMP, "driveway": RoadType.DRIVEWAY}
 
-# Fields (name, number, type) of the messages that are read in bulk, with and without z.
-POINT = (("x", 1, "<f8"), ("y", 2, "<f8"), ("z", 3, "<f8"))
-STATE_HEAD = (("x", 2, "<f8"), ("y", 3, "<f8"), ("z", 4, "<f8"))
-STATE_TAIL = (
-    *(("length", 5, "<f4"), ("width", 6, "<f4"), ("height", 7, "<f4"), ("heading", 8, "<f4")),
-    *(("vel_x", 9, "<f4"), ("vel_y", 10, "<f4"), ("valid", 11, "u1")),
-)
-STATE_FIELDS = {"x": "center_x", "y": "center_y", "length": "length", "width": "width", "heading": "heading"}
-STATE_FIELDS |= {"vel_x": "velocity_x", "vel_y": "velocity_y"}
-WIRE_TYPES = {"<f8": 1, "<f4": 5, "u1": 0}
+
+@dataclasses.dataclass(frozen=True)
+class LogOptions:
+    """What may be done to logs that are not as they should be. Each is counted in the summary.
+
+    Attributes:
+      resample: logs of another rate, or with gaps of up to 0.55 s, are resampled to 10 Hz.
+      derive_velocities: velocities that contradict the positions are taken from the positions.
+      windows: a log that is long enough for several scenes becomes several, one after the other.
+    """
+
+    resample: bool = False
+    derive_velocities: bool = False
+    windows: bool = False
 
 
-def _layout(number: int, fields: tuple[tuple[str, int, str], ...]) -> tuple[np.dtype, dict[str, int]]:
-    """How filled messages of a repeated field lie in bytes, and the constant ones among those (tags and the size)."""
-    columns = [(name, kind) for field, _, kind in fields for name, kind in ((f"{field}_tag", "u1"), (field, kind))]
-    dtype = np.dtype([("tag", "u1"), ("size", "u1"), *columns])
-    constants = {f"{field}_tag": number << 3 | WIRE_TYPES[kind] for field, number, kind in fields}
-    return dtype, {"tag": number << 3 | 2, "size": dtype.itemsize - 2} | constants
+@dataclasses.dataclass(frozen=True)
+class Log:
+    """A log of 0.1 s steps, or a window of one.
 
+    Attributes:
+      name: scenario id; where it is a window of several, with `@` and its first step.
+      tracks, own: those without fault, and the row of the log's own vehicle.
+      lights: as `read_lights` has them.
+      current: index of the current step.
+    """
 
-POINT_LAYOUTS = (_layout(2, POINT), _layout(2, POINT[:2]))
-STATE_LAYOUTS = (_layout(3, STATE_HEAD + STATE_TAIL), _layout(3, STATE_HEAD[:2] + STATE_TAIL))
-
-
-@functools.cache
-def protos() -> tuple[Any, Any]:
-    """The modules of `Scenario` and of its map. Raises: DataError where they cannot be imported."""
-    try:
-        from waymo_open_dataset.protos import map_pb2, scenario_pb2
-    except (ImportError, TypeError) as error:  # TypeError: made for another version of protobuf
-        raise DataError(f"{INSTALL} ({str(error).partition(chr(10))[0]})") from error
-    return scenario_pb2, map_pb2
+    name: str
+    tracks: Tracks
+    own: int
+    lights: Lights
+    current: int
 
 
 def is_example(payload: bytes) -> bool:
@@ -103,8 +107,10 @@ def read_file(
     egos: int = 1,
     groups: Mapping[str, str] | None = None,
     keep: Callable[[str], bool] = lambda group: True,
+    options: LogOptions = LogOptions(),
+    texts: Mapping[str, str] | None = None,
 ) -> Iterator[RawScene]:
-    """Scenes of all records of a file; what is damaged goes to the ledger.
+    """Scenes of all records of a file; what is damaged goes to the ledger, and so does what was noted of the others.
 
     Args:
       path: of a TFRecord file, local or remote.
@@ -112,62 +118,128 @@ def read_file(
       egos: most egos per record: the SDC first if it moves, then other vehicles, see `choose_egos`.
       groups: location group by scenario id; without it each scenario is its own group.
       keep: says of a group whether its scenes are wanted.
+      options: what may be done to logs that are not as they should be.
+      texts: free text by scenario id, where there is any.
     """
     for index, payload in enumerate(read_records(path)):
         ledger.see(path, str(index))
         scenes: list[RawScene] = []
-        notes: collections.Counter[str] = collections.Counter()
+        notes = Notes()
         with ledger.guard(path, str(index)):
-            scenes = _wanted_scenes(payload, egos, groups, keep, notes)
-            ledger.note(path, str(index), notes)
+            if isinstance(payload, DataError):
+                raise payload
+            scenario = parse_scenario(payload)
+            group = _group(scenario.scenario_id, groups)
+            if keep(group):
+                text = (texts or {}).get(scenario.scenario_id, "")
+                made = convert(scenario, group, egos, options, notes)
+                scenes = [dataclasses.replace(scene, note=text) for scene in made]
+                ledger.note(path, str(index), notes)
         yield from scenes
 
 
-def _wanted_scenes(
-    payload: bytes | DataError,
-    egos: int,
-    groups: Mapping[str, str] | None,
-    keep: Callable[[str], bool],
-    notes: collections.Counter,
-) -> list[RawScene]:
-    if isinstance(payload, DataError):
-        raise payload
-    scenario = parse_scenario(payload)
-    name = scenario.scenario_id
+def _group(name: str, groups: Mapping[str, str] | None) -> str:
     if groups is not None and name not in groups:
         raise DataError("its location group is not in the manifest", "scenario_id", name)
-    group = name if groups is None else groups[name]
-    return convert(scenario, group, egos) if keep(group) else []
+    return name if groups is None else groups[name]
 
 
-def convert(scenario: Any, group: str, egos: int = 1) -> list[RawScene]:
-    """One `RawScene` per ego, in world coordinates, with a route derived from lanes and log.
+def convert(
+    scenario: Any,
+    group: str,
+    egos: int = 1,
+    options: LogOptions = LogOptions(),
+    notes: Notes | None = None,
+) -> list[RawScene]:
+    """One `RawScene` per ego (and window), in world coordinates, with a route derived from lanes and log.
 
-    Raises: DataError for inconsistent messages or if no track can be an ego.
+    Args:
+      scenario: a `Scenario` proto.
+      group: location group.
+      egos: most egos of a window.
+      options: what may be done to a log that is not as it should be.
+      notes: counts what was left out or changed, by kind.
+
+    Raises: DataError for inconsistent messages, times or tracks, or if no track can be an ego.
     """
-    tracks = read_tracks(scenario)
-    chosen = choose_egos(tracks, scenario.sdc_track_index, egos)
+    notes = Notes() if notes is None else notes
+    chosen: list[tuple[Log, list[int]]] = []
+    errors: list[DataError] = []
+    for log in read_logs(scenario, options, notes):
+        if isinstance(log, DataError):
+            errors.append(log)
+        elif rows := choose_egos(log.tracks.fields(), log.own, egos):
+            chosen.append((log, rows))
+        else:
+            reason = "no valid ego: no vehicle is valid at every step and moves"
+            errors.append(DataError(reason, "tracks", scenario.scenario_id))
     if not chosen:
-        raise DataError("no valid ego: no vehicle is valid at every step and moves", "tracks", scenario.scenario_id)
-    road_type, road_points = read_road(scenario)
-    lanes = read_lanes(scenario)
-    lights = read_lights(scenario)
-    shared = dict(
-        scenario_id=scenario.scenario_id,
-        source=SOURCE,
-        group=group,
-        current=scenario.current_time_index,
-        road_type=road_type,
-        road_points=road_points,
-        **{name: values for name, values in lights.items() if name != "lane"},
-        **tracks,
-    )
-    return [_with_ego(shared, ego, lanes, lights["lane"]) for ego in chosen]
+        raise errors[0]
+    notes["windows of long logs left out"] += len(errors)
+    road_type, road_points = read_road(scenario, notes)
+    lanes = read_lanes(scenario, notes)
+    scenes = []
+    for log, rows in chosen:
+        kind = AgentType(log.tracks.agent_type[log.own])
+        if kind != AgentType.VEHICLE:
+            notes[f"log's own vehicle is of type {kind.name}, another one is the ego"] += 1
+        shared = dict(scenario_id=log.name, source=SOURCE, group=group, current=log.current)
+        shared |= dict(road_type=road_type, road_points=road_points, **log.lights.fields(), **log.tracks.fields())
+        scenes += [_with_ego(shared, ego, lanes, log.lights.lane) for ego in rows]
+    return scenes
+
+
+def read_logs(scenario: Any, options: LogOptions, notes: Notes) -> Iterator[Log | DataError]:
+    """The log as it is to be used: 0.1 s steps, and no more of them than a scene has, or several such windows.
+
+    A window with a fault yields its `DataError` in its place. Raises: DataError for a fault of the whole log.
+    """
+    name, spec = scenario.scenario_id, SceneSpec()
+    times = np.array(scenario.timestamps_seconds)
+    tracks, current = read_tracks(scenario), scenario.current_time_index
+    lights = read_lights(scenario, len(times), centre(tracks.x, tracks.y, tracks.valid), notes)
+    if options.resample or options.derive_velocities:
+        check_times(times, name, resample=True)
+    if options.derive_velocities:
+        tracks = with_derived_velocities(tracks, times, notes)
+    if options.resample:
+        times, tracks, lights, current = _at_even_steps(times, tracks, lights, current, notes)
+    count = max(len(times) // spec.steps, 1) if options.windows else 1
+    notes["steps of logs that are not used"] += max(len(times) - count * spec.steps, 0)
+    for first in range(0, count * spec.steps, spec.steps):
+        window = slice(first, min(first + spec.steps, len(times)))
+        at, part = times[window], tracks.steps(window.start, window.stop)
+        try:
+            check_times(at, name)
+            sound, own = sound_tracks(part, at, scenario.sdc_track_index, name, notes)
+        except DataError as error:
+            yield error
+        else:
+            label = f"{name}@{first}" if count > 1 else name
+            yield Log(label, sound, own, lights.steps(window), spec.current if count > 1 else current)
+
+
+def _at_even_steps(
+    times: np.ndarray, tracks: Tracks, lights: Lights, current: int, notes: Notes
+) -> tuple[np.ndarray, Tracks, Lights, int]:
+    """The log at 0.1 s steps. Its current step is that of the spec: what lies further back is not used.
+
+    A log that begins later than the spec's history goes on until it has that much.
+    """
+    wanted, at = even_steps(times, float(times[current]))
+    if len(wanted) == len(times) and np.abs(wanted - times).max() < RESAMPLED_S:
+        return times, tracks, lights, current
+    notes["logs resampled to 10 Hz"] += 1
+    notes["steps of logs that are not used"] += max(at - SceneSpec.current, 0)
+    wanted = wanted[max(at - SceneSpec.current, 0) :]
+    before = np.clip(np.searchsorted(times, wanted + RESAMPLED_S) - 1, 0, len(times) - 1)
+    even = wanted[0] + STEP_S * np.arange(len(wanted))
+    return even, resampled(tracks, times, wanted), lights.steps(before), SceneSpec.current
 
 
 def _with_ego(shared: dict[str, Any], ego: int, lanes: dict[int, Lane], light_lane: np.ndarray) -> RawScene:
     route = derive_route(*(shared[name][ego] for name in ("x", "y", "heading")), lanes)
-    return RawScene(
+    raw = RawScene(
         **shared,
         ego=ego,
         route_x=route.points[:, 0],
@@ -175,71 +247,12 @@ def _with_ego(shared: dict[str, Any], ego: int, lanes: dict[int, Lane], light_la
         route_speed_limit=route.speed_limit,
         light_on_route=np.isin(light_lane, list(route.lanes)),
     )
-
-
-def _table(wrapped: bytes, layouts: tuple[tuple[np.dtype, dict[str, int]], ...], count: int) -> np.ndarray | None:
-    """Repeated messages as a structured array, None unless every one is filled exactly as in one of the layouts.
-
-    Ten times faster than attribute access: a scenario holds some 10,000 states and 10,000 map points.
-    """
-    for dtype, constants in layouts:
-        if len(wrapped) == count * dtype.itemsize:
-            table = np.frombuffer(wrapped, dtype)
-            if all((table[name] == byte).all() for name, byte in constants.items()):
-                return table
-    return None
-
-
-def read_points(points: Any) -> np.ndarray:
-    """A repeated MapPoint as float64[K, 2]."""
-    wrapped = protos()[1].RoadLine(polyline=points).SerializeToString()
-    table = _table(wrapped, POINT_LAYOUTS, len(points))
-    if table is None:
-        return np.array([(p.x, p.y) for p in points], np.float64).reshape(-1, 2)
-    return np.stack([table["x"], table["y"]], axis=1)
-
-
-def _read_states(track: Any) -> dict[str, np.ndarray]:
-    """`STATE_FIELDS` float64[T], 0 where not valid, and valid bool[T]."""
-    valid = np.array([state.valid for state in track.states], bool)
-    seen = [state for state in track.states if state.valid]
-    table = _table(protos()[0].Track(states=seen).SerializeToString(), STATE_LAYOUTS, len(seen))
-    states = {"valid": valid}
-    for name, field in STATE_FIELDS.items():
-        states[name] = np.zeros(len(valid))
-        states[name][valid] = [getattr(s, field) for s in seen] if table is None else table[name]
-    return states
-
-
-def read_tracks(scenario: Any) -> dict[str, np.ndarray]:
-    """x, y, heading, vel_x, vel_y float64[N, T], valid bool[N, T]; length, width (mean over valid steps), agent_type.
-
-    Raises: DataError for a track of another length than the scenario, values that are not finite, boxes without size.
-    """
-    steps = len(scenario.timestamps_seconds)
-    states = [_read_states(track) for track in scenario.tracks]
-    lengths = {len(s["valid"]) for s in states}
-    if lengths != {steps}:
-        raise DataError(f"expected {steps} states per track, found {sorted(lengths)}", "tracks", scenario.scenario_id)
-    valid = np.stack([s["valid"] for s in states])
-    fields = {name: np.stack([s[name] for s in states]) for name in STATE_FIELDS}
-    broken = [name for name, values in fields.items() if not np.isfinite(values).all()]
-    if broken:
-        raise DataError("expected finite values at valid steps, found others", ", ".join(broken), scenario.scenario_id)
-    for axis in ("x", "y"):
-        check_span(fields[axis][valid], axis, scenario.scenario_id)
-    fields["heading"] = wrap(fields["heading"])
-    seen = np.maximum(valid.sum(1), 1)
-    sizes = {name: fields.pop(name).sum(1) / seen for name in ("length", "width")}
-    flat = valid.any(1) & (np.minimum(sizes["length"], sizes["width"]) < LEAST_SIZE_M)
-    if flat.any():
-        reason = f"expected boxes of at least {LEAST_SIZE_M} m, found smaller ones in {flat.sum()} tracks"
-        raise DataError(reason, "length, width", scenario.scenario_id)
-    return {**fields, **sizes, "valid": valid, "agent_type": np.array([t.object_type for t in scenario.tracks])}
+    check_extent(raw)
+    return raw
 
 
 def _road_feature(feature: Any) -> tuple[int, np.ndarray]:
-    """RoadType and points of a map feature; no points for one that carries no data."""
+    """RoadType and points of a map feature; `RoadType.PADDING` for a kind that the protos do not know."""
     kind = feature.WhichOneof("feature_data")
     if kind is None:
         return RoadType.PADDING, np.zeros((0, 2))
@@ -251,29 +264,47 @@ def _road_feature(feature: Any) -> tuple[int, np.ndarray]:
     if kind == "road_edge":
         return FIRST_EDGE_CODE + data.type, read_points(data.polyline)
     if kind == "stop_sign":
-        return RoadType.STOP_SIGN, read_points([data.position])
+        return RoadType.STOP_SIGN, read_points([data.position] if data.HasField("position") else [])
     return POLYGONS[kind], read_points(data.polygon)
 
 
-def road_features(scenario: Any) -> list[tuple[int, np.ndarray]]:
+def road_features(scenario: Any, notes: Notes | None = None) -> list[tuple[int, np.ndarray]]:
     """RoadType and points float64[K, 2] of each map feature that has any, as the map spaces them.
 
+    Args: notes: counts the others.
     Raises: DataError for points that are not finite or too far apart to be of one scene.
     """
-    features = [_road_feature(feature) for feature in scenario.map_features]
+    features = [(int(code), points) for code, points in map(_road_feature, map_features(scenario))]
     check_span(np.concatenate([np.zeros((0, 2)), *(points for _, points in features)]), "map", scenario.scenario_id)
-    return [(int(code), points) for code, points in features if len(points)]
+    if notes is not None:
+        unknown = sum(code == RoadType.PADDING for code, _ in features)
+        notes["map features left out: of an unknown kind"] += unknown
+        notes["map features left out: no points"] += sum(not len(points) for _, points in features) - unknown
+        notes["map features left out: there twice"] += len(scenario.map_features) - len(features)
+    return [(code, points) for code, points in features if len(points)]
 
 
-def read_road(scenario: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Road types int[F] and points, thinned once for all egos, edges with the road on their left."""
-    features = road_features(scenario)
+def map_features(scenario: Any) -> list[Any]:
+    """The map features; one that is there twice, id and all, counts once."""
+    ids = collections.Counter(feature.id for feature in scenario.map_features)
+    features: dict[Any, Any] = {}
+    for index, feature in enumerate(scenario.map_features):
+        features.setdefault(index if ids[feature.id] == 1 else feature.SerializeToString(), feature)
+    return list(features.values())
+
+
+def read_road(scenario: Any, notes: Notes | None = None) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Road types int[F] and points, thinned once for all egos, edges with the road on their left. Args: as before."""
+    features = road_features(scenario, notes)
     codes = np.array([code for code, _ in features], np.int32)
     return codes, road_on_left(codes, tuple(thin(codes.tolist(), [points for _, points in features])))
 
 
-def read_lanes(scenario: Any) -> dict[int, Lane]:
-    """The driving lanes (no bike lanes) of two or more points, by feature id."""
+def read_lanes(scenario: Any, notes: Notes | None = None) -> dict[int, Lane]:
+    """The driving lanes (no bike lanes) of two or more points, by feature id.
+
+    Args: notes: counts speed limits that are none (not finite, negative, above 130 mph): they are unknown.
+    """
     lanes = {}
     for feature in scenario.map_features:
         if feature.WhichOneof("feature_data") != "lane" or LANE_CODES[feature.lane.type] == RoadType.LANE_BIKE:
@@ -281,24 +312,9 @@ def read_lanes(scenario: Any) -> dict[int, Lane]:
         lane, points = feature.lane, drop_repeats(read_points(feature.lane.polyline))
         if len(points) > 1:
             neighbors = tuple(n.feature_id for n in (*lane.left_neighbors, *lane.right_neighbors))
-            limit = lane.speed_limit_mph * MPS_PER_MPH
+            known = 0 <= lane.speed_limit_mph <= FASTEST_LIMIT_MPH
+            limit = lane.speed_limit_mph * MPS_PER_MPH if known else 0.0
+            if not known and notes is not None:
+                notes["lanes whose speed limit is none"] += 1
             lanes[feature.id] = Lane(points, tuple(lane.exit_lanes), tuple(lane.entry_lanes), neighbors, limit)
     return lanes
-
-
-def read_lights(scenario: Any) -> dict[str, np.ndarray]:
-    """lane int[L], light_x, light_y float64[L], light_state int[L, T], light_valid bool[L, T]."""
-    steps = len(scenario.timestamps_seconds)
-    logged = [(t, s) for t, frame in enumerate(scenario.dynamic_map_states[:steps]) for s in frame.lane_states]
-    rows = {lane: row for row, lane in enumerate(dict.fromkeys(s.lane for _, s in logged))}
-    x, y = np.zeros(len(rows)), np.zeros(len(rows))
-    state, valid = np.zeros((len(rows), steps), np.int32), np.zeros((len(rows), steps), bool)
-    for t, s in logged:
-        row = rows[s.lane]
-        state[row, t], valid[row, t] = s.state, s.HasField("stop_point")
-        if valid[row, t]:
-            x[row], y[row] = s.stop_point.x, s.stop_point.y
-    for axis, values in (("x", x), ("y", y)):
-        check_span(values[valid.any(1)], f"stop_point.{axis}", scenario.scenario_id)
-    lane = np.array(list(rows), np.int64)
-    return dict(lane=lane, light_x=x, light_y=y, light_state=state, light_valid=valid)

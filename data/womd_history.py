@@ -9,51 +9,76 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.physics import check_times
 from data.polyline import arc_length, headings, interpolate, project
-from data.raw import RawScene
+from data.raw import RawScene, check_extent
 from data.route import derive_route
-from data.womd import SOURCE, read_lanes, read_lights, read_road, read_tracks
+from data.womd import SOURCE, read_lanes, read_road
+from data.womd_lights import read_lights
+from data.womd_tracks import Notes, centre, check_log, faults, present, read_tracks
 
 TRACKS = ("x", "y", "heading", "vel_x", "vel_y", "valid")
 
 
-def history_scene(scenario: Any, steps: int, dt: float) -> RawScene:
+def history_scene(scenario: Any, steps: int, dt: float, notes: Notes | None = None) -> RawScene:
     """The scenario cut after its current step, its own vehicle being the ego.
 
     Everybody else is unseen from there on, and so are the lights. The ego keeps its speed along the route that its
-    history and the lanes suggest; nobody has to drive it there.
+    history and the lanes suggest; nobody has to drive it there. All that are valid at the current step stay: what is
+    not finite there is taken from the steps before, and a box without size is its type's usual one.
 
-    Args: steps: T, log steps of the result.   dt: of a step [s].
-    Raises: DataError for inconsistent messages, or where the scenario's own vehicle is not seen at every step so far.
+    Args:
+      scenario: a `Scenario` proto.
+      steps: T, log steps of the result.
+      dt: of a step [s].
+      notes: counts what was left out or changed, by kind.
+
+    Raises: DataError for inconsistent messages or times, for a log whose velocities or headings are wrong as a whole,
+      or where the scenario's own vehicle is not seen at every step so far.
     """
-    tracks, current, ego = read_tracks(scenario), scenario.current_time_index, scenario.sdc_track_index
-    if not tracks["valid"][ego, : current + 1].all():
-        raise DataError("expected the SDC valid at every step up to the current one", "tracks", scenario.scenario_id)
-    past = {name: tracks[name][:, : current + 1] for name in TRACKS}
-    route = derive_route(*(past[name][ego] for name in ("x", "y", "heading")), read_lanes(scenario))
+    notes = Notes() if notes is None else notes
+    name, current, ego = scenario.scenario_id, scenario.current_time_index, scenario.sdc_track_index
+    if current >= steps - 1:
+        raise DataError(f"expected an index below {steps - 1}, found {current}", "current_time_index", name)
+    times = np.array(scenario.timestamps_seconds)[: current + 1]
+    check_times(times, name)
+    logged = read_tracks(scenario)
+    if not logged.whole[ego]:
+        reason = f"expected {len(scenario.timestamps_seconds)} states of the log's own vehicle, found another number"
+        raise DataError(reason, "tracks", name)
+    history = logged.steps(0, current + 1)
+    check_log(history, times, faults(history, times), name)
+    tracks, ego = present(history, ego, name, notes)
+    if not tracks["valid"][ego].all():
+        raise DataError("expected the SDC valid at every step up to the current one", "tracks", name)
+    past = {field: tracks[field] for field in TRACKS}
+    route = derive_route(*(past[field][ego] for field in ("x", "y", "heading")), read_lanes(scenario, notes))
     missing = [(0, 0), (0, steps - 1 - current)]
-    tracks |= {name: np.pad(values, missing) for name, values in past.items()}
-    for name, values in _along(route.points, {name: past[name][ego, -1] for name in TRACKS}, missing[1][1], dt).items():
-        tracks[name][ego, current + 1 :] = values
-    lights = read_lights(scenario)
-    lanes = lights.pop("lane")
-    lights |= {name: np.pad(lights[name][:, : current + 1], missing) for name in ("light_state", "light_valid")}
-    road_type, road_points = read_road(scenario)
-    return RawScene(
-        scenario_id=scenario.scenario_id,
+    tracks |= {field: np.pad(values, missing) for field, values in past.items()}
+    ahead = _along(route.points, {field: past[field][ego, -1] for field in TRACKS}, missing[1][1], dt)
+    for field, values in ahead.items():
+        tracks[field][ego, current + 1 :] = values
+    lights = read_lights(scenario, current + 1, centre(history.x, history.y, history.valid), notes)
+    seen = {field: values for field, values in lights.fields().items() if field in ("light_x", "light_y")}
+    seen |= {"light_state": np.pad(lights.state, missing), "light_valid": np.pad(lights.valid, missing)}
+    road_type, road_points = read_road(scenario, notes)
+    raw = RawScene(
+        scenario_id=name,
         source=SOURCE,
-        group=scenario.scenario_id,
+        group=name,
         **tracks,
         ego=ego,
         road_type=road_type,
         road_points=road_points,
-        **lights,
-        light_on_route=np.isin(lanes, list(route.lanes)),
+        **seen,
+        light_on_route=np.isin(lights.lane, list(route.lanes)),
         route_x=route.points[:, 0],
         route_y=route.points[:, 1],
         route_speed_limit=route.speed_limit,
         current=current,
     )
+    check_extent(raw)
+    return raw
 
 
 def _along(line: np.ndarray, now: dict[str, Any], steps: int, dt: float) -> dict[str, np.ndarray]:

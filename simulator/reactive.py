@@ -31,7 +31,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import AgentType, Array, Observation, Scene
+from data.scene import VEHICLE_TYPES, Array, Observation, Scene
 from simulator.car_following import CarFollowing, idm
 from simulator.config import SimulatorConfig
 from simulator.corridor import Boxes, Corridor, boxes_of, corridor_ahead, joined, look
@@ -264,7 +264,7 @@ class Reactive:
 
 def reacts(scene: Scene, paths: Paths, drivers: ReactiveConfig) -> Array:
     """bool[A], the agents that are not replayed."""
-    vehicle = is_type(scene.agent_type, (AgentType.VEHICLE, AgentType.OTHER))
+    vehicle = is_type(scene.agent_type, VEHICLE_TYPES)
     return vehicle & (paths.extent >= drivers.parked_m) & (jnp.arange(vehicle.shape[0]) != scene.ego)
 
 

@@ -16,10 +16,12 @@ from PIL import Image, ImageDraw
 from data.geometry import from_frame, to_frame
 from data.scene import (
     DRIVING_LANE_TYPES,
+    LINE_TYPES,
     RED_STATES,
     ROAD_EDGE_TYPES,
+    VEHICLE_TYPES,
+    VULNERABLE_TYPES,
     YELLOW_STATES,
-    AgentType,
     Array,
     LightState,
     RoadType,
@@ -43,8 +45,6 @@ CHANNELS = (
     "light_green",
 )
 AGO_STEPS = (0, 5, 10)  # log steps back at which boxes are drawn
-VEHICLES = (AgentType.VEHICLE, AgentType.OTHER)
-VULNERABLE = (AgentType.PEDESTRIAN, AgentType.CYCLIST)
 FLASHING_STATES = (LightState.FLASHING_STOP, LightState.FLASHING_CAUTION)  # drive with care, as at yellow
 LIGHT_COLOURS = (RED_STATES, (*YELLOW_STATES, *FLASHING_STATES), (LightState.ARROW_GO, LightState.GO))
 LINE_WIDTH_M = 1.0  # one pixel: thinner lines fade
@@ -53,7 +53,6 @@ LIGHT_RADIUS_M = 2.0
 OFF_ROUTE_LIGHT = 0.4  # brightness of lights that do not concern the ego
 MIN_BOX_PX = 1.0  # a pedestrian of 0.5 m must not vanish between pixels
 FULL_SPEED_MPS = 35.0  # speed limit at which the route is drawn brightest
-MARKING_TYPES = tuple(range(RoadType.LINE_UNKNOWN, RoadType.LINE_PASSING_DOUBLE_YELLOW + 1))
 AREA_BRIGHTNESS = {RoadType.CROSSWALK: 128, RoadType.SPEED_BUMP: 64}
 
 
@@ -84,7 +83,7 @@ def _style(kind: int) -> tuple[str, int, float] | None:
         return "lane", 255, LINE_WIDTH_M
     if kind == RoadType.LANE_BIKE:
         return "lane", 128, LINE_WIDTH_M
-    if kind in MARKING_TYPES:
+    if kind in LINE_TYPES:
         return "marking", 255, LINE_WIDTH_M
     if kind in AREA_BRIGHTNESS:
         return "marking", AREA_BRIGHTNESS[kind], 0.0
@@ -193,7 +192,7 @@ def draw_boxes(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> 
         canvas = jnp.zeros((len(x), len(AGO_STEPS), config.height, config.width))
         return draw_each(draw, canvas, (boxes, shown.astype(jnp.float32)), shown.any(-1))
 
-    return jnp.stack([layer(kinds) for kinds in (VEHICLES, VULNERABLE)], axis=1)
+    return jnp.stack([layer(kinds) for kinds in (VEHICLE_TYPES, VULNERABLE_TYPES)], axis=1)
 
 
 def in_view(x: Array, y: Array, radius: Array, config: RenderConfig) -> Array:

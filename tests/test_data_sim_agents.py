@@ -60,7 +60,9 @@ def test_nobody_there_is_an_error(proto):
         read_sim_agents(proto)
 
 
-def test_a_short_track_is_an_error(proto):
+def test_a_short_track_of_the_logs_own_vehicle_is_an_error(proto):
+    del proto.tracks[1].states[-1]
+    assert read_sim_agents(proto).valid[1].tolist() == [True] * 90 + [False]
     del proto.tracks[0].states[-1]
-    with pytest.raises(DataError, match=r"expected 91 states per track, found \[90, 91\]"):
+    with pytest.raises(DataError, match="expected 91 states of the log's own vehicle, found 90"):
         read_sim_agents(proto)

@@ -77,6 +77,9 @@ def test_a_missing_or_foreign_file_is_named(tmp_path):
     (tmp_path / "torn.json").write_text("{")
     with pytest.raises(DataError, match=r"torn\.json: expected JSON"):
         load(tmp_path / "torn.json")
+    (tmp_path / "none.json").write_text('{"version": "1.0", "model": 3}')
+    with pytest.raises(DataError, match=r"none\.json: expected a tokenizer of the package tokenizers"):
+        load(tmp_path / "none.json")
     other = FILE.read_text("utf-8").replace("<keep speed>", "<hold speed>")
     (tmp_path / "other.json").write_text(other, "utf-8")
     with pytest.raises(DataError, match=r"other\.json, field vocabulary: expected the phrases"):

@@ -9,7 +9,7 @@ import pytest
 import scenes
 
 from data.road_edges import starts_off_road
-from data.scene import LightState, RoadType
+from data.scene import ROAD_EDGE_TYPES, LightState, RoadType
 from data.sources import STARTER, open_split
 from simulator.config import SimulatorConfig
 from simulator.dynamics import log_ego
@@ -119,6 +119,17 @@ def test_off_road_by_a_corner_beyond_the_edge():
     _, outcome = step(scenes.straight(), y=-1.15)
     assert events(outcome) == {"off_road"} and outcome.termination
     np.testing.assert_array_equal(outcome.valid, [1, 0, 0, 0, 0])  # an ego that starts off the road is caught at once
+
+
+@pytest.mark.parametrize("kind", ROAD_EDGE_TYPES)
+def test_every_type_of_road_edge_counts(kind):
+    """The proto's default among them: a converter that sets no type draws edges all the same."""
+    scene = scenes.straight()
+    edges = np.isin(scene.road_type, ROAD_EDGE_TYPES)
+    scene = dataclasses.replace(scene, road_type=np.where(edges, kind, scene.road_type).astype(np.int32))
+    assert edges.any() and events(step(scene, y=-1.15)[1]) == {"off_road"}
+    shifted = dataclasses.replace(scene, y=scene.y - np.float32(1.15))
+    assert (starts_off_road(scene, 10), starts_off_road(shifted, 10)) == (False, True)
 
 
 def test_a_record_is_marked_where_the_simulator_says_off_road():

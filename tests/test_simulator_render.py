@@ -9,7 +9,7 @@ import pytest
 import scenes
 
 from data.geometry import to_frame
-from data.scene import AgentType, LightState, SceneSpec
+from data.scene import VEHICLE_TYPES, VULNERABLE_TYPES, AgentType, LightState, SceneSpec
 from simulator.config import SimulatorConfig
 from simulator.geometry import Box
 from simulator.log_replay import LogReplay
@@ -22,8 +22,6 @@ from simulator.render import (
     LIGHT_RADIUS_M,
     MAP_CHANNELS,
     OFF_ROUTE_LIGHT,
-    VEHICLES,
-    VULNERABLE,
     coverage,
     draw_boxes,
     draw_lights,
@@ -181,7 +179,7 @@ def test_everything_is_drawn_whether_in_view_or_not(crowds):
         x, y = to_frame(past.x, past.y, ego.x, ego.y, ego.heading)
         box = Box(x, y, past.heading - ego.heading, scene.length, scene.width)
         cover = coverage(box, *pixels, sharp) * (past.valid & others)[..., None, None]
-        for j, kinds in enumerate((VEHICLES, VULNERABLE)):
+        for j, kinds in enumerate((VEHICLE_TYPES, VULNERABLE_TYPES)):
             expected = jnp.max(cover * np.isin(scene.agent_type, kinds)[..., None, None], axis=1)
             np.testing.assert_allclose(boxes[:, j, i], expected, atol=1e-5)
             assert expected.any()

@@ -21,7 +21,8 @@ CONFIG = SimulatorConfig()
 UNCUT = dataclasses.replace(CONFIG, near_edges=128, near_lanes=128)
 SMALL = dataclasses.replace(CONFIG, index_entries=2048, near_edges=512, near_lanes=512)  # few entries, no cut either
 SPEC = SceneSpec(agents=1, polylines=64, points=16, lights=1, route_points=4, text=4)
-KINDS = (*DRIVING_LANE_TYPES, *ROAD_EDGE_TYPES, RoadType.LANE_BIKE, RoadType.LINE_SOLID_SINGLE_WHITE)
+OTHERS = (RoadType.LANE_BIKE, RoadType.LINE_SOLID_SINGLE_WHITE)
+KINDS = (*DRIVING_LANE_TYPES, *ROAD_EDGE_TYPES, *DRIVING_LANE_TYPES, *OTHERS)
 SIZES = ((6, 20.0), (16, 60.0), (40, 100.0), (60, 200.0))  # polylines, half the width of the map [m]
 PLACES = 1000
 

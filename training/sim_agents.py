@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data import womd
 from data.errors import DataError, unexpected
 from data.inputs import fingerprints, list_files
 from data.padding import pad
@@ -36,6 +35,7 @@ from data.tfrecord import read_records
 from data.validation import validate
 from data.womd import parse_scenario
 from data.womd_history import history_scene
+from data.womd_proto import protos
 from simulator.config import SimulatorConfig
 from simulator.prepare import prepare
 from simulator.rollout import rollout
@@ -213,7 +213,7 @@ def check_settings(options: argparse.Namespace) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name}: expected at least 1, found {getattr(options, name)}")
     check_new(options.out)
-    womd.protos()
+    protos()
 
 
 def check_steps(config: Config) -> None:

@@ -12,6 +12,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 
 from data.scene import (
     LANE_TYPES,
+    LINE_TYPES,
     RED_STATES,
     ROAD_EDGE_TYPES,
     YELLOW_STATES,
@@ -127,14 +128,13 @@ def draw_map(axes: Axes, scene: Scene, bounds: tuple[float, float, float, float]
         return [line for line, kind in zip(lines, kinds, strict=True) if kind in types and len(line) > 1]
 
     scale = axes.get_window_extent().width / axes.figure.dpi * 72 / (bounds[1] - bounds[0])  # points per metre
-    paint = tuple(t for t in RoadType if t.name.startswith("LINE_"))
     axes.add_collection(PolyCollection(of((RoadType.CROSSWALK,)), fc="#e4e0f0", ec="#a79fc4", lw=0.8, hatch="////"))
     axes.add_collection(PolyCollection(of((RoadType.SPEED_BUMP,)), fc="#ece7d3", ec=PAINT, lw=0.6))
     lanes = of(LANE_TYPES)
     axes.add_collection(LineCollection(lanes, colors=ASPHALT, lw=LANE_WIDTH_M * scale, capstyle="round", zorder=0))
     axes.add_collection(LineCollection(lanes, colors=LANE, lw=1.0, zorder=0.5))
-    axes.add_collection(LineCollection(of(paint), colors=PAINT, lw=0.8, ls=(0, (4, 3))))
-    axes.add_collection(LineCollection(of((*ROAD_EDGE_TYPES, RoadType.EDGE_UNKNOWN)), colors=EDGE, lw=1.3))
+    axes.add_collection(LineCollection(of(LINE_TYPES), colors=PAINT, lw=0.8, ls=(0, (4, 3))))
+    axes.add_collection(LineCollection(of(ROAD_EDGE_TYPES), colors=EDGE, lw=1.3))
     route = page(scene.route_x, scene.route_y)[np.asarray(scene.route_valid)]
     axes.plot(*route.T, color=SKY, lw=5, alpha=0.35, solid_capstyle="round", zorder=1.5)
     axes.set(xlim=bounds[:2], ylim=bounds[2:], xticks=[], yticks=[], aspect="equal", facecolor=GROUND)

@@ -20,7 +20,7 @@ import numpy as np
 from data.errors import DataError, read_json
 from data.files import check_writable
 from data.sim_agents import SimAgentsScene
-from data.womd import INSTALL
+from data.womd_proto import INSTALL
 from worldmodel.realism.features import Tracks
 
 ROLLOUTS, STEPS = 32, 80

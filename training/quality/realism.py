@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from data.progress import Bar
-from data.scene import ROAD_EDGE_TYPES, AgentType, Record, RoadType
+from data.scene import ROAD_EDGE_TYPES, AgentType, Record
 from training.quality.figure import forest
 from training.quality.study import FLOOR, Finding, Study
 from training.statistics import bootstrap, paired_difference
@@ -44,7 +44,7 @@ def judged(study: Study, row: int) -> np.ndarray:
 
 def measurable(record: Record, chosen: np.ndarray) -> bool:
     """Whether every feature has something to measure: a vehicle and a road edge."""
-    edges = np.isin(record.scene.road_type, (RoadType.EDGE_UNKNOWN, *ROAD_EDGE_TYPES))
+    edges = np.isin(record.scene.road_type, ROAD_EDGE_TYPES)
     seen = np.asarray(record.scene.road_valid).sum(1) > 1
     return bool(np.any(np.asarray(record.scene.agent_type)[chosen] == AgentType.VEHICLE) and np.any(edges & seen))
 

@@ -12,7 +12,6 @@ from data.scene import ROAD_EDGE_TYPES, Record, RoadType, Scene, SceneSpec
 from data.sim_agents import SimAgentsScene
 from worldmodel.realism.features import Tracks
 
-EDGES = (RoadType.EDGE_UNKNOWN, *ROAD_EDGE_TYPES)
 LANE_SPACING_M = 0.5  # as the source of the definition has it: see `lights.py` for what long segments would do
 
 
@@ -25,7 +24,7 @@ def scene_of(record: Record, evaluated: np.ndarray, spec: SceneSpec) -> SimAgent
     rows = simulated_rows(record, spec)
     valid = np.asarray(scene.valid)[rows]
     x, y = to_world(record, np.asarray(scene.x)[rows], np.asarray(scene.y)[rows])
-    edges = joined(polylines(record, EDGES))
+    edges = joined(polylines(record, ROAD_EDGE_TYPES))
     lanes = [dense(line) for line in polylines(record, (RoadType.LANE_SURFACE,))]
     heading = wrap(np.asarray(scene.heading, np.float64)[rows] + record.origin[2])
     flat = np.zeros(x.shape)
