@@ -12,6 +12,7 @@ import numpy as np
 NUMBERS = (0, 1, -1, 2**31 - 1, -(2**31), 2**63 - 1, 0.5, -1e9, 1e12, 1e300, float("nan"), float("inf"))
 JSON_VALUES = (None, True, "", "x", "x" * 10_000, [], {}, [[]], {"": None}, *NUMBERS)
 WORDS = (bytes(8), b"\xff" * 8, *(struct.pack("<d", x) for x in NUMBERS[-5:]), struct.pack("<q", 2**63 - 1))
+FACTORS = (0.0, -1.0, 0.5, 3.6, 57.3, 1e6)  # other units and frames
 MOST_EDITS = 6
 
 
@@ -119,6 +120,83 @@ def _change_list(rng: np.random.Generator, values: Any) -> None:
             del values[at]
         case 2:
             values.extend(copy.deepcopy(list(values[: at + 1])))
+
+
+def change_structure(rng: np.random.Generator, valid: Any) -> bytes:
+    """A protocol buffer whose parts are cut, emptied, doubled, swapped, or set to NaN or huge all along a list.
+
+    Whole columns change (a field of all elements of a list), as a converter with a fault writes them.
+    """
+    message = copy.deepcopy(valid)
+    for _ in range(rng.integers(1, 4)):
+        place = message
+        while (inner := [value for field, value in place.ListFields() if field.message_type]) and rng.random() < 0.65:
+            chosen = inner[rng.integers(len(inner))]
+            place = chosen[rng.integers(len(chosen))] if hasattr(chosen, "extend") else chosen
+        _change_part(rng, place)
+    return message.SerializeToString()
+
+
+def _change_part(rng: np.random.Generator, message: Any) -> None:
+    fields = [field for field, _ in message.ListFields()]
+    if not fields:
+        return
+    field = fields[rng.integers(len(fields))]
+    value = getattr(message, field.name)
+    if not hasattr(value, "extend"):
+        alike = [other.name for other in fields if other.type == field.type and not field.message_type]
+        if alike and rng.random() < 0.5:
+            _swap(message, field.name, alike[rng.integers(len(alike))])
+        else:
+            message.ClearField(field.name)
+    elif field.message_type and rng.random() < 0.5:
+        _change_column(rng, value)
+    else:
+        items = _rearranged(rng, list(copy.deepcopy(list(value))))
+        message.ClearField(field.name)
+        getattr(message, field.name).extend(items)
+
+
+def _swap(message: Any, first: str, second: str) -> None:
+    one, two = getattr(message, first), getattr(message, second)
+    setattr(message, first, two)
+    setattr(message, second, one)
+
+
+def _rearranged(rng: np.random.Generator, items: list) -> list:
+    first, second = sorted(int(at) for at in rng.integers(len(items), size=2))
+    match rng.integers(8):
+        case 0:
+            return items[:first]
+        case 1:
+            return items[:first] + items[second:]
+        case 2:
+            return []
+        case 3:
+            return items + items
+        case 4:
+            return items[: first + 1] + items[first:]
+        case 5:
+            return items[::-1]
+        case 6:
+            items[first], items[second] = items[second], items[first]
+            return items
+    return [items[first]] * len(items)
+
+
+def _change_column(rng: np.random.Generator, values: Any) -> None:
+    """One scalar field of all elements, or of a run of them."""
+    fields = [field for field, _ in values[0].ListFields() if not field.message_type and not field.is_repeated]
+    if not fields:
+        return
+    field = fields[rng.integers(len(fields))]
+    kind = type(getattr(values[0], field.name))
+    first, last = sorted(int(at) for at in rng.integers(len(values) + 1, size=2)) if rng.random() < 0.5 else (0, None)
+    constant, factor = _extreme(rng, kind), FACTORS[rng.integers(len(FACTORS))]
+    scaled = kind is float and rng.random() < 0.5
+    for value in values[first:last]:
+        changed = getattr(value, field.name) * factor if scaled else constant
+        _try(lambda value=value, changed=changed: setattr(value, field.name, changed))
 
 
 def _extreme(rng: np.random.Generator, kind: type) -> Any:

@@ -69,3 +69,36 @@ def test_the_section_counts_each_reader():
     text = fuzz.section({"seed": 0, "targets": {"config": row, "groups": row}, "bad": 2, "peak_memory_grew_mb": 7})
     assert "| config | 1500 | 500 | 999 | 1 | 0 | 0.25 |" in text
     assert "| inputs | 3,000 |" in text and "| largest growth of the process | 7 MB |" in text
+
+
+@pytest.fixture(scope="module")
+def scenario_fuzz():
+    """The benchmark; it needs the protos."""
+    if not SCENARIO:
+        pytest.skip("needs the WOMD protos: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7")
+    from benchmarks import scenario_fuzz
+
+    return scenario_fuzz
+
+
+def test_scenarios_of_another_structure_are_used_or_refused_by_name(scenario_fuzz, tmp_path):
+    """`python -m benchmarks.scenario_fuzz` tries 2,000."""
+    found = scenario_fuzz.run(INPUTS, 0, scenario_fuzz.base(), tmp_path)
+    assert {name: found[name] for name in scenario_fuzz.BAD} == dict.fromkeys(scenario_fuzz.BAD, 0)
+    assert found["converted"] + found["refused"] == found["submission_read"] + found["submission_refused"] == INPUTS
+    assert min(found["converted"], found["refused"], found["submission_read"], found["submission_refused"]) > 10
+    assert sum(found["refused_by_reason"].values()) >= found["refused"] and found["peak_memory_grew_mb"] < 500
+
+
+def test_what_no_check_foresees_is_counted_apart(scenario_fuzz, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.scenario_fuzz.read_sim_agents", lambda *_: {}["never heard of"])
+    found = scenario_fuzz.run(2, 0, scenario_fuzz.base(), tmp_path, tmp_path)
+    assert (
+        found["unforeseen"] + found["uncaught"] >= 2 and "never heard of" in (tmp_path / "uncaught-1.txt").read_text()
+    )
+
+
+def test_a_changed_structure_depends_on_the_seed_alone(scenario_fuzz):
+    made = scenario_fuzz.base()
+    changed = [mutate.change_structure(np.random.default_rng(seed), made) for seed in (*range(20), 0)]
+    assert changed[0] == changed[-1] and len(set(changed)) > 15 and made == scenario_fuzz.base()

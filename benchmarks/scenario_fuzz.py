@@ -1,0 +1,151 @@
+"""Hands WOMD scenarios with changed structure to the conversion, and counts what becomes of them:
+
+python -m benchmarks.scenario_fuzz [--records 2000] [--seed 0] [--scenario FILE] [--keep DIR]
+
+A valid scenario (a synthetic one, or the first of a TFRecord FILE) has parts cut, emptied, doubled, swapped, or set to
+NaN or huge, drawn from the seed. Each goes the way of `data.build` into scenes, and the way of a Sim Agents submission
+into a history. Prints JSON: how many became scenes, how many were refused and for which reasons, and what should be 0:
+errors that got through (uncaught), that were caught but have no message of their own (unforeseen), records without
+scene and reason, slow ones, scenes that do not survive being stored. Exit status 1 if any of these is not 0. Needs the
+WOMD protos.
+"""
+
+import argparse
+import collections
+import contextlib
+import io
+import json
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.fuzz import SlowError, limits, remember
+from benchmarks.mutate import change_structure
+from data.errors import DataError, SkipLedger
+from data.padding import pad
+from data.progress import Bar
+from data.records import Fractions, Rules, kept_scenes
+from data.scene import LightState, SceneSpec
+from data.sim_agents import read_sim_agents
+from data.statistics import reason
+from data.storage import decode, encode
+from data.tfrecord import frame, read_records
+from data.validation import validate
+from data.womd import LogOptions, parse_scenario
+from data.womd_history import history_scene
+from tests.raw_scenes import scenario
+
+SPEC = SceneSpec()
+BAD = ("uncaught", "unforeseen", "without_reason", "slow", "not_stored", "submission_uncaught")
+OPTIONS = (LogOptions(), LogOptions(resample=True, derive_velocities=True, windows=True))
+
+
+def base() -> Any:
+    """A scenario with some of everything: five kinds of agent, all kinds of map features, two lights."""
+    made = scenario("base", vehicles=6)
+    for row, kind in ((2, 2), (3, 3), (4, 4), (5, 0)):
+        made.tracks[row].object_type = kind
+    made.tracks_to_predict.add(track_index=1)
+    lane = made.map_features.add(id=14).lane
+    lane.CopyFrom(made.map_features[0].lane)
+    lane.exit_lanes.append(7)
+    lane.left_neighbors.add(feature_id=7)
+    for point in lane.polyline:
+        point.y += 3.5
+    made.map_features.add(id=15).road_edge.polyline.extend(made.map_features[2].road_edge.polyline[::-1])
+    for dynamic in made.dynamic_map_states:
+        stop = dynamic.lane_states.add(lane=14, state=LightState.ARROW_GO).stop_point
+        stop.x, stop.y = 50.0, 4.0
+    return made
+
+
+def run(records: int, seed: int, valid: Any, folder: pathlib.Path, keep: pathlib.Path | None = None) -> dict[str, Any]:
+    """What becomes of so many changed scenarios. Args: folder: for their files."""
+    counts: collections.Counter[str] = collections.Counter()
+    reasons: collections.Counter[str] = collections.Counter()
+    notes: collections.Counter[str] = collections.Counter()
+    slowest, before = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with Bar("scenarios", records, unit="records") as bar:
+        for index in bar.over(range(records)):
+            damaged = change_structure(np.random.default_rng((seed, index)), valid)
+            started = time.monotonic()
+            try:
+                with limits():
+                    found = _converted(damaged, OPTIONS[index % len(OPTIONS)], folder, reasons, notes)
+                    found.append(_submitted(damaged))
+            except SlowError:
+                found = ["slow"]
+                remember(keep, "slow", index, damaged)
+            except Exception:  # whatever it is, it is what is looked for
+                found = ["uncaught"]
+                remember(keep, "uncaught", index, damaged)
+            counts.update(found)
+            slowest = max(slowest, time.monotonic() - started)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    names = ("converted", "refused", "submission_read", "submission_refused", *BAD)
+    result = {"records": records, "seed": seed} | {name: counts[name] for name in names}
+    result |= {"slowest_s": round(slowest, 3), "peak_memory_grew_mb": grown // 1024}
+    return result | {"refused_by_reason": dict(reasons.most_common()), "noted": dict(sorted(notes.items()))}
+
+
+def _converted(
+    damaged: bytes, options: LogOptions, folder: pathlib.Path, reasons: collections.Counter, notes: collections.Counter
+) -> list[str]:
+    """Names of `run`'s counts that go up by one."""
+    path = folder / "one.tfrecord"
+    path.write_bytes(frame(damaged))
+    ledger, rules = SkipLedger(max_skipped=1.0), Rules(2, None, 0, Fractions(), options=options)
+    with contextlib.redirect_stderr(io.StringIO()):  # the ledger prints each
+        scenes = list(kept_scenes([str(path)], rules, ledger))
+    found = ["unforeseen" for error in ledger.errors if error.reason.startswith("unexpected")]
+    for kept in scenes:
+        try:
+            validate(pad(decode(encode(kept.scene)), SPEC), SPEC)
+        except DataError:
+            found.append("not_stored")
+    if scenes:
+        notes.update(ledger.notes.keys())
+        return [*found, "converted"]
+    reasons.update(map(reason, ledger.errors))
+    return [*found, "refused" if ledger.errors else "without_reason"]
+
+
+def _submitted(damaged: bytes) -> str:
+    try:
+        made = parse_scenario(damaged)
+        validate(pad(history_scene(made, SPEC.steps, SPEC.dt), SPEC), SPEC)
+        sim = read_sim_agents(made)
+    except DataError:
+        return "submission_refused"
+    now = [getattr(sim, name)[:, sim.current] for name in ("x", "y", "z", "heading")]
+    boxes = [sim.length, sim.width, sim.height]
+    sound = all(np.isfinite(values).all() for values in now) and all((size > 0).all() for size in boxes)
+    return "submission_read" if sound else "submission_uncaught"
+
+
+def main() -> int:
+    """Prints what became of the records."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scenario_fuzz",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--records", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenario", help="a TFRecord file with a WOMD Scenario; a synthetic one by default")
+    parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("out/scenario_fuzz"))
+    options = parser.parse_args()
+    valid = parse_scenario(next(iter(read_records(options.scenario)))) if options.scenario else base()
+    with tempfile.TemporaryDirectory() as folder:
+        result = run(options.records, options.seed, valid, pathlib.Path(folder), options.keep)
+    print(json.dumps(result, indent=2))
+    return int(any(result[name] for name in BAD))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
