@@ -20,21 +20,22 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 import oracle
 from oracle_drives import CONFIG, Drive, driven
 
+from benchmarks import command
 from data.progress import Bar
 from data.scene import Scene, SceneSpec
-from data.sources import STARTER, open_split
+from data.sources import STARTER, available_splits, open_split
 
 DECISIONS = ("collision", "at_fault", "off_road", "wrong_way", "red_light")
-SPLITS = ("train", "validation", "grounding", "test")
+SPLITS = ("train", "validation", "grounding", "test")  # in this order, where they are there, or draws would change
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--data", default=str(STARTER), help="data set (default: the starter set)")
     parser.add_argument("--disturbed", type=int, default=1000, help="disturbed drives (default: %(default)s)")
     parser.add_argument("--agents", type=int, default=64, help="agents kept per scene (default: %(default)s)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def drives_of(logged: list[Scene], disturbed: int, rng: np.random.Generator) -> list[Drive]:
@@ -66,14 +67,16 @@ def count(drives: list[Drive], rng: np.random.Generator) -> dict[str, dict[str, 
     return found
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Compares and prints."""
-    options, rng = parse(), np.random.default_rng(0)
-    sources = [open_split(pathlib.Path(options.data), split, SceneSpec(agents=options.agents)) for split in SPLITS]
+    options, rng = parse(arguments), np.random.default_rng(0)
+    splits = sorted(available_splits(options.data), key=lambda split: (*SPLITS, split).index(split))
+    sources = [open_split(options.data, split, SceneSpec(agents=options.agents)) for split in splits]
     logged = [source[i].scene for source in sources for i in range(len(source))]
     found = count(drives_of(logged, options.disturbed, rng), rng)
     taken = sum(entry["steps"] for entry in found.values())
     report = {
+        "splits": splits,
         "scenes": len(logged),
         "disturbed_drives": options.disturbed,
         "decisions": found,
@@ -84,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

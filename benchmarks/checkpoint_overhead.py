@@ -11,7 +11,6 @@ over the saves. Exit status 1 if a larger share is lost than the goal.
 import argparse
 import json
 import pathlib
-import sys
 import tempfile
 import time
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import command
 from training import stages
 from training.checkpoint import Checkpoints
 from training.presets import PRESETS
@@ -96,4 +96,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

@@ -21,15 +21,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from benchmarks import command
 from policy.imitation import imitation_loss, imitation_targets
 from training import presets
 from training.config import Config
+from training.evaluation import open_records
 from training.imagination import Trust
 from training.improvement import Rates, loss
 from training.mesh import parameter_spec
 from training.programs import build
 from training.report import table
-from training.scenes import open_splits, take
+from training.scenes import take
 
 MESHES = {"data": (1, 1), "fsdp 8": (8, 1), "tensor 8": (1, 8)}  # the rest of the chips is along `data`
 # What leaves a parameter a parameter.
@@ -53,7 +55,7 @@ class Stage:
     exchanged: int = 0
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.communication",
@@ -62,13 +64,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--presets", nargs="+", choices=presets.PRESETS, default=["cpu", "h200"])
     parser.add_argument("--chips", type=int, nargs="+", default=[8, 64, 512], help="multiples of 8")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def stages_of(config: Config) -> dict[str, Stage]:
     """The programs that update or roll out parameters."""
     programs, rounds, imitation = build(config), config.rounds, config.imitation
-    records = open_splits(config.data, config.spec, config.simulator).train
+    records = open_records(config, "train")
     shape = jax.eval_shape
     key = shape(lambda: jax.random.key(0))
 
@@ -195,13 +197,13 @@ def rows_of(name: str, chips: list[int]) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the table."""
-    options = parse()
+    options = parse(arguments)
     header = ["preset", "stage", "mesh", *(f"{count} chips" for count in options.chips)]
     print("MB per chip and step: g gradients, p parameters, a activations, m minibatches\n")
     print(table(header, [row for name in options.presets for row in rows_of(name, options.chips)]))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from benchmarks import command
 from benchmarks.communication import Stage, stages_of
 from benchmarks.world_models import product_flops
 from training import presets
@@ -21,7 +22,7 @@ from training.config import Config
 from training.report import table
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compute", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -29,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--presets", nargs="+", choices=presets.PRESETS, default=["h200"])
     parser.add_argument("--peak", type=float, default=494e12, help="of the device [FLOP/s] (default: %(default)g)")
     parser.add_argument("--share", type=float, default=0.3, help="of the peak that is reached (default: %(default)s)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def flops(stage: Stage) -> float:
@@ -51,9 +52,9 @@ def steps(config: Config) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the table."""
-    options, rows = parse(), []
+    options, rows = parse(arguments), []
     for name in options.presets:
         config = presets.PRESETS[name]()
         taken, total = steps(config), 0.0
@@ -67,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -20,6 +20,7 @@ from typing import Any
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from benchmarks import command
 from benchmarks.results import write_section
 from data import womd
 from data.builder import write_dataset
@@ -173,4 +174,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

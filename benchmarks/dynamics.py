@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import command
 from data.geometry import wrap_angle
 from data.scene import Array, Record, Scene, SceneSpec
 from data.sources import STARTER, available_splits, open_split
@@ -154,17 +155,22 @@ def report(scene: Scene, sources: np.ndarray) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measures and prints."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dynamics", description=__doc__)
     parser.add_argument("--data", default=str(STARTER), help="a data set made by `python -m data.build`")
     parser.add_argument("--split", action="append", help="may be repeated; all by default")
-    arguments = parser.parse_args()
-    splits = arguments.split or list(available_splits(arguments.data))
-    scene, sources = read(arguments.data, splits)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints."""
+    options = parse(arguments)
+    splits = options.split or list(available_splits(options.data))
+    scene, sources = read(options.data, splits)
     settings = dataclasses.asdict(SmoothingConfig())
     print(json.dumps({"splits": splits, "smoothing": settings, "egos": report(scene, sources)}, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from benchmarks import command
 from benchmarks.comparison import METRICS, section
 from benchmarks.results import write_section
 from data.files import write_text
@@ -305,4 +306,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

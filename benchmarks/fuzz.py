@@ -30,6 +30,7 @@ import jax
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from benchmarks import command
 from benchmarks.mutate import change_arrays, change_bytes, change_json, change_message
 from benchmarks.results import write_section
 from data import sources, storage, tfrecord, womd
@@ -298,8 +299,8 @@ def section(result: dict[str, Any]) -> str:
     return "\n\n".join(["## Hostile input", said, table(["", ""], facts.items()), table(header, rows)])
 
 
-def main() -> int:
-    """Runs the targets; prints and writes what became of the inputs."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -309,7 +310,12 @@ def main() -> int:
     parser.add_argument("--scenario", help="a TFRecord file with a WOMD Scenario")
     parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("out/fuzz"))
     parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the targets; prints and writes what became of the inputs."""
+    options = parse(arguments)
     logging.disable(logging.CRITICAL)  # thousands of damaged checkpoints are told of
     with tempfile.TemporaryDirectory() as folder:
         every = targets(pathlib.Path(folder), options.scenario)
@@ -327,4 +333,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

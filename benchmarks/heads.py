@@ -6,6 +6,7 @@ Prints JSON, for each head: its parameters; acting as it explores and as it is d
 were drawn and from ones that were shown; the gradient of imitation, whose labels are made already.
 """
 
+import argparse
 import dataclasses
 import json
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import timing
+from benchmarks import command, timing
 from policy.action_head import Decision
 from policy.imitation import imitation_loss, imitation_targets
 from policy.sizes import parameters
@@ -21,9 +22,10 @@ from policy.vla import VLA
 from training import presets
 from training.config import Config
 from training.drivers import Teacher
+from training.evaluation import open_records
 from training.imagination import Experience
 from training.improvement import Rates, improve, optimiser
-from training.scenes import open_splits, take
+from training.scenes import take
 
 ROWS = 128
 
@@ -62,13 +64,19 @@ def cost(config: Config, head: str, scene: Any) -> dict[str, float]:
     return {"parameters": parameters(vla), **found}
 
 
-def main() -> None:
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line, which has no options."""
+    return argparse.ArgumentParser(prog="python -m benchmarks.heads", description=__doc__).parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
     """Prints the table."""
+    parse(arguments)
     timing.use_one_core()
     config = presets.cpu()
-    scene = take(open_splits(config.data, config.spec, config.simulator).train, range(ROWS))
+    scene = take(open_records(config, "train"), range(ROWS))
     print(json.dumps({head: cost(config, head, scene) for head in ("discrete", "flow")}, indent=2))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

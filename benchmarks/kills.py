@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
+from benchmarks import command
 from benchmarks.results import write_section
 from data.files import write_text
 from training.provenance import commit, machine, now
@@ -39,7 +40,7 @@ POLL_S = 0.05
 AFTERWARDS = "evaluation"  # of the last checkpoint and after it, no stage of training
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -50,7 +51,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def start(preset: str, directory: pathlib.Path) -> subprocess.Popen:
@@ -237,9 +238,9 @@ def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -
     return "\n\n".join(["## Killed runs", said, table(["", ""], facts.items()), table(header, rows)])
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Runs once to the end, then with kills, and tells what became of it."""
-    options = parse()
+    options = parse(arguments)
     notes = begin(options)
     whole = ending(options.out / "alone")
     for name in options.signal:
@@ -252,4 +253,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -8,7 +8,6 @@ Writes the section `examples` of the page and the picture beside it. Each exampl
 import argparse
 import collections
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks import command
 from benchmarks.results import write_section
 from data.pipeline import stack
 from data.progress import Bar
@@ -148,14 +148,19 @@ def shares(said: list[Said]) -> str:
     return table(["", f"shares of {len(said):,} labels"], rows)
 
 
-def main(arguments: list[str]) -> None:
-    """Labels, draws, writes."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.language", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scenes", type=int, default=320, help="first so many training scenes (default: %(default)s)")
     parser.add_argument("--file", type=pathlib.Path, default=pathlib.Path("docs/language.md"))
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Labels, draws, writes."""
+    options = parse(arguments)
     simulator, source = SimulatorConfig(), open_split(STARTER, "train")
     records = [source[index] for index in range(min(options.scenes, len(source)))]
     said = labelled(records, simulator)
@@ -176,4 +181,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command.run(main)

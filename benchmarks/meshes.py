@@ -29,6 +29,7 @@ from typing import Any
 
 import jax
 
+from benchmarks import command
 from benchmarks.results import write_section
 from training import loop, mesh, presets, stages
 from training.checkpoint import Checkpoints
@@ -68,7 +69,7 @@ ABOUT = {
 }
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.meshes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -84,7 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=stages.PARTS, default=[*stages.PARTS], help="of the main job")
     parser.add_argument("--section", help="name in the markers; `meshes-` and what is measured by default")
     parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def settings(rows: int, steps: int, axes: tuple[int, int, int]) -> Config:
@@ -345,9 +346,9 @@ def section(what: str, found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measures, prints and writes."""
-    options = parse()
+    options = parse(arguments)
     if options.what == "stages":
         config = settings(options.rows, options.steps, tuple(options.mesh))
         among = options.parts, options.out, options.begin, options.objectives, options.again
@@ -360,4 +361,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    main()
+    command.run(main)

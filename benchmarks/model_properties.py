@@ -15,6 +15,7 @@ import sys
 import xml.etree.ElementTree
 from typing import Any
 
+from benchmarks import command
 from benchmarks.results import write_section
 from data.files import write_text
 from training.provenance import commit, machine, now
@@ -131,4 +132,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

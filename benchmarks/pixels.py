@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import command
 from data.pipeline import stack
 from data.scene import Array, Record, Scene, SceneSpec
 from data.sources import STARTER, open_split
@@ -59,7 +60,7 @@ TRAFFIC = tuple(CHANNELS.index(name) for name in ("vehicle", "vulnerable"))
 START = SceneSpec.current
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pixels", description=__doc__)
     parser.add_argument("--data", default=str(STARTER), help="data set (default: the starter set)")
@@ -69,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="scenes per step (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and draws (default: %(default)s)")
     parser.add_argument("--out", type=pathlib.Path, help="folder for a figure of imagined images (default: none)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def read(directory: str, split: str, count: int) -> list[Record]:
@@ -232,13 +233,17 @@ def draw(images: dict[str, Array], row: int, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Fits, measures, prints."""
-    options = parse()
+    options = parse(arguments)
     model = MODEL.build(SIMULATOR)
-    params, fitting = fit(model, read(options.data, "train", options.scenes), options)
+    train, held_out = read(options.data, "train", options.scenes), read(options.data, "test", options.test_scenes)
+    if options.batch > min(len(train), len(held_out)):
+        sizes = f"{len(train)} scenes to fit and {len(held_out)} held-out ones"
+        raise ValueError(f"--batch: expected at most as many as there are, {sizes}, found {options.batch}")
+    params, fitting = fit(model, train, options)
     models = {f"pixels_{k}": dataclasses.replace(MODEL, steps=k).build(SIMULATOR) for k in SAMPLER_STEPS}
-    measure, held_out = measured(models, params), read(options.data, "test", options.test_scenes)
+    measure = measured(models, params)
     errors, doubts, images = [], [], {}
     whole = len(held_out) - len(held_out) % options.batch
     for first in range(0, whole, options.batch):
@@ -265,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

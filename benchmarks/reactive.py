@@ -25,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 import probes
 import scenes
 
+from benchmarks import command
 from data.scene import AgentType, Array, Record, Scene, SceneSpec
 from data.sources import STARTER, open_split
 from policy.baselines import LogExpert, follow_route
@@ -216,31 +217,35 @@ def departure_summary(away: np.ndarray) -> dict[str, Any]:
     }
 
 
-def data_report(directory: pathlib.Path, split: str, agents: int, count: int | None) -> dict[str, Any]:
-    """All of a data set's part. Raises: DataError for a missing data set or split."""
-    records = open_split(directory, split, SceneSpec(agents=agents))
-    count = min(count or len(records), len(records))
+def data_report(records: Sequence[Record], count: int) -> dict[str, Any]:
+    """All of a data set's part, of its first so many records."""
     return {
-        "split": split,
         "scenes": count,
         "braking": [braking_report(records, count, acceleration) for acceleration in BRAKING],
         "own_log": own_log_report(records, count),
     }
 
 
-def main() -> None:
-    """Measures and prints."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reactive", description=__doc__)
     parser.add_argument("--data", type=pathlib.Path, default=STARTER, help="a data set; the starter set by default")
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument("--scenes", type=int, help="the first so many; all by default, 0 for the probes alone")
     parser.add_argument("--agents", type=int, default=SceneSpec.agents, help="kept per scene (default: %(default)s)")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints."""
+    options = parse(arguments)
+    records = open_split(options.data, options.split, SceneSpec(agents=options.agents))
+    count = len(records) if options.scenes is None else min(options.scenes, len(records))
     report = {"probes": {kind: probe_report(kind) for kind in probes.KINDS}}
-    if options.scenes != 0:
-        report["data"] = data_report(options.data, options.split, options.agents, options.scenes)
+    if count:
+        report["data"] = {"split": options.split, **data_report(records, count)}
     print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 
+from benchmarks import command
 from data.scene import Record, SceneSpec
 from data.sources import STARTER, open_split
 from simulator.config import SimulatorConfig
@@ -88,14 +89,19 @@ def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch
     return {"policy": policy, "scenes": len(records), **counted, "share_of_steps_with_unlisted_agent_within_10_m": near}
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.referee", description=__doc__)
     parser.add_argument("--scenes", type=int, default=48, help="of the test split (default: %(default)s)")
     parser.add_argument("--policy", default="expert", help="a baseline (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=4, help="scenes whose speed is measured (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=24, help="scenes driven at once (default: %(default)s)")
-    options, config = parser.parse_args(), SimulatorConfig()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints."""
+    options, config = parse(arguments), SimulatorConfig()
     records = PreparedRecords(open_split(STARTER, "test"), config, options.scenes, options.scenes)
     spread = range(0, options.scenes, max(options.scenes // options.timed, 1))  # over networks
     measured = speed([records[row] for row in spread[: options.timed]], config.substeps)
@@ -109,4 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import command
 from data.files import write_text
 from training.report import PAIR, PAIR_NAME, TABLE, groups_of, sample, signed, table, with_interval
 from training.statistics import bootstrap, excludes_zero
@@ -146,4 +147,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import timing
+from benchmarks import command, timing
 from data.padding import pad
 from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
 from data.tfrecord import read_records
@@ -263,12 +263,17 @@ def host_work(scene: Scene) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measures and prints."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulator", description=__doc__)
     parser.add_argument("--scenario", help="TFRecord file with a WOMD Scenario (default: random roads)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64], help="default: %(default)s")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints."""
+    options = parse(arguments)
     timing.use_one_core()
     scene = logged_scene(options.scenario) if options.scenario else random_scene(np.random.default_rng(0))
     scene = device_types(scene)
@@ -288,4 +293,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks import command
 from benchmarks.results import write_section
 from data.files import write_text
 from data.progress import Bar
@@ -23,13 +24,13 @@ JUDGES = ("log_replay", "reactive", "referee")
 SHOWN_METRICS = ("score", "failure", "at_fault")
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulator_report", description=__doc__)
     for name in ("scenario", "real", "run", "out"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def commands(options: argparse.Namespace) -> dict[str, list[str]]:
@@ -209,9 +210,9 @@ def section(found: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Measures what is missing, writes the section, and returns the exit status."""
-    options = parse()
+    options = parse(arguments)
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
     words = commands(options)
@@ -226,4 +227,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -24,12 +24,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import timing
+from benchmarks import command, timing
 from training import presets
 from training.config import Config, DataConfig
 from training.drivers import disturbance
+from training.evaluation import open_records
 from training.imagination import drive_expert
-from training.scenes import WithoutTiles, batches, open_splits
+from training.scenes import WithoutTiles, batches
 from worldmodel import registry
 from worldmodel.batch import ModelBatch
 from worldmodel.fitting import fit_step, start_fit
@@ -43,7 +44,7 @@ SHORTEST_CONTRACTION = 9  # shorter ones are running sums over sub-steps and cla
 
 def drives(config: Config, count: int) -> ModelBatch:
     """What one step of the fit sees: the expert's drives in training scenes, half of them disturbed."""
-    scene, _ = next(batches(WithoutTiles(open_splits(config.data, config.spec, config.simulator).train), count, 0))
+    scene, _ = next(batches(WithoutTiles(open_records(config, "train")), count, 0))
     k_disturb, k_drive = jax.random.split(jax.random.key(0))
     rough = jnp.arange(count) >= count // 2
     disturbed = jax.tree.map(lambda a: jnp.where(rough, a, 0.0), disturbance(k_disturb, count))
@@ -122,7 +123,7 @@ def measure(name: str, config: Config, batch: ModelBatch, simulator: float) -> d
     }
 
 
-def parse() -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.world_models", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -131,12 +132,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", nargs="+", default=MODELS, help="names or import paths; default: %(default)s")
     parser.add_argument("--batch", type=int, help="scenes; the preset's if left out")
     parser.add_argument("--data", help="a data set's folder; the starter set if left out")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measures and prints."""
-    options = parse()
+    options = parse(arguments)
     timing.use_one_core()
     config = dataclasses.replace(presets.PRESETS[options.preset](), data=DataConfig(directory=options.data))
     count = options.batch or config.fit.scenes
@@ -159,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -16,7 +16,7 @@ from data.records import Rules, kept_scenes
 from data.statistics import Statistics
 from data.storage import DATASET, encode
 
-INSTALL = "Apache Beam is missing: pip install 'tether[beam]'"
+INSTALL = 'Apache Beam is missing: pip install -e ".[beam]"'
 STATISTICS = "statistics"
 
 

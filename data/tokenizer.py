@@ -116,14 +116,21 @@ def build(texts: Iterable[str]) -> tokenizers.Tokenizer:
     return made
 
 
-def main(arguments: list[str]) -> None:
-    """Builds the file."""
-    from data.sources import STARTER, instructions
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    from data.sources import STARTER
 
     parser = argparse.ArgumentParser(prog="python -m data.tokenizer", description="Builds the tokenizer's file.")
     parser.add_argument("--data", default=STARTER, help="folder of a data set; the starter set by default")
     parser.add_argument("--out", type=pathlib.Path, default=FILE, help="default: %(default)s")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Builds the file."""
+    from data.sources import instructions
+
+    options = parse(arguments)
     made = build((*sentences(), *instructions(options.data, "train")))
     made.save(str(options.out))
     print(f"{options.out}: {made.get_vocab_size()} tokens, {len(VOCABULARY)} of them phrases")

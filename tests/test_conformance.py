@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,12 @@ def test_the_command_takes_a_copy_of_the_template(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["--world-model", "mine:MineConfig", "-k", "exact_dynamics"]) == pytest.ExitCode.OK
+
+
+def test_the_command_says_what_it_needs(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    assert main(["--help"]) == 2
+    assert capsys.readouterr().err == ('expected pytest, which runs the rules, found none: pip install -e ".[test]"\n')
 
 
 def test_the_command_says_what_is_wrong_with_a_name(capfd):

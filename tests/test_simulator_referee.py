@@ -227,13 +227,13 @@ def test_a_network_that_cannot_be_simulated_is_named(records, fleet, monkeypatch
 
 def test_without_sumo_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sumo", None)
-    with pytest.raises(SumoError, match=r"tether\[sumo\]"):
+    with pytest.raises(SumoError, match=r"pip install -e \"\.\[sumo\]\""):
         Fleet([])
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say what a process may use")
 def test_one_processor_is_refused_rather_than_waited_for(monkeypatch):
-    pytest.importorskip("sumo", reason="SUMO is not installed: pip install tether[sumo]")
+    pytest.importorskip("sumo", reason="SUMO is not installed")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
     with pytest.raises(SumoError, match="needs two processors"):
         Fleet([])

@@ -11,6 +11,7 @@ import raw_scenes
 
 from data.scene import LightState, RoadType
 from data.sumo import gates, road_map, routes, scenes, simulate, traits, windows
+from data.sumo.__main__ import main
 from data.sumo.generate import SPLIT_PATTERN, NetworkJob
 from data.sumo.install import SumoError
 from data.sumo.plain import KINDS, parse_shape, shape_text
@@ -253,3 +254,19 @@ def test_elements_are_written_as_xml(tmp_path):
 
     write_elements(tmp_path / "x.xml", "nodes", [ET.Element("node", id="a")])
     assert [e.get("id") for e in ET.parse(tmp_path / "x.xml").getroot()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--networks", "0"], "field networks: expected at least 1, found 0"),
+        (["--processes", "-1"], "field processes: expected at least 1, found -1"),
+        (["--networks", "1", "--out", "FILE/set"], "FILE"),
+    ],
+)
+def test_settings_that_cannot_work_are_one_line_and_status_2(tmp_path, monkeypatch, capsys, words, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert complaint in error and error.count("\n") == 1

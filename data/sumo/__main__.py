@@ -7,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from data.errors import DataError
+from data.progress import log_above_bars
 from data.sumo.generate import verify, write_scenes
 from data.sumo.install import SumoError
 
@@ -32,17 +33,27 @@ class Arguments:
     verify: int = 0
 
 
-def main() -> None:
-    """Runs the command line."""
-    arguments = tyro.cli(Arguments, prog="python -m data.sumo")
+def parse(arguments: list[str]) -> Arguments:
+    """The command line."""
+    return tyro.cli(Arguments, prog="python -m data.sumo", args=arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command line. Returns the exit status."""
+    log_above_bars()
     try:
-        run(arguments)
-    except (SumoError, DataError) as error:
-        sys.exit(f"error: {error}")
+        run(parse(arguments))
+    except (SumoError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def run(arguments: Arguments) -> None:
-    """Makes or checks a data set."""
+    """Makes or checks a data set. Raises: DataError for numbers that cannot work; as `write_scenes` and `verify`."""
+    for name in ("networks", "scenes_per_network", "processes"):
+        if getattr(arguments, name) < 1:
+            raise DataError(f"expected at least 1, found {getattr(arguments, name)}", name)
     if arguments.verify:
         verify(arguments.out, arguments.verify, arguments.processes)
         print(f"{arguments.out}: hashes match, {arguments.verify} networks made again with the same bytes")
@@ -53,4 +64,4 @@ def run(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import write_text
+from data.files import check_writable, write_text
 from data.progress import Bar
 from data.raw import RawScene, localize
 from data.storage import SUMMARY_FILE, encode, is_finished
@@ -110,13 +110,14 @@ def write_scenes(seed: int, networks: int, scenes_per_network: int, processes: i
     """Generates a data set and writes it with its summary, README and hashes.
 
     Returns: False if the same data set was found finished, True if it was written.
-    Raises: SumoError; DataError if the directory holds something else.
+    Raises: SumoError; ValueError if the directory holds something else or cannot be written.
     """
     from data.builder import write_dataset
 
     request = dict(source="sumo", sumo=SUMO_VERSION, seed=seed, networks=networks, scenes=scenes_per_network)
     if is_finished(directory):
         return write_dataset({}, directory, request)
+    check_writable(directory)
     jobs = [NetworkJob(seed, index, scenes_per_network) for index in range(networks)]
     results = generate(jobs, processes)
     splits = {split: [] for split in dict.fromkeys(job.split for job in jobs)}

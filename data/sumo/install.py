@@ -7,7 +7,7 @@ from types import ModuleType
 
 SUMO_VERSION = "1.28.0"
 SYSTEM_LIBRARIES = "libGL, libX11, libXext, libXrender and libatomic"
-INSTALL = 'pip install "tether[sumo]"'
+INSTALL = 'pip install -e ".[sumo]"'
 
 
 class SumoError(RuntimeError):

@@ -3,13 +3,18 @@
 import os
 import sys
 
-import pytest
-
 from worldmodel.conformance import ENVIRONMENT
+
+INSTALL = 'pip install -e ".[test]"'
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the rules, and nothing of the project that one stands in. Returns pytest's exit status."""
+    """Runs the rules, and nothing of the project that one stands in. Returns pytest's exit status, 2 without pytest."""
+    try:
+        import pytest
+    except ImportError:
+        print(f"expected pytest, which runs the rules, found none: {INSTALL}", file=sys.stderr)
+        return 2
     os.environ.update(ENVIRONMENT | dict(os.environ))
     ours = ["-p", "worldmodel.conformance.plugin", "--pyargs", "worldmodel.conformance"]
     alone = ["--noconftest", "-o", "addopts=", "-p", "no:cacheprovider"]

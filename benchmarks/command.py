@@ -1,0 +1,22 @@
+"""How a benchmark is started as a program."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from data.progress import log_above_bars
+from data.sumo.install import SumoError
+
+
+def run(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Ends the process with the status that `main` returns for the command line.
+
+    Input or settings that cannot work are one message and status 2, as for every command of the project.
+    """
+    log_above_bars()
+    try:
+        status = main(sys.argv[1:])
+    except (ValueError, OSError, SumoError) as error:
+        print(error, file=sys.stderr)
+        status = 2
+    sys.exit(status)
