@@ -26,6 +26,7 @@ from data import womd
 from data.builder import write_dataset
 from data.errors import DataError, SkipLedger
 from data.inputs import list_files
+from data.recordings import Recordings
 from data.records import Fractions, Rules, kept_scenes
 from data.statistics import Statistics
 from data.tfrecord import read_records
@@ -91,7 +92,7 @@ def measure(files: list[str], egos: int) -> Cost:
     rules, ledger, statistics = Rules(egos, None, 0, Fractions()), SkipLedger(max_skipped=1.0), Statistics()
     records, parse_s = timed(lambda: parsed(files))
     kept, convert_s = timed(lambda: list(kept_scenes(files, rules, ledger)))
-    _, count_s = timed(lambda: list(statistics.counted(kept)))
+    _, count_s = timed(lambda: list(statistics.counted(kept, Recordings())))
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "set"
         with contextlib.redirect_stdout(sys.stderr):  # what TFDS tells is no JSON

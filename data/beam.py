@@ -5,19 +5,20 @@ and shards are the same for any number of workers.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
 from data.builder import TetherScenes
 from data.errors import DataError, SkipLedger
+from data.recordings import SPLIT_ORDER, Recordings, places
 from data.records import Rules, kept_scenes
-from data.statistics import Statistics
+from data.statistics import Split, Statistics
 from data.storage import DATASET, encode
 
 INSTALL = 'Apache Beam is missing: pip install -e ".[beam]"'
-STATISTICS = "statistics"
+STATISTICS, EGOS, SCENES = "statistics", "egos", "scenes"  # outputs of the conversion
 
 
 def options(words: Sequence[str]) -> Any:
@@ -48,29 +49,76 @@ class Scenes(TetherScenes, skip_registration=True):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager, pipeline: Any) -> dict[str, Any]:
         import apache_beam as beam
 
-        found = (
+        read = (
             pipeline
             | "Files" >> beam.Create(list(enumerate(self._files)))
             | "Spread" >> beam.Reshuffle()
-            | "Convert" >> beam.FlatMap(convert, self._rules).with_outputs(*self._rules.splits, main=STATISTICS)
+            | "Convert" >> beam.FlatMap(convert, self._rules).with_outputs(EGOS, SCENES, main=STATISTICS)
+        )
+        left_out = read[EGOS] | "By group" >> beam.GroupByKey() | "Compare" >> beam.FlatMap(left_out_of)
+        kept = read[SCENES] | "Keep" >> beam.FlatMap(sort_out, beam.pvalue.AsDict(left_out)).with_outputs(
+            *self._rules.splits, main=STATISTICS
         )
         _ = (
-            found[STATISTICS]
+            (read[STATISTICS], kept[STATISTICS])
+            | "All" >> beam.Flatten()
             | "Add up" >> beam.CombineGlobally(total)
             | "Summarise" >> beam.Map(write_statistics, self._statistics)
         )
-        return {name: found[name] for name in self._rules.splits}
+        return {name: kept[name] for name in self._rules.splits}
+
+
+class Found(NamedTuple):
+    """A converted scene, on its way to its split.
+
+    Attributes:
+      place: file and number in it.   split: where it belongs.   example: as stored.   counts: of itself.
+    """
+
+    place: tuple[int, int]
+    split: str
+    example: dict[str, Any]
+    counts: Split
 
 
 def convert(entry: tuple[int, str], rules: Rules) -> Iterator[Any]:
-    """One file's examples, each to the output of its split, and last its `Statistics`."""
+    """One file's scenes, each with its ego by group, and last the `Statistics` of the reading."""
     from apache_beam.pvalue import TaggedOutput
 
     index, path = entry
-    statistics, ledger = Statistics(), SkipLedger(max_skipped=1.0)
-    for number, kept in enumerate(statistics.counted(kept_scenes([path], rules, ledger))):
-        yield TaggedOutput(kept.split, (f"{index}/{number}", encode(kept.scene)))
+    ledger, statistics = SkipLedger(max_skipped=1.0), Statistics()
+    for number, kept in enumerate(kept_scenes([path], rules, ledger)):
+        counts = Split()
+        counts.add(kept)
+        ego = kept.split, (index, number), kept.scene.scenario_id, places(kept.scene)
+        yield TaggedOutput(EGOS, (kept.scene.group, ego))
+        yield TaggedOutput(SCENES, Found((index, number), kept.split, encode(kept.scene), counts))
     statistics.close(ledger)
+    yield statistics
+
+
+def left_out_of(
+    entry: tuple[str, Iterable[tuple[str, tuple[int, int], str, Any]]],
+) -> Iterator[tuple[tuple[int, int], str]]:
+    """Place and reason of each scene of a group that is not kept. The order is that of a build without a pipeline."""
+    group, egos = entry
+    recordings = Recordings()
+    for split, place, scenario_id, ego in sorted(egos, key=lambda ego: (SPLIT_ORDER.index(ego[0]), ego[1])):
+        if reason := recordings.left_out(split, group, scenario_id, ego):
+            yield place, reason
+
+
+def sort_out(found: Found, left_out: Mapping[tuple[int, int], str]) -> Iterator[Any]:
+    """A scene that is kept to the output of its split, and the `Statistics` of each."""
+    from apache_beam.pvalue import TaggedOutput
+
+    statistics = Statistics()
+    if reason := left_out.get(found.place):
+        statistics.splits[found.split].leave_out(reason)
+    else:
+        statistics.splits[found.split].merge(found.counts)
+        index, number = found.place
+        yield TaggedOutput(found.split, (f"{index}/{number}", found.example))
     yield statistics
 
 

@@ -1,33 +1,51 @@
 """Command that turns logged data into a data set of its own:
 
-python -m data.build --womd "GLOB" --out DIR [--egos-per-scene 8] [--groups manifest.json] [--notes notes.json]
+python -m data.build --womd FILES --out DIR [--held-out FILES] [--egos-per-scene 8] [--groups manifest.json]
+                     [--notes notes.json]
                      [--beam runner=DirectRunner direct_num_workers=2 direct_running_mode=multi_processing]
 
-Splits are cut by location group, so that no road is in two of them. `--groups` is a JSON list of objects with
-`scenario_id` and `location_group`; without it each scenario is a group. `--notes` is such a list with `note` instead:
-free text to the driver, which follows the instruction. With `--beam` the work is an Apache Beam pipeline of these
-options, for data sets that one process is too slow for (docs/data_at_scale.md). `summary.json` beside the records says
-what is in them, and what was skipped and why.
+FILES is a file, a folder of `*tfrecord*` files, or a glob. Splits are cut by location group, so that no road is in two
+of them. `--groups` is a JSON list of objects with `scenario_id` and `location_group`; without it each scenario is a
+group. `--notes` is such a list with `note` instead: free text to the policy, which follows the instruction. With
+`--held-out`, validation and test come from those files alone, train and grounding from the others. With `--beam` the
+work is an Apache Beam pipeline of these options, for data sets that one process is too slow for
+(docs/data_at_scale.md). `summary.json` beside the records says what is in them, and what was skipped and why.
+
+Status 0 when it is done, 2 for input or settings that cannot work, 130 when it was asked to stop; one line says why.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
+import logging
+import math
+import os
 import pathlib
-from collections.abc import Iterator
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data.builder import FILE_FORMAT, prepare, put_in_place, write_dataset
+from data import womd
+from data.builder import FILE_FORMAT, FORMAT, prepare, put_in_place, write_dataset
 from data.errors import DataError, SkipLedger, read_json, too_many
-from data.inputs import list_files
+from data.inputs import fingerprints, list_files
+from data.progress import Bar, log_above_bars
 from data.raw import RawScene
-from data.records import Fractions, Rules, kept_scenes
+from data.recordings import Recordings
+from data.records import CONVERTER, EVALUATED_ON, LEARNED_FROM, Fractions, Rules, kept_scenes
 from data.statistics import Statistics
 from data.storage import SUMMARY_FILE
+from data.tfrecord import read_records
 from data.womd import LogOptions
+
+log = logging.getLogger(__name__)
+INTERRUPTED = 130
+# Settings that name places or ways to work. All others decide what is in a data set, and are a part of its request.
+NO_CONTENT = ("womd", "held_out", "out", "groups", "notes", "max_skipped", "beam", "shards")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +53,10 @@ class BuildConfig:
     """What to build.
 
     Attributes:
-      womd: glob of TFRecord files of WOMD Scenario protos, local or gs://.
+      womd: TFRecord files of WOMD Scenario protos, gzip-compressed or not, local or gs://: a file, a folder or a glob.
       out: directory of the data set, local or gs://; a finished one of the same request is left as it is.
+      held_out: further such files, from which alone validation and test are made; train and grounding are then made
+        from `womd` alone.
       groups: JSON manifest of location groups.
       notes: JSON manifest of free texts.
       egos_per_scene: most egos per scene, the log's own vehicle first.
@@ -44,15 +64,16 @@ class BuildConfig:
       derive_velocities: velocities that contradict the positions are taken from the positions; otherwise such tracks
         are left out, and logs skipped where it concerns their own vehicle or half of the moving tracks.
       windows: a log that is long enough for several scenes becomes several; otherwise its first 9.1 s are used.
-      max_skipped: largest share of records that may be skipped.
+      max_skipped: largest fraction of the records that may be skipped, in [0, 1].
       seed: of the assignment of groups to splits.
-      fractions: shares of the groups; a split without a share is not made.
+      fractions: of the groups that go to each split, in any unit; a split of 0 is not made.
       beam: options of an Apache Beam pipeline, which then does the work; without their leading dashes.
       shards: files per split that a pipeline writes; TFDS chooses if None.
     """
 
     womd: str
     out: str
+    held_out: str | None = None
     groups: pathlib.Path | None = None
     notes: pathlib.Path | None = None
     egos_per_scene: int = 8
@@ -66,10 +87,35 @@ class BuildConfig:
     shards: int | None = None
 
 
+def validate(config: BuildConfig) -> None:
+    """Raises: DataError with all settings that cannot work."""
+    fractions = dataclasses.asdict(config.fractions)
+    sums = {"fractions": tuple(fractions)}
+    if config.held_out is not None:
+        sums = {"fractions of what --womd is for": LEARNED_FROM, "fractions of what --held-out is for": EVALUATED_ON}
+    rules = [
+        *((name, value, value, "a name") for name, value in (("womd", config.womd), ("out", config.out))),
+        ("held_out", config.held_out, config.held_out != "", "a name"),
+        ("egos_per_scene", config.egos_per_scene, config.egos_per_scene >= 1, "at least 1"),
+        ("max_skipped", config.max_skipped, 0 <= config.max_skipped <= 1, "a fraction in [0, 1]"),
+        ("seed", config.seed, config.seed >= 0, "at least 0"),
+        *((f"fractions.{name}", f, 0 <= f < math.inf, "a number of at least 0") for name, f in fractions.items()),
+        *((name, 0, sum(fractions[s] for s in splits) != 0, "a sum above 0") for name, splits in sums.items()),
+        ("shards", config.shards, config.shards is None or config.shards >= 1, "at least 1"),
+        ("shards", config.shards, config.shards is None or config.beam is not None, "none without --beam"),
+    ]
+    wrong = [f"{name}: expected {expected}, found {value}" for name, value, works, expected in rules if not works]
+    if wrong:
+        raise DataError(f"these settings cannot work: {'; '.join(wrong)}")
+
+
 def read_manifest(path: pathlib.Path, field: str) -> dict[str, str]:
-    """A text by scenario id: `location_group`, or `note`. Raises: DataError for a manifest without these fields."""
+    """A text by scenario id: `location_group`, or `note`.
+
+    Raises: DataError for a manifest without these fields, or with two different texts for one scenario.
+    """
     entries = read_json(path)
-    texts = {}
+    texts: dict[str, str] = {}
     for index, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         named = [entry.get(name) for name in ("scenario_id", field)] if isinstance(entry, dict) else []
         if len(named) != 2 or not all(isinstance(name, str) and name for name in named):
@@ -78,48 +124,94 @@ def read_manifest(path: pathlib.Path, field: str) -> dict[str, str]:
         if any("\ud800" <= letter <= "\udfff" for name in named for letter in name):
             reason = f"expected text that UTF-8 can hold, found half of a surrogate pair in {str(entry)[:80]!a}"
             raise DataError(reason, field, str(index), str(path))
-        texts[named[0]] = named[1]
+        name, text = named
+        if texts.setdefault(name, text) != text:
+            reason = f"expected one text for each scenario, found {texts[name]!r} and {text!r} for {name}"
+            raise DataError(reason, field, str(index), str(path))
     return texts
 
 
 def build(config: BuildConfig) -> bool:
-    """Writes the data set and prints a summary. Returns: False if it was found finished."""
+    """Writes the data set and prints a summary. Returns: False if it was found finished.
+
+    Raises: DataError for settings, files or manifests that cannot work, before anything is written, and for records of
+    which too many cannot be used; OSError and RuntimeError where a disk or a pipeline fails. Nothing is left behind.
+    """
+    validate(config)
+    womd.protos()
     groups = read_manifest(config.groups, "location_group") if config.groups else None
     notes = read_manifest(config.notes, "note") if config.notes else {}
-    options = LogOptions(config.resample, config.derive_velocities, config.windows)
-    rules = Rules(config.egos_per_scene, groups, config.seed, config.fractions, notes, options)
     files = list_files(config.womd)
+    held_out = [] if config.held_out is None else list_files(config.held_out)
+    _check_files(files, held_out)
+    options = LogOptions(config.resample, config.derive_velocities, config.windows)
+    rules = Rules(config.egos_per_scene, groups, config.seed, config.fractions, notes, options, frozenset(held_out))
+    read = {"files": fingerprints(files), "held_out": fingerprints(held_out)}
+    request = _request(config, groups, notes) | read
+    size = sum(file["bytes"] for file in read["files"] + read["held_out"])
+    print(f"{config.out}: from {len(files + held_out)} files of {size / 1e6:.1f} MB", flush=True)
     build_here = build_with_beam if config.beam is not None else build_alone
-    written = build_here(config, rules, files, _request(config, files, groups, notes))
-    print(_told(config.out) if written else f"{config.out}: found finished")
+    written = build_here(config, rules, files + held_out, request)
+    print(describe(config.out) if written else f"{config.out}: found finished")
     return written
 
 
-def build_alone(config: BuildConfig, rules: Rules, files: list[str], request: dict) -> bool:
-    """In this process, split after split; scenes stay in the order of the files."""
-    ledger, statistics = SkipLedger(config.max_skipped), Statistics()
+def _check_files(files: Sequence[str], held_out: Sequence[str]) -> None:
+    """Raises: DataError for a file that is to be learned from and held out, and for files of the other kind of WOMD."""
+    both = sorted({os.path.realpath(file) for file in files} & {os.path.realpath(file) for file in held_out})
+    if both:
+        raise DataError(f"expected other files for --held-out, found {len(both)} of --womd among them", file=both[0])
+    for first in (files[0], *held_out[:1]):
+        payload = next(read_records(first))
+        if isinstance(payload, bytes) and womd.is_example(payload):
+            raise DataError(womd.EXAMPLE, file=first)
 
-    def scenes(split: str) -> Iterator[RawScene]:
-        found = kept_scenes(files, rules, ledger, lambda name: name == split)
-        yield from (kept.scene for kept in statistics.counted(found))
+
+def build_alone(config: BuildConfig, rules: Rules, files: Sequence[str], request: dict) -> bool:
+    """In this process, split after split; scenes stay in the order of the files."""
+    ledger, statistics, recordings = SkipLedger(config.max_skipped), Statistics(), Recordings()
+
+    def scenes(split: str, bar: Bar) -> Iterator[RawScene]:
+        began, count = time.monotonic(), 0
+        for file in files:
+            found = kept_scenes([file], rules, ledger, lambda name: name == split)
+            for kept in statistics.counted(found, recordings):
+                yield kept.scene
+                count += 1
+                rate = count / (time.monotonic() - began)
+                bar.show({"split": split, "scenes": f"{count} ({rate:.1f}/s)"})
+                bar.advance(0)
+            bar.advance()
         ledger.finish()
+        if not count:
+            raise no_scenes(split, ledger.seen)
 
     def summary() -> dict[str, Any]:
         statistics.close(ledger)
         return statistics.to_json()
 
-    by_split = {name: functools.partial(scenes, name) for name in rules.splits}
-    return write_dataset(by_split, config.out, request, summary)
+    with Bar("build", len(files) * len(rules.splits), unit="files") as bar:
+        by_split = {name: lambda name=name: scenes(name, bar) for name in rules.splits}
+        return write_dataset(by_split, config.out, request, summary)
 
 
-def build_with_beam(config: BuildConfig, rules: Rules, files: list[str], request: dict) -> bool:
+def no_scenes(split: str, records: int) -> DataError:
+    """The error for a split that nothing goes to. Args: records: that were read."""
+    reason = (
+        f"none of {records} records has a scene for this split: take more logs, another --seed, other --fractions, or "
+        f"do without it (--fractions.{split} 0)"
+    )
+    return DataError(reason, f"split {split}")
+
+
+def build_with_beam(config: BuildConfig, rules: Rules, files: Sequence[str], request: dict) -> bool:
     """By a pipeline, all splits at once; scenes are shuffled."""
     from data import beam
 
     options = beam.options(config.beam)
 
     def write(work: Any) -> tuple[Any, dict]:
-        work.mkdir()
+        log.info("a pipeline reads %d files; its engine shows how far it is", len(files))
         noted = work / SUMMARY_FILE
         builder = beam.Scenes(files=files, rules=rules, statistics=str(noted), data_dir=work, file_format=FILE_FORMAT)
         built = prepare(builder, beam_options=options, num_shards=config.shards)
@@ -127,32 +219,26 @@ def build_with_beam(config: BuildConfig, rules: Rules, files: list[str], request
         skipped = summary["skipped"]
         if skipped["records"] > config.max_skipped * summary["records"]:
             raise too_many(skipped["records"], summary["records"], config.max_skipped, skipped["first"])
+        for split in rules.splits:
+            if not summary["split"].get(split, {}).get("scenes"):
+                raise no_scenes(split, summary["records"])
         return built, summary
 
     return put_in_place(config.out, request | {"shuffled": True, "shards": config.shards}, write)
 
 
-def _request(
-    config: BuildConfig, files: list[str], groups: dict[str, str] | None, notes: dict[str, str]
-) -> dict[str, object]:
+def _request(config: BuildConfig, groups: dict[str, str] | None, notes: dict[str, str]) -> dict[str, Any]:
+    """What decides the content of the data set but the files."""
+
     def digest(manifest: dict[str, str] | None) -> str:
         return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
 
-    return dict(
-        source="womd",
-        files=[pathlib.PurePath(file).name for file in files],
-        groups=digest(groups),
-        notes=digest(notes),
-        egos_per_scene=config.egos_per_scene,
-        resample=config.resample,
-        derive_velocities=config.derive_velocities,
-        windows=config.windows,
-        seed=config.seed,
-        fractions=dataclasses.asdict(config.fractions),
-    )
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in NO_CONTENT}
+    made_by = {"source": womd.SOURCE, "format": FORMAT, "converter": CONVERTER}
+    return settings | made_by | {"groups": digest(groups), "notes": digest(notes)}
 
 
-def _told(out: str) -> str:
+def describe(out: str) -> str:
     """The summary of a finished data set for people."""
     folder = tfds.core.Path(out)
     summary = read_json(folder / SUMMARY_FILE)
@@ -167,6 +253,9 @@ def _told(out: str) -> str:
             f"agents and {polylines:.1f} polylines per scene, the nearest {left['nearest_polyline_m']} m off, and "
             f"{tokens:.1f} tokens of the instruction (--spec.text)"
         )
+        if split["starts_off_road"]:
+            lines.append(f"    egos that are off the road before anybody acts (marked): {split['starts_off_road']}")
+        lines += [f"    scenes that are not kept, {reason}: {count}" for reason, count in split["not_kept"].items()]
     skipped = summary["skipped"]
     lines += [
         f"  {kind}: {noted['count']} in {noted['records']} records, such as {noted['example']}"
@@ -176,12 +265,25 @@ def _told(out: str) -> str:
     return "\n".join([*lines, *(f"  {message}" for message in skipped["first"])])
 
 
-if __name__ == "__main__":
-    import sys
-
+def main(arguments: Sequence[str]) -> int:
+    """Builds what a command line asks for. Returns: the exit status."""
     import tyro
 
+    log_above_bars()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        build(tyro.cli(BuildConfig))
-    except DataError as error:
-        sys.exit(f"error: {error}")
+        build(tyro.cli(BuildConfig, prog="python -m data.build", description=__doc__, args=arguments))
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:  # of TFDS and Beam, whose last line is the cause
+        print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing is left behind", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,11 @@
 """Writes scenes as a TensorFlow Datasets (TFDS) data set of ArrayRecord files, readable without TensorFlow."""
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Callable, Iterable
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ from data.storage import ARRAYS, DATASET, REQUEST_FILE, SUMMARY_FILE, TEXTS, VEC
 
 FORMAT, FILE_FORMAT = "1.1.0", "array_record"
 OWN_FILES = (f"{DATASET}-*.array_record*", "dataset_info.json", "features.json", SUMMARY_FILE, f".{REQUEST_FILE}")
+
+log = logging.getLogger(__name__)
 
 Splits = dict[str, Callable[[], Iterable[RawScene]] | Iterable[RawScene]]
 
@@ -44,6 +50,13 @@ def _ordered(example: bytes) -> bytes:
     return tf_example_pb2.Example.FromString(example).SerializeToString(deterministic=True)
 
 
+class LocalInfo(tfds.core.DatasetInfo):
+    """What TFDS knows of a data set, without a look at what Google's bucket has of it: nothing."""
+
+    def initialize_from_bucket(self) -> None:
+        """Nothing to do; TFDS would leave an empty folder among the temporary ones each time."""
+
+
 class TetherScenes(tfds.core.GeneratorBasedBuilder):
     """Scenes in the order given, so that the same input makes the same bytes."""
 
@@ -59,7 +72,7 @@ class TetherScenes(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return LocalInfo(
             builder=self,
             features=_features(),
             description="Driving scenes, see data/storage.py.",
@@ -68,6 +81,11 @@ class TetherScenes(tfds.core.GeneratorBasedBuilder):
 
     def _example_writer(self) -> ExampleWriter:
         return OrderedWriter(self.info.file_format)
+
+    def _log_download_bytes(self) -> None:
+        """Nothing: there is no download, and how far the work is `data.progress` shows."""
+
+    _log_download_done = _log_download_bytes
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         return {name: self._generate_examples(name, scenes) for name, scenes in self._scenes.items()}
@@ -104,6 +122,7 @@ def write_dataset(
 
 def prepare(builder: TetherScenes, **config: Any) -> Any:
     """Has TFDS write a data set. Args: config: of `DownloadConfig`. Returns: the directory in which it lies."""
+    tfds.disable_progress_bar()
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**config))
     return builder.data_path
 
@@ -118,51 +137,83 @@ def put_in_place(directory: Any, request: dict, write: Callable[[Any], tuple[Any
       directory: where the files shall lie; a path of this machine, or of a bucket (`gs://...`).
       request: what the data set was made from (JSON types, no paths of this machine); a finished data set answers
         only the same request.
-      write: makes the files below the directory that it is given; returns where they lie and the summary, if any, to
-        put beside them.
+      write: makes the files below the empty directory that it is given; returns where they lie and the summary, if any,
+        to put beside them.
 
     Returns: False if the data set was found finished, True if it was written.
-    Raises: DataError if `directory` holds another data set or other files.
+    Raises: DataError if `directory` holds another data set or other files, or another build is writing there; OSError
+      and what `write` raises, and then nothing is left behind.
     """
     target = tfds.core.Path(directory)
     if is_finished(target):
         _check_request(target, request)
         return False
     _remove_remains(target)
-    work = target.parent / f".{target.name}.incomplete"
-    _remove(work)
-    try:
+    with _alone(target.parent / f".{target.name}.incomplete") as work:
         built, summary = write(work)
         if summary is not None:
             (built / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n")
-        built.rename(target)
-        unfinished = target / f".{REQUEST_FILE}"
-        unfinished.write_text(json.dumps(request, indent=1, sort_keys=True) + "\n")
-        unfinished.rename(target / REQUEST_FILE)
-    finally:
-        _remove(work)
+        try:
+            built.rename(target)
+            unfinished = target / f".{REQUEST_FILE}"
+            unfinished.write_text(json.dumps(request, indent=1, sort_keys=True) + "\n")
+            unfinished.rename(target / REQUEST_FILE)
+        except BaseException:
+            _remove(target)
+            raise
     return True
 
 
+@contextlib.contextmanager
+def _alone(work: Any) -> Iterator[Any]:
+    """An empty directory that no other build uses meanwhile; it is removed at the end with all that is in it.
+
+    A lock on the directory itself is held by this process and ends with it, so that what a killed build left is free.
+    Buckets have no locks. Raises: DataError if another build holds it.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if "://" not in os.fspath(work):
+            held = os.open(work, os.O_RDONLY)
+            stack.callback(os.close, held)
+            _lock(held, work)
+        stack.callback(_remove, work)
+        for remains in work.iterdir():
+            remains.rmtree() if remains.is_dir() else remains.unlink()
+        yield work
+
+
+def _lock(held: int, work: Any) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise DataError("another build is writing here; wait for it or choose another place", file=str(work)) from error
+    except OSError as error:  # some network file systems have no locks either
+        log.warning("%s: cannot be locked (%s): no other build may write there meanwhile", work, error.strerror)
+
+
 def _remove(directory: Any) -> None:
-    if directory.exists():
+    """As far as it can be: where a disk has failed, that is the error to report."""
+    with contextlib.suppress(OSError):
         directory.rmtree()
 
 
 def _check_request(target: Any, request: dict) -> None:
-    found = read_json(target / REQUEST_FILE)
-    expected = json.loads(json.dumps(request))
-    if found != expected:
-        changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
-        reason = f"holds a data set made from another request (different: {changed}); choose another directory"
+    found, expected = read_json(target / REQUEST_FILE), json.loads(json.dumps(request))
+    if not isinstance(found, dict):
+        raise DataError(f"expected an object, found {str(found)[:80]}", file=str(target / REQUEST_FILE))
+    changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    if changed:
+        reason = f"holds a data set made from another request (different: {changed}); remove it or choose another place"
         raise DataError(reason, file=str(target))
 
 
 def _remove_remains(target: Any) -> None:
     """Clears a directory without a finished data set, if nothing but a data set's files lies in it."""
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         return
+    if not target.is_dir():
+        raise DataError("expected a directory or nothing, found a file", file=str(target))
     foreign = [p.name for p in target.iterdir() if not any(p.match(pattern) for pattern in OWN_FILES)]
     if foreign:
         raise DataError(f"is not empty and holds no data set: {sorted(foreign)[:5]}", file=str(target))

@@ -2,12 +2,16 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
-import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from data.progress import DISPLAY
+
+MOST_NAMED = 3  # of the skipped records, in the error that ends a build: each was shown when it was met
 
 
 class DataError(ValueError):
@@ -79,11 +83,11 @@ class SkipLedger:
         self._seen.add((file, record))
 
     def skip(self, file: str, record: str, error: DataError) -> None:
-        """Counts and shows a skipped record. Raises: DataError with the whole list once the share is exceeded."""
+        """Counts and shows a skipped record. Raises: DataError once the fraction is exceeded."""
         self.see(file, record)
         if (file, record) not in self._skipped:
             self._skipped[file, record] = error.located(file, record)
-            print(f"skipped {len(self._skipped)} of {len(self._seen)}: {self._skipped[file, record]}", file=sys.stderr)
+            DISPLAY.write(f"skipped {len(self._skipped)} of {len(self._seen)}: {self._skipped[file, record]}")
         self._judge(max(len(self._seen), self.patience))
 
     @contextlib.contextmanager
@@ -110,7 +114,7 @@ class SkipLedger:
             self._notes[file, record] = {**self._notes.get((file, record), {}), **counts}
 
     def finish(self) -> None:
-        """Judges the exact share at the end of the build. Raises: DataError with the whole list."""
+        """Judges the exact share at the end of the build. Raises: DataError."""
         self._judge(len(self._seen))
 
     def _judge(self, seen: int) -> None:
@@ -139,10 +143,11 @@ class SkipLedger:
 
 
 def too_many(skipped: int, seen: int, allowed: float, messages: Iterable[str]) -> DataError:
-    """The error that ends a build. Args: allowed: share of the records seen.   messages: of the skipped ones."""
-    listing = "\n  ".join(messages)
-    reason = f"skipped {skipped} of {seen} records, more than the allowed share {allowed:g} (--max-skipped)"
-    return DataError(f"{reason}:\n  {listing}")
+    """The error that ends a build. Args: allowed: fraction of the records seen.   messages: of the skipped ones."""
+    first = "; ".join(itertools.islice(messages, MOST_NAMED))
+    more = f"; and {skipped - MOST_NAMED} more" if skipped > MOST_NAMED else ""
+    reason = f"skipped {skipped} of {seen} records, more than the allowed fraction {allowed:g} (--max-skipped)"
+    return DataError(f"{reason}: {first}{more}")
 
 
 def read_json(path: pathlib.Path) -> Any:

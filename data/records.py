@@ -8,13 +8,26 @@ from data import womd
 from data.errors import SkipLedger
 from data.padding import Dropped, pad_counted
 from data.raw import RawScene, localize
+from data.recordings import SPLIT_ORDER
 from data.scene import SceneSpec
 from data.validation import validate
+
+# Whoever changes what a record becomes (any field of any scene, which egos, which records) adds one: a data set that an
+# older converter made is then no longer taken for what the same command makes now.
+CONVERTER = 2
+LEARNED_FROM, EVALUATED_ON = ("train", "grounding"), ("validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Fractions:
-    """Shares of the location groups that go to each split; a split without a share is not made."""
+    """Fractions of the location groups that go to each split, in any unit; a split of 0 is not made.
+
+    Attributes:
+      train: what policies and world models learn from.
+      grounding: what a run measures and refits its world model on.
+      validation: what decides between settings.
+      test: what is reported.
+    """
 
     train: float = 0.55
     grounding: float = 0.15
@@ -25,12 +38,12 @@ class Fractions:
 def split_of(group: str, seed: int, fractions: Fractions) -> str:
     """The split of a group: a hash of its name decides, so the answer does not depend on what else is in the set."""
     digest = hashlib.sha256(f"{seed}:{group}".encode()).digest()
-    shares = dataclasses.asdict(fractions)
-    place = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares.values())
-    for name, share in shares.items():
-        if place < share:
+    wanted = {name: fraction for name, fraction in dataclasses.asdict(fractions).items() if fraction > 0}
+    place = int.from_bytes(digest[:8], "big") / 2**64 * sum(wanted.values())
+    for name, fraction in wanted.items():
+        if place < fraction:
             return name
-        place -= share
+        place -= fraction
     return name
 
 
@@ -44,6 +57,8 @@ class Rules:
       seed, fractions: of the assignment of groups to splits.
       notes: free text to the driver by scenario id, where there is any.
       options: what may be done to logs that are not as they should be.
+      held_out: files whose groups go to validation and test alone, those of all others then to train and grounding
+        alone; where there are none, every file's groups go to all splits.
     """
 
     egos: int
@@ -52,15 +67,24 @@ class Rules:
     fractions: Fractions
     notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     options: womd.LogOptions = dataclasses.field(default_factory=womd.LogOptions)
+    held_out: frozenset[str] = frozenset()
 
     @property
     def splits(self) -> list[str]:
-        """The splits to make."""
-        return [name for name, share in dataclasses.asdict(self.fractions).items() if share > 0]
+        """The splits to make, in the order of `SPLIT_ORDER`."""
+        fractions = dataclasses.asdict(self.fractions)
+        return [name for name in SPLIT_ORDER if fractions[name] > 0]
 
-    def split(self, group: str) -> str:
-        """The split of a group."""
-        return split_of(group, self.seed, self.fractions)
+    def fractions_of(self, path: str) -> Fractions:
+        """Those of a file's groups."""
+        if not self.held_out:
+            return self.fractions
+        elsewhere = LEARNED_FROM if path in self.held_out else EVALUATED_ON
+        return dataclasses.replace(self.fractions, **dict.fromkeys(elsewhere, 0.0))
+
+    def split(self, group: str, path: str = "") -> str:
+        """The split of a group of a file."""
+        return split_of(group, self.seed, self.fractions_of(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +93,13 @@ class Kept:
 
     Attributes:
       split: where.   scene: localized.   dropped: what the default spec leaves out of it.
+      starts_off_road: see `data.scene.Record`.
     """
 
     split: str
     scene: RawScene
     dropped: Dropped
+    starts_off_road: bool
 
 
 def kept_scenes(
@@ -85,20 +111,21 @@ def kept_scenes(
     """
     spec = SceneSpec()
     for path in paths:
-        found = womd.read_file(
-            *(path, ledger, rules.egos, rules.groups, lambda group: wanted(rules.split(group))),
-            *(rules.options, rules.notes),
-        )
+
+        def keep(group: str, path: str = path) -> bool:
+            return wanted(rules.split(group, path))
+
+        found = womd.read_file(path, ledger, rules.egos, rules.groups, keep, rules.options, rules.notes)
         for raw in found:
             kept: Kept | None = None
             with ledger.guard(path, raw.record_name):
-                kept = _kept(raw, rules, spec)
+                kept = _kept(raw, rules.split(raw.group, path), spec)
             if kept is not None:
                 yield kept
 
 
-def _kept(raw: RawScene, rules: Rules, spec: SceneSpec) -> Kept:
+def _kept(raw: RawScene, split: str, spec: SceneSpec) -> Kept:
     local = localize(raw)
     record, dropped = pad_counted(local, spec)
     validate(record, spec)
-    return Kept(rules.split(raw.group), local, dropped)
+    return Kept(split, local, dropped, record.starts_off_road)

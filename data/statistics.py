@@ -3,10 +3,11 @@
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from data.errors import DataError, Noted, SkipLedger
+from data.recordings import Recordings, places
 from data.records import Kept
 from data.scene import AgentType
 from data.sumo.traits import traits
@@ -19,7 +20,8 @@ class Split:
     """Sums over the scenes of one split.
 
     Attributes:
-      counts: `scenes`, `agents/<type>`, `with/<trait>` (see `sumo.traits`) and `left_out/<kind>` by the default spec.
+      counts: `scenes`, those that `starts_off_road`, `agents/<type>`, `with/<trait>` (see `sumo.traits`),
+        `left_out/<kind>` by the default spec, and scenes that are `not_kept/<reason>` (see `recordings`).
       groups: names of the location groups.
       nearest_m: distance from an ego's log to the nearest polyline left out.
     """
@@ -34,10 +36,15 @@ class Split:
         self.groups.add(raw.group)
         self.nearest_m = min(self.nearest_m, dropped.nearest_polyline_m)
         self.counts["scenes"] += 1
+        self.counts["starts_off_road"] += kept.starts_off_road
         self.counts.update(f"agents/{AgentType(kind).name.lower()}" for kind in raw.agent_type)
         self.counts.update(f"with/{name}" for name, has in traits(raw).items() if has)
         left_out = ("agents", "polylines", "lights", "tokens")
         self.counts.update({f"left_out/{name}": getattr(dropped, name) for name in left_out})
+
+    def leave_out(self, reason: str) -> None:
+        """Counts a scene that is not kept."""
+        self.counts[f"not_kept/{reason}"] += 1
 
     def merge(self, other: "Split") -> None:
         """Counts what another one counted."""
@@ -48,7 +55,8 @@ class Split:
     def to_json(self) -> dict[str, Any]:
         """With the location groups counted."""
         values = {"scenes": self.counts["scenes"], "groups": len(self.groups)}
-        for section in ("agents", "with", "left_out"):
+        values["starts_off_road"] = self.counts["starts_off_road"]
+        for section in ("agents", "with", "left_out", "not_kept"):
             named = {name.partition("/")[2]: n for name, n in self.counts.items() if name.startswith(f"{section}/")}
             values[section] = dict(sorted(named.items()))
         nearest = None if self.nearest_m == float("inf") else round(self.nearest_m, 1)
@@ -70,11 +78,16 @@ class Statistics:
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     notes: dict[str, Noted] = dataclasses.field(default_factory=lambda: collections.defaultdict(Noted))
 
-    def counted(self, scenes: Iterable[Kept]) -> Iterable[Kept]:
-        """The scenes, each counted when it is taken."""
+    def counted(self, scenes: Iterable[Kept], recordings: Recordings) -> Iterator[Kept]:
+        """The scenes that are kept, each counted when it is taken, like those that are not."""
         for kept in scenes:
-            self.splits[kept.split].add(kept)
-            yield kept
+            scene = kept.scene
+            reason = recordings.left_out(kept.split, scene.group, scene.scenario_id, places(scene))
+            if reason:
+                self.splits[kept.split].leave_out(reason)
+            else:
+                self.splits[kept.split].add(kept)
+                yield kept
 
     def close(self, ledger: SkipLedger) -> None:
         """Takes over what the reading skipped and noted."""

@@ -70,8 +70,11 @@ def turned(raw: RawScene, angle: float) -> RawScene:
     return dataclasses.replace(raw, heading=raw.heading + angle, road_points=points, **fields)
 
 
-def scenario(scenario_id: str = "made", vehicles: int = 2):
-    """A WOMD Scenario proto: vehicles 8 m apart drive east at 10 m/s on lane 7, whose light (stop at x = 50) is red."""
+def scenario(scenario_id: str = "made", vehicles: int = 2, east_m: float = 0.0):
+    """A WOMD Scenario proto: vehicles 8 m apart drive east at 10 m/s on lane 7, whose light (stop at x = 50) is red.
+
+    The first begins at x = `east_m`.
+    """
     from waymo_open_dataset.protos import scenario_pb2
 
     made = scenario_pb2.Scenario(scenario_id=scenario_id, current_time_index=10, sdc_track_index=0)
@@ -80,7 +83,9 @@ def scenario(scenario_id: str = "made", vehicles: int = 2):
         track = made.tracks.add(id=row, object_type=1)
         for step in range(STEPS):
             track.states.add(
-                **dict(center_x=step - 8.0 * row, center_y=0.0, center_z=0.0, length=4.5, width=2.0, height=1.5),
+                **dict(
+                    center_x=east_m + step - 8.0 * row, center_y=0.0, center_z=0.0, length=4.5, width=2.0, height=1.5
+                ),
                 **dict(heading=0.0, velocity_x=10.0, velocity_y=0.0, valid=True),
             )
     _add_map(made)

@@ -16,6 +16,7 @@ from data import beam, build, tfrecord
 from data.errors import DataError, SkipLedger
 from data.padding import Dropped
 from data.raw import localize
+from data.recordings import Recordings
 from data.records import Fractions, Kept, Rules
 from data.statistics import Statistics, reason
 from tests.raw_scenes import scenario, straight_road
@@ -29,9 +30,10 @@ with_beam = pytest.mark.skipif(
 )
 
 
-def kept(split, group, polylines=0, nearest=float("inf")):
-    raw = dataclasses.replace(localize(straight_road(group=group)), group=group)
-    return Kept(split, raw, Dropped(agents=1, polylines=polylines, lights=0, tokens=0, nearest_polyline_m=nearest))
+def kept(split, group, polylines=0, nearest=float("inf"), off_road=False, speed=10.0):
+    raw = localize(straight_road(group=group, speed=speed))
+    dropped = Dropped(agents=1, polylines=polylines, lights=0, tokens=0, nearest_polyline_m=nearest)
+    return Kept(split, raw, dropped, off_road)
 
 
 def part(scenes, seen=0, skipped=(), noted=()):
@@ -40,7 +42,7 @@ def part(scenes, seen=0, skipped=(), noted=()):
         ledger.note(file, record, counts)
     statistics = Statistics(seen=seen, skipped=list(skipped))
     statistics.note(ledger.notes)
-    collections.deque(statistics.counted(scenes), maxlen=0)
+    collections.deque(statistics.counted(scenes, Recordings()), maxlen=0)
     return statistics
 
 
@@ -50,10 +52,14 @@ def test_statistics_count_what_is_there_and_what_is_not():
     for record in range(4):
         ledger.see("a.tfrecord", str(record))
     ledger.skip("a.tfrecord", "2", error)
-    statistics = part([kept("train", "g1"), kept("train", "g1", 3, 60.25), kept("test", "g2", 2, 50.0)])
+    again = kept("train", "g1", 9)
+    first = kept("train", "g1"), kept("train", "g1", 3, 60.25, speed=11.0, off_road=True)
+    statistics = part([*first, again, kept("test", "g2", 2, 50.0)])
     statistics.close(ledger)
     found = statistics.to_json()
     assert (found["split"]["train"]["scenes"], found["split"]["train"]["groups"]) == (2, 1)
+    assert (found["split"]["train"]["starts_off_road"], found["split"]["test"]["starts_off_road"]) == (1, 0)
+    assert (found["split"]["train"]["not_kept"], found["split"]["test"]["not_kept"]) == ({"same_ego": 1}, {})
     raw = kept("train", "g1").scene
     assert sum(found["split"]["train"]["agents"].values()) == 2 * len(raw.x)
     assert found["split"]["train"]["with"]["vehicle_near"] == 2
@@ -90,7 +96,7 @@ def test_parts_add_up_in_any_order():
         [kept("train", "g1"), kept("test", "g2", 1, 70.0)],
         [kept("train", "g3", 4, 40.0)],
         [],
-        [kept("train", "g1", 1, 55.0)],
+        [kept("train", "g4", 1, 55.0, speed=9.0)],
     ]
     skipped = [("b: bad", "bad"), ("a: bad", "bad"), ("c: short", "short"), ("d: bad", "bad")]
     noted = [("b", "1", {"moved": 1}), ("a", "2", {"moved": 4, "flat": 2}), ("c", "3", {}), ("b", "4", {"flat": 1})]
@@ -108,14 +114,14 @@ def test_parts_add_up_in_any_order():
 
 def test_splits_without_a_share_are_not_made():
     rules = Rules(1, None, 0, Fractions(train=0.9, grounding=0.0, validation=0.1, test=0.0))
-    assert rules.splits == ["train", "validation"]
+    assert rules.splits == ["validation", "train"]
     assert {rules.split(f"g{i}") for i in range(200)} == {"train", "validation"}
 
 
 def test_without_beam_the_extra_is_named(monkeypatch):
     for name in ("apache_beam", "apache_beam.options", "apache_beam.options.pipeline_options"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(DataError, match=r"pip install 'tether\[beam\]'"):
+    with pytest.raises(DataError, match=r'pip install -e "\.\[beam\]"'):
         beam.options(["runner=DirectRunner"])
 
 

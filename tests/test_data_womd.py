@@ -248,8 +248,9 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
     from data.sources import available_splits, open_split
 
     names = [f"s{i}" for i in range(16)]
-    write(tmp_path / "a.tfrecord", *(scenario(name).SerializeToString() for name in names[:8]))
-    write(tmp_path / "b.tfrecord", b"broken", *(scenario(name).SerializeToString() for name in names[8:]))
+    payloads = [scenario(name, east_m=0.3 * i).SerializeToString() for i, name in enumerate(names)]
+    write(tmp_path / "a.tfrecord", *payloads[:8])
+    write(tmp_path / "b.tfrecord", b"broken", *payloads[8:])
     manifest = tmp_path / "groups.json"
     manifest.write_text(json.dumps([{"scenario_id": n, "location_group": f"g{int(n[1:]) // 2}"} for n in names]))
     notes = tmp_path / "notes.json"
