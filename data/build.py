@@ -31,7 +31,7 @@ import tensorflow_datasets as tfds
 
 from data import womd
 from data.builder import FILE_FORMAT, FORMAT, prepare, put_in_place, write_dataset
-from data.errors import DataError, SkipLedger, read_json, too_many
+from data.errors import DataError, Noted, SkipLedger, read_json, too_many
 from data.inputs import fingerprints, list_files
 from data.progress import Bar, log_above_bars
 from data.raw import RawScene
@@ -257,10 +257,7 @@ def describe(out: str) -> str:
             lines.append(f"    egos that are off the road before anybody acts (marked): {split['starts_off_road']}")
         lines += [f"    scenes that are not kept, {reason}: {count}" for reason, count in split["not_kept"].items()]
     skipped = summary["skipped"]
-    lines += [
-        f"  {kind}: {noted['count']} in {noted['records']} records, such as {noted['example']}"
-        for kind, noted in summary["noted"].items()
-    ]
+    lines += [f"  {Noted(**noted).line(kind)}" for kind, noted in summary["noted"].items()]
     lines.append(f"skipped {skipped['records']} of {summary['records']}")
     return "\n".join([*lines, *(f"  {message}" for message in skipped["first"])])
 

@@ -59,6 +59,10 @@ class Noted:
         self.records, self.count = self.records + other.records, self.count + other.count
         self.example = min(self.example or other.example, other.example or self.example)
 
+    def line(self, kind: str) -> str:
+        """For people."""
+        return f"{kind}: {self.count} in {self.records} records, such as {self.example}"
+
 
 @dataclasses.dataclass
 class SkipLedger:

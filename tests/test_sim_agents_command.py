@@ -171,6 +171,17 @@ def test_all_records_are_looked_at_before_the_first_rollout(tmp_path, proto, com
     assert not list(tmp_path.glob("out*"))
 
 
+def test_what_is_not_as_it_was_logged_is_printed(tmp_path, proto, capsys):
+    bare = cut(proto, "bare")
+    for state in bare.tracks[1].states:
+        state.length = -1.3
+    path = write(tmp_path / "some.tfrecord", cut(proto, "a"), bare)
+    found = sim_agents.survey([str(path)], SPEC, configs.Config(name="cpu").simulator)
+    assert found["bare"].tolist() == [0, 1, 2]
+    line = f"agents without a size that have their type's usual box: 1 in 1 records, such as {path}, record 1\n"
+    assert capsys.readouterr().out == line
+
+
 def test_agents_that_are_nowhere_are_named(proto, record):
     sim = read_sim_agents(proto)
     sim.z[1, 10] = np.nan

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.errors import DataError, unexpected
+from data.errors import DataError, SkipLedger, unexpected
 from data.inputs import fingerprints, list_files
 from data.padding import pad
 from data.progress import Bar, log_above_bars
@@ -36,6 +36,7 @@ from data.validation import validate
 from data.womd import parse_scenario
 from data.womd_history import history_scene
 from data.womd_proto import protos
+from data.womd_tracks import Notes
 from simulator.config import SimulatorConfig
 from simulator.prepare import prepare
 from simulator.rollout import rollout
@@ -124,29 +125,38 @@ def rows_of(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> np.ndarray:
     return np.where(away.min(1) < SAME_M, nearest, -1)
 
 
-def read(payload: bytes | DataError, spec: SceneSpec, simulator: SimulatorConfig) -> tuple[SimAgentsScene, Record]:
-    """A scenario as the challenge and, prepared, as the model see it. Raises: DataError for a damaged record."""
+def read(
+    payload: bytes | DataError, spec: SceneSpec, simulator: SimulatorConfig, notes: Notes | None = None
+) -> tuple[SimAgentsScene, Record]:
+    """A scenario as the challenge and, prepared, as the model see it.
+
+    Args: notes: counts what is not as it was logged.
+    Raises: DataError for a damaged record.
+    """
     if isinstance(payload, DataError):
         raise payload
     scenario = parse_scenario(payload)
-    record = pad(history_scene(scenario, spec.steps, spec.dt), spec)
+    record = pad(history_scene(scenario, spec.steps, spec.dt, notes), spec)
     validate(record, spec)
     return read_sim_agents(scenario), dataclasses.replace(record, scene=prepare(record.scene, simulator))
 
 
 def survey(files: Sequence[str], spec: SceneSpec, simulator: SimulatorConfig) -> dict[str, np.ndarray]:
-    """Looks at every record for what could refuse the submission.
+    """Looks at every record for what could refuse the submission, and prints what is not as it was logged.
 
     Returns: ids int[A] of the agents to simulate, by scenario, in the order of the records.
     Raises: DataError that lists the records at fault: a submission without one of its scenarios would be refused.
     """
     agents: dict[str, np.ndarray] = {}
     faults: list[DataError] = []
+    ledger = SkipLedger()
     with Bar("checking records", len(files), unit="files") as bar:
         for path in bar.over(files):
             for index, payload in enumerate(read_records(path)):
+                notes = Notes()
                 try:
-                    sim, record = read(payload, spec, simulator)
+                    sim, record = read(payload, spec, simulator, notes)
+                    ledger.note(path, str(index), notes)
                     check_places(sim, record, spec)
                     if sim.scenario_id in agents:
                         raise DataError("expected each scenario once, found it before", "", sim.scenario_id)
@@ -154,6 +164,8 @@ def survey(files: Sequence[str], spec: SceneSpec, simulator: SimulatorConfig) ->
                 except Exception as error:  # whatever it is, it is of this record, and the others are looked at too
                     known = error if isinstance(error, DataError) else unexpected(error)
                     faults.append(known.located(path, str(index)))
+    for kind, noted in ledger.notes.items():
+        print(noted.line(kind))
     if faults:
         listed = "\n  ".join(map(str, faults[:LISTED]))
         more = f"\n  and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
