@@ -1,9 +1,16 @@
 """The main job: `python train.py [preset] [--field value ...]`. Resumes by default; `--help` lists every field."""
 
+import contextlib
 import os
 import pathlib
 import sys
 import time
+from typing import NamedTuple
+
+from training import stop
+
+if __name__ == "__main__":
+    stop.at_once()  # what follows takes seconds
 
 # XLA calls it an error whenever it reads back a program that it cached itself (a tuning hint counts as a missing CPU
 # feature). Only before JAX is imported can that be silenced; exceptions are raised as ever.
@@ -15,13 +22,30 @@ from data.progress import log_above_bars
 from training import loop, mesh, presets, processes, stages
 from training.checkpoint import Checkpoints
 from training.config import Config
+from training.directory import claim, write_settings
 from training.log import Logger
-from training.loop import Interrupted, Run, Stop
+from training.loop import Run
+from training.mesh import Layout
 from training.processes import is_first
-from training.programs import build, build_model
-from training.scenes import open_splits
+from training.programs import Programs, build
+from training.scenes import Splits, open_splits
 from training.state import RunState
 from training.watch import AlarmError
+
+
+class Job(NamedTuple):
+    """A run that can begin.
+
+    Attributes:
+      config: the resolved config.   splits: its scenes.   programs: not compiled yet.   layout: of the devices.
+      began: monotonic time [s].
+    """
+
+    config: Config
+    splits: Splits
+    programs: Programs
+    layout: Layout
+    began: float
 
 
 def main(arguments: list[str]) -> int:
@@ -30,49 +54,62 @@ def main(arguments: list[str]) -> int:
     config = presets.parse(arguments)
     try:
         processes.join(config.distributed)
-        # A name that stands for no model ends here, before it has taken the directory.
-        build_model(config)
-        directory = loop.claim_directory(config)
-        train(config, directory)
-    except Interrupted as stopped:
-        print(f"{stopped}; saved in {directory}. The same command goes on from there.")
-        return 130
+        job = prepare(config)
+        with claim(config) as directory:
+            train(job, directory)
+            processes.leave()
+            if config.stage == "all" and is_first():
+                evaluate(directory, config.world_model)
+    except stop.Interrupted as stopped:
+        print(f"{stopped}. The same command goes on from there.")
+        return stop.INTERRUPTED
     except AlarmError as alarm:
         print(f"{alarm}; {directory} keeps its last checkpoint", file=sys.stderr)
         return 3
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    processes.leave()
-    if config.stage == "all" and is_first():
-        evaluate(directory, config.world_model)
     return 0
 
 
-def train(config: Config, directory: pathlib.Path) -> RunState:
-    """Runs the stages that are not finished yet and returns the final state."""
+def prepare(config: Config) -> Job:
+    """Opens and builds whatever the settings can be wrong about, and writes nothing.
+
+    Raises: ValueError for a device, a data set or a world model that is not there, and for sizes that do not fit.
+    """
     began = time.monotonic()
-    cache_programs(config, directory)
+    processes.devices()
     layout = mesh.make(config.mesh)
     mesh.check_rows(config, layout)
     splits = open_splits(config.data, config.spec, config.simulator)
-    checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
-    logger = Logger(directory) if is_first() else None
-    run = Run(config, directory, splits, build(config, layout), checkpoints, logger, Stop(), layout, began)
-    describe(run)
-    try:
-        with run.stop:
-            state = loop.resume(run, stages.begin(run))
-            return execute(run.since(state.progress.wall_s), state)
-    finally:
-        checkpoints.close()
+    return Job(config, splits, build(config, layout), layout, began)
+
+
+def train(job: Job, directory: pathlib.Path) -> RunState:
+    """Runs the stages that are not finished yet, in a directory that is claimed, and returns the final state."""
+    config, splits, programs, layout, began = job
+    cache_programs(config, directory)
+    describe(job, directory)
+    fresh = stages.begin(config, programs, layout, splits.train)
+    write_settings(config, directory)
+    with contextlib.ExitStack() as stack:
+        checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
+        stack.callback(checkpoints.close)
+        logger = Logger(directory) if is_first() else None
         if logger is not None:
-            logger.close()
+            stack.callback(logger.close)
+        run = Run(config, directory, splits, programs, checkpoints, logger, stop.Stop(), layout, began)
+        state = loop.resume(run, fresh)
+        with run.stop:
+            return execute(run.since(state.progress.wall_s), state)
 
 
 def execute(run: Run, state: RunState) -> RunState:
     """One unit after another; each is saved when it is done."""
-    for unit in loop.pending(run.config, state.progress.finished):
+    units = loop.pending(run.config, state.progress.finished)
+    if not units and is_first():
+        print("finished already" + ("; evaluating again" if run.config.stage == "all" else ""))
+    for unit in units:
         loop.announce(run, unit)
         state, metrics = stages.PARTS[unit.part](run, state, unit)
         state = loop.finish(run, state, unit, metrics)
@@ -87,12 +124,12 @@ def cache_programs(config: Config, directory: pathlib.Path) -> None:
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def describe(run: Run) -> None:
-    """Says once what is about to run; all settings stand in `config.json`."""
-    sizes = ", ".join(f"{name} {len(getattr(run.splits, name))}" for name in ("train", "grounding", "validation"))
+def describe(job: Job, directory: pathlib.Path) -> None:
+    """Prints once what is about to run; all settings stand in `config.json`."""
+    sizes = ", ".join(f"{name} {len(getattr(job.splits, name))}" for name in ("train", "grounding", "validation"))
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     if is_first():
-        print(f"{run.directory}: preset {run.config.name}, seed {run.config.seed}, on {device}; scenes: {sizes}")
+        print(f"{directory}: preset {job.config.name}, seed {job.config.seed}, on {device}; scenes: {sizes}")
 
 
 def evaluate(directory: pathlib.Path, world_model: str) -> None:
@@ -103,4 +140,4 @@ def evaluate(directory: pathlib.Path, world_model: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    stop.run(lambda: main(sys.argv[1:]))

@@ -13,7 +13,6 @@ import json
 import pathlib
 import tempfile
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ import numpy as np
 from benchmarks import command
 from training import stages
 from training.checkpoint import Checkpoints
+from training.mesh import ALONE
 from training.presets import PRESETS
 from training.programs import build
 from training.provenance import commit, machine, now
@@ -47,13 +47,13 @@ def random_state(preset: str) -> Learned:
     """Arrays as the preset trains them."""
     config = PRESETS[preset]()
     splits = open_splits(config.data, config.spec, config.simulator)
-    run = SimpleNamespace(config=config, programs=build(config), splits=splits)
+    shapes = jax.eval_shape(lambda: stages.begin(config, build(config), ALONE, splits.train))
     rng = np.random.default_rng(0)
 
     def filled(leaf: Any) -> np.ndarray:
         return np.frombuffer(rng.bytes(leaf.size * leaf.dtype.itemsize), leaf.dtype).reshape(leaf.shape)
 
-    return jax.device_put(jax.tree.map(filled, jax.eval_shape(lambda: stages.begin(run))))
+    return jax.device_put(jax.tree.map(filled, shapes))
 
 
 def measure(checkpoints: Checkpoints, step: int, state: Any) -> tuple[float, float]:

@@ -35,12 +35,13 @@ from training import loop, mesh, presets, stages
 from training.checkpoint import Checkpoints
 from training.config import Config, MeshConfig
 from training.log import read_lines, scalars
-from training.loop import Run, Stop, Unit
+from training.loop import Run, Unit
 from training.programs import build
 from training.provenance import commit, machine, now, shown
 from training.report import table
 from training.scenes import open_splits
 from training.state import Progress, RunState
+from training.stop import Stop
 from training.watch import LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -139,7 +140,7 @@ def run_stages(
     found: dict[str, list[dict[str, Any]]] = {}
     units = [unit for unit in loop.schedule(config) if unit.part in parts]
     bare = Run(config, out, splits, build(config, layout), Checkpoints(out, 1), None, Stop(), layout, time.monotonic())
-    fresh = stages.begin(bare)
+    fresh = stages.begin(config, bare.programs, layout, splits.train)
     state = RunState(fresh, Progress(horizon=config.rounds.horizon, penalty=config.rounds.penalty))
     for unit in units:
         checkpoints = Checkpoints((begin or out) / place(unit), 1)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 import train
-from training import loop, presets
+from training import presets
+from training.directory import claim
 from training.log import read_lines
 from worldmodel.conformance.test_rules import *  # noqa: F403
 
@@ -22,7 +23,8 @@ def test_the_main_job_fits_an_example(tmp_path):
         compilation_cache=False,
         fit=dataclasses.replace(tiny.fit, steps=3),
     )
-    state = train.train(config, loop.claim_directory(config))
+    with claim(config) as directory:
+        state = train.train(train.prepare(config), directory)
     losses = [line["loss"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert len(losses) == 3 and np.isfinite(losses).all()
     assert state.progress.finished == ("0/fit_world_model",)

@@ -1,5 +1,7 @@
 """Checkpoints: what comes back, what is kept, and what happens to disks."""
 
+import json
+import os
 import resource
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.checkpoint import Checkpoints, checksums, move_aside
+from training.checkpoint import Checkpoints, _held_place, checksums, move_aside
 
 
 def state(value: float) -> dict:
@@ -29,6 +31,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
 def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {"step": 1})
+    checkpoints.restore(state(0.0))
     with monkeypatch.context() as patch:  # what flipped bytes look like: the arrays do not match their checksums
         patch.setattr("training.checkpoint.checksums", lambda tree: dict.fromkeys(checksums(tree), 0))
         checkpoints.save(2, state(2.0), jax.random.key(0), {"step": 2})
@@ -158,7 +161,7 @@ def test_a_directory_that_vanishes_while_it_is_written_is_told(tmp_path):
         with pytest.raises(ValueError, match=rf"checkpoints cannot be written to {tmp_path}"):
             act()
     found = Checkpoints(tmp_path / "elsewhere", keep=3)
-    assert found.steps() == [1] and found.restore(state(0.0))[0] == 1
+    assert found.restore(large)[0] == 2  # what was being written went where the directory went
     found.close()
 
 
@@ -210,3 +213,102 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, monkeypatch):
             checkpoints.restore(state(0.0))
     assert checkpoints.steps() == [1]
     checkpoints.close()
+
+
+@pytest.mark.parametrize("name", ["run[1]", "exp [lr=1e-4]", "back\\slash", "ünï *?#%", "[a/b]"])
+def test_a_path_of_any_characters_can_be_read_back(tmp_path, name):
+    checkpoints = Checkpoints(tmp_path / name / "checkpoints", keep=2)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints.close()
+    checkpoints = Checkpoints(tmp_path / name / "checkpoints", keep=2)
+    assert checksums(checkpoints.restore(state(0.0))[1]) == checksums(state(1.0))
+    checkpoints.close()
+
+
+def test_without_a_path_of_its_own_such_names_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"run\[1\]: expected a path without square brackets"):
+        _held_place(tmp_path / "run[1]", 10**6)  # as where there is no /proc
+    assert _held_place(tmp_path, 10**6) == tmp_path
+
+
+def test_the_first_checkpoint_is_read_back_before_the_second_is_written(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints.wait()
+    for file in (tmp_path / "1" / "state").rglob("*"):
+        if file.name == "manifest.ocdbt":
+            file.unlink()  # as where the store merges nothing
+    with pytest.raises(ValueError, match=r"checkpoint 1 was written .* cannot be read back: .*name another") as refused:
+        checkpoints.save(2, state(2.0), jax.random.key(0), {})
+    assert "--fresh" not in str(refused.value) and len(str(refused.value)) < 600
+    assert checkpoints.steps() == [1]
+    checkpoints.close()
+
+
+def test_meta_is_summed(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpoints.save(step, state(1.0), jax.random.key(0), {"penalty": 1.0, "trust": float("inf"), "of": (1, 2)})
+    checkpoints.wait()
+    path = tmp_path / "2" / "meta" / "metadata"
+    path.write_text(path.read_text().replace('"penalty": 1.0', '"penalty": 5.0'))
+    step, _, _, meta = checkpoints.restore(state(0.0))
+    assert (step, meta) == (1, {"penalty": 1.0, "trust": float("inf"), "of": [1, 2]})
+    assert "checkpoint 2" in caplog.text and "its meta is not what was written" in caplog.text
+    checkpoints.close()
+
+
+def test_meta_of_a_version_without_a_sum_is_refused_by_name(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints.wait()
+    path = tmp_path / "1" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    del meta["sha256"]
+    path.write_text(json.dumps(meta))
+    with pytest.raises(ValueError, match=r"expected a sha256 in its meta, found none: .*; nothing was changed"):
+        checkpoints.restore(state(0.0))
+    checkpoints.close()
+
+
+def test_what_the_caller_cannot_parse_is_walked_past(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpoints.save(step, state(1.0), jax.random.key(0), {"name": "known" if step == 1 else "knowm"})
+    assert checkpoints.restore(state(0.0), lambda meta: {"known": 7}[meta["name"]])[::3] == (1, 7)
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("free", [0, 1, 2, 6, 12, 40])
+def test_a_disk_without_room_for_files_is_one_error_at_once(mountpoint, free, capfd):
+    """Orbax would wait for five minutes where it can make some of its folders."""
+    subprocess.run(["mount", "-o", "remount,nr_inodes=200", mountpoint], check=True)
+    checkpoints = Checkpoints(mountpoint / "run", keep=2)
+    checkpoints.save(1, state(1.0), jax.random.key(0), {})
+    checkpoints.wait()
+    for number in range(os.statvfs(mountpoint).f_favail - free):
+        (mountpoint / str(number)).touch()
+    with pytest.raises(
+        ValueError, match=rf"cannot be written to {mountpoint}/run: .*No space left on device: '{mountpoint}"
+    ):
+        checkpoints.save(2, state(2.0), jax.random.key(0), {})
+    checkpoints.close()
+    assert checkpoints_of(mountpoint / "run") == ["1"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_full_disk_is_one_error(mountpoint, capfd):
+    subprocess.run(["mount", "-o", "remount,size=4m", mountpoint], check=True)
+    checkpoints = Checkpoints(mountpoint / "run", keep=2)
+    many = {str(i): np.random.default_rng(i).normal(size=100_000) for i in range(20)}  # 16 MB
+    with pytest.raises(ValueError, match=rf"cannot be written to {mountpoint}/run: .*No space left on device") as full:
+        checkpoints.save(1, many, jax.random.key(0), {})
+        checkpoints.wait()
+    assert len(str(full.value)) < 500
+    checkpoints.close()
+    assert not any(name.isdecimal() for name in checkpoints_of(mountpoint / "run"))
+    assert capfd.readouterr() == ("", "")
+
+
+def checkpoints_of(directory):
+    return sorted(path.name for path in directory.iterdir())

@@ -11,15 +11,23 @@ import train
 from training import loop, presets, stages
 from training.checkpoint import checksums
 from training.config import Config
+from training.directory import claim
 from training.log import read_lines
-from training.loop import Interrupted
 from training.programs import build
 from training.provenance import stage_seconds
 from training.scenes import open_splits, take
+from training.state import RunState
+from training.stop import Interrupted
 
 
 def tiny(directory) -> Config:
     return dataclasses.replace(presets.tiny(), directory=str(directory), compilation_cache=False)
+
+
+def run(config: Config) -> RunState:
+    """What `train.py` does, but for the evaluation."""
+    with claim(config) as directory:
+        return train.train(train.prepare(config), directory)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,27 +43,25 @@ def compiled_once():
 def uninterrupted(tmp_path_factory):
     """A finished run: its directory and final state."""
     config = tiny(tmp_path_factory.mktemp("uninterrupted"))
-    directory = loop.claim_directory(config)
-    return directory, train.train(config, directory)
+    return config.run_directory, run(config)
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
     """The same run, stopped inside two stages and gone on with each time."""
-    config = tiny(tmp_path_factory.mktemp("interrupted"))
-    directory, original = loop.claim_directory(config), loop.Run.key
+    config, original = tiny(tmp_path_factory.mktemp("interrupted")), loop.Run.key
     for unit, step in (("0/imitate", 1), ("1/improve", 0)):
 
-        def key(run, now, count, at=(unit, step)):
+        def key(self, now, count, at=(unit, step)):
             if (now.name, count) == at:
-                run.stop.requested = True
-            return original(run, now, count)
+                self.stop.requested = True
+            return original(self, now, count)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop.Run, "key", key)
             with pytest.raises(Interrupted, match=unit):
-                train.train(config, directory)
-    return directory, train.train(config, directory)
+                run(config)
+    return config.run_directory, run(config)
 
 
 def test_grounding_drives_without_chance(compiled_once, uninterrupted):
@@ -79,15 +85,14 @@ def test_a_killed_run_resumes_to_the_same_numbers(uninterrupted, interrupted):
 def shared(tmp_path_factory):
     """A run that has been stopped where runs with other rounds can start from it."""
     config = tiny(tmp_path_factory.mktemp("shared"))
-    directory = loop.claim_directory(config)
     for stage in ("imitate", "fit_world_model"):
-        train.train(dataclasses.replace(config, stage=stage), directory)
-    return directory
+        run(dataclasses.replace(config, stage=stage))
+    return config.run_directory
 
 
 def test_a_shared_start_leads_to_the_same_numbers(uninterrupted, shared, tmp_path):
     config = dataclasses.replace(tiny(tmp_path), start_from=str(shared))
-    again = train.train(config, loop.claim_directory(config))
+    again = run(config)
     assert checksums(jax.device_get(again.learned)) == checksums(jax.device_get(uninterrupted[1].learned))
     assert again.progress.ledger == uninterrupted[1].progress.ledger
     shared_s, all_s = (stage_seconds(run / "metrics.jsonl") for run in (shared, config.run_directory))
@@ -98,7 +103,7 @@ def test_practice_in_the_simulator_is_charged(shared, tmp_path):
     unguarded = {"roll_back": False, "dynamic_horizon": False}
     rounds = dataclasses.replace(presets.tiny().rounds, world="simulator", rounds=1, **unguarded)
     config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), rounds=rounds)
-    state = train.train(config, loop.claim_directory(config))
+    state = run(config)
     driven = rounds.scenes * rounds.group * rounds.horizon * (rounds.iterations + config.value.steps)
     assert driven / 4 < state.progress.ledger.spent["practise"] <= driven
     assert (state.progress.rounds[-1]["decision"], state.progress.rounds[-1]["trust"]) == ("accept", None)
@@ -107,10 +112,10 @@ def test_practice_in_the_simulator_is_charged(shared, tmp_path):
 def test_a_shared_start_must_have_the_same_settings_and_no_more(uninterrupted, shared, tmp_path):
     config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), seed=1)
     with pytest.raises(ValueError, match=r"start_from.*other settings:\n  seed: 0 -> 1"):
-        train.train(config, loop.claim_directory(config))
+        run(config)
     config = dataclasses.replace(tiny(tmp_path / "b"), start_from=str(uninterrupted[0]))
     with pytest.raises(ValueError, match="nothing else, found"):
-        train.train(config, loop.claim_directory(config))
+        run(config)
 
 
 def test_open_and_closed_loop_are_checked_side_by_side(uninterrupted):
@@ -123,7 +128,7 @@ def test_open_and_closed_loop_are_checked_side_by_side(uninterrupted):
 
 def test_a_finished_run_is_left_as_it_is(uninterrupted):
     directory, state = uninterrupted
-    again = train.train(tiny(directory), directory)
+    again = run(tiny(directory))
     assert again.progress.finished == state.progress.finished
     assert checksums(jax.device_get(again.learned)) == checksums(jax.device_get(state.learned))
 

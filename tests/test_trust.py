@@ -11,6 +11,7 @@ import eval as evaluation
 import train
 from simulator.config import SimulatorConfig
 from training import loop, presets, sim_agents
+from training.directory import claim
 from training.quality.study import open_study
 from training.restore import read_run
 from worldmodel import registry
@@ -126,8 +127,8 @@ def test_training_beside_a_run_loads_nothing_of_it(run):
     """A run that is gone on from, or whose directory is taken, is compared with the command line's settings."""
     write(run, IN_RUN[0])
     config = dataclasses.replace(presets.tiny(), directory=str(run))
-    with pytest.raises(ValueError, match="world_model"):
-        loop.claim_directory(config)
+    with pytest.raises(ValueError, match="world_model"), claim(config):
+        pass
     config = dataclasses.replace(config, directory=None, start_from=str(run))
     with pytest.raises(ValueError, match=r"start_from.*other settings:\n  world_model"):
         loop.shared_start(SimpleNamespace(config=config), None)

@@ -1,21 +1,28 @@
 """Checkpoints: everything that a run needs to go on to the same numbers, verified when it is read.
 
 A checkpoint holds two items: `state` (every array: parameters, optimisers, replay tracks) and `meta` (JSON: where the
-run stands, its key, data iterators, ledger, and a crc32 of every array, because Orbax restores flipped bytes silently).
+run stands, the settings it was written under, its key, a crc32 of every array, because Orbax restores flipped bytes
+silently, and a sha256 of all the rest).
 
 Old checkpoints are pruned. These are not: the newest ones, as many as the config says; the one with the best policy,
 written when its round was over; and the one that this process went on from, the last whose arrays were read back and
 found good. A checkpoint that cannot be restored is moved aside and never removed.
 """
 
+import concurrent.futures
 import dataclasses
+import functools
+import hashlib
 import itertools
+import json
 import logging
 import os
 import pathlib
+import shutil
+import sys
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,9 +30,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
+from data.errors import read_json
 from training.processes import is_first, to_host
 
 log = logging.getLogger(__name__)
+
+TRIAL_FILES = 64  # more than a checkpoint has
+LONGEST_REASON = 200  # characters of an error that are repeated: Orbax quotes whole files
 
 
 @dataclasses.dataclass
@@ -53,66 +64,104 @@ class Checkpoints:
 
     Attributes:
       directory: where they are; absolute.
+
+    Raises: ValueError where the directory cannot be made or has a name that Orbax cannot read back from.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int):
         self.directory = directory.absolute()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._held = os.open(self.directory, os.O_RDONLY)  # while it is open its inode goes to no other directory
+        _quieten()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._held = os.open(self.directory, os.O_RDONLY)  # while it is open its inode goes to no other directory
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._place = _held_place(self.directory, self._held)
         self._kept = Kept(keep)
+        self._read_back = False  # whether this process has read a checkpoint of this directory
+        self._first: tuple[int, Any] | None = None  # the first one that it wrote: step, shapes
         # Each process has a manager of its own that waits for no other one: the first writes, the others only read.
         index = jax.process_index()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._kept if index == 0 else None,
             create=False,
             read_only=index > 0,
-            enable_async_checkpointing=True,
+            # In a thread of ours instead: where a disk fails, Orbax's own wait for each other for five minutes.
+            enable_async_checkpointing=False,
             multiprocessing_options=ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index}),
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(self._place, options=options)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._writing: concurrent.futures.Future | None = None
 
     def save(self, step: int, state: Any, key: jax.Array, meta: dict[str, Any], best: int = 0) -> None:
         """Starts writing; the arrays are copied before it returns, the disk is written in the background.
 
+        Before the second checkpoint is written, the first is read back.
         With several processes all have to call it, and the first one writes.
 
-        Args: best: the step that holds the best policy so far, this one or an earlier one; 0 if there is none.
-        Raises: ValueError if the step exists already, or if this or the write before it cannot be written; what was
-          finished before stays.
+        Args:
+          meta: JSON beside the arrays.
+          best: the step that holds the best policy so far, this one or an earlier one; 0 if there is none.
+        Raises: ValueError if the step exists already, or if this or the write before it cannot be written, or not be
+          read back; what was finished before stays.
         """
         host = to_host(state)
         if not is_first():
             return
+        self.wait()
+        if step in self.steps():
+            raise ValueError(f"checkpoint {step} was not written: {self.directory} already holds {self.steps()}")
+        if self._first is not None and not self._read_back:
+            self._check_readable(*self._first)
         self._kept.best = best
         self._try_disk()
         # A copy of its own: on a CPU `to_host` shows the live buffers, and the disk is written later.
         host = jax.tree.map(np.array, host)
+        self._first = self._first or (step, jax.eval_shape(lambda: host))
+        whole = {**meta, "key": jax.random.key_data(key).tolist(), "crc32": checksums(host)}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
-            meta=ocp.args.JsonSave({**meta, "key": jax.random.key_data(key).tolist(), "crc32": checksums(host)}),
+            meta=ocp.args.JsonSave({**whole, "sha256": digest(whole)}),
         )
+        self._writing = self._writer.submit(self._manager.save, step, args=items)
+
+    def _check_readable(self, step: int, template: Any) -> None:
+        """Raises: ValueError if the first checkpoint that this process wrote cannot be read back."""
         try:
-            saved = self._manager.save(step, args=items)
-        except (ValueError, OSError) as error:  # of the last write as well, which ended in the background
-            raise self._unwritable(error) from error
-        if not saved:
-            raise ValueError(f"checkpoint {step} was not written: {self.directory} already holds {self.steps()}")
+            self._read(step, template)
+        except MemoryError:
+            raise  # says nothing about the file
+        except Exception as error:  # see `restore`
+            reason = self._reason(error)
+            raise ValueError(
+                f"checkpoint {step} was written to {self.directory} and cannot be read back: {reason}; it stays there, "
+                "and nothing more is written: name another --directory, on another disk"
+            ) from error
+        self._read_back = True
 
     def _try_disk(self) -> None:
-        """Raises: ValueError where nothing can be written: Orbax's threads would wait for each other for ever.
+        """Raises: ValueError where not even empty files can be made, as many as a checkpoint has.
 
         A directory that vanished is not made again: it may be that a disk was unmounted, and what is written below its
         place would be out of sight when it is back.
         """
         self._check_identity()
+        trial = self._place / "trial"
         try:
-            with tempfile.TemporaryFile(dir=self.directory) as file:
+            shutil.rmtree(trial, ignore_errors=True)
+            trial.mkdir()
+            for number in range(TRIAL_FILES):
+                (trial / str(number)).touch()
+            with tempfile.TemporaryFile(dir=trial) as file:
                 file.write(b"0")
         except OSError as error:
             raise self._unwritable(error) from error
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
 
     def _check_identity(self) -> None:
-        """Raises: ValueError where the directory vanished; TensorStore makes those anew that it writes to."""
+        """Raises: ValueError where the directory vanished, or another one is in its place."""
         try:
             same = os.path.samestat(self.directory.stat(), os.fstat(self._held))
         except OSError as error:
@@ -121,41 +170,55 @@ class Checkpoints:
             raise self._unwritable(FileNotFoundError("it vanished, and another one is in its place"))
 
     def _unwritable(self, error: Exception) -> ValueError:
-        reason = str(error).partition("\n")[0]
-        return ValueError(f"checkpoints cannot be written to {self.directory}: {reason}")
+        return ValueError(f"checkpoints cannot be written to {self.directory}: {self._reason(error)}")
+
+    def _reason(self, error: Exception) -> str:
+        """An error's first line, cut, with the directory by its name."""
+        lines = str(error).splitlines() or [type(error).__name__]
+        line = lines[0].replace(str(getattr(self, "_place", self.directory)), str(self.directory))
+        half = LONGEST_REASON // 2  # TensorStore puts the system's error last
+        return line if len(line) <= LONGEST_REASON else f"{line[:half]} ... {line[-half:]}"
 
     def steps(self) -> list[int]:
         """The finished checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def restore(self, template: Any, repair: bool = True) -> tuple[int, Any, jax.Array, dict[str, Any]] | None:
-        """The newest undamaged checkpoint; damaged ones are named and walked past.
+    def restore(
+        self, template: Any, parse: Callable[[dict[str, Any]], Any] = dict, repair: bool = True
+    ) -> tuple[int, Any, jax.Array, Any] | None:
+        """The newest undamaged checkpoint; those that cannot be read are named and walked past.
 
         Args:
           template: a tree of arrays with the shapes and dtypes to restore.
-          repair: move the damaged ones aside, so that a run that goes on can save these steps again. Who only reads
-            must not: to code of another version a sound checkpoint looks damaged.
-        Returns: step, state as numpy, key and meta; None where no checkpoint exists.
-        Raises: ValueError if checkpoints exist and all are damaged, or the damaged ones cannot be moved; all stay where
-          they are.
+          parse: makes of meta what the caller needs; where it raises, the checkpoint cannot be read.
+          repair: move the damaged ones aside, so that a run that goes on can save these steps again. A program that
+            only reads must not: to code of another version a sound checkpoint looks damaged.
+        Returns: step, state as numpy, key and what `parse` made; None where no checkpoint exists.
+        Raises: ValueError if checkpoints exist and none can be read, or the damaged ones cannot be moved; all stay
+          where they are.
         """
-        found, damaged = self.steps(), []
+        self.wait()
+        found, reasons = self.steps(), {}
         for step in reversed(found):
             try:
-                read = self._read(step, template)
+                state, key, meta = self._read(step, template)
+                parsed = parse(meta)
             except MemoryError:
                 raise  # says nothing about the file
             # Orbax, TensorStore, zarr and JSON each raise their own kind for a damaged file, some a plain Exception.
             except Exception as error:
-                log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, error)
-                damaged.append(step)
+                reasons[step] = self._reason(error)
+                log.warning("checkpoint %d in %s is damaged (%s): going back one", step, self.directory, reasons[step])
                 continue
-            if repair and damaged and is_first():
-                self._move_aside(damaged)
-            self._kept.verified = step
-            return step, *read
+            if repair and reasons and is_first():
+                self._move_aside(list(reasons))
+            self._kept.verified, self._read_back = step, True
+            return step, state, key, parsed
         if found:
-            raise ValueError(f"all checkpoints of {self.directory} are damaged: {found}; start again with --fresh")
+            raise ValueError(
+                f"all checkpoints of {self.directory} are damaged, or of another version: {found}, the newest: "
+                f"{reasons[found[-1]]}; nothing was changed: put back a copy, or name another --directory"
+            )
         return None
 
     def _move_aside(self, steps: list[int]) -> None:
@@ -168,25 +231,25 @@ class Checkpoints:
         self._manager.reload()
 
     def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
+        meta = read_meta(self._place / str(step))
         # Read to the host, whole: what was written on one mesh is checked and goes on on another.
         abstract = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore())
-        read = self._manager.restore(step, args=items)
-        expected, actual = read.meta.pop("crc32"), checksums(read.state)
+        state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+        expected, actual = meta.pop("crc32"), checksums(state)
         wrong = sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
         if wrong:
             raise ValueError(f"crc32 differs in {wrong[:4]} ({len(wrong)} arrays)")
-        if "key" in read.meta:
-            return read.state, jax.random.wrap_key_data(np.array(read.meta.pop("key"), np.uint32)), read.meta
-        # It was an item of its own until 2026-11, which Orbax cannot write in one of several processes alone.
-        item = self._manager.restore(step, args=ocp.args.Composite(key=ocp.args.JaxRandomKeyRestore()))
-        return read.state, item.key, read.meta
+        return state, jax.random.wrap_key_data(np.array(meta.pop("key"), np.uint32)), meta
 
     def wait(self) -> None:
         """Until the last write is on the disk. Raises: ValueError if it could not be, or the directory vanished."""
+        writing, self._writing = self._writing, None
         try:
-            self._manager.wait_until_finished()
-        except (ValueError, OSError) as error:
+            if writing is not None:
+                writing.result()
+        except (ValueError, OSError, RuntimeError) as error:
+            for part in self._place.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)  # what else is written may need the room
             raise self._unwritable(error) from error
         self._check_identity()
 
@@ -198,8 +261,37 @@ class Checkpoints:
         try:
             self.wait()
         finally:
+            self._writer.shutdown()
             self._manager.close()
             os.close(self._held)
+
+
+def _held_place(directory: pathlib.Path, descriptor: int) -> pathlib.Path:
+    """A path to an open directory that stays the same whatever the directory is called and wherever it is moved.
+
+    Orbax looks for its files by patterns, without escaping square brackets and backslashes in a path, and makes
+    directories anew that vanished.
+    """
+    place = pathlib.Path(f"/proc/self/fd/{descriptor}")
+    if place.exists():
+        return place
+    if set("[]\\") & set(str(directory)):
+        raise ValueError(f"{directory}: expected a path without square brackets and backslashes on this system")
+    return directory
+
+
+def _quieten() -> None:
+    """Of a disk that fails Orbax raises one error; silences what it and asyncio log of it besides, with tracebacks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if getattr(sys.unraisablehook, "func", None) is not _unraisable:
+        sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+
+
+def _unraisable(before: Callable[[Any], Any], found: Any) -> None:
+    """Leaves out TensorStore's writes that report to an event loop which has ended by the error of another one."""
+    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
+        before(found)
 
 
 def move_aside(path: pathlib.Path, name: str) -> pathlib.Path:
@@ -213,3 +305,23 @@ def checksums(tree: Any) -> dict[str, int]:
     """crc32 of every leaf's bytes by its path in the tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for path, leaf in leaves}
+
+
+def digest(meta: dict[str, Any]) -> str:
+    """sha256 of JSON, however it is laid out."""
+    plain = json.loads(json.dumps(meta))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def read_meta(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """What stands beside a checkpoint's arrays, as it was written; read here, since Orbax would only parse it.
+
+    Raises: ValueError where it is anything else.
+    """
+    meta = read_json(checkpoint / "meta" / "metadata")
+    expected = meta.pop("sha256", None) if isinstance(meta, dict) else None
+    if expected is None:
+        raise ValueError("expected a sha256 in its meta, found none: it is damaged, or of a version that wrote none")
+    if digest(meta) != expected:
+        raise ValueError("its meta is not what was written: another sha256")
+    return meta

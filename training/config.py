@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from data.errors import read_json
+from data.files import write_text
 from data.scene import SceneSpec
 from policy.imitation import ImitationConfig
 from policy.language import LabelConfig
@@ -455,7 +456,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def write(config: Config, path: pathlib.Path) -> None:
     """Writes the resolved config as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
 def read(path: pathlib.Path) -> Config:
@@ -464,11 +465,16 @@ def read(path: pathlib.Path) -> Config:
     Raises: ValueError for a file that is no JSON, a field that `Config` does not have, with the nearest name, a value
       of another type, and values that cannot work.
     """
-    config = _build(Config, read_json(path), str(path))
+    return from_json(read_json(path), str(path))
+
+
+def from_json(values: Any, where: str) -> Config:
+    """The config that was written as JSON. Args: where: it stands. Raises: ValueError as `read`."""
+    config = _build(Config, values, where)
     try:
         validate(config)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{where}: {error}") from None
     return config
 
 

@@ -1,25 +1,46 @@
 """What a run writes while it runs: JSON lines, TensorBoard, metrics beside a progress bar."""
 
+import contextlib
 import json
+import logging
 import math
 import pathlib
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+
+from data.files import write_bytes
+from data.tfrecord import frame
+
+log = logging.getLogger(__name__)
 
 
 class Logger:
     """Writes each record to `metrics.jsonl` and to TensorBoard in the run directory.
 
-    A resumed run appends; `wall_s` goes on from where the checkpoint stood.
+    A resumed run appends; `wall_s` goes on from where the checkpoint stood. Lines that a full disk or a power cut left
+    damaged are set aside.
+
+    Attributes:
+      path: of `metrics.jsonl`.
+      lines_before: whether there were any.
     """
 
     def __init__(self, directory: pathlib.Path):
-        from tensorboardX import SummaryWriter
-
-        self._lines = (directory / "metrics.jsonl").open("a", buffering=1, encoding="utf-8")
-        self._board = SummaryWriter(str(directory / "tensorboard"))
+        self.path = directory / "metrics.jsonl"
+        set_damaged_aside(self.path)
+        self.lines_before = self.path.exists() and self.path.stat().st_size > 0
+        self._lines = self.path.open("a", buffering=1, encoding="utf-8")
+        board = directory / "tensorboard"
+        board.mkdir(exist_ok=True)
+        # The library's own writer does this in a thread, which a full disk ends: the next records would wait for ever.
+        self._board = (board / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}").open("wb")
+        self._put(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def write(
         self,
@@ -38,19 +59,33 @@ class Logger:
         """
         numbers = scalars(metrics)
         record = {"round": round_index, "stage": stage, "step": step, "simulator_steps": simulator_steps}
-        self._lines.write(json.dumps({**record, "wall_s": round(wall_s, 3), **numbers}) + "\n")
+        self._append(json.dumps({**record, "wall_s": round(wall_s, 3), **numbers}) + "\n")
+        values = {f"{stage}/{name}": math.nan if value is None else value for name, value in numbers.items()}
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         # Rounds repeat the same stage: on TensorBoard's axis, the run's own count of steps, they follow each other.
-        for name, value in numbers.items():
-            self._board.add_scalar(f"{stage}/{name}", math.nan if value is None else value, total)
+        self._put(Event(wall_time=time.time(), step=total, summary=summary))
+
+    def _append(self, text: str) -> None:
+        try:
+            self._lines.write(text)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def _put(self, event: Event) -> None:
+        self._board.write(frame(event.SerializeToString()))
+        self._board.flush()
 
     def go_on_from(self, directory: pathlib.Path) -> None:
         """Begins with the records of the run that this one starts from, so that every stage has its lines."""
-        self._lines.write((directory / "metrics.jsonl").read_text(encoding="utf-8"))
+        source = directory / "metrics.jsonl"
+        for line in read_lines(source) if source.exists() and not self.lines_before else ():
+            self._append(json.dumps(line) + "\n")
 
     def close(self) -> None:
-        """Flushes both files."""
-        self._lines.close()
-        self._board.close()
+        """Closes both files."""
+        for file in (self._lines, self._board):
+            with contextlib.suppress(OSError):  # of what is still to be flushed: that write has raised it before
+                file.close()
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float | None]:
@@ -73,7 +108,34 @@ def postfix(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The records of a `metrics.jsonl`; a last line cut by a kill is left out."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.endswith("}"):
-            yield json.loads(line)
+    """The records of a `metrics.jsonl`; damaged lines are left out, with a warning that names file and line."""
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        record = _record(line)
+        if record is None:
+            log.warning("%s, line %d: expected a record, found %.60r: it is left out", path, number, line)
+        else:
+            yield record
+
+
+def set_damaged_aside(path: pathlib.Path) -> None:
+    """Moves damaged lines of a `metrics.jsonl` to `<name>.damaged`, and says so; the next record begins a line."""
+    text = path.read_bytes() if path.exists() else b""
+    lines = text.splitlines()
+    damaged = [line for line in lines if _record(line) is None]
+    if damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        before = aside.read_bytes() if aside.exists() else b""
+        write_bytes(aside, before + b"".join(line + b"\n" for line in damaged))
+        log.warning("%s: %d damaged lines are set aside in %s", path, len(damaged), aside)
+    whole = b"".join(line + b"\n" for line in lines if _record(line) is not None)
+    if whole != text:
+        write_bytes(path, whole)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line's record; None where the line is not one, whole."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and record.keys() >= {"round", "stage", "step", "wall_s"} else None

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import pathlib
-import signal
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -14,28 +13,27 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from data.files import write_text
 from data.pipeline import SceneBatches
 from data.progress import Bar
 from data.scene import Record
 from training import config as configs
-from training.checkpoint import Checkpoints, move_aside
+from training.checkpoint import Checkpoints
 from training.config import STAGES, Config
+from training.directory import read_settings
 from training.log import Logger, postfix
 from training.mesh import Layout
 from training.processes import Votes, is_first
 from training.programs import Programs
 from training.scenes import Splits, batches
 from training.state import Learned, Progress, RunState
+from training.stop import Interrupted, Stop
 from training.watch import Watch
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, Any]
 SHARED = ("0/fit_world_model", "0/imitate")  # the units whose result does not depend on what follows
 Body = Callable[[RunState, int, jax.Array, Any], tuple[RunState, Metrics]]
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; everything is saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,32 +88,6 @@ def pending(config: Config, finished: tuple[str, ...]) -> list[Unit]:
     return [unit for unit in chosen if unit.name not in finished]
 
 
-class Stop:
-    """Turns SIGTERM and the first Ctrl-C into a request that is honoured between two steps.
-
-    Attributes:
-      requested: whether to stop.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "Stop":
-        self._previous = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, _: object) -> None:
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
-        log.warning("stopping after this step; a second Ctrl-C stops at once, without saving")
-
-
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What every stage shares.
@@ -156,7 +128,7 @@ class Run:
     def write(self, name: str, text: str) -> None:
         """Writes a file of the run, once for all processes."""
         if is_first():
-            (self.directory / name).write_text(text, encoding="utf-8")
+            write_text(self.directory / name, text)
 
     @property
     def wall_s(self) -> float:
@@ -185,8 +157,13 @@ class Run:
         state = state.settle().note(wall_s=self.wall_s)
         key = jax.random.key(self.config.seed)
         now = state.progress
-        self.checkpoints.save(now.total, state.learned, key, now.to_json(), now.best_checkpoint)
+        meta = {"progress": now.to_json(), "settings": dataclasses.asdict(self.config)}
+        self.checkpoints.save(now.total, state.learned, key, meta, now.best_checkpoint)
         return state
+
+    def interrupted(self, where: str) -> Interrupted:
+        """What ends a run that was asked to stop, once it is saved."""
+        return Interrupted(f"stopped {where}; saved in {self.directory}")
 
 
 def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatches, body: Body) -> RunState:
@@ -221,7 +198,7 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
                 state, saved = run.save(state.note(iterator=batches.get_state())), time.monotonic()
                 votes = Votes()  # the wish of this step has come true
             if stop:
-                raise Interrupted(f"stopped in {unit.name} at step {step + 1} of {count}")
+                raise run.interrupted(f"in {unit.name} at step {step + 1} of {count}")
     return state
 
 
@@ -232,21 +209,34 @@ def announce(run: Run, unit: Unit) -> None:
 
 
 def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
-    """Marks a unit as done, logs its summary, saves, and writes `rounds.json`."""
+    """Marks a unit as done, logs its summary, saves, and writes `rounds.json`.
+
+    Raises: Interrupted where any process was asked to stop.
+    """
     now = state.progress
     if metrics:
         run.record(state, unit, metrics)
     state = state.note(finished=(*now.finished, unit.name), step=0, iterator=None, total=now.closing)
-    run.write("rounds.json", json.dumps(list(now.rounds), indent=2) + "\n")
-    return run.save(state)
+    write_rounds(run, state.progress)
+    state = run.save(state)
+    if np.any(multihost_utils.process_allgather(np.bool_(run.stop.requested))):
+        raise run.interrupted(f"after {unit.name}")
+    return state
+
+
+def write_rounds(run: Run, progress: Progress) -> None:
+    """Writes `rounds.json`."""
+    run.write("rounds.json", json.dumps(list(progress.rounds), indent=2) + "\n")
 
 
 def resume(run: Run, fresh: Learned) -> RunState:
     """The state to go on from: the newest undamaged checkpoint, of whatever mesh, or the beginning.
 
+    `rounds.json` is made what the checkpoint says.
+
     Raises: ValueError where several processes do not see the same checkpoints.
     """
-    found = run.checkpoints.restore(fresh)
+    found = run.checkpoints.restore(fresh, parse_progress)
     seen = np.unique(multihost_utils.process_allgather(np.int32(-1 if found is None else found[0])))
     if len(seen) > 1:
         raise ValueError(f"{run.directory}: expected all processes to see it, but they found checkpoints {seen}")
@@ -255,10 +245,17 @@ def resume(run: Run, fresh: Learned) -> RunState:
     if found is None:
         rounds = run.config.rounds
         return RunState(fresh, Progress(horizon=rounds.horizon, penalty=rounds.penalty))
-    _, learned, _, meta = found
-    state = placed(run, learned, Progress.from_json(meta))
-    log.info("going on after %s, at step %d", ("the start", *state.progress.finished)[-1], state.progress.step)
-    return state
+    step, learned, _, progress = found
+    log.info("resuming from step %d: %s finished", step, ", ".join(progress.finished) or "no unit")
+    if run.logger is not None and not run.logger.lines_before:
+        log.warning("%s has no line of the steps before: its times in reports begin now", run.logger.path)
+    write_rounds(run, progress)
+    return placed(run, learned, progress)
+
+
+def parse_progress(meta: dict[str, Any]) -> Progress:
+    """Where a run stood, by what stands beside a checkpoint's arrays. Raises: ValueError, KeyError."""
+    return Progress.from_json(meta["progress"])
 
 
 def shared_start(run: Run, fresh: Learned) -> RunState:
@@ -267,55 +264,29 @@ def shared_start(run: Run, fresh: Learned) -> RunState:
     Raises: ValueError where there is no such run, its settings of these stages differ, or it has done less or more.
     """
     source = pathlib.Path(run.config.start_from)
-    if not (source / "config.json").exists():
+    settings = read_settings(source)
+    if settings is None:
         raise ValueError(f"start_from: {source} is not a run: expected a config.json in it")
     later = ("closed_loop.", "value.", "rounds.", "evaluation.", "fit.refit_steps", "name")
-    changed = configs.differences(run.config, configs.read(source / "config.json"))
+    changed = configs.differences(run.config, settings)
     changed = [difference for difference in changed if not difference.startswith(later)]
     if changed:
         raise ValueError(f"start_from: {source} has other settings:\n  " + "\n  ".join(changed))
     checkpoints = Checkpoints(source / "checkpoints", run.config.keep_checkpoints)
     try:
-        found = checkpoints.restore(fresh, repair=False)
+        found = checkpoints.restore(fresh, parse_progress, repair=False)
     finally:
         checkpoints.close()
-    done = Progress.from_json(found[3]).finished if found else ()
+    done = found[3].finished if found else ()
     if set(done) != set(SHARED):
         raise ValueError(f"start_from: expected {source} to have finished {SHARED} and nothing else, found {done}")
     if run.logger:
         run.logger.go_on_from(source)
-    rounds, progress = run.config.rounds, Progress.from_json(found[3])
-    return placed(run, found[1], progress).note(horizon=rounds.horizon, penalty=rounds.penalty)
+    rounds = run.config.rounds
+    return placed(run, found[1], found[3]).note(horizon=rounds.horizon, penalty=rounds.penalty)
 
 
 def placed(run: Run, learned: Learned, progress: Progress) -> RunState:
     """The state that a checkpoint holds. The tracks stay on the host: rows of them are written and drawn at random."""
     parameters = run.layout.place_parameters(learned.replace(tracks=()))
     return RunState(parameters.replace(tracks=learned.tracks), progress)
-
-
-def claim_directory(config: Config) -> pathlib.Path:
-    """Makes the run's directory and writes the config into it, or checks that the run found there is the same one.
-
-    With several processes all look before the first one writes, and go on when it has.
-
-    Raises: ValueError listing the fields that differ from the run found there.
-    """
-    directory = config.run_directory
-    path = directory / "config.json"
-    if path.exists() and not config.fresh:
-        changed = configs.differences(config, configs.read(path))
-        if changed:
-            listed = "\n  ".join(changed)
-            raise ValueError(
-                f"{directory} holds a run with other settings:\n  {listed}\n"
-                "take them back, name another --directory, or start anew with --fresh"
-            )
-    multihost_utils.sync_global_devices("all have looked")
-    if is_first():
-        if path.exists() and config.fresh:
-            move_aside(directory, directory.name)
-        directory.mkdir(parents=True, exist_ok=True)
-        configs.write(config, path)
-    multihost_utils.sync_global_devices("the directory is there")
-    return directory

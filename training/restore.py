@@ -2,15 +2,15 @@
 
 import pathlib
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import jax
 
 from data.scene import Record
-from training import config as configs
 from training import stages
 from training.checkpoint import Checkpoints
 from training.config import Config
+from training.directory import read_settings
+from training.loop import parse_progress
 from training.mesh import ALONE
 from training.programs import Programs
 from training.state import Learned, Progress
@@ -24,14 +24,13 @@ def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
     Raises: ValueError where there is no run, for settings that cannot work, and for a world model that is neither
       built in nor trusted.
     """
-    path = directory / "config.json"
-    if not path.is_file():
+    config = read_settings(directory)
+    if config is None:
         raise ValueError(f"{directory} is not a run: expected a config.json in it, as train.py writes it")
-    config = configs.read(path)
     try:
         registry.check_trusted(config.world_model, directory, trusted)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{directory / 'config.json'}: {error}") from None
     return config
 
 
@@ -43,14 +42,16 @@ def restore(
     Args: records: any scenes of the run's spec; only their shapes are looked at.
     Raises: ValueError where the run has no checkpoint yet.
     """
-    # Shapes are all that is needed: nothing is initialised. `begin` reads no more of a run than this.
-    parts = SimpleNamespace(config=config, programs=programs, layout=ALONE, splits=SimpleNamespace(train=records))
-    template = jax.eval_shape(lambda: stages.begin(parts))
+    # Shapes are all that is needed: nothing is initialised.
+    template = jax.eval_shape(lambda: stages.begin(config, programs, ALONE, records))
+    none = f"{directory} has no checkpoint yet: let train.py go on until the imitation policy is trained"
+    if not (directory / "checkpoints").is_dir():
+        raise ValueError(none)
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
     try:
-        found = checkpoints.restore(template, repair=False)
+        found = checkpoints.restore(template, parse_progress, repair=False)
     finally:
         checkpoints.close()
     if found is None:
-        raise ValueError(f"{directory} has no checkpoint yet: let train.py go on until the imitation policy is trained")
-    return jax.device_put(found[1]), Progress.from_json(found[3])
+        raise ValueError(none)
+    return jax.device_put(found[1]), found[3]

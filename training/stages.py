@@ -1,28 +1,33 @@
 """The stages of a run: each takes the state and gives back the next one, and can be run alone (`--stage`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from data.scene import Record
 from training import replay, rounds, tuning
 from training.checks import check
+from training.config import Config
 from training.drivers import Disturbance, disturbance, undisturbed
 from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
-from training.programs import join
+from training.mesh import Layout
+from training.programs import Programs, join
 from training.scenes import WithoutTiles, batches, take
 from training.state import Learned, RunState
 from worldmodel.batch import ModelBatch
 from worldmodel.fitting import FitState, start_fit
 
 
-def begin(run: Run) -> Learned:
-    """Freshly initialised arrays; also the template that checkpoints are restored into."""
-    config, programs = run.config, run.programs
+def begin(config: Config, programs: Programs, layout: Layout, records: Sequence[Record]) -> Learned:
+    """Freshly initialised arrays; also the template that checkpoints are restored into.
+
+    Args: records: any scenes of the run's spec; only their shapes are looked at.
+    """
     rows = config.rounds.scenes * config.rounds.group
-    scene = take(run.splits.train, [0] * rows)
+    scene = take(records, [0] * rows)
 
     def init(key: jax.Array) -> tuple[Any, Any, FitState, ModelBatch]:
         k_policy, k_model = jax.random.split(key)
@@ -30,7 +35,7 @@ def begin(run: Run) -> Learned:
         driven = jax.eval_shape(programs.drive, policy, scene, jax.random.split(key, rows))[0]
         driven = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), driven)
         fitting = start_fit(programs.model.init(k_model, driven), config.fit.optimizer.build(config.fit.steps))
-        learned = run.layout.keep((policy, optimiser().init(policy), fitting))
+        learned = layout.keep((policy, optimiser().init(policy), fitting))
         return *learned, driven.replace(scene=())
 
     policy, optimizer, fitting, driven = jax.jit(init)(jax.random.key(config.seed))

@@ -1,11 +1,12 @@
 """What a run is at a moment: the arrays that it learns and where it stands. Both go into every checkpoint."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 
-from training.ledger import Ledger
+from training.ledger import PURPOSES, Ledger
 from training.replay import Tracks
 
 Params = Any
@@ -84,9 +85,18 @@ class Progress:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`. Raises: ValueError for names that are missing or unknown."""
+        _check_names("progress", values, [field.name for field in dataclasses.fields(cls)])
+        _check_names("ledger", values["ledger"], ["spent"])
+        _check_names("ledger", values["ledger"]["spent"], PURPOSES)
         sequences = {name: tuple(values[name]) for name in ("finished", "rounds", "checks", "grounded_return")}
         return cls(**{**values, **sequences, "ledger": Ledger(**values["ledger"])})
+
+
+def _check_names(of: str, values: dict[str, Any], expected: Sequence[str]) -> None:
+    wrong = sorted(values.keys() ^ set(expected))
+    if wrong:
+        raise ValueError(f"{of}: expected {sorted(expected)}, found other or missing names: {wrong}")
 
 
 @dataclasses.dataclass(frozen=True)
