@@ -15,12 +15,14 @@ Status 0 when it is done, 2 for input or settings that cannot work, 130 when it 
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import math
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -30,7 +32,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data import womd
-from data.builder import FILE_FORMAT, FORMAT, prepare, put_in_place, write_dataset
+from data.builder import FILE_FORMAT, FORMAT, TetherScenes, prepare, put_in_place
 from data.errors import DataError, Noted, SkipLedger, read_json, too_many
 from data.inputs import fingerprints, list_files
 from data.progress import Bar, log_above_bars
@@ -184,22 +186,23 @@ def build_alone(config: BuildConfig, rules: Rules, files: Sequence[str], request
             bar.advance()
         ledger.finish()
         if not count:
-            raise no_scenes(split, ledger.seen)
+            raise no_scenes(split)
 
-    def summary() -> dict[str, Any]:
+    def write(work: Any) -> tuple[Any, dict]:
+        with Bar("build", len(files) * len(rules.splits), unit="files") as bar:
+            by_split = {name: functools.partial(scenes, name, bar) for name in rules.splits}
+            built = prepare(TetherScenes(scenes=by_split, data_dir=work, file_format=FILE_FORMAT))
         statistics.close(ledger)
-        return statistics.to_json()
+        return built, statistics.to_json()
 
-    with Bar("build", len(files) * len(rules.splits), unit="files") as bar:
-        by_split = {name: lambda name=name: scenes(name, bar) for name in rules.splits}
-        return write_dataset(by_split, config.out, request, summary)
+    return put_in_place(config.out, request, write)
 
 
-def no_scenes(split: str, records: int) -> DataError:
-    """The error for a split that nothing goes to. Args: records: that were read."""
+def no_scenes(split: str) -> DataError:
+    """The error for a split that nothing goes to."""
     reason = (
-        f"none of {records} records has a scene for this split: take more logs, another --seed, other --fractions, or "
-        f"do without it (--fractions.{split} 0)"
+        f"no record has a scene for this split: take more logs, another --seed, other --fractions, or do without it "
+        f"(--fractions.{split} 0)"
     )
     return DataError(reason, f"split {split}")
 
@@ -209,22 +212,30 @@ def build_with_beam(config: BuildConfig, rules: Rules, files: Sequence[str], req
     from data import beam
 
     options = beam.options(config.beam)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it logs the trace of an error that it raises as well
 
     def write(work: Any) -> tuple[Any, dict]:
         log.info("a pipeline reads %d files; its engine shows how far it is", len(files))
         noted = work / SUMMARY_FILE
         builder = beam.Scenes(files=files, rules=rules, statistics=str(noted), data_dir=work, file_format=FILE_FORMAT)
-        built = prepare(builder, beam_options=options, num_shards=config.shards)
+        try:
+            built = prepare(builder, beam_options=options, num_shards=config.shards)
+        except Exception as error:  # each engine raises types of its own, the trace of a worker in their text
+            raise _of_pipeline(error) from error
         summary = read_json(noted)
         skipped = summary["skipped"]
         if skipped["records"] > config.max_skipped * summary["records"]:
             raise too_many(skipped["records"], summary["records"], config.max_skipped, skipped["first"])
-        for split in rules.splits:
-            if not summary["split"].get(split, {}).get("scenes"):
-                raise no_scenes(split, summary["records"])
         return built, summary
 
     return put_in_place(config.out, request | {"shuffled": True, "shards": config.shards}, write)
+
+
+def _of_pipeline(error: Exception) -> DataError:
+    """What ended a pipeline, on one line. TFDS refuses a split without examples."""
+    lines = str(error).strip().splitlines()
+    empty = re.search(r"examples is 0 for split (\w+)", lines[-1] if lines else "")
+    return no_scenes(empty[1]) if empty else DataError(f"the pipeline failed: {lines[-1] if lines else repr(error)}")
 
 
 def _request(config: BuildConfig, groups: dict[str, str] | None, notes: dict[str, str]) -> dict[str, Any]:
@@ -270,11 +281,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         build(tyro.cli(BuildConfig, prog="python -m data.build", description=__doc__, args=arguments))
-    except (DataError, OSError) as error:
+    except (DataError, OSError, RuntimeError) as error:  # the last of TFDS, for a disk that is full
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:  # of TFDS and Beam, whose last line is the cause
-        print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; nothing is left behind", file=sys.stderr)

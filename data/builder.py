@@ -14,6 +14,7 @@ from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data.errors import DataError, read_json
+from data.inputs import check_reachable
 from data.raw import RawScene, localize
 from data.storage import ARRAYS, DATASET, REQUEST_FILE, SUMMARY_FILE, TEXTS, VECTORS, encode, is_finished
 
@@ -144,7 +145,7 @@ def put_in_place(directory: Any, request: dict, write: Callable[[Any], tuple[Any
     Raises: DataError if `directory` holds another data set or other files, or another build is writing there; OSError
       and what `write` raises, and then nothing is left behind.
     """
-    target = tfds.core.Path(directory)
+    target = _place(directory)
     if is_finished(target):
         _check_request(target, request)
         return False
@@ -162,6 +163,17 @@ def put_in_place(directory: Any, request: dict, write: Callable[[Any], tuple[Any
             _remove(target)
             raise
     return True
+
+
+def _place(directory: Any) -> Any:
+    """As TFDS takes it. Raises: DataError for a bucket that cannot be reached, or that TFDS cannot write to."""
+    named = os.fspath(directory)
+    if "://" in named:
+        check_reachable(named)
+    try:
+        return tfds.core.Path(named)
+    except KeyError as error:
+        raise DataError(f"expected a path of this machine or a bucket (gs://...), found {error}", file=named) from error
 
 
 @contextlib.contextmanager

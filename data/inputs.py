@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from data.errors import DataError
 
 RECORD_FILES = "*tfrecord*"
-INSTALL = 'pip install -e ".[gcs]"'
+INSTALL = {"gs": 'pip install -e ".[gcs]"', "gcs": 'pip install -e ".[gcs]"'}  # by protocol
 MOST_NAMED = 5
 # Files up to the first size are hashed whole, of larger ones as much as the second at either end: all of WOMD is half a
 # terabyte, often in a bucket, and is to be compared within seconds. Another version of a large file differs in its
@@ -27,7 +27,7 @@ def list_files(pattern: str) -> list[str]:
 
     A path that exists is meant literally, brackets included; a folder stands for its files that match `RECORD_FILES`.
 
-    Raises: DataError if none matches, for folders and empty files among the matches, or if a bucket cannot be read.
+    Raises: DataError if none matches, for folders and empty files among the matches, or if a bucket cannot be reached.
     """
     matches = _remote_matches(pattern) if "://" in pattern else _local_matches(os.path.expanduser(pattern))
     if not matches:
@@ -89,18 +89,28 @@ def _remote(path: str) -> tuple[Any, str]:
 
         return fsspec.core.url_to_fs(path)
     except ImportError as error:
-        raise DataError(f"{error}: {INSTALL}", file=path) from error
+        hint = INSTALL.get(path.partition("://")[0])
+        raise DataError(f"{error}: {hint}" if hint else str(error), file=path) from error
     except Exception as error:  # an unknown protocol, missing credentials: of types of their own
         raise _unreadable(path, error) from error
 
 
 def _unreadable(path: str, error: Exception) -> DataError:
     reason = str(error).partition("\n")[0][:200]
-    return DataError(f"cannot be read ({type(error).__name__}: {reason})", file=path)
+    return DataError(f"cannot be reached ({type(error).__name__}: {reason})", file=path)
+
+
+def check_reachable(path: str) -> None:
+    """Raises: DataError for a remote path whose file system is not installed or does not answer."""
+    system, name = _remote(path)
+    try:
+        system.exists(name)
+    except Exception as error:
+        raise _unreadable(path, error) from error
 
 
 def open_file(path: str) -> BinaryIO:
-    """The bytes of a local or remote file as they are stored. Raises: DataError if its bucket cannot be read."""
+    """The bytes of a local or remote file as they are stored. Raises: DataError if its bucket cannot be reached."""
     if "://" not in path:
         return open(path, "rb")
     system, name = _remote(path)

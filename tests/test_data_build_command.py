@@ -44,7 +44,8 @@ def run(capsys, *arguments):
 def refused(capsys, *arguments):
     """The one line of an error."""
     status, _, error = run(capsys, *arguments)
-    lines = [line for line in error.splitlines() if not line.startswith("build: ")]
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in error
     assert status == 2 and len(lines) == 1, error
     return lines[0]
 
@@ -168,9 +169,10 @@ def test_another_build_in_the_same_place_is_refused_and_a_dead_one_is_not(logs, 
 
 
 @protos
-def test_a_set_that_is_too_small_for_its_splits_names_the_options(logs, tmp_path, capsys):
-    error = refused(capsys, "--womd", logs, "--out", tmp_path / "set")
-    assert "none of 4 records has a scene for this split" in error
+@pytest.mark.parametrize("beam", [[], pytest.param(["--beam", "runner=DirectRunner"], marks=with_beam)])
+def test_a_set_that_is_too_small_for_its_splits_names_the_options(logs, tmp_path, capsys, beam):
+    error = refused(capsys, "--womd", logs, "--out", tmp_path / "set", *beam)
+    assert "no record has a scene for this split" in error
     assert "another --seed, other --fractions, or do without it (--fractions." in error
     assert not list(tmp_path.iterdir())
 

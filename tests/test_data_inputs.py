@@ -82,13 +82,14 @@ def test_a_bucket_that_cannot_be_read_is_one_error(monkeypatch):
     import fsspec
 
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "isdir", denied)
-    with pytest.raises(DataError, match=r"memory://bucket/\*: cannot be read \(Denied: 401: Anonymous.*access\)$"):
+    with pytest.raises(DataError, match=r"memory://bucket/\*: cannot be reached \(Denied: 401: Anonymous.*access\)$"):
         inputs.list_files("memory://bucket/*")
-    with pytest.raises(DataError, match=r"cannot be read \(ValueError: Protocol not known: nowhere"):
+    with pytest.raises(DataError, match=r"cannot be reached \(ValueError: Protocol not known: nowhere"):
         inputs.list_files("nowhere://bucket/*")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
-    with pytest.raises(DataError, match=r'pip install -e "\.\[gcs\]"'):
-        inputs.list_files("gs://bucket/*")
+    for reach in (inputs.list_files, inputs.check_reachable):
+        with pytest.raises(DataError, match=r'pip install -e "\.\[gcs\]"'):
+            reach("gs://bucket/*")
 
 
 def test_compressed_files_are_read(tmp_path):

@@ -126,6 +126,12 @@ def test_an_interrupted_build_leaves_no_set_and_is_rebuilt(tmp_path):
     assert available_splits(half) == {"train": 1}
 
 
+@pytest.mark.parametrize("place", ["memory://set", "nowhere://set"])
+def test_a_place_that_tfds_cannot_write_to_is_refused(place):
+    with pytest.raises(DataError, match=r"memory://|Protocol not known"):
+        write_dataset({"train": scenes(1)}, place, REQUEST)
+
+
 def test_foreign_files_are_never_removed(tmp_path):
     (tmp_path / "thesis.json").write_text("precious")
     with pytest.raises(DataError, match=r"is not empty .*thesis\.json"):
