@@ -88,7 +88,7 @@ def prepare(config: Config) -> Job:
 def train(job: Job, directory: pathlib.Path) -> RunState:
     """Runs the stages that are not finished yet, in a directory that is claimed, and returns the final state."""
     config, splits, programs, layout, began = job
-    cache_programs(config, directory)
+    processes.cache_programs(config, directory)
     describe(job, directory)
     fresh = stages.begin(config, programs, layout, splits.train)
     write_settings(config, directory)
@@ -114,14 +114,6 @@ def execute(run: Run, state: RunState) -> RunState:
         state, metrics = stages.PARTS[unit.part](run, state, unit)
         state = loop.finish(run, state, unit, metrics)
     return state
-
-
-def cache_programs(config: Config, directory: pathlib.Path) -> None:
-    """Keeps compiled programs beside the runs, unless the user has named a place for them."""
-    if config.compilation_cache and jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(directory.absolute().parent / ".compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def describe(job: Job, directory: pathlib.Path) -> None:

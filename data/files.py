@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 Result = TypeVar("Result")
+TRIED = 1 << 16  # bytes
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -43,10 +44,21 @@ def check_writable(directory: pathlib.Path) -> None:
     """
     existing = next(place for place in (directory, *directory.absolute().parents) if place.exists())
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(TRIED))  # a full disk still makes empty files
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise ValueError(f"{directory} cannot be written: {existing}: {error.strerror}") from error
+
+
+def is_writable(directory: pathlib.Path) -> bool:
+    """Whether `check_writable` has nothing to say."""
+    try:
+        check_writable(directory)
+    except ValueError:
+        return False
+    return True
 
 
 def publish(directory: pathlib.Path, write: Callable[[pathlib.Path], Result]) -> Result:

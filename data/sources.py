@@ -1,5 +1,6 @@
 """Reading what `data.builder` wrote: random access to the records of a split."""
 
+import difflib
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +95,11 @@ def open_split(directory: str | pathlib.Path, split: str, spec: SceneSpec | None
     folder = pathlib.Path(directory)
     splits = _described(folder)
     if split not in splits:
-        raise DataError(f"expected a split of {sorted(splits)}, found {split!r}", "split", file=str(directory))
+        near = difflib.get_close_matches(split, splits, n=1)
+        reason = f"expected a split of {sorted(splits)}, found {split!r}" + (
+            f"; did you mean {near[0]!r}?" if near else ""
+        )
+        raise DataError(reason, "split", file=str(directory))
     source = RecordSource(_files(folder, split, len(splits[split])), spec or SceneSpec())
     if len(source) != sum(splits[split]):
         reason = f"expected {sum(splits[split])} records, found {len(source)}"

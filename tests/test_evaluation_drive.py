@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -10,16 +11,19 @@ import scenes
 from PIL import Image
 
 import eval as command
+from data.builder import write_dataset
 from data.errors import DataError
-from data.scene import Record
+from data.scene import ROAD_EDGE_TYPES, Record
 from policy.baselines import ConstantSpeed
 from simulator.log_replay import LogReplay
 from simulator.prepare import prepare
+from tests.raw_scenes import straight_road
 from training import evaluation, figures, findings
 from training.config import Config
 from training.evaluation import Request
 from training.judge import BASELINES, Driver, Evaluation, Judge, baseline, drive, named, row_keys
 from training.state import Progress
+from training.stop import Interrupted
 
 STEPS = 16
 
@@ -78,7 +82,10 @@ def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
     assert len(trace) == 21
     assert trace.verdict()[0].startswith("at-fault collision at 2.1 s")
     [event] = findings.events(trace, 1)
-    assert event["event"] == "at_fault" and "vehicle 1 (4.5 x 1.8 m, 0.0 m/s), +3.5 m ahead" in event["cause"]
+    assert (
+        event["event"] == "at_fault"
+        and "vehicle 1 (4.5 x 1.8 m, 0.0 m/s), 3.5 m ahead, 0.0 m left of its centre" in event["cause"]
+    )
     assert event["scenario_id"] == "blocked" and event["record"] == 1
 
 
@@ -87,7 +94,13 @@ def test_a_contact_with_a_track_that_begins_there_says_so(judged):
     seen = trace.agent_valid.copy()
     seen[1, :-1] = False
     [event] = findings.events(dataclasses.replace(trace, agent_valid=seen), 1)
-    assert "vehicle 1 (4.5 x 1.8 m, first seen in this step), +3.5 m ahead" in event["cause"]
+    assert "vehicle 1 (4.5 x 1.8 m, first seen in this step), 3.5 m ahead" in event["cause"]
+
+
+def test_places_are_told_by_side():
+    assert findings.metres(5.6, "ahead", "behind") == "5.6 m ahead"
+    assert findings.metres(-5.6, "ahead", "behind") == "5.6 m behind"
+    assert findings.metres(-0.04, "left", "right") == "0.0 m left"
 
 
 def test_top_views_are_drawn(judged, tmp_path):
@@ -122,11 +135,77 @@ def test_the_report_of_a_drive_is_written(judged, tmp_path, sim_config):
         (["--reasoning", "blank"], "only learned policies speak"),
         (["--judge", "log_reply"], "did you mean 'log_replay'?"),
         (["--data", "nowhere"], "found none"),
+        (["--split", "tset"], "did you mean 'test'?"),
+        (["--scenes", "0"], "scenes: expected at least 1, found 0"),
+        (["--scenes", "5000"], "expected 1 to 192 scenes"),
+        (["--temperature", "1"], "--temperature is of learned policies"),
+        (["nowhere", "--temperature", "-1"], "temperature: expected a finite number, at least 0"),
+        (["nowhere", "--temperature", "nan"], "temperature: expected a finite number, at least 0"),
+        (["--measure", "realism", "--draws", "3"], "--measure, --draws: about world models"),
+        (["--world-model", "kinematic", "--draws", "0"], "draws: expected at least 1"),
+        (["--world-model", "kinematic", "--scenes", "0"], "scenes: expected at least 1"),
+        (
+            ["--world-model", "kinematic", "--judge", "reactive", "--list-events"],
+            "--judge, --list-events: about policies",
+        ),
     ],
 )
 def test_the_command_line_says_what_is_wrong(arguments, message, capsys, tmp_path):
     assert command.main([*arguments, "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_report_that_cannot_be_written_is_noticed_before_anything_is_driven(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Evaluation, "results", lambda self: pytest.fail("driven"))
+    (tmp_path / "file").write_text("")
+    assert command.main(["--policy", "idm", "--scenes", "2", "--out", str(tmp_path / "file" / "x")]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be written" in said and "Not a directory" in said and len(said.splitlines()) == 1
+
+
+def test_a_stop_says_that_nothing_was_written(tmp_path, monkeypatch):
+    def stopped(self):
+        raise Interrupted("stopped by SIGINT")
+
+    monkeypatch.setattr(Evaluation, "results", stopped)
+    with pytest.raises(Interrupted, match="stopped by SIGINT; no report was written to"):
+        command.main(["--policy", "idm", "--scenes", "2", "--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_the_whole_evaluation_has_a_folder_of_its_own():
+    assert Request().folder == Request(trusted=("mine",)).folder == ""
+    assert Request(scenes=4, judges=("reactive",)).folder == "eval-judges-reactive-scenes-4"
+    assert Request(list_events=True, temperature=0.5).folder == "eval-temperature-0.5-list_events"
+    places = {Request(data=data).folder for data in ("a/b", "a-b", "/a/b", "a b", "a_b", "x" * 300, "x" * 301)}
+    assert len(places) == 7
+    assert all(re.fullmatch(r"eval-[\w.=+-]{1,120}", place) for place in places)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A data set of one split of another name, whose scenes have neither lights nor road edges."""
+    lights = {name: getattr(straight_road(), name)[:0] for name in ("light_x", "light_y", "light_on_route")}
+    lights |= {name: getattr(straight_road(), name)[:0] for name in ("light_state", "light_valid")}
+    made = []
+    for number in range(3):
+        raw = dataclasses.replace(straight_road(f"scene{number}", f"road{number}"), **lights)
+        kept = [i for i, kind in enumerate(raw.road_type) if kind not in ROAD_EDGE_TYPES]
+        points = tuple(raw.road_points[i] for i in kept)
+        made.append(dataclasses.replace(raw, road_type=raw.road_type[kept], road_points=points))
+    directory = tmp_path_factory.mktemp("bare") / "set"
+    write_dataset({"evening": made}, directory, {})
+    return str(directory)
+
+
+def test_a_set_without_lights_edges_and_the_usual_splits_is_evaluated(bare, tmp_path, capsys):
+    assert command.main(["--data", bare, "--policy", "idm"]) == 2
+    assert "expected a split of ['evening'], found 'test'" in capsys.readouterr().err
+    words = ["--policy", "go_straight", "--policy", "constant_speed", "--split", "evening", "--scenes", "2"]
+    assert command.main(["--data", bare, *words, "--list-events", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["provenance"]["scenes"] == 2
+    assert "2 scenes of 2 recordings" in capsys.readouterr().out
 
 
 def test_names_and_data_errors(sim_config):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import results as benchmark
-from training import figures, findings, report
+from training import figures, findings, report, terminal
 from training.evaluation import finite
 from training.report import METRICS, PAIR_NAME, Results
 
@@ -40,7 +40,7 @@ def made_up(gain: float = 0.2, count: int = 40, seed: int = 0) -> Results:
         scores[name] |= failures | {event: np.zeros(count, bool) for event in ("collision", "corridor", "wrong_way")}
     scores["post_trained"]["score"] = scores["imitation"]["score"] + gain
     names, groups = ([f"{name}-{i // 2}" for i in range(count)] for name in ("scenario", "recording"))
-    return Results(tuple(names), tuple(groups), {"log_replay": scores})
+    return Results(tuple(names), tuple(groups), (False,) * count, {"log_replay": scores})
 
 
 def told(results: Results) -> dict:
@@ -136,6 +136,58 @@ def test_scenes_without_recordings_are_named(tmp_path, capsys):
     path.write_text(json.dumps(old))
     assert benchmark.main([directory, "--section", "x", "--file", str(tmp_path / "R.md")]) == 2
     assert "scenes.json: expected the recording of each scene in `groups`, found none" in capsys.readouterr().err
+
+
+def test_failures_are_given_without_the_scenes_that_begin_off_the_road(tmp_path):
+    results = made_up(count=4)
+    for name, scores in results.scores["log_replay"].items():
+        scores["failure"] = np.array([True, True, False, name == "imitation"])
+    judges = finite(report.summarise(dataclasses.replace(results, starts_off_road=(True, True, False, False))))
+    idm, change = judges["log_replay"]["policies"]["idm"], judges["log_replay"]["paired"][PAIR_NAME]
+    assert (idm["failure"]["mean"], idm[report.ON_ROAD]["mean"]) == (0.5, 0.0)
+    assert (change["failure"]["mean"], change[report.ON_ROAD]["mean"]) == (-0.25, -0.5)
+    assert (idm[report.ON_ROAD]["n"], judges["log_replay"]["off_road_starts"]) == (2, 2)
+    text = report.render({**told(results), "judges": judges})
+    assert "| failed | failed, begun on the road |" in text
+    assert "2 of 4 scenes begin with the ego off the road" in text
+    report.write(tmp_path, {**told(results), "judges": judges}, results)  # and scenes.json says which
+    assert json.loads((tmp_path / "scenes.json").read_text())["starts_off_road"] == [False] * 4
+
+
+def test_nothing_is_said_of_the_road_where_all_begin_on_it():
+    text = report.render(told(made_up()))
+    assert "begun on the road" not in text and "off the road, by its log" not in text
+    all_off = dataclasses.replace(made_up(count=4), starts_off_road=(True,) * 4)
+    assert "4 of 4 scenes begin with the ego off" in report.off_road_starts(report.summarise(all_off)["log_replay"])
+
+
+@pytest.mark.parametrize("width", [60, 1000])
+def test_the_terminal_shows_what_is_not_zero_within_its_width(width):
+    text = terminal.show(told(made_up()), width)
+    lines = text.splitlines()
+    assert "0 throughout: left corridor, wrong way" in text and "policydriving" not in text
+    tables = [line for line in lines if line.split("  ")[0].strip() in {"policy", *POLICIES}]
+    assert max(map(len, tables)) <= width
+    assert sum(line.startswith("policy") for line in lines) == (7 if width == 60 else 1)
+    assert "log_replay: 40 scenes of 20 recordings, seed 3" in text
+    assert "idm: s, record 3: off_road at 1.0 s: ice" in text
+
+
+def test_a_larger_report_is_not_replaced(tmp_path):
+    report.write(tmp_path, told(made_up()), made_up())
+    path, same = tmp_path / "report.json", {"scenes": 40, "judges": 1, "policies": 6}
+    report.keep_larger(path, same, report.size_of)
+    report.keep_larger(path, {"scenes": 41, "judges": 1}, report.size_of)
+    for name in same:
+        with pytest.raises(ValueError, match=rf"report.json is a larger report, of \d+ {name} \(now 0\)"):
+            report.keep_larger(path, {**same, name: 0}, report.size_of)
+    for other in ("[]", "{}", '{"judges": {}}', '{"judges": {"a": {"policies": {"b": {"score": {"n": "x"}}}}}}'):
+        path.write_text(other)
+        with pytest.raises(ValueError, match="found another file: name another --out"):
+            report.keep_larger(path, same, report.size_of)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="expected JSON"):
+        report.keep_larger(path, same, report.size_of)
 
 
 def test_charts_are_drawn(tmp_path):

@@ -1,18 +1,21 @@
-"""Evaluation from a run, or of a baseline, to the report: drives, compares, draws, writes."""
+"""Evaluation from a run, or of a baseline, to the report: rolls out, compares, draws, writes."""
 
 import dataclasses
 import math
 import pathlib
+import re
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from data.files import check_writable, publish
 from data.sources import open_split
-from training import config as configs
 from training import figures, findings, model_quality, report
-from training.config import Config
+from training.config import Config, DataConfig
 from training.drivers import REASONING_MODES, ForcedReasoning
 from training.judge import BASELINES, LEARNED, Driver, Evaluation, baseline, named
+from training.processes import cache_programs
 from training.programs import Programs, build
 from training.provenance import provenance, stage_seconds
 from training.report import PAIR, Results
@@ -20,10 +23,18 @@ from training.restore import read_run, restore
 from training.scenes import PreparedRecords, data_directory
 from training.state import Learned, Progress
 from training.topview import Trace
+from training.trained import learned_policies, missing_stages, remarks
 from worldmodel.registry import build as build_model
 
 BASELINES_BY_INTEREST = (*(name for name in BASELINES if name != "expert"), "expert")
 SPEAKING_SCENES = 4  # scenes whose sentences the report quotes
+LONGEST_NAME = 100  # characters of a folder's name
+
+
+def check_count(name: str, count: int | None) -> None:
+    """Raises: ValueError for less than one of what is counted."""
+    if count is not None and count < 1:
+        raise ValueError(f"{name}: expected at least 1, found {count}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +45,8 @@ class Request:
       policies: names; None for all that there are.
       judges: names out of `judge.JUDGES`; figures and listed events are under the first.
       split: of the data set.   data: another data set than the run's, or the starter set.
-      scenes: the first so many; the run's own choice if None.
-      temperature: of the learned policies; 0 is greedy.
+      scenes: the first so many of the split; the run's own choice if None.
+      temperature: of the learned policies, at least 0; 0 is greedy.
       reasoning: out of `drivers.REASONING_MODES`: the learned policies also drive on words that are not their own.
       list_events: whether the report lists every scene in which a policy had an event, with its cause.
       trusted: modules or import paths of world models that a run may name, see `restore.read_run`.
@@ -51,43 +62,64 @@ class Request:
     list_events: bool = False
     trusted: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ValueError(f"temperature: expected a finite number, at least 0, found {self.temperature}")
+        check_count("scenes", self.scenes)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder that its report goes into; empty for the whole evaluation. See `folder_name`."""
+        usual = dataclasses.asdict(Request())
+        return folder_name({**dataclasses.asdict(self), "trusted": usual["trusted"]}, usual)
+
 
 def evaluate_run(
     directory: str | pathlib.Path, request: Request = Request(), output: str | pathlib.Path | None = None
 ) -> str:
-    """Judges a run's policies beside the baselines and writes the report into the run, or into `output`.
+    """Evaluates a run's policies beside the baselines and writes the report into the run, or into `output`.
+
+    What is not the whole evaluation goes into a folder of its own in the run, `Request.folder`. The world model is
+    measured where all policies are.
 
     Returns: the report's headline.
-    Raises: ValueError for a missing run or an unknown name; `data.errors.DataError` for a missing data set;
-      `SumoError` where the referee lacks SUMO or the scenes' traffic.
+    Raises: ValueError for a missing run, an unknown name, a policy that is not trained yet, an `output` that cannot be
+      written or holds a larger report; `data.errors.DataError` for a missing data set; `SumoError` where the referee
+      lacks SUMO or the scenes' traffic.
     """
     directory, began = pathlib.Path(directory), time.monotonic()
-    config = with_request(read_run(directory, request.trusted), request)
+    output = directory / request.folder if output is None else pathlib.Path(output)
+    config = with_data(read_run(directory, request.trusted), request.data)
+    cache_programs(config, directory)
     chosen = [named("policy", name, (*BASELINES, *LEARNED)) for name in request.policies or (*BASELINES, *LEARNED)]
-    records, programs = open_records(config, request.split), build(config)
+    records, programs = open_records(config, request.split, request.scenes), build(config)
     learned, progress = restore(directory, config, programs, records)
-    drivers = {name: baseline(name, config.simulator) for name in chosen if name in BASELINES}
-    wanted = [name for name in LEARNED if name in chosen]
-    speakers = [learned_driver(name, programs, learned, request.temperature) for name in wanted]
+    names = learned_policies(directory, config, progress, request.policies)
+    speakers = [learned_driver(name, programs, learned, request.temperature) for name in names]
     speakers += [forced(driver, mode) for driver in speakers for mode in request.reasoning]
+    drivers = {name: baseline(name, config.simulator) for name in chosen if name in BASELINES}
     drivers |= {driver.name: driver for driver in speakers}
     evaluation = evaluation_of(drivers, records, config, request)
+    check_output(output, evaluation, request)
     spent = {
         "simulator_steps": progress.ledger.spent,
         "wall_s_by_stage": stage_seconds(directory / "metrics.jsonl"),
     }
-    quality = compare_models(config, programs, learned, records)
-    output = pathlib.Path(output or directory)
-    return write_report(output, evaluation, config, request, progress, quality, spent, began)
+    said = remarks(config, learned, progress) if names else []
+    fitted = request.policies is None and "fit_world_model" not in missing_stages(config, progress)
+    quality = compare_models(config, programs, learned, records) if fitted else {}
+    return write_report(output, evaluation, config, request, progress, quality, spent, began, said)
 
 
 def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
-    """Judges policies that need no run, on the starter set or another data set, and writes the report.
+    """Evaluates policies that need no run, on the starter set or another data set, and writes the report.
 
     Returns: the report's headline.
     Raises: ValueError for an unknown name, or one that needs a run; otherwise as `evaluate_run`.
     """
-    began, config = time.monotonic(), with_request(Config(name="baseline"), request)
+    began, output = time.monotonic(), pathlib.Path(output)
+    config = with_data(Config(name="baseline"), request.data)
+    cache_programs(config, config.run_directory)
     names = request.policies or tuple(BASELINES)
     if request.reasoning:
         raise ValueError("only learned policies speak: name the run directory whose reasoning is to be forced")
@@ -95,23 +127,59 @@ def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
         if named("policy", name, (*BASELINES, *LEARNED)) in LEARNED:
             raise ValueError(f"policy {name!r} is learned: name the run directory that holds it")
     drivers = {name: baseline(name, config.simulator) for name in names}
-    evaluation = evaluation_of(drivers, open_records(config, request.split), config, request)
-    return write_report(pathlib.Path(output), evaluation, config, request, Progress(), {}, {}, began)
+    evaluation = evaluation_of(drivers, open_records(config, request.split, request.scenes), config, request)
+    check_output(output, evaluation, request)
+    return write_report(output, evaluation, config, request, Progress(), {}, {}, began)
 
 
-def with_request(config: Config, request: Request) -> Config:
-    """The config with the data set and the number of scenes that are asked for."""
-    data = config.data if request.data is None else configs.DataConfig(directory=request.data)
-    field = f"{request.split}_scenes"
-    if request.scenes is not None and hasattr(data, field):
-        data = dataclasses.replace(data, **{field: request.scenes})
-    return dataclasses.replace(config, data=data)
+def folder_name(asked: dict[str, Any], usual: dict[str, Any]) -> str:
+    """`eval-scenes-4-judges-reactive`: what is asked for other than usual; empty where nothing is.
+
+    Letters that a file's name should not have become `_`, and a long name is cut; a checksum then tells two apart.
+    """
+    chosen = {name: value for name, value in asked.items() if value != usual[name]}
+    whole = "".join(f"-{word}" for name, value in chosen.items() for word in (name, *items_of(value)))
+    name = re.sub(r"[^\w.=+-]", "_", whole.replace("/", "-").replace("--", "-"))[:LONGEST_NAME]
+    if not whole:
+        return ""
+    return f"eval{name}" if name == whole else f"eval{name}-{zlib.crc32(whole.encode()):08x}"
 
 
-def open_records(config: Config, split: str) -> PreparedRecords:
-    """A split of the config's data set. Raises: DataError for a missing data set or split."""
+def items_of(value: Any) -> tuple[Any, ...]:
+    """What stands behind a word of a folder's name; nothing for a flag."""
+    if isinstance(value, bool):
+        return ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def check_output(output: pathlib.Path, evaluation: Evaluation, request: Request) -> None:
+    """Looks, before anything is rolled out, whether a report can be written and what it would replace.
+
+    Raises: ValueError where it cannot be, or would replace one on more scenes, or judges, or, where some are chosen,
+      policies.
+    """
+    check_writable(output)
+    now = {"scenes": len(evaluation.records), "judges": len(evaluation.judges), "policies": len(evaluation.drivers)}
+    if request.policies is None:
+        del now["policies"]
+    report.keep_larger(output / "report.json", now, report.size_of)
+
+
+def with_data(config: Config, directory: str | None) -> Config:
+    """The config with another data set, all of it, where one is named."""
+    if directory is None:
+        return config
+    return dataclasses.replace(config, data=DataConfig(directory=directory, cached_scenes=config.data.cached_scenes))
+
+
+def open_records(config: Config, split: str, scenes: int | None = None) -> PreparedRecords:
+    """A split of the config's data set, of which the first `scenes`, or as many as the config says.
+
+    Raises: DataError for a missing data set or split; ValueError for more scenes than it has, or less than one.
+    """
+    check_count("scenes", scenes)
     source = open_split(data_directory(config.data), split, config.spec)
-    count = getattr(config.data, f"{split}_scenes", None)
+    count = getattr(config.data, f"{split}_scenes", None) if scenes is None else scenes
     return PreparedRecords(source, config.simulator, count, config.data.cached_scenes)
 
 
@@ -152,28 +220,36 @@ def write_report(
     quality: dict[str, Any],
     spent: dict[str, Any],
     began: float,
+    said: Sequence[str] = (),
 ) -> str:
-    """Drives, then writes the report and its figures. Returns the headline."""
+    """Rolls everything out, then writes the report and its figures. Returns the headline.
+
+    Args: said: remarks that come before everything else, see `trained.remarks`.
+    Raises: ValueError where `output` cannot be written: the report is then in a folder that the error names.
+    """
     results = evaluation.results()
     judges = report.summarise(results)
-    (output / "figures").mkdir(parents=True, exist_ok=True)
-    drawn, shown = draw(output, evaluation, results, judges, progress, config.evaluation.animations)
     listed = list_events(evaluation, results) if request.list_events else []
-    origin = provenance(config, request.split) | {"temperature": request.temperature} | spent
-    origin["evaluation_wall_s"] = round(time.monotonic() - began, 1)
-    told = {
-        "headline": report.headline(judges, config.seed),
-        "judges": judges,
-        "rounds": list(progress.rounds),
-        "checks": list(progress.checks),
-        "world_model": quality,
-        "figures": drawn,
-        "sayings": [saying for trace in shown for saying in findings.sayings(trace)],
-        "events": listed,
-        "provenance": origin,
-    }
-    report.write(output, finite(told), results)
-    return told["headline"]
+    origin = provenance(config, request.split) | {"scenes": len(evaluation.records), "temperature": request.temperature}
+    headline = " ".join([*said, report.headline(judges, config.seed)])
+
+    def write(folder: pathlib.Path) -> None:
+        drawn, shown = draw(folder, evaluation, results, judges, progress, config.evaluation.animations)
+        parts = {
+            "headline": headline,
+            "judges": judges,
+            "rounds": list(progress.rounds),
+            "checks": list(progress.checks),
+            "world_model": quality,
+            "figures": drawn,
+            "sayings": [saying for trace in shown for saying in findings.sayings(trace)],
+            "events": listed,
+            "provenance": origin | spent | {"evaluation_wall_s": round(time.monotonic() - began, 1)},
+        }
+        report.write(folder, finite(parts), results)
+
+    publish(output, write)
+    return headline
 
 
 def finite(value: Any) -> Any:
@@ -198,6 +274,7 @@ def draw(
     Returns: path (relative to the report) to caption, and the learned policies' drives that were drawn.
     """
     judge = evaluation.judges[0]
+    (output / "figures").mkdir()
     figures.policy_chart(judges[judge]["policies"], output / "figures" / "policies.png")
     drawn = {"figures/policies.png": f"Driving score and failures of every policy under {judge}."}
     if progress.rounds:

@@ -1,4 +1,4 @@
-"""What is worth showing of an evaluation: scenes to draw, events with their causes, sentences with what was done."""
+"""What an evaluation shows: scenes to draw, events with their causes, sentences with what was done."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def describe(trace: Trace, event: str, step: int) -> str:
         return contact(trace, step)
     if event == "red_light":
         return f"light {LightState(red_light_passed(trace, step)).name}"
-    return f"{abs(trace.offset[step]):.1f} m {'left' if trace.offset[step] > 0 else 'right'} of the route"
+    return f"{metres(trace.offset[step], 'left', 'right')} of the route"
 
 
 def contact(trace: Trace, step: int) -> str:
@@ -74,7 +74,13 @@ def contact(trace: Trace, step: int) -> str:
     motion = f"{moved / trace.dt:.1f} m/s" if followed else "first seen in this step"
     size = f"{scene.length[row]:.1f} x {scene.width[row]:.1f} m"
     kind = AgentType(int(scene.agent_type[row])).name.lower()
-    return f"{kind} {row} ({size}, {motion}), {ahead[row]:+.1f} m ahead, {left[row]:+.1f} m left of its centre"
+    place = f"{metres(ahead[row], 'ahead', 'behind')}, {metres(left[row], 'left', 'right')} of its centre"
+    return f"{kind} {row} ({size}, {motion}), {place}"
+
+
+def metres(value: float, positive: str, negative: str) -> str:
+    """`5.6 m behind`. Args: value [m]; what it is called by its sign."""
+    return f"{abs(value):.1f} m {positive if value > -0.05 else negative}"
 
 
 def red_light_passed(trace: Trace, step: int) -> int:

@@ -248,5 +248,5 @@ class Evaluation:
     def results(self) -> Results:
         """Drives everyone over everything."""
         scores = {judge: {name: self.drive(judge, name)[0] for name in self.drivers} for judge in self.judges}
-        ids = tuple(record.scenario_id for record in self.records)
-        return Results(ids, recordings(self.records), scores)
+        ids, off = zip(*((record.scenario_id, record.starts_off_road) for record in self.records), strict=True)
+        return Results(ids, recordings(self.records), off, scores)

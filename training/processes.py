@@ -3,6 +3,7 @@
 All of them run the same programs in the same order and hold the same numbers; only the first writes files.
 """
 
+import pathlib
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from training.config import DistributedConfig
+from data.files import is_writable
+from training.config import Config, DistributedConfig
 
 
 def join(config: DistributedConfig) -> None:
@@ -45,6 +47,18 @@ def devices() -> list[jax.Device]:
         there = sorted({device.platform for device in jax.devices()})
         jax.config.update("jax_platforms", asked)
         raise ValueError(f"JAX_PLATFORMS asks for {asked!r}: expected one of {there} on this machine") from error
+
+
+def cache_programs(config: Config, directory: pathlib.Path) -> None:
+    """Keeps compiled programs beside the runs, unless the user has named a place for them.
+
+    Args: directory: a run's; programs go into `.compiled` beside it. Where that cannot be written none are kept.
+    """
+    place = directory.absolute().parent / ".compiled"
+    if config.compilation_cache and jax.config.jax_compilation_cache_dir is None and is_writable(place):
+        jax.config.update("jax_compilation_cache_dir", str(place))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def leave() -> None:

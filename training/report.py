@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from data.errors import read_json
 from data.files import write_text
-from training.statistics import Interval, bootstrap, excludes_zero, is_known, paired_difference
+from training.statistics import Interval, bootstrap, excludes_zero, is_known
 
 METRICS = (
     "score",
@@ -35,6 +36,8 @@ TABLE = {
     "uncomfortable": "uncomfortable",
     "progress": "progress",
 }
+ON_ROAD = "failure_on_road"  # of the scenes whose ego is on the road before anybody acts; only where some are not
+ON_ROAD_TITLE = "failed, begun on the road"
 # Of policies that speak, means over the steps driven; all but the first only of those told what to say.
 SPOKEN = {
     "consistency": "does what it says",
@@ -61,11 +64,13 @@ class Results:
     Attributes:
       scenario_ids: N names, in the order of the scores.
       groups: the N scenes' recordings, see `statistics.recordings`; intervals resample these.
+      starts_off_road: of the N scenes, see `data.scene.Record`.
       scores: judge to policy to metric to float[N].
     """
 
     scenario_ids: tuple[str, ...]
     groups: tuple[str, ...]
+    starts_off_road: tuple[bool, ...]
     scores: dict[str, dict[str, dict[str, np.ndarray]]]
 
 
@@ -81,20 +86,52 @@ def groups_of(scenes: dict[str, Any], where: str) -> tuple[str, ...]:
     return tuple(groups)
 
 
-def summarise(results: Results) -> dict[str, Any]:
-    """Every judge's metrics with intervals, and the paired differences.
+def keep_larger(path: pathlib.Path, now: dict[str, int], size_of: Callable[[Any], dict[str, int]]) -> None:
+    """Looks at what a new report would replace.
 
-    Returns: judge to `{"policies": policy to metric to interval, "paired": name to metric to interval}`.
+    Args: now: of what the new one holds how many.   size_of: the same of what the earlier one holds, and more.
+    Raises: ValueError where the earlier one holds more of anything, or is no such report.
     """
-    groups, judges = results.groups, {}
+    if not path.exists():
+        return
+    found = read_json(path)
+    try:
+        earlier = {name: int(count) for name, count in size_of(found).items()}
+    except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError):
+        raise ValueError(f"{path}: expected a report of eval.py, found another file: name another --out") from None
+    larger = [f"{earlier[name]} {name} (now {count})" for name, count in now.items() if earlier[name] > count]
+    if larger:
+        raise ValueError(f"{path} is a larger report, of {', '.join(larger)}: name another --out, or move it away")
+
+
+def size_of(earlier: dict[str, Any]) -> dict[str, int]:
+    """How much `report.json` holds."""
+    policies = next(iter(earlier["judges"].values()))["policies"]
+    scenes = next(iter(policies.values()))["score"]["n"]
+    return {"scenes": scenes, "judges": len(earlier["judges"]), "policies": len(policies)}
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """Every judge's metrics with intervals, which resample recordings, and the paired differences.
+
+    Returns: judge to `{"policies": policy to metric to interval, "paired": name to metric to interval,
+      "off_road_starts": number of scenes}`.
+    """
+    judges, off = {}, sum(results.starts_off_road)
     for judge, policies in results.scores.items():
-        summary = {
-            policy: {metric: bootstrap(scores[metric], groups) for metric in metrics_of(scores)}
-            for policy, scores in policies.items()
-        }
-        paired = {" - ".join(pair): differences(*(policies[name] for name in pair), groups) for pair in pairs(policies)}
-        judges[judge] = {"policies": summary, "paired": paired}
+        summary = {policy: intervals(scores, results) for policy, scores in policies.items()}
+        paired = {" - ".join(pair): differences(*(policies[p] for p in pair), results) for pair in pairs(policies)}
+        judges[judge] = {"policies": summary, "paired": paired, "off_road_starts": off}
     return judges
+
+
+def intervals(scores: dict[str, np.ndarray], results: Results) -> dict[str, Interval]:
+    """Of every metric; the failure rate also without the scenes that begin off the road, where there are any."""
+    found = {metric: bootstrap(scores[metric], results.groups) for metric in metrics_of(scores)}
+    road = ~np.array(results.starts_off_road, bool)
+    if road.any() and not road.all():
+        found[ON_ROAD] = bootstrap(scores["failure"][road], np.array(results.groups)[road])
+    return found
 
 
 def metrics_of(scores: Iterable[str]) -> tuple[str, ...]:
@@ -108,11 +145,10 @@ def pairs(policies: Iterable[str]) -> list[tuple[str, str]]:
     return [pair for pair in (PAIR, *forced) if all(name in policies for name in pair)]
 
 
-def differences(
-    after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups: Sequence[str]
-) -> dict[str, Interval]:
-    """Paired differences of the metrics that both have."""
-    return {m: paired_difference(after[m], before[m], groups) for m in metrics_of(after.keys() & before.keys())}
+def differences(after: dict[str, np.ndarray], before: dict[str, np.ndarray], results: Results) -> dict[str, Interval]:
+    """`intervals` of the paired differences of the metrics that both have."""
+    both = metrics_of(after.keys() & before.keys())
+    return intervals({metric: np.subtract(after[metric], before[metric], dtype=float) for metric in both}, results)
 
 
 def headline(judges: dict[str, Any], seed: int) -> str:
@@ -162,13 +198,35 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def policy_table(summary: dict[str, Any]) -> str:
     """Rows: policies, the best first, then the paired difference. Columns: metrics with intervals."""
-    policies = summary["policies"]
+    policies, columns = summary["policies"], columns_of(summary)
     order = sorted(policies, key=lambda name: -policies[name]["score"]["mean"])
-    rows = [[name, *(with_interval(policies[name][metric]) for metric in TABLE)] for name in order]
+    rows = [[name, *(with_interval(policies[name][metric]) for metric in columns)] for name in order]
     rows += [
-        [f"**{name}**", *(signed(metrics[metric]) for metric in TABLE)] for name, metrics in summary["paired"].items()
+        [f"**{name}**", *(signed(metrics[metric]) for metric in columns)] for name, metrics in summary["paired"].items()
     ]
-    return table(["policy", *TABLE.values()], rows)
+    return table(["policy", *columns.values()], rows)
+
+
+def columns_of(summary: dict[str, Any]) -> dict[str, str]:
+    """Metrics and headings of a judge's table."""
+    columns = {}
+    for metric, title in TABLE.items():
+        columns[metric] = title
+        if metric == "failure" and ON_ROAD in next(iter(summary["policies"].values())):
+            columns[ON_ROAD] = ON_ROAD_TITLE
+    return columns
+
+
+def off_road_starts(summary: dict[str, Any]) -> str:
+    """How many scenes begin off the road and what that does to the rates; empty where none does."""
+    off, metrics = summary["off_road_starts"], next(iter(summary["policies"].values()))
+    if not off:
+        return ""
+    without = f" `{ON_ROAD_TITLE}` is the rate without them." if ON_ROAD in metrics else ""
+    return (
+        f"{off} of {metrics['failure']['n']} scenes begin{'s' * (off == 1)} with the ego off the road, by its log: "
+        f"whatever acts fails there at once.{without}"
+    )
 
 
 def speaks(summary: dict[str, Any]) -> bool:
@@ -259,8 +317,9 @@ def render(report: dict[str, Any]) -> str:
             f"Means over {sample(score)} with 95 % bootstrap intervals that resample recordings (`[-]`: a single one "
             f"has none); seed {report['provenance']['seed']}. The score "
             "is 0 after an at-fault collision, leaving the road, a red light run or more than 4 m beside the route, "
-            "else min(progress / 0.8, 1); it is 1 where the log stands. Rates are shares of scenes, `uncomfortable` "
-            "a share of the time driven.",
+            "else min(progress / 0.8, 1); it is 1 where the log stands. Rates are fractions of scenes, `uncomfortable` "
+            "of the time driven.",
+            *filter(None, [off_road_starts(summary)]),
         ]
         if speaks(summary):
             parts += [f"### Words and deeds under {judge}", words_table(summary), ABOUT_WORDS]
@@ -297,6 +356,7 @@ def write(directory: pathlib.Path, report: dict[str, Any], results: Results) -> 
     scenes = {
         "scenario_ids": list(results.scenario_ids),
         "groups": list(results.groups),
+        "starts_off_road": list(results.starts_off_road),
         "scores": {
             judge: {
                 policy: {name: np.round(np.asarray(v, float), 6).tolist() for name, v in scores.items()}

@@ -74,6 +74,15 @@ class Progress:
     wall_s: float = 0.0
 
     @property
+    def post_trained(self) -> bool:
+        """Whether `Learned.best` may be another policy than the imitation policy: something was accepted.
+
+        Round 0 grounds the imitation policy itself, or what fine-tuning has made of it: then it counts as well.
+        """
+        tuned = self.ledger.spent.get("cl_sft", 0) > 0
+        return any(one["decision"] == "accept" for one in self.rounds if one["round"] > 0 or tuned)
+
+    @property
     def closing(self) -> int:
         """Number of the checkpoint that will be written when the unit under way is done."""
         return self.total + 1

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from data.files import write_text
+from data.files import check_writable, publish, write_text
 from data.progress import Bar
 from training.evaluation import finite
 from training.provenance import provenance
@@ -20,8 +20,11 @@ from training.quality import (
     realism,
     sensitivity,
 )
-from training.quality.study import FLOOR, Finding, Study
-from training.report import signed, table, with_interval
+from training.quality.study import FLOOR, Finding, NotMeasurable, Study
+from training.report import keep_larger, signed, table, with_interval
+from training.stop import Interrupted
+
+UNFINISHED = "models-unfinished"  # name of a report whose measures are not all done
 
 
 class Measure(NamedTuple):
@@ -44,19 +47,62 @@ MEASURES = {
 def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
     """Measures, draws and writes; each finding is on disk before the next measure begins.
 
+    Until the last one is done the report is called `models-unfinished`: a whole one is only replaced by a whole one. A
+    measure that the scenes lack something for is left out, with the reason.
+
     Args: names: out of `MEASURES`.   Returns: what `models.json` holds.
+    Raises: ValueError where nothing can be measured, or `output` cannot be written or holds a larger report;
+      `stop.Interrupted` that says what is written.
     """
-    (output / "figures").mkdir(parents=True, exist_ok=True)
-    told: dict[str, Any] = {"provenance": origin(study), "findings": {}}
-    with Bar("world models", len(names), unit="measures") as bar:
-        for name in bar.over(names):
-            began, part = time.process_time(), MEASURES[name]
-            finding = part.measure(study)
-            part.draw(finding, output / "figures" / f"models_{name}.png")
-            told["findings"][name] = finite({**finding._asdict(), "cpu_s": round(time.process_time() - began, 1)})
-            write_text(output / "models.json", json.dumps(told, indent=1) + "\n")
-            write_text(output / "models.md", markdown(told))
+    check_writable(output)
+    now = {"scenes": len(study.records), "draws": study.draws, "models": len(study.subjects), "measures": len(names)}
+    keep_larger(output / "models.json", now, size_of)
+    told: dict[str, Any] = {"provenance": origin(study), "findings": {}, "left_out": {}}
+    try:
+        with Bar("world models", len(names), unit="measures") as bar:
+            for name in bar.over(names):
+                add(study, told, name, output)
+    except Interrupted as stopped:
+        done = (
+            f"{output / UNFINISHED}.md has {', '.join(told['findings'])}" if told["findings"] else "nothing is measured"
+        )
+        raise Interrupted(f"{stopped}; {done}") from None
+    if not told["findings"]:
+        raise ValueError("\n".join(f"{name}: {reason}" for name, reason in told["left_out"].items()))
+    publish(output, lambda folder: write(folder, told, "models"))
+    for suffix in (".json", ".md"):
+        (output / f"{UNFINISHED}{suffix}").unlink(missing_ok=True)
     return told
+
+
+def add(study: Study, told: dict[str, Any], name: str, output: pathlib.Path) -> None:
+    """Adds a measure's finding to what is told, and writes that with the measure's figure."""
+    began, part = time.process_time(), MEASURES[name]
+    try:
+        finding = part.measure(study)
+    except NotMeasurable as reason:
+        told["left_out"][name] = str(reason)
+        return
+    told["findings"][name] = finite({**finding._asdict(), "cpu_s": round(time.process_time() - began, 1)})
+
+    def fill(folder: pathlib.Path) -> None:
+        (folder / "figures").mkdir()
+        part.draw(finding, folder / "figures" / f"models_{name}.png")
+        write(folder, told, UNFINISHED)
+
+    publish(output, fill)
+
+
+def write(folder: pathlib.Path, told: dict[str, Any], name: str) -> None:
+    """The report in both forms."""
+    write_text(folder / f"{name}.json", json.dumps(told, indent=1) + "\n")
+    write_text(folder / f"{name}.md", markdown(told))
+
+
+def size_of(told: dict[str, Any]) -> dict[str, int]:
+    """How much `models.json` holds."""
+    sizes = {"scenes": told["provenance"]["scenes"], "draws": told["provenance"]["draws"]}
+    return sizes | {"models": len(told["provenance"]["models"]), "measures": len(told["findings"])}
 
 
 def origin(study: Study) -> dict[str, Any]:
@@ -72,6 +118,8 @@ def markdown(told: dict[str, Any]) -> str:
     for name, finding in told["findings"].items():
         parts += [f"## {finding['title']}", finding["about"], tables(finding)]
         parts += [f"![{finding['title']}](figures/models_{name}.png)"]
+    if told["left_out"]:
+        parts += ["## Left out", table(["measure", "why"], told["left_out"].items())]
     return "\n\n".join(parts) + "\n"
 
 

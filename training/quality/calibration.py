@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.scene import Array, Scene
+from data.sources import available_splits
 from simulator.log_replay import LogReplay
 from simulator.rollout import rollout
 from simulator.unending import Unending
@@ -20,6 +21,7 @@ from simulator.world import Outcome
 from training.imagination import track
 from training.judge import BASELINES, Driver
 from training.quality.study import Finding, Study, Subject
+from training.scenes import data_directory
 from training.statistics import bootstrap_of
 from worldmodel.batch import ModelBatch
 from worldmodel.calibration import (
@@ -96,9 +98,13 @@ class Forecasts(NamedTuple):
 def measure(study: Study) -> Finding:
     """Calibration by heads and by boxes, all policies together and the learned one that fails least alone."""
     drivers = [driver for name, driver in study.drivers.items() if name != EXPERT]
-    held_out = study.on(HELD_OUT.get(study.split, "grounding"))
-    found, fitted_on = forecasts([study, held_out], drivers)
-    found = found._replace(said=found.said | scaled(found, fitted_on))
+    other, there = HELD_OUT.get(study.split, "grounding"), available_splits(data_directory(study.config.data))
+    found, *fitted_on = forecasts([study, *([study.on(other)] if other in there else [])], drivers)
+    about = ABOUT.replace("\n", " ")
+    if fitted_on:
+        found = found._replace(said=found.said | scaled(found, *fitted_on))
+    else:
+        about += f" This data set has no split {other} to fit on: no heads are scaled."
     alone = {driver.name: [i] for i, driver in enumerate(drivers)}
     everyone = {"all": list(range(len(drivers)))}
     learned = [name for name in alone if name not in BASELINES]
@@ -111,7 +117,7 @@ def measure(study: Study) -> Finding:
     }
     curves = {pool: curves_of(found, members) for pool, members in (everyone | alone).items()}
     details = {"horizons_s": HORIZONS_S, "events": EVENTS, "pools": list(pools), "curves": curves}
-    return Finding("Calibration of costs and continuation", ABOUT.replace("\n", " "), columns(), rows, {}, details)
+    return Finding("Calibration of costs and continuation", about, columns(), rows, {}, details)
 
 
 def columns() -> dict[str, str]:

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from training.quality.figure import curves
-from training.quality.study import FLOOR, Finding, Study
+from training.quality.study import FLOOR, Finding, NotMeasurable, Study
 from training.statistics import bootstrap, paired_difference
 from worldmodel import forecast
 
@@ -27,22 +27,23 @@ def measure(study: Study) -> Finding:
     counted = log.valid[..., 1:] & log.moving[..., None]
     errors = {name: errors_of(study, name, counted) for name in study.imagined}
     floor = errors[FLOOR]
-
-    def kept(values: np.ndarray) -> np.ndarray:
-        return np.isfinite(values)
+    # The log decides which scenes count, alike for every subject. A time at which nobody is seen has no column.
+    kept = {key: np.isfinite(values) for key, values in floor.items() if np.isfinite(values).any()}
+    if not kept:
+        raise NotMeasurable(f"nobody but the ego moves in {len(study.records)} scenes of the split {study.split}")
 
     return Finding(
         title="Displacement",
         about=ABOUT.format(draws=study.draws),
         columns=COLUMNS,
         rows={
-            name: {key: bootstrap(one[key][kept(one[key])], study.groups[kept(one[key])]) for key in COLUMNS}
+            name: {key: bootstrap(one[key][some], study.groups[some]) for key, some in kept.items()}
             for name, one in errors.items()
         },
         paired={
             name: {
-                key: paired_difference(*(e[key][kept(e[key])] for e in (one, floor)), study.groups[kept(one[key])])
-                for key in COLUMNS
+                key: paired_difference(one[key][some], floor[key][some], study.groups[some])
+                for key, some in kept.items()
             }
             for name, one in errors.items()
             if name != FLOOR

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.polyline import wrap
 from training.quality.figure import curves
-from training.quality.study import Finding, Study
+from training.quality.study import Finding, NotMeasurable, Study
 from training.statistics import bootstrap_of
 from worldmodel.forecast import wasserstein
 
@@ -45,6 +45,8 @@ def measure(study: Study) -> Finding:
     """Measures every subject's draws."""
     windows = round(study.steps * study.simulator.substeps * study.simulator.dt / WINDOW_S)
     log = study.logged
+    if not log.moving.any():
+        raise NotMeasurable(f"nobody but the ego moves in {len(study.records)} scenes of the split {study.split}")
     truth = histograms(study, log.x[:, None, :, 1:], log.y[:, None, :, 1:], log.heading[:, None, :, 1:], windows)
     rows, details = {}, {}
     for name, draws in study.imagined.items():

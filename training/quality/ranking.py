@@ -185,7 +185,8 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
     axes = figure.subplots(1, len(subjects), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (subject, told) in zip(axes, subjects.items(), strict=True):
         scatter(axis, details["grounded"]["return"], told["return"], details["learned"])
-        axis.set_title(f"{subject}: Spearman {finding.rows[subject]['spearman']['mean']:.2f}", fontsize=10, loc="left")
+        rank = finding.rows[subject].get("spearman")  # none where all returns are the same
+        axis.set_title(f"{subject}: Spearman {rank['mean']:.2f}" if rank else subject, fontsize=10, loc="left")
         axis.set_xlabel("grounded return")
     axes[0].set_ylabel("imagined return")
     axes[-1].text(1.05, 1, listing(names), transform=axes[-1].transAxes, va="top", fontsize=8)

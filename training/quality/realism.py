@@ -1,13 +1,14 @@
 """Realism: how likely the log is under what a World draws, in the style of the WOSAC meta-metric of 2025."""
 
 import pathlib
+from collections import Counter
 
 import numpy as np
 
 from data.progress import Bar
 from data.scene import ROAD_EDGE_TYPES, AgentType, Record
 from training.quality.figure import forest
-from training.quality.study import FLOOR, Finding, Study
+from training.quality.study import FLOOR, Finding, NotMeasurable, Study
 from training.statistics import bootstrap, paired_difference
 from worldmodel.realism.of_record import scene_of, tracks_of
 from worldmodel.realism.score import RATES, WEIGHTS, realism
@@ -27,9 +28,10 @@ COLUMNS = {
 }
 ABOUT = """Realism meta-metric of WOSAC 2025 (ten features, its weights; docs/realism.md): how likely the logged 8 \
 s are under {draws} draws. Judged are the up to {judged} nearest others that move; the ego is on its log and is not \
-judged. The groups are weighted means of their features. The last two columns are shares of judged agents and draws \
-(in the log: collide {collide}, leave the road {leave}). Who is out of sight goes on at its velocity, in the log as \
-well: copying the log does not score 1. {scenes} of {all} scenes have a moving vehicle near enough and road edges."""
+judged. The groups are weighted means of their features. The last two columns are fractions of judged agents and \
+draws (in the log: collide {collide}, leave the road {leave}). An agent that is out of sight goes on at its velocity, \
+in the log as well: copying the log does not score 1. {left_out}"""
+NOBODY = "without a vehicle that moves and is seen for a second"
 
 
 def judged(study: Study, row: int) -> np.ndarray:
@@ -42,25 +44,28 @@ def judged(study: Study, row: int) -> np.ndarray:
     return there & np.isin(np.arange(len(there)), nearest)
 
 
-def measurable(record: Record, chosen: np.ndarray) -> bool:
-    """Whether every feature has something to measure: a vehicle and a road edge."""
+def lacking(record: Record, chosen: np.ndarray) -> str:
+    """What a scene lacks for one of the features to have something to measure; empty where it has all."""
     edges = np.isin(record.scene.road_type, ROAD_EDGE_TYPES)
     seen = np.asarray(record.scene.road_valid).sum(1) > 1
-    return bool(np.any(np.asarray(record.scene.agent_type)[chosen] == AgentType.VEHICLE) and np.any(edges & seen))
+    if not np.any(edges & seen):
+        return "without road edges"
+    return "" if np.any(np.asarray(record.scene.agent_type)[chosen] == AgentType.VEHICLE) else NOBODY
 
 
 def measure(study: Study) -> Finding:
     """Scores every subject's draws, scene by scene."""
     chosen = [judged(study, row) for row in range(len(study.records))]
-    rows = [row for row, who in enumerate(chosen) if measurable(study.records[row], who)]
+    lacks = [lacking(study.records[row], who) for row, who in enumerate(chosen)]
+    rows = [row for row, lack in enumerate(lacks) if not lack]
     if not rows:
-        raise ValueError("no scene of this split has a moving vehicle beside the ego and road edges: nothing to judge")
+        raise NotMeasurable(f"no scene has all that its features need: {counted(lacks)}")
     scores = {name: scores_of(study, name, chosen, rows) for name in study.imagined}
     groups = study.groups[rows]
     floor = scores[FLOOR]
     return Finding(
         title="Realism",
-        about=about(study, scores, len(rows)),
+        about=about(study, scores, lacks),
         columns=COLUMNS,
         rows={name: {key: bootstrap(one[key], groups) for key in COLUMNS} for name, one in scores.items()},
         paired={
@@ -88,10 +93,19 @@ def scores_of(study: Study, name: str, chosen: list[np.ndarray], rows: list[int]
     return scores
 
 
-def about(study: Study, scores: dict[str, dict[str, np.ndarray]], scenes: int) -> str:
+def counted(lacks: list[str]) -> str:
+    """How many scenes lack what, in words."""
+    found = Counter(filter(None, lacks))
+    return ", ".join(f"{count} of {len(lacks)} {lack}" for lack, count in found.items())
+
+
+def about(study: Study, scores: dict[str, dict[str, np.ndarray]], lacks: list[str]) -> str:
     """What was measured; the oracle's rates are the log's."""
+    left_out = (
+        f"{sum(map(bool, lacks))} scenes are left out: {counted(lacks)}." if any(lacks) else "No scene is left out."
+    )
     collide, leave = (f"{scores['oracle'][RATES[name]].mean():.3f}" for name in list(RATES)[:2])
-    sizes = {"draws": study.draws, "judged": JUDGED, "scenes": scenes, "all": len(study.records)}
+    sizes = {"draws": study.draws, "judged": JUDGED, "left_out": left_out}
     return ABOUT.format(collide=collide, leave=leave, **sizes)
 
 

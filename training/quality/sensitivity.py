@@ -16,7 +16,7 @@ from data.scene import Array, Scene
 from simulator.reactive import Reactive
 from simulator.world import Action, Params
 from training.quality.figure import forest
-from training.quality.study import FLOOR, Finding, Study, Subject
+from training.quality.study import FLOOR, Finding, NotMeasurable, Study, Subject
 from training.report import Interval
 from training.scenes import chunks, take
 from training.statistics import bootstrap_of
@@ -86,12 +86,12 @@ def driven_actions(study: Study) -> Action:
 def elsewhere(scenarios: np.ndarray) -> np.ndarray:
     """For each scene another one's row, all different, none of the same scenario: int[N].
 
-    Raises: ValueError where one scenario holds more than half of the scenes.
+    Raises: NotMeasurable where one scenario holds more than half of the scenes.
     """
     order = np.argsort(scenarios, kind="stable")
     largest = int(np.unique(scenarios, return_counts=True)[1].max())
     if 2 * largest > len(scenarios):
-        raise ValueError(f"actions cannot be exchanged: {largest} of {len(scenarios)} scenes are of one scenario")
+        raise NotMeasurable(f"actions cannot be exchanged: {largest} of {len(scenarios)} scenes are of one scenario")
     rows = np.empty(len(scenarios), int)
     rows[order] = np.roll(order, largest)
     return rows
@@ -129,7 +129,7 @@ def ratios(losses: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, Inter
 def find_moments(study: Study) -> list[tuple[int, int]]:
     """Rows of records and log steps at which anybody is a case of a probe.
 
-    Raises: ValueError where there is none.
+    Raises: NotMeasurable where there is none.
     """
     look = jax.jit(lambda scene, start: probes.pose(scene, start, study.simulator)[1])
     found = []
@@ -139,7 +139,7 @@ def find_moments(study: Study) -> list[tuple[int, int]]:
             some = np.any([np.asarray(case).any(-1) for case in cases.values()], 0)[:new]
             found += [(int(row), start) for row in rows[:new][some]]
     if not found:
-        raise ValueError(f"no probe has a case in {len(study.records)} scenes of the split {study.split}")
+        raise NotMeasurable(f"no probe has a case in {len(study.records)} scenes of the split {study.split}")
     return found
 
 

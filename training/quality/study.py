@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from data.scene import Record, Scene
+from data.sources import available_splits
 from simulator.config import SimulatorConfig
 from simulator.world import Params, World
-from training.config import Config, DataConfig
+from training.config import Config
 from training.drivers import undisturbed
-from training.evaluation import learned_driver, open_records
+from training.evaluation import learned_driver, open_records, with_data
 from training.imagination import drive_expert
 from training.judge import BASELINES, Driver, baseline
 from training.programs import Programs
@@ -22,9 +23,10 @@ from training.programs import build as build_programs
 from training.quality.draws import Draws, Logged, imagine_draws, logged
 from training.report import Interval
 from training.restore import read_run, restore
-from training.scenes import chunks, take
+from training.scenes import chunks, data_directory, take
 from training.state import Learned, Progress
 from training.statistics import recordings
+from training.trained import learned_policies, require
 from worldmodel.batch import ModelBatch
 from worldmodel.registry import build as build_model
 from worldmodel.registry import check_source
@@ -43,6 +45,10 @@ class Subject:
     name: str
     world: World
     params: Params
+
+
+class NotMeasurable(ValueError):
+    """The scenes lack what a measure needs; the others go on."""
 
 
 class Finding(NamedTuple):
@@ -74,6 +80,7 @@ class Study:
       records: of the split, prepared.
       drivers: policies by name, for measures that let a policy drive.
       split: the split's name.
+      scenes: of a split, the first so many; as many as the config says if None.
       draws: K, rollouts of each scene where a distribution is judged.
       batch: scenes at once.
     """
@@ -83,8 +90,14 @@ class Study:
     records: Sequence[Record]
     drivers: dict[str, Driver]
     split: str
+    scenes: int | None = None
     draws: int = 32
     batch: int = 32
+
+    def __post_init__(self):
+        for name in ("draws", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
 
     @property
     def simulator(self) -> SimulatorConfig:
@@ -97,8 +110,13 @@ class Study:
         return self.config.rollout_steps
 
     def on(self, split: str) -> "Study":
-        """The same subjects and policies on the scenes of another split."""
-        return dataclasses.replace(self, records=open_records(self.config, split), split=split)
+        """The same subjects and policies on the scenes of another split, as many as were asked for if it has them.
+
+        Raises: DataError where the data set lacks the split.
+        """
+        there = available_splits(data_directory(self.config.data)).get(split, self.scenes)
+        scenes = None if self.scenes is None else min(self.scenes, there)
+        return dataclasses.replace(self, records=open_records(self.config, split, scenes), split=split)
 
     @functools.cached_property
     def groups(self) -> np.ndarray:
@@ -177,12 +195,8 @@ def open_study(
     runs = {path: read_run(pathlib.Path(path), (*trusted, *asked)) for path in paths}
     for path in asked:
         check_source(path, [pathlib.Path(run) for run in runs])
-    config = common(runs)
-    if data is not None:
-        config = dataclasses.replace(config, data=DataConfig(directory=data))
-    if scenes is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, **{f"{split}_scenes": scenes}))
-    records = open_records(config, split)
+    config = with_data(common(runs), data)
+    records = open_records(config, split, scenes)
     drivers = {name: baseline(name, config.simulator) for name in BASELINES}
     for path in policies_of:
         found = policies(path, runs[path], records)
@@ -198,7 +212,7 @@ def open_study(
     names = [subject.name for subject in subjects]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"several models are called {twice}: tell them apart with NAME=RUN")
-    return Study(config, tuple(subjects), records, drivers, split, **sizes)
+    return Study(config, tuple(subjects), records, drivers, split, scenes, **sizes)
 
 
 def is_run(path: str) -> bool:
@@ -216,18 +230,19 @@ def common(runs: dict[str, Config]) -> Config:
     return configs[0]
 
 
-def learned_in(path: str, config: Config, records: Sequence[Record], stage: str) -> tuple[Programs, Learned, Progress]:
-    """What a run has learned. Raises: ValueError where the stage that it is read for is not finished."""
+def learned_in(
+    path: str, config: Config, records: Sequence[Record], stage: str, what: str
+) -> tuple[Programs, Learned, Progress]:
+    """What a run has learned. Raises: ValueError where the stage that it is read for is not finished, see `require`."""
     programs = build_programs(config)
     learned, progress = restore(pathlib.Path(path), config, programs, records)
-    if f"0/{stage}" not in progress.finished:
-        raise ValueError(f"{path}: its stage {stage} is not finished: expected it among {list(progress.finished)}")
+    require(path, config, progress, stage, what)
     return programs, learned, progress
 
 
 def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> Subject:
     """The world model of a run, under its own name if none is given."""
-    programs, learned, _ = learned_in(path, config, records, "fit_world_model")
+    programs, learned, _ = learned_in(path, config, records, "fit_world_model", "its world model")
     return Subject(name or config.world_model, programs.model, learned.model)
 
 
@@ -243,8 +258,8 @@ def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
 
 def policies(path: str, config: Config, records: Sequence[Record]) -> dict[str, Driver]:
     """The learned policies of a run by name, those that differ."""
-    programs, learned, progress = learned_in(path, config, records, "imitate")
-    names = ("imitation", "post_trained") if progress.rounds else ("imitation",)
+    programs, learned, progress = learned_in(path, config, records, "imitate", "its policy")
+    names = learned_policies(path, config, progress)
     named = {f"{name} ({pathlib.Path(path).name})": name for name in names}
     drivers = {shown: learned_driver(name, programs, learned, 0.0) for shown, name in named.items()}
     return {shown: dataclasses.replace(driver, name=shown) for shown, driver in drivers.items()}
