@@ -13,6 +13,7 @@ ROAD_TOLERANCE_M = 0.05
 ROAD_RADIUS_M = 150.0
 AGENT_RADIUS_M = 150.0
 ROUTE_BEHIND_M = 15.0
+AT_ONCE = 20_000  # segments held against a path, which bounds memory
 LARGEST_M = 1e5  # across; a scene is some hundred metres, and a broken coordinate would cost memory by the metre
 
 
@@ -194,7 +195,9 @@ def distance_to_path(lines: Sequence[np.ndarray], path: np.ndarray) -> list[np.n
     start = np.concatenate([line[:-1] if len(line) > 1 else line for line in lines])
     end = np.concatenate([line[1:] if len(line) > 1 else line for line in lines])
     ends = np.cumsum([max(len(line) - 1, 1) for line in lines])
-    return np.split(foot_on_segments(path[:, None], start, end)[1].min(0), ends[:-1])
+    parts = (slice(first, first + AT_ONCE) for first in range(0, len(start), AT_ONCE))
+    nearest = [foot_on_segments(path[:, None], start[part], end[part])[1].min(0) for part in parts]
+    return np.split(np.concatenate(nearest), ends[:-1])
 
 
 def sampled_path(raw: RawScene) -> np.ndarray:

@@ -4,12 +4,15 @@ WOMD draws its edges with the road on the left. Other data sets' conversions to 
 and an off-road test that takes it on trust calls every ego of theirs off-road. The lanes tell: they lie on the road.
 """
 
+import math
+
 import numpy as np
 
 from data.geometry import Box, Segments, corners, segments, signed_edge_distance
 from data.polyline import project
 from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Scene
 
+MOST_PAIRS = 20_000_000  # of lane points and edge points; of more a part is looked at, real maps have up to 4 million
 NEAR_M = 6.0  # lanes at most this far from an edge run along it
 REVERSED_SHARE = 0.5  # measured per scene: at most 0.10 in WOMD, at least 0.93 in reversed conversions
 
@@ -22,6 +25,7 @@ def share_on_right(lanes: list[np.ndarray], edges: list[np.ndarray]) -> float:
     if not lanes or not edges:
         return 0.0
     points = np.concatenate(lanes)
+    points = points[:: math.ceil(len(points) * sum(map(len, edges)) / MOST_PAIRS)]
     nearest = np.full(len(points), np.inf)
     right = np.zeros(len(points), bool)
     for edge in edges:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from data.errors import DataError
 from data.polyline import arc_length, drop_repeats, foot_on_segments, headings, interpolate, project, resample, wrap
 from data.text import navigate
 
@@ -21,6 +22,7 @@ SHARP_RAD = np.deg2rad(35.0)
 TURN_AROUND_RAD = np.deg2rad(135.0)
 BEGIN_RAD = np.deg2rad(10.0)
 
+MOST_LANES = 1000  # along one log; the cheapest sequence takes memory by the square
 AHEAD_M = 120.0
 BEHIND_M = 20.0
 SAMPLE_M = 1.0
@@ -71,6 +73,8 @@ def derive_route(x: np.ndarray, y: np.ndarray, heading: np.ndarray, lanes: Mappi
     Args:
       x, y, heading: float64[T], the ego's log, all steps valid.
       lanes: driving lanes by id.
+
+    Raises: DataError for more lanes along the log than any map has.
     """
     path = _log_path(x, y, heading)
     match = _match(path, lanes)
@@ -146,6 +150,8 @@ def _match(path: np.ndarray, lanes: Mapping[int, Lane]) -> list[int | None]:
     heading = headings(path)
     costs = {lane_id: _lane_cost(path, heading, lane) for lane_id, lane in lanes.items()}
     ids = [lane_id for lane_id, cost in costs.items() if np.isfinite(cost).any()]
+    if len(ids) > MOST_LANES:
+        raise DataError(f"expected at most {MOST_LANES} lanes within reach of the ego's log, found {len(ids)}", "map")
     cost = np.stack([*(costs[i] for i in ids), np.full(len(path), UNMATCHED_COST)], axis=1)
     switch = _switch_cost(ids, lanes)
     total, came_from = cost[0], []

@@ -27,8 +27,10 @@ from data.womd_tracks import Notes, Tracks, centre, read_tracks, resampled, soun
 EXAMPLE = "expected a WOMD Scenario proto, found a tf.Example: take Waymo's folder `scenario` instead of `tf_example`"
 MPS_PER_MPH = 0.44704
 FASTEST_LIMIT_MPH = 130.0
+NOT_USED = "steps of logs that are not used"
 RESAMPLED_S = 0.01  # a log whose times are nearer to even steps than that is left as it is
 SOURCE = "womd"
+MOST_LETTERS, MOST_STATES, MOST_POINTS, MOST_LINE_POINTS = 200, 1_000_000, 500_000, 20_000
 
 # Proto enums to the codes of the tf.Example roadgraph. A lane of undefined type counts as a surface street, since the
 # route and the renderer need it as a lane.
@@ -70,6 +72,29 @@ class Log:
     current: int
 
 
+def check_sizes(scenario: Any) -> None:
+    """Raises: DataError for a message so large that memory or time would be spent on it that no log needs.
+
+    Real logs hold up to some 50,000 states and 70,000 points; arrays are as large as the product of two lengths, which
+    a message of few bytes can name.
+    """
+    name, times = scenario.scenario_id[:MOST_LETTERS], len(scenario.timestamps_seconds)
+    lights = {message.lane for frame in scenario.dynamic_map_states for message in frame.lane_states}
+    kinds = ((feature, feature.WhichOneof("feature_data")) for feature in scenario.map_features)
+    shapes = [getattr(feature, kind) for feature, kind in kinds if kind not in (None, "stop_sign")]
+    points = [len(shape.polygon if hasattr(shape, "polygon") else shape.polyline) for shape in shapes]
+    sizes = {
+        "scenario_id": (len(scenario.scenario_id), MOST_LETTERS, "letters"),
+        "tracks": (len(scenario.tracks) * times, MOST_STATES, "tracks times steps"),
+        "dynamic_map_states": (len(lights) * times, MOST_STATES, "traffic lights times steps"),
+        "map_features": (sum(points), MOST_POINTS, "points"),
+        "polyline": (max(points, default=0), MOST_LINE_POINTS, "points of one map feature"),
+    }
+    for field, (count, most, what) in sizes.items():
+        if count > most:
+            raise DataError(f"expected at most {most} {what}, found {count}", field, name)
+
+
 def is_example(payload: bytes) -> bool:
     """Whether bytes are a tf.Example, the other form in which WOMD is published."""
     from google.protobuf.message import DecodeError
@@ -97,7 +122,8 @@ def parse_scenario(payload: bytes) -> Any:
     for name, entries in lengths.items():
         if not 0 <= getattr(scenario, name) < len(entries):
             reason = f"expected an index of {len(entries)} entries, found {getattr(scenario, name)}"
-            raise DataError(reason, name, scenario.scenario_id)
+            raise DataError(reason, name, scenario.scenario_id[:MOST_LETTERS])
+    check_sizes(scenario)
     return scenario
 
 
@@ -198,6 +224,9 @@ def read_logs(scenario: Any, options: LogOptions, notes: Notes) -> Iterator[Log 
     times = np.array(scenario.timestamps_seconds)
     tracks, current = read_tracks(scenario), scenario.current_time_index
     lights = read_lights(scenario, len(times), centre(tracks.x, tracks.y, tracks.valid), notes)
+    if not options.resample and not options.windows:
+        notes[NOT_USED] += max(len(times) - spec.steps, 0)
+        times, tracks, lights = times[: spec.steps], tracks.steps(0, spec.steps), lights.steps(slice(spec.steps))
     if options.resample or options.derive_velocities:
         check_times(times, name, resample=True)
     if options.derive_velocities:
@@ -205,18 +234,23 @@ def read_logs(scenario: Any, options: LogOptions, notes: Notes) -> Iterator[Log 
     if options.resample:
         times, tracks, lights, current = _at_even_steps(times, tracks, lights, current, notes)
     count = max(len(times) // spec.steps, 1) if options.windows else 1
-    notes["steps of logs that are not used"] += max(len(times) - count * spec.steps, 0)
+    current = spec.current if count > 1 else current
+    notes[NOT_USED] += max(len(times) - count * spec.steps, 0)
     for first in range(0, count * spec.steps, spec.steps):
-        window = slice(first, min(first + spec.steps, len(times)))
-        at, part = times[window], tracks.steps(window.start, window.stop)
+        at, part = times[first : first + spec.steps], tracks.steps(first, first + spec.steps)
         try:
             check_times(at, name)
+            if len(at) < spec.steps:
+                raise DataError(f"expected at least {spec.steps} steps, found {len(at)}", "timestamps_seconds", name)
+            if current != spec.current:
+                reason = f"expected the current step {spec.current}, found {current}"
+                raise DataError(reason, "current_time_index", name)
             sound, own = sound_tracks(part, at, scenario.sdc_track_index, name, notes)
         except DataError as error:
             yield error
         else:
             label = f"{name}@{first}" if count > 1 else name
-            yield Log(label, sound, own, lights.steps(window), spec.current if count > 1 else current)
+            yield Log(label, sound, own, lights.steps(slice(first, first + spec.steps)), current)
 
 
 def _at_even_steps(
@@ -230,7 +264,7 @@ def _at_even_steps(
     if len(wanted) == len(times) and np.abs(wanted - times).max() < RESAMPLED_S:
         return times, tracks, lights, current
     notes["logs resampled to 10 Hz"] += 1
-    notes["steps of logs that are not used"] += max(at - SceneSpec.current, 0)
+    notes[NOT_USED] += max(at - SceneSpec.current, 0)
     wanted = wanted[max(at - SceneSpec.current, 0) :]
     before = np.clip(np.searchsorted(times, wanted + RESAMPLED_S) - 1, 0, len(times) - 1)
     even = wanted[0] + STEP_S * np.arange(len(wanted))

@@ -30,7 +30,7 @@ pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
 
 from data import womd_tracks as faults_of
 from data.sim_agents import read_sim_agents
-from data.womd import LogOptions, convert, read_logs, read_road
+from data.womd import LogOptions, convert, parse_scenario, read_logs, read_road
 from data.womd_history import history_scene
 from data.womd_lights import read_lights
 from data.womd_tracks import Notes
@@ -197,6 +197,17 @@ def test_times_are_refused_by_name(kind):
             convert(times(scenario(), stamps), "here", options=LogOptions(resample=True))
 
 
+def test_too_few_steps_and_another_current_step_are_refused_by_name():
+    short, late = long_log(90), scenario()
+    late.current_time_index = 11
+    for made, reason in (
+        (short, "expected at least 91 steps, found 90"),
+        (late, "expected the current step 10, found"),
+    ):
+        with pytest.raises(DataError, match=f"record made, field .*: {reason}"):
+            convert(made, "here")
+
+
 def test_steps_that_are_off_by_less_are_taken_as_they_are():
     off = np.random.default_rng(0).uniform(-0.012, 0.012, 91)
     for options in (LogOptions(), LogOptions(resample=True)):
@@ -345,7 +356,8 @@ def test_a_log_is_cut_before_its_egos_are_chosen():
         for state in made.tracks[row].states[120:]:
             state.valid = False
     made.tracks[3].states[150].heading = NAN  # in the part that is not used
-    scenes = convert(made, "here", 8, notes=notes)
+    made.timestamps_seconds[160] = NAN
+    scenes = convert(made, "here", 8, LogOptions(derive_velocities=True), notes)
     assert sorted(scene.ego for scene in scenes) == [1, 2, 3] and scenes[0].x.shape == (4, 91)
     assert noted(notes) == {"steps of logs that are not used": 108}
     times(made, [*made.timestamps_seconds[:150], *(made.timestamps_seconds[150:] + np.array([99.0]))])
@@ -432,6 +444,22 @@ def test_a_speed_limit_that_is_none_is_unknown(limit):
     assert not scene.route_speed_limit.any() and noted(notes) == {"lanes whose speed limit is none": 1}
 
 
+@pytest.mark.parametrize("field", ["tracks", "dynamic_map_states", "map_features", "polyline", "scenario_id", "lanes"])
+def test_sizes_beyond_reason_are_refused_before_memory_is_spent(field, monkeypatch):
+    """A few bytes name the lengths of arrays; a limit below what the message holds stands for a message beyond it."""
+    made = scenario("x" * 201 if field == "scenario_id" else "made")
+    lowered = {"map_features": "womd.MOST_POINTS", "polyline": "womd.MOST_LINE_POINTS", "lanes": "route.MOST_LANES"}
+    if field in lowered:
+        monkeypatch.setattr(f"data.{lowered[field]}", 0)
+    if field == "tracks":
+        made.tracks.extend([type(made.tracks[0])()] * 11_000)
+    if field == "dynamic_map_states":
+        for lane in range(11_000):
+            made.dynamic_map_states[0].lane_states.add(lane=lane)
+    with pytest.raises(DataError, match=f"field {'map' if field == 'lanes' else field}: expected at most [0-9]+ "):
+        convert(parse_scenario(made.SerializeToString()), "here")
+
+
 def history(made):
     notes = Notes()
     scene = history_scene(made, SPEC.steps, SPEC.dt, notes)
@@ -492,7 +520,6 @@ def test_a_history_without_a_map_or_with_wrong_times():
 def test_egos_are_chosen_among_the_sound_tracks(real_data):
     """No record of the real logs is lost to any check, and hardly a track."""
     from data.tfrecord import read_records
-    from data.womd import parse_scenario
 
     notes, egos = Notes(), collections.Counter()
     for file in ("womd-00000-of-00004", "av2-00000-of-00001", "nuscenes_mini-00000-of-00001"):
