@@ -154,7 +154,7 @@ def build(config: BuildConfig) -> bool:
     print(f"{config.out}: from {len(files + held_out)} files of {size / 1e6:.1f} MB", flush=True)
     build_here = build_with_beam if config.beam is not None else build_alone
     written = build_here(config, rules, files + held_out, request)
-    print(describe(config.out) if written else f"{config.out}: found finished")
+    print(describe(config.out, len(notes)) if written else f"{config.out}: found finished")
     return written
 
 
@@ -249,8 +249,8 @@ def _request(config: BuildConfig, groups: dict[str, str] | None, notes: dict[str
     return settings | made_by | {"groups": digest(groups), "notes": digest(notes)}
 
 
-def describe(out: str) -> str:
-    """The summary of a finished data set for people."""
+def describe(out: str, notes: int) -> str:
+    """The summary of a finished data set for people. Args: notes: that were given."""
     folder = tfds.core.Path(out)
     summary = read_json(folder / SUMMARY_FILE)
     total = sum(split["scenes"] for split in summary["split"].values())
@@ -267,6 +267,9 @@ def describe(out: str) -> str:
         if split["starts_off_road"]:
             lines.append(f"    egos that are off the road before anybody acts (marked): {split['starts_off_road']}")
         lines += [f"    scenes that are not kept, {reason}: {count}" for reason, count in split["not_kept"].items()]
+    if notes:
+        noted = sum(split["with"]["note"] for split in summary["split"].values())
+        lines.append(f"  scenes with one of the {notes} notes: {noted}")
     skipped = summary["skipped"]
     lines += [f"  {Noted(**noted).line(kind)}" for kind, noted in summary["noted"].items()]
     lines.append(f"skipped {skipped['records']} of {summary['records']}")

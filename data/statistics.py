@@ -20,8 +20,8 @@ class Split:
     """Sums over the scenes of one split.
 
     Attributes:
-      counts: `scenes`, those that `starts_off_road`, `agents/<type>`, `with/<trait>` (see `sumo.traits`),
-        `left_out/<kind>` by the default spec, and scenes that are `not_kept/<reason>` (see `recordings`).
+      counts: `scenes`, those that `starts_off_road`, `agents/<type>`, `with/<trait>` (see `sumo.traits`; `note` for
+        free text), `left_out/<kind>` by the default spec, and scenes that are `not_kept/<reason>` (see `recordings`).
       groups: names of the location groups.
       nearest_m: distance from an ego's log to the nearest polyline left out.
     """
@@ -39,6 +39,7 @@ class Split:
         self.counts["starts_off_road"] += kept.starts_off_road
         self.counts.update(f"agents/{AgentType(kind).name.lower()}" for kind in raw.agent_type)
         self.counts.update(f"with/{name}" for name, has in traits(raw).items() if has)
+        self.counts["with/note"] += bool(raw.note)
         left_out = ("agents", "polylines", "lights", "tokens")
         self.counts.update({f"left_out/{name}": getattr(dropped, name) for name in left_out})
 

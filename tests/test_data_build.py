@@ -12,13 +12,15 @@ import sys
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from data import beam, build, tfrecord
+from data import beam, build, records, tfrecord
 from data.errors import DataError, SkipLedger
 from data.padding import Dropped
 from data.raw import localize
 from data.recordings import Recordings
 from data.records import Fractions, Kept, Rules
 from data.statistics import Statistics, reason
+from data.sumo.generate import scenes_hash
+from data.womd import convert
 from tests.raw_scenes import scenario, straight_road
 
 protos = pytest.mark.skipif(
@@ -135,6 +137,13 @@ def logs(tmp_path_factory):
         broken = [b"broken"] if number == 1 else []
         (folder / f"{number}.tfrecord").write_bytes(b"".join(map(tfrecord.frame, [*broken, *payloads])))
     return str(folder / "*.tfrecord")
+
+
+@protos
+def test_a_change_of_the_conversion_comes_with_another_converter():
+    """Where this fails, add one to `records.CONVERTER` and write the new hash down: old sets are then built again."""
+    known = {2: "ec7b5c45092c4e2bcf8947482d9e007135f8fd2f6cc92a7e4e90422d6effe908"}
+    assert known[records.CONVERTER] == scenes_hash([localize(raw) for raw in convert(scenario(vehicles=3), "here", 3)])
 
 
 def config(logs, out, **changes):

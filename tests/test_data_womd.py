@@ -267,6 +267,7 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
     )
     assert build.build(config)
     summary = capsys.readouterr().out
+    assert "scenes with one of the 1 notes: 2" in summary
     assert "32 scenes" in summary and "skipped 1 of 17" in summary and "record 0: expected a WOMD Scenario" in summary
     seen, noted = {}, set()
     for split in available_splits(config.out):

@@ -10,6 +10,7 @@ import pytest
 import raw_scenes
 
 from data.scene import LightState, RoadType
+from data.sumo import __main__ as command
 from data.sumo import gates, road_map, routes, scenes, simulate, traits, windows
 from data.sumo.__main__ import main
 from data.sumo.generate import SPLIT_PATTERN, NetworkJob
@@ -270,3 +271,13 @@ def test_settings_that_cannot_work_are_one_line_and_status_2(tmp_path, monkeypat
     assert main(words) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("disk full"), 2), (KeyboardInterrupt(), 130)])
+def test_what_ends_the_making_of_scenes_is_one_line(monkeypatch, capsys, error, status):
+    def end(*_):
+        raise error
+
+    monkeypatch.setattr(command, "write_scenes", end)
+    assert main(["--networks", "1"]) == status
+    assert capsys.readouterr().err.count("\n") == 1

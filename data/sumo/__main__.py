@@ -9,7 +9,6 @@ import tyro
 from data.errors import DataError
 from data.progress import log_above_bars
 from data.sumo.generate import verify, write_scenes
-from data.sumo.install import SumoError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +42,12 @@ def main(arguments: list[str]) -> int:
     log_above_bars()
     try:
         run(parse(arguments))
-    except (SumoError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError) as error:  # SUMO's are RuntimeErrors, and TFDS's of a full disk
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing is left behind", file=sys.stderr)
+        return 130
     return 0
 
 
