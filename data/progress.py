@@ -113,7 +113,8 @@ class Bar:
         """Counts parts that are done."""
         self.done += parts
         self._first = self._first or (self.done, self._display.clock())
-        self._display.draw()
+        if self.done < self.total:  # what is done is shown at the end
+            self._display.draw()
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items one after another, a part each."""

@@ -279,7 +279,7 @@ def present(tracks: Tracks, own: int, record: str, notes: Notes) -> tuple[dict[s
     motion = {name: getattr(kept, name) for name in MOTION}
     motion, valid = repaired(motion, kept.valid, kept.x.shape[1] - 1, record, notes)
     fields = kept.fields() | motion | {"heading": wrap(motion["heading"]), "valid": valid}
-    bare = valid[:, -1] & ~kept.sized.any(1)
+    bare = valid.any(1) & ~kept.sized.any(1)
     fields |= dict(
         zip(("length", "width"), boxes(kept.agent_type, bare, fields["length"], fields["width"]), strict=True)
     )

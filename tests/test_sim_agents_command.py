@@ -58,6 +58,16 @@ def test_a_scenario_that_ends_now_is_enough(proto, record):
     np.testing.assert_array_equal(found.scene.x, record.scene.x)
 
 
+def test_who_has_no_size_and_is_gone_by_now_costs_nothing(proto, record):
+    """Real records of WOMD hold pedestrians of length and width 0 that leave before the current step."""
+    short = cut(proto, "made")
+    for step, state in enumerate(short.tracks[1].states):
+        state.length, state.width, state.valid = 0.0, 0.0, step < 5
+    found = pad(history_scene(short, SPEC.steps, SPEC.dt), SPEC)
+    validate(found, SPEC)
+    assert read_sim_agents(short).agent_id.tolist() == [0, 2]
+
+
 def test_the_ego_goes_on_along_its_route_and_the_others_are_unseen(record):
     ego = int(record.scene.ego)
     np.testing.assert_allclose(record.scene.x[ego, 11:], np.arange(1, 81), atol=0.01)
