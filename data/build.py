@@ -95,6 +95,7 @@ def validate(config: BuildConfig) -> None:
     sums = {"fractions": tuple(fractions)}
     if config.held_out is not None:
         sums = {"fractions of what --womd is for": LEARNED_FROM, "fractions of what --held-out is for": EVALUATED_ON}
+    total = {name: sum(fractions[split] for split in splits) for name, splits in sums.items()}
     rules = [
         *((name, value, value, "a name") for name, value in (("womd", config.womd), ("out", config.out))),
         ("held_out", config.held_out, config.held_out != "", "a name"),
@@ -102,7 +103,7 @@ def validate(config: BuildConfig) -> None:
         ("max_skipped", config.max_skipped, 0 <= config.max_skipped <= 1, "a fraction in [0, 1]"),
         ("seed", config.seed, config.seed >= 0, "at least 0"),
         *((f"fractions.{name}", f, 0 <= f < math.inf, "a number of at least 0") for name, f in fractions.items()),
-        *((name, 0, sum(fractions[s] for s in splits) != 0, "a sum above 0") for name, splits in sums.items()),
+        *((name, total[name], total[name] not in (0, math.inf), "a finite sum above 0") for name in total),
         ("shards", config.shards, config.shards is None or config.shards >= 1, "at least 1"),
         ("shards", config.shards, config.shards is None or config.beam is not None, "none without --beam"),
     ]

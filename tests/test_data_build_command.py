@@ -53,10 +53,14 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["--fractions.train=0", *ONE_SPLIT], "fractions: expected a sum above 0, found 0"),
+        (["--fractions.train=0", *ONE_SPLIT], "fractions: expected a finite sum above 0, found 0.0"),
         (["--fractions.train=-1"], "fractions.train: expected a number of at least 0, found -1.0"),
         (["--fractions.test=nan"], "fractions.test: expected a number of at least 0, found nan"),
         (["--fractions.test=inf"], "fractions.test: expected a number of at least 0, found inf"),
+        (
+            [f"--fractions.{name}=1e308" for name in ("train", "test")],
+            "fractions: expected a finite sum above 0, found inf",
+        ),
         (["--egos-per-scene=0"], "egos_per_scene: expected at least 1, found 0"),
         (["--max-skipped=2"], "max_skipped: expected a fraction in [0, 1], found 2.0"),
         (["--max-skipped=nan"], "max_skipped: expected a fraction in [0, 1], found nan"),
@@ -64,7 +68,7 @@ def refused(capsys, *arguments):
         (["--shards=0", "--beam"], "shards: expected at least 1, found 0"),
         (["--shards=2"], "shards: expected none without --beam, found 2"),
         (["--held-out="], "held_out: expected a name, found "),
-        (["--held-out=x", *ONE_SPLIT], "fractions of what --held-out is for: expected a sum above 0, found 0"),
+        (["--held-out=x", *ONE_SPLIT], "fractions of what --held-out is for: expected a finite sum above 0, found 0.0"),
         (
             ["--egos-per-scene=-3", "--max-skipped=-1"],
             "found -3; max_skipped: expected a fraction in [0, 1], found -1.0",

@@ -1,12 +1,15 @@
 """One recording in several records: each of its egos is kept once, each of its groups in one split."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
+from data import womd
 from data.raw import localize
 from data.recordings import OTHER_SPLIT, SAME_EGO, Recordings, places
+from data.tfrecord import read_records
 from tests.raw_scenes import straight_road, turned
 
 
@@ -70,3 +73,12 @@ def test_a_group_stays_in_the_split_that_came_first():
     assert recordings.left_out("test", "a", "s", scene) == ""
     assert recordings.left_out("train", "a", "t", other) == OTHER_SPLIT
     assert recordings.left_out("train", "b", "u", scene) == "", "another group is another place"
+
+
+def test_real_records_of_one_recording(real_data):
+    """Four records of two recordings, each with the same vehicles and another of them as its own."""
+    pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
+    records = read_records(str(real_data / "train" / "ngsim_commonroad-00000-of-00001.tfrecord"))
+    egos = [womd.convert(womd.parse_scenario(record), "road", 8) for record in itertools.islice(records, 4)]
+    reasons = iter(left_out(*(localize(raw) for raws in egos for raw in raws)))
+    assert [{next(reasons) for _ in raws} for raws in egos] == [{""}, {SAME_EGO}, {""}, {SAME_EGO}]

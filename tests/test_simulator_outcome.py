@@ -1,6 +1,7 @@
 """One step of 0.5 s in hand-made scenes: what happened, whose fault it was, what ends."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 import scenes
 
+from data.padding import pad
 from data.road_edges import starts_off_road
-from data.scene import ROAD_EDGE_TYPES, LightState, RoadType
+from data.scene import ROAD_EDGE_TYPES, LightState, RoadType, SceneSpec
 from data.sources import STARTER, open_split
+from data.tfrecord import read_records
+from data.womd import convert, parse_scenario
 from simulator.config import SimulatorConfig
 from simulator.dynamics import log_ego
 from simulator.log_replay import LogReplay
@@ -132,19 +136,30 @@ def test_every_type_of_road_edge_counts(kind):
     assert (starts_off_road(scene, 10), starts_off_road(shifted, 10)) == (False, True)
 
 
-def test_a_record_is_marked_where_the_simulator_says_off_road():
-    """Starter scenes, their egos moved sideways: the host's mark and the rule that ends a rollout agree."""
+def starter_records(_):
+    """Some scenes, their egos moved sideways."""
     source = open_split(STARTER, "validation")
-    moved = [
-        dataclasses.replace(scene, y=scene.y + shift)
-        for scene in (source[i].scene for i in range(0, 48, 6))
-        for shift in np.float32([0.0, 2.0, -4.0, -9.0])
-    ]
-    batch = scenes.stack([scenes.indexed(scene, CONFIG) for scene in moved])
-    start = jax.tree.map(lambda field: field[:, None], log_ego(batch, jnp.full(len(moved), 10)))
+    for scene in (source[i].scene for i in range(0, 48, 6)):
+        yield from (dataclasses.replace(scene, y=scene.y + shift) for shift in np.float32([0.0, 2.0, -4.0, -9.0]))
+
+
+def real_records(request):
+    """Four records, two of whose egos are beside their road."""
+    path = request.getfixturevalue("real_data") / "train" / "ngsim_commonroad-00000-of-00001.tfrecord"
+    pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
+    for record in itertools.islice(read_records(str(path)), 4):
+        yield from (pad(raw, SceneSpec()).scene for raw in convert(parse_scenario(record), "road", 8))
+
+
+@pytest.mark.parametrize(("records", "least"), [(starter_records, 4), (real_records, 2)])
+def test_a_record_is_marked_where_the_simulator_says_off_road(records, least, request):
+    """The host's mark and the rule that ends a rollout agree."""
+    chosen = list(records(request))
+    batch = scenes.stack([scenes.indexed(scene, CONFIG) for scene in chosen])
+    start = jax.tree.map(lambda field: field[:, None], log_ego(batch, jnp.full(len(chosen), 10)))
     simulated = jax.jit(jax.vmap(lambda scene, ego: map_events(scene, ego, CONFIG)))(batch, start)["off_road"][:, 0]
-    marked = [starts_off_road(scene, 10) for scene in moved]
-    assert 4 < sum(marked) < len(marked) - 4
+    marked = [starts_off_road(scene, 10) for scene in chosen]
+    assert least <= sum(marked) <= len(marked) - least
     np.testing.assert_array_equal(marked, simulated)
 
 
