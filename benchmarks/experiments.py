@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import command
-from benchmarks.comparison import METRICS, section
+from benchmarks.comparison import BEFORE, METRICS, section
 from benchmarks.results import write_section
 from data.files import write_text
 from training import config as configs
@@ -28,6 +28,7 @@ from training.drivers import REASONING_MODES
 from training.judge import BASELINES, JUDGES
 from training.provenance import shown
 from training.report import FORCED, groups_of
+from training.state import some_accepted
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = ("fit_world_model", "imitate")
@@ -240,11 +241,11 @@ def iterations(config: Config, arm: Arm, budget: int) -> int:
 
 def judged(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str) -> dict[str, Any]:
     """The cell: what a judge says of an arm's policy, scene by scene, and what the run has spent."""
-    folder = out / "judged" / slug(arm.label, seed, judge)
-    given = [str(run), "--policy", arm.policy, "--judge", judge, "--out", str(folder)]
+    folder, policy = out / "judged" / slug(arm.label, seed, judge), policy_of(arm, run)
+    given = [str(run), "--policy", policy, "--judge", judge, "--out", str(folder)]
     call("eval.py", given + (["--reasoning", arm.reasoning] if arm.reasoning else []))
     report, scenes = (json.loads((folder / name).read_text("utf-8")) for name in ("report.json", "scenes.json"))
-    scores, origin = scenes["scores"][judge][arm.policy + arm.told], report["provenance"]
+    scores, origin = scenes["scores"][judge][policy + arm.told], report["provenance"]
     return {
         "arm": arm.label,
         "seed": seed,
@@ -259,6 +260,14 @@ def judged(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str
         "simulator_steps": counted(arm, origin["simulator_steps"]),
         "provenance": {"data": origin["data"]["name"], **{name: origin[name] for name in OF_THE_RUN}},
     }
+
+
+def policy_of(arm: Arm, run: pathlib.Path) -> str:
+    """What is evaluated of a run: where everything was rolled back, post-training ends with the imitation policy."""
+    rounds = run / "rounds.json"
+    if arm.words is None or some_accepted(json.loads(rounds.read_text("utf-8"))):
+        return arm.policy
+    return BEFORE
 
 
 def counted(arm: Arm, spent: dict[str, int]) -> int:

@@ -15,7 +15,19 @@ import numpy as np
 
 from benchmarks import command
 from data.files import write_text
-from training.report import PAIR, PAIR_NAME, TABLE, groups_of, sample, signed, table, with_interval
+from training.report import (
+    PAIR,
+    PAIR_NAME,
+    TABLE,
+    Results,
+    groups_of,
+    sample,
+    signed,
+    summarise,
+    table,
+    with_interval,
+)
+from training.state import some_accepted
 from training.statistics import bootstrap, excludes_zero
 
 SEED_COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
@@ -40,10 +52,25 @@ def read(directory: str, judge: str) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError as error:
         missing = pathlib.Path(error.filename).name
         raise ValueError(f"{directory} has no finished report: {missing} is missing") from None
+    for remark in report.get("remarks", ()):
+        if remark.startswith("Unfinished"):
+            raise ValueError(f"{directory}: {remark}")
+    if judge in report["judges"]:
+        fill_in(report, scenes, judge)
     if judge not in report["judges"] or PAIR_NAME not in report["judges"][judge]["paired"]:
         raise ValueError(f"{directory}: its report compares no imitation and post-trained policy under {judge!r}")
     groups_of(scenes, str(folder / "scenes.json"))
     return report, scenes
+
+
+def fill_in(report: dict[str, Any], scenes: dict[str, Any], judge: str) -> None:
+    """Where every round was rolled back, post-training ends with the imitation policy: a seed like any other."""
+    policies = scenes["scores"][judge]
+    if PAIR[0] in policies or PAIR[1] not in policies or not report["rounds"] or some_accepted(report["rounds"]):
+        return
+    policies[PAIR[0]] = policies[PAIR[1]]
+    fields = [tuple(scenes[name]) for name in ("scenario_ids", "groups", "starts_off_road")]
+    report["judges"] |= summarise(Results(*fields, {judge: policies}))
 
 
 def pooled(scenes: list[dict[str, Any]], judge: str) -> dict[str, dict[str, dict]]:

@@ -183,8 +183,9 @@ def judged(result: dict[str, Any]) -> str:
         [name, *(with_interval(judges[judge]["policies"][name][metric]) for metric, judge in columns)]
         for name in judges[JUDGES[0]]["policies"]
     ]
-    change = [signed(judges[judge]["paired"][PAIR_NAME][metric]) for metric, judge in columns]
-    rows.append([f"**{PAIR_NAME}**", *change])
+    if PAIR_NAME in judges[JUDGES[0]]["paired"]:  # some round of the run was accepted
+        change = [signed(judges[judge]["paired"][PAIR_NAME][metric]) for metric, judge in columns]
+        rows.append([f"**{PAIR_NAME}**", *change])
     return table(["policy", *(f"{TABLE[metric]}, {judge}" for metric, judge in columns)], rows)
 
 

@@ -221,6 +221,21 @@ def test_results_pool_the_seeds_and_keep_the_rest_of_the_file(tmp_path):
     assert "2 of 3 seeds" in text and "+0.100 [+0.100, +0.100]" in text and "| 2 |" in text
 
 
+def test_a_seed_whose_rounds_were_rolled_back_stays_among_the_results(tmp_path, capsys):
+    kept, rejected = runs(tmp_path, (0.2, 0.0))
+    folder = pathlib.Path(rejected)
+    results = made_up(0.0)
+    del results.scores["log_replay"]["post_trained"]
+    report.write(folder, {**told(results), "rounds": [{**ROUND, "spent": {}}]}, results)
+    target = tmp_path / "R.md"
+    assert benchmark.main([kept, rejected, "--section", "x", "--file", str(target)]) == 0
+    text = target.read_text()
+    assert "1 of 2 seeds" in text and "+0.000 [+0.000, +0.000]" in text and "+0.100 [+0.100, +0.100]" in text
+    report.write(folder, {**told(results), "remarks": ["Unfinished run: 3 of 11 units are done."]}, results)
+    assert benchmark.main([kept, rejected, "--section", "x", "--file", str(target)]) == 2
+    assert "run-1: Unfinished run: 3 of 11" in capsys.readouterr().err
+
+
 def test_results_of_different_scenes_are_not_pooled(tmp_path, capsys):
     directories = runs(tmp_path, (0.2,))
     other = tmp_path / "other"

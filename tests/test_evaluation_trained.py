@@ -6,17 +6,16 @@ import jax.numpy as jnp
 import pytest
 
 from training import loop, presets
-from training.state import Progress
+from training.state import Progress, some_accepted
 from training.trained import learned_policies, missing_stages, remarks, require
 
 CONFIG = presets.tiny()
 UNITS = [unit.name for unit in loop.schedule(CONFIG)]
-ROUND = {"round": 1, "decision": "accept"}
 
 
 def progress(count: int, *decisions: str) -> Progress:
     """A run of which the first so many units are finished, rounds 0, 1, ... being decided like that."""
-    rounds = tuple({"round": number, "decision": decision} for number, decision in enumerate(decisions))
+    rounds = tuple({"round": number, "decision": decision, "spent": {}} for number, decision in enumerate(decisions))
     return Progress(finished=tuple(UNITS[:count]), rounds=rounds)
 
 
@@ -63,9 +62,9 @@ def test_the_imitation_policy_is_not_called_post_trained():
 
 
 def test_fine_tuning_that_was_accepted_counts():
-    tuned = progress(5, "accept")
-    spent = dataclasses.replace(tuned.ledger, spent={**tuned.ledger.spent, "cl_sft": 64})
-    assert dataclasses.replace(tuned, ledger=spent).post_trained and not tuned.post_trained
+    for decision, steps in (("accept", 64), ("accept", 0), ("roll_back", 64)):
+        rounds = [{"round": 0, "decision": decision, "spent": {"cl_sft": steps}}]
+        assert some_accepted(rounds) == (decision == "accept" and steps > 0)
 
 
 def test_what_a_report_has_to_say_first():

@@ -120,6 +120,8 @@ def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
     for name, told in (("report", report), ("scenes", scenes)):
         (folder / f"{name}.json").write_text(json.dumps(told))
     monkeypatch.setattr(experiments, "call", lambda program, words: None)
+    accepted = {"round": 1, "decision": "accept", "spent": SPENT}
+    (tmp_path / "rounds.json").write_text(json.dumps([accepted]))
     kept = experiments.judged(tmp_path, Arm("grounded", ()), tmp_path, 0, "log_replay")
     assert kept["rounds"] == [{**one, "counted_steps": 160}] and kept["simulator_steps"] == 160
     assert set(kept["scores"]) == {*comparison.COLUMNS, comparison.WORDS} and "/" not in json.dumps(kept)
@@ -129,6 +131,8 @@ def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
     forced.rename(folder)
     imitation = Arm("grounded", None)  # the same report, but nothing was post-trained for this row
     assert experiments.judged(tmp_path, imitation, tmp_path, 0, "log_replay")["rounds"] == []
+    (tmp_path / "rounds.json").write_text(json.dumps([{**accepted, "decision": "roll_back"}]))
+    assert experiments.policy_of(Arm("grounded", ()), tmp_path) == "imitation"
 
 
 def test_the_section_holds_every_table():

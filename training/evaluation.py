@@ -237,6 +237,7 @@ def write_report(
         drawn, shown = draw(folder, evaluation, results, judges, progress, config.evaluation.animations)
         parts = {
             "headline": headline,
+            "remarks": list(said),
             "judges": judges,
             "rounds": list(progress.rounds),
             "checks": list(progress.checks),

@@ -1,7 +1,7 @@
 """What a run is at a moment: the arrays that it learns and where it stands. Both go into every checkpoint."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.struct
@@ -75,12 +75,8 @@ class Progress:
 
     @property
     def post_trained(self) -> bool:
-        """Whether `Learned.best` may be another policy than the imitation policy: something was accepted.
-
-        Round 0 grounds the imitation policy itself, or what fine-tuning has made of it: then it counts as well.
-        """
-        tuned = self.ledger.spent.get("cl_sft", 0) > 0
-        return any(one["decision"] == "accept" for one in self.rounds if one["round"] > 0 or tuned)
+        """Whether there is a post-trained policy."""
+        return some_accepted(self.rounds)
 
     @property
     def closing(self) -> int:
@@ -106,6 +102,14 @@ def _check_names(of: str, values: dict[str, Any], expected: Sequence[str]) -> No
     wrong = sorted(values.keys() ^ set(expected))
     if wrong:
         raise ValueError(f"{of}: expected {sorted(expected)}, found other or missing names: {wrong}")
+
+
+def some_accepted(rounds: Iterable[dict[str, Any]]) -> bool:
+    """Whether the rounds of a run have accepted anything, so that its policy may be another than imitation's.
+
+    Round 0 grounds the imitation policy itself, which does not count, or what fine-tuning has made of it, which does.
+    """
+    return any(one["decision"] == "accept" and (one["round"] > 0 or one["spent"].get("cl_sft")) for one in rounds)
 
 
 @dataclasses.dataclass(frozen=True)
