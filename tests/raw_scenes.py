@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from data.raw import RawScene
-from data.scene import AgentType, LightState, RoadType
+from data.scene import ROAD_EDGE_TYPES, AgentType, LightState, RoadType
 
 STEPS = 91
 EAST_M, NORTH_M = 1000.0, 500.0
@@ -53,6 +53,15 @@ def straight_road(scenario_id: str = "straight", group: str = "road", speed: flo
         route_y=np.full(len(route_x), NORTH_M),
         route_speed_limit=np.full(len(route_x), 13.9),
     )
+
+
+def bare_road(scenario_id: str, group: str) -> RawScene:
+    """The straight road without lights and road edges, as from a map that knows neither."""
+    raw = straight_road(scenario_id, group)
+    lights = ("light_x", "light_y", "light_on_route", "light_state", "light_valid")
+    kept = [i for i, kind in enumerate(raw.road_type) if kind not in ROAD_EDGE_TYPES]
+    road = {"road_type": raw.road_type[kept], "road_points": tuple(raw.road_points[i] for i in kept)}
+    return dataclasses.replace(raw, **road, **{name: getattr(raw, name)[:0] for name in lights})
 
 
 def turned(raw: RawScene, angle: float) -> RawScene:

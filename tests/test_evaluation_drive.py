@@ -13,11 +13,11 @@ from PIL import Image
 import eval as command
 from data.builder import write_dataset
 from data.errors import DataError
-from data.scene import ROAD_EDGE_TYPES, Record
+from data.scene import Record
 from policy.baselines import ConstantSpeed
 from simulator.log_replay import LogReplay
 from simulator.prepare import prepare
-from tests.raw_scenes import straight_road
+from tests.raw_scenes import bare_road
 from training import evaluation, figures, findings
 from training.config import Config
 from training.evaluation import Request
@@ -186,16 +186,8 @@ def test_what_is_not_the_whole_evaluation_has_a_folder_of_its_own():
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     """A data set of one split of another name, whose scenes have neither lights nor road edges."""
-    lights = {name: getattr(straight_road(), name)[:0] for name in ("light_x", "light_y", "light_on_route")}
-    lights |= {name: getattr(straight_road(), name)[:0] for name in ("light_state", "light_valid")}
-    made = []
-    for number in range(3):
-        raw = dataclasses.replace(straight_road(f"scene{number}", f"road{number}"), **lights)
-        kept = [i for i, kind in enumerate(raw.road_type) if kind not in ROAD_EDGE_TYPES]
-        points = tuple(raw.road_points[i] for i in kept)
-        made.append(dataclasses.replace(raw, road_type=raw.road_type[kept], road_points=points))
     directory = tmp_path_factory.mktemp("bare") / "set"
-    write_dataset({"evening": made}, directory, {})
+    write_dataset({"evening": [bare_road(f"scene{i}", f"road{i}") for i in range(3)]}, directory, {})
     return str(directory)
 
 

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 import eval as command
-from training.quality import disagreement
-from training.quality.study import open_study
+from data.builder import write_dataset
+from tests.raw_scenes import bare_road
+from training.quality import benchmark, disagreement
+from training.quality.realism import NOBODY, counted
+from training.quality.study import Finding, open_study
 from training.statistics import bootstrap_of, spearman
+from training.stop import Interrupted
 
 MOTION = ("realism", "displacement", "likelihood", "drift", "disagreement")
 
@@ -51,6 +55,64 @@ def test_without_disagreement_there_is_no_row(told):
 def test_a_model_that_needs_fitting_is_refused():
     with pytest.raises(ValueError, match="'rssm' has to be fitted: name the run directory"):
         open_study(["rssm"], scenes=1)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """What the command writes of scenes without lights and road edges, in a set of one split of another name."""
+    folder = tmp_path_factory.mktemp("bare")
+    write_dataset({"evening": [bare_road(f"scene{i}", f"road{i}") for i in range(3)]}, folder / "set", {})
+    measures = [word for name in ("realism", "displacement", "drift") for word in ("--measure", name)]
+    words = ["--world-model", "kinematic", "--data", str(folder / "set"), "--split", "evening", "--scenes", "3"]
+    status = command.main([*words, "--draws", "2", *measures, "--out", str(folder / "out")])
+    return status, folder / "out"
+
+
+def test_what_scenes_lack_is_said_and_the_other_measures_go_on(bare):
+    status, out = bare
+    found = json.loads((out / "models.json").read_text())
+    assert status == 0 and list(found["findings"]) == ["displacement", "drift"]
+    assert "3 of 3 without road edges" in found["left_out"]["realism"]
+    assert "| realism | no scene has all that its features need: 3 of 3 without" in (out / "models.md").read_text()
+    assert found["findings"]["displacement"]["rows"]["kinematic"]["ade_1s"]["groups"] == 3
+    assert sorted(path.name for path in out.iterdir()) == ["figures", "models.json", "models.md"]
+
+
+def test_realism_says_what_it_leaves_out(told):
+    about = told[0]["findings"]["realism"]["about"]
+    assert "No scene is left out." in about or "scenes are left out: " in about
+    assert counted(["", "without road edges", NOBODY, NOBODY]) == f"1 of 4 without road edges, 2 of 4 {NOBODY}"
+
+
+def test_nothing_measurable_ends_with_the_reason(bare, tmp_path, capsys):
+    words = ["--data", str(bare[1].parent / "set"), "--split", "evening", "--scenes", "1", "--measure", "realism"]
+    assert command.main(["--world-model", "kinematic", "--draws", "2", *words, "--out", str(tmp_path)]) == 2
+    assert "realism: no scene has all that its features need" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_larger_report_on_world_models_is_not_replaced(told, capsys):
+    before = (told[1] / "models.md").read_bytes()
+    words = ["--world-model", "kinematic", "--out", str(told[1])]
+    assert command.main([*words, "--scenes", "2", "--draws", "1", "--measure", "drift"]) == 2
+    said = capsys.readouterr().err
+    assert "larger report, of 3 scenes (now 2), 2 draws (now 1), 5 measures (now 1)" in said
+    assert (told[1] / "models.md").read_bytes() == before
+
+
+def test_a_stop_between_measures_says_what_is_written(tmp_path, monkeypatch):
+    def stopped(study):
+        raise Interrupted("stopped by SIGTERM")
+
+    finding = Finding("Title", "about", {}, {}, {}, {})
+    quick = benchmark.Measure(lambda study: finding, lambda finding, path: path.write_text(""))
+    monkeypatch.setitem(benchmark.MEASURES, "drift", quick)
+    monkeypatch.setitem(benchmark.MEASURES, "ranking", quick._replace(measure=stopped))
+    words = ["--world-model", "kinematic", "--scenes", "1", "--out", str(tmp_path)]
+    with pytest.raises(Interrupted, match=r"stopped by SIGTERM; .*models-unfinished.md has drift$"):
+        command.main([*words, "--measure", "drift", "--measure", "ranking"])
+    assert "## Title" in (tmp_path / "models-unfinished.md").read_text()
+    assert not (tmp_path / "models.md").exists()
 
 
 def test_policies_and_world_models_are_judged_apart(capsys):

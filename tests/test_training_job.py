@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+import eval as command
 import train
 from training import loop, presets, stages
 from training.checkpoint import checksums
@@ -164,9 +165,17 @@ def test_the_policy_was_trained_and_the_reference_was_not(uninterrupted):
     assert max(jax.tree.leaves(moved)) > 0
 
 
-def test_the_report_is_written(interrupted):
+def test_the_report_is_written(interrupted, capsys):
     directory, _ = interrupted
     train.evaluate(directory, "rssm")
     report = json.loads((directory / "report.json").read_text())
     assert len(report["rounds"]) == 3
     assert (directory / "report.md").stat().st_size > 0
+    assert command.main([str(directory), "--scenes", "2", "--out", str(directory)]) == 2
+    assert "report.json is a larger report, of 4 scenes (now 2)" in capsys.readouterr().err
+    assert json.loads((directory / "report.json").read_text()) == report
+
+
+def test_what_a_run_has_not_trained_is_refused(shared, capsys):
+    assert command.main([str(shared), "--policy", "post_trained"]) == 2
+    assert "not trained yet: stage post_train is not finished (missing: cl_sft, " in capsys.readouterr().err
