@@ -45,7 +45,7 @@ from data.text import VOCABULARY
 from data.tokenizer import decode, encode, tokens
 from data.validation import validate
 from training import config as configs
-from training.checkpoint import Checkpoints
+from training.checkpoint import Checkpoints, checksums
 from training.presets import PRESETS
 from training.provenance import commit, machine, now, shown
 from training.report import table
@@ -188,7 +188,8 @@ def checkpoint_target(folder: pathlib.Path) -> Target:
     whole, work = folder / "checkpoints", folder / "damaged"
     state = {"weights": np.arange(64, dtype=np.float32), "count": np.int32(7)}
     checkpoints = Checkpoints(whole, 2)
-    checkpoints.save(STEP, state, jax.random.key(0), {"stage": "imitate"})
+    meta = {"stage": "imitate", "penalty": 1.0, "finished": ["0/imitate"]}
+    checkpoints.save(STEP, state, jax.random.key(0), meta)
     checkpoints.close()
     files = sorted(file.relative_to(whole) for file in whole.rglob("*") if file.is_file())
 
@@ -205,7 +206,8 @@ def checkpoint_target(folder: pathlib.Path) -> Target:
             restored = found.restore(state)
         finally:
             found.close()
-        if restored is not None and not np.array_equal(restored[1]["weights"], state["weights"]):
+        key = [] if restored is None else jax.random.key_data(restored[2]).tolist()
+        if restored is not None and (checksums(restored[1]), key, restored[3]) != (checksums(state), [0, 0], meta):
             raise AssertionError("other values than were saved")
 
     return Target(0.02, make, read, (ValueError,))

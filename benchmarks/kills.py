@@ -3,11 +3,12 @@
 python -m benchmarks.kills --out out/kills [--kills 30] [--signal KILL TERM] [--seed 0] [--preset tiny]
 
 A checkpoint is written after every step, so that many of the moments lie within a save. Runs follow each other until
-the kills are used up, and the last one is left to end. Every kill is noted in `kills.json`: the same command goes on
-where it was stopped. At the end it writes a section of RESULTS.md and prints JSON: kills by stage, how many left an
-unfinished checkpoint behind, runs compared, and runs lost (not going on, or ending with any array, score or decision
-that differs by a bit). Exit status 1 if any was lost. What a killed process leaves is looked at, nothing of it is
-repaired by hand.
+the kills are used up, and the last one is left to end. Runs are killed while they are evaluated as well, which begins
+anew each time. Every kill is noted in `kills.json`: the same command goes on where it was stopped. At the end it writes
+a section of RESULTS.md and prints JSON: kills by stage, how many left an unfinished checkpoint behind, runs compared,
+and runs lost: not going on, or ending with anything that differs by a bit but for times (arrays, meta, `config.json`,
+`rounds.json`, the log, the report, every scene's score). Exit status 1 if any was lost. What a killed process leaves is
+looked at, nothing of it is repaired by hand.
 """
 
 import argparse
@@ -29,15 +30,17 @@ import orbax.checkpoint as ocp
 from benchmarks import command
 from benchmarks.results import write_section
 from data.files import write_text
+from training.checkpoint import read_meta
 from training.provenance import commit, machine, now
 from training.report import table
+from training.stop import INTERRUPTED
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
-INTERRUPTED = 130  # how train.py ends when it was asked to stop
 LIMIT_S = 1800.0  # of one process that nobody kills
 POLL_S = 0.05
 AFTERWARDS = "evaluation"  # of the last checkpoint and after it, no stage of training
+FINISHED = b"finished already"  # what train.py prints before it evaluates a run again
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -68,10 +71,16 @@ def lines(directory: pathlib.Path) -> list[str]:
     return path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
 
 
+def begun(directory: pathlib.Path) -> int:
+    """How many log lines and evaluations of a finished run there have been."""
+    output = directory.parent / f"{directory.name}.log"
+    return len(lines(directory)) + (output.read_bytes().count(FINISHED) if output.exists() else 0)
+
+
 def wait_for_work(process: subprocess.Popen, directory: pathlib.Path, before: int) -> None:
-    """Until the process has done a step or ended. Raises: TimeoutError."""
+    """Until the process has done a step, evaluates, or has ended. Raises: TimeoutError."""
     deadline = time.monotonic() + LIMIT_S
-    while process.poll() is None and len(lines(directory)) <= before:
+    while process.poll() is None and begun(directory) <= before:
         if time.monotonic() > deadline:
             process.kill()
             raise TimeoutError(f"{directory}: no step in {LIMIT_S:.0f} s")
@@ -86,7 +95,7 @@ def interrupt(
     Returns: its exit status, and where it was and whether a checkpoint was left unfinished; None where it was not the
       signal that ended it.
     """
-    before = len(lines(directory))
+    before = begun(directory)
     process = start(preset, directory)
     wait_for_work(process, directory, before)
     try:
@@ -94,9 +103,8 @@ def interrupt(
     except subprocess.TimeoutExpired:
         process.send_signal(number)
         code = process.wait(LIMIT_S)
-    # SIGTERM takes a process that does not train any more.
-    expected = (-number,) if number == signal.SIGKILL else (-number, INTERRUPTED)
-    return code, {"stage": stage(directory), "unfinished": unfinished(directory)} if code in expected else None
+    expected = INTERRUPTED if number == signal.SIGTERM else -number
+    return code, {"stage": stage(directory), "unfinished": unfinished(directory)} if code == expected else None
 
 
 def stage(directory: pathlib.Path) -> str:
@@ -112,16 +120,30 @@ def unfinished(directory: pathlib.Path) -> bool:
 
 
 def ending(directory: pathlib.Path) -> dict[str, Any]:
-    """What a finished run holds, but for times: the arrays of its last checkpoint, its report, its scenes' scores."""
+    """What a finished run holds, but for times and its place."""
     folder = directory / "checkpoints"
     newest = folder / str(max(int(path.name) for path in folder.iterdir() if path.name.isdigit()))
     report = json.loads((directory / "report.json").read_text("utf-8"))
-    rounds = [{name: value for name, value in one.items() if name != "wall_s"} for one in report["rounds"]]
-    return {
-        "arrays": ocp.StandardCheckpointer().restore(newest.absolute() / "state"),
-        "report": {name: report[name] for name in ("headline", "judges", "world_model")} | {"rounds": rounds},
-        "scenes": json.loads((directory / "scenes.json").read_text("utf-8")),
-    }
+    records = [json.loads(line) for line in lines(directory)]
+    return timeless(
+        {
+            "arrays": ocp.StandardCheckpointer().restore(newest.absolute() / "state"),
+            "meta": read_meta(newest),
+            "config": json.loads((directory / "config.json").read_text("utf-8")),
+            "rounds": json.loads((directory / "rounds.json").read_text("utf-8")),
+            # A run that goes on repeats the lines that came after its checkpoint.
+            "log": {f"{one['round']}/{one['stage']}/{one['step']}": one for one in records},
+            "report": {name: report[name] for name in ("headline", "judges", "world_model", "rounds", "checks")},
+            "scenes": json.loads((directory / "scenes.json").read_text("utf-8")),
+        }
+    )
+
+
+def timeless(tree: Any) -> Any:
+    """A tree without what differs between two equal runs."""
+    if isinstance(tree, dict):
+        return {name: timeless(value) for name, value in tree.items() if name not in ("wall_s", "directory")}
+    return [timeless(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def differences(one: Any, other: Any, name: str = "") -> list[str]:
@@ -232,8 +254,9 @@ def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -
         rows.append([f"SIG{name}", *map(str, (one["kills"], *by_stage, *last))])
     said = (
         f"Preset `{options.preset}`, killed at random moments and started again by the same command; a checkpoint "
-        "after every step. A run is lost if it does not go on, or if any array of its last checkpoint, any scene's "
-        "score or any decision differs by a bit from a run that nobody killed. Under the stages: kills in each."
+        "after every step. A run is lost if it does not go on, or if anything but times differs by a bit from a run "
+        "that nobody killed: arrays and meta of its last checkpoint, settings, rounds, log, report, every scene's "
+        "score. Under the stages: kills in each."
     )
     return "\n\n".join(["## Killed runs", said, table(["", ""], facts.items()), table(header, rows)])
 

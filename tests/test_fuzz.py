@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from benchmarks import fuzz, mutate
+from benchmarks import damage, fuzz, mutate
 from data.tfrecord import frame
 from tests.raw_scenes import scenario
 
@@ -102,3 +102,24 @@ def test_a_changed_structure_depends_on_the_seed_alone(scenario_fuzz):
     made = scenario_fuzz.base()
     changed = [mutate.change_structure(np.random.default_rng(seed), made) for seed in (*range(20), 0)]
     assert changed[0] == changed[-1] and len(set(changed)) > 15 and made == scenario_fuzz.base()
+
+
+def test_a_damaged_run_is_named_harmless_or_mended(tmp_path):
+    """Whatever bit is flipped, and whenever the disk is full; `python -m benchmarks.damage` tries hundreds."""
+    outcomes = damage.run(40, 10, 0, tmp_path)
+    assert sum(outcomes["checkpoint"].values()) == 40 and sum(outcomes["disk"].values()) == 10
+    assert {name for one in outcomes.values() for name in one} <= {"named", "harmless", "mended"}, outcomes
+    assert outcomes["checkpoint"]["named"] > 20 and outcomes["rounds.json"] == {"mended": 4}
+
+
+def test_damage_that_is_not_seen_counts(tmp_path, monkeypatch):
+    """Or the counts above could not be other than they are: without the sum of meta, a bit changes the run."""
+
+    def flip(path, rng):
+        path.write_text(path.read_text().replace('"penalty": 1.0', '"penalty": 5.0'))
+
+    monkeypatch.setattr(damage, "checkpoint_file", lambda run, rng: run / "checkpoints" / "2" / "meta" / "metadata")
+    monkeypatch.setattr(damage, "flip", flip)
+    assert damage.run(1, 0, 0, tmp_path / "a")["checkpoint"] == {"named": 1}
+    monkeypatch.setattr("training.checkpoint.digest", lambda meta: "0")
+    assert damage.run(1, 0, 0, tmp_path / "b")["checkpoint"] == {"silent": 1}

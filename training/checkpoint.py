@@ -118,7 +118,7 @@ class Checkpoints:
         self._try_disk()
         # A copy of its own: on a CPU `to_host` shows the live buffers, and the disk is written later.
         host = jax.tree.map(np.array, host)
-        self._first = self._first or (step, jax.eval_shape(lambda: host))
+        self._first = self._first or (step, _shapes(host))
         whole = {**meta, "key": jax.random.key_data(key).tolist(), "crc32": checksums(host)}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
@@ -233,8 +233,8 @@ class Checkpoints:
     def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
         meta = read_meta(self._place / str(step))
         # Read to the host, whole: what was written on one mesh is checked and goes on on another.
-        abstract = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), template)
-        state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(_shapes(template)))
+        state = self._manager.restore(step, args=items).state
         expected, actual = meta.pop("crc32"), checksums(state)
         wrong = sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
         if wrong:
@@ -264,6 +264,11 @@ class Checkpoints:
             self._writer.shutdown()
             self._manager.close()
             os.close(self._held)
+
+
+def _shapes(tree: Any) -> Any:
+    """A tree of the same shapes and dtypes that takes no memory."""
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), tree)
 
 
 def _held_place(directory: pathlib.Path, descriptor: int) -> pathlib.Path:

@@ -66,14 +66,13 @@ class Logger:
         self._put(Event(wall_time=time.time(), step=total, summary=summary))
 
     def _append(self, text: str) -> None:
-        try:
+        with _named(self.path):
             self._lines.write(text)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _put(self, event: Event) -> None:
-        self._board.write(frame(event.SerializeToString()))
-        self._board.flush()
+        with _named(self.path.parent / "tensorboard"):
+            self._board.write(frame(event.SerializeToString()))
+            self._board.flush()
 
     def go_on_from(self, directory: pathlib.Path) -> None:
         """Begins with the records of the run that this one starts from, so that every stage has its lines."""
@@ -86,6 +85,15 @@ class Logger:
         for file in (self._lines, self._board):
             with contextlib.suppress(OSError):  # of what is still to be flushed: that write has raised it before
                 file.close()
+
+
+@contextlib.contextmanager
+def _named(path: pathlib.Path) -> Iterator[None]:
+    """Puts the file's name into an error of the disk, which writing to an open file does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def scalars(metrics: Mapping[str, Any]) -> dict[str, float | None]:

@@ -1,0 +1,244 @@
+"""Damages a run's files and fills its disk, and counts what of it is neither named nor harmless:
+
+python -m benchmarks.damage [--flips 500] [--disks 50] [--seed 0]
+
+A run of preset `tiny` is made, with two checkpoints of a few numbers, so that nothing is compiled. One bit at a time is
+flipped: in the newer checkpoint (half of the time in `meta`, else in any file alike), in `config.json`,
+`rounds.json` and `metrics.jsonl`; then the run is gone on with. After that its disk takes no more than so many bytes of
+a file, drawn anew each time, while everything is written once more. Prints JSON, per target how many were
+- harmless: all arrays, the key, progress and settings are as they were;
+- named: refused or walked past by a message that names the file or checkpoint, the older checkpoint is as it was;
+- mended: written again from the checkpoint;
+- silent, uncaught or lost. Exit status 1 if there was any of these.
+A log has no sum: of `metrics.jsonl`, from which only wall times are read, each line has to be whole or set aside.
+"""
+
+import argparse
+import collections
+import dataclasses
+import json
+import logging
+import pathlib
+import resource
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from training import config as configs
+from training.checkpoint import Checkpoints, checksums
+from training.directory import check_settings, write_settings
+from training.log import Logger, read_lines
+from training.loop import parse_progress, write_rounds
+from training.presets import tiny
+from training.state import Progress
+
+STATE = {"weights": np.arange(512, dtype=np.float32).reshape(16, 32), "count": np.int32(7), "ring": np.ones(3)}
+OLD, NEW = 1, 2  # checkpoints
+LISTS = ("rounds.json", "metrics.jsonl")
+BAD = ("silent", "uncaught", "lost")
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """As much of a run as writes its files; stands in for `loop.Run`."""
+
+    directory: pathlib.Path
+    config: configs.Config
+
+    def write(self, name: str, text: str) -> None:
+        """See `loop.Run`."""
+        configs.write_text(self.directory / name, text)
+
+
+class Messages(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps one."""
+        self.texts.append(record.getMessage())
+
+
+def progress(step: int) -> Progress:
+    """Where the run stands at a checkpoint."""
+    rounds = tuple({"round": index, "decision": "accept", "reason": "", "bias": 0.25} for index in range(step))
+    done = ("0/imitate", "0/fit_world_model")[:step]
+    return Progress(done, total=step, horizon=8, penalty=1.0, grounded_return=(1.5, 2.5), rounds=rounds, trust=0.75)
+
+
+def state(step: int) -> dict[str, Any]:
+    """Arrays at a checkpoint."""
+    return jax.tree.map(lambda leaf: leaf + np.asarray(step, leaf.dtype), STATE)
+
+
+def write(files: Files, steps: tuple[int, ...]) -> None:
+    """Writes whatever a run writes, with these checkpoints."""
+    write_settings(files.config, files.directory)
+    logger = Logger(files.directory)
+    checkpoints = Checkpoints(files.directory / "checkpoints", 2)
+    try:
+        checkpoints.restore(STATE)
+        for step in steps:
+            where = {"round_index": 0, "stage": "imitate", "step": step, "total": step, "simulator_steps": 0}
+            logger.write(**where, wall_s=1.5 * step, metrics={"loss": 0.5, "gradient_norm": 2.0})
+            write_rounds(files, progress(step))
+            meta = {"progress": progress(step).to_json(), "settings": dataclasses.asdict(files.config)}
+            checkpoints.save(step, state(step), jax.random.key(step), meta)
+    finally:
+        logger.close()
+        checkpoints.close()
+
+
+def go_on(files: Files) -> int:
+    """Goes on with a run as `train.py` does.
+
+    Returns: the checkpoint. Raises: ValueError where it cannot; AssertionError where anything is not as it was written.
+    """
+    check_settings(files.config, files.directory)
+    write_settings(files.config, files.directory)
+    logger = Logger(files.directory)
+    checkpoints = Checkpoints(files.directory / "checkpoints", 2)
+    try:
+        found = checkpoints.restore(STATE, parse_progress)
+    finally:
+        checkpoints.close()
+        logger.close()
+    step, arrays, key, stands = found or (0, {}, jax.random.key(0), None)
+    write_rounds(files, stands)
+    assert checksums(arrays) == checksums(state(step)) and stands == progress(step), "other arrays or progress"
+    assert (jax.random.key_data(key) == jax.random.key_data(jax.random.key(step))).all(), "another key"
+    assert json.loads((files.directory / "rounds.json").read_text("utf-8")) == list(progress(step).rounds), "rounds"
+    written = configs.read(files.directory / "config.json")
+    assert not configs.differences(files.config, written), "other settings"
+    return step
+
+
+def outcome(files: Files, name: str, messages: Messages) -> str:
+    """What becomes of a run of which one file, or the newer checkpoint, `name`, was damaged."""
+    messages.texts.clear()
+    try:
+        step, said = go_on(files), " ".join(messages.texts)
+    except (ValueError, OSError) as error:
+        return "named" if name in str(error) else "uncaught"
+    except AssertionError:
+        return "silent"
+    except Exception:  # whatever it is, it is what is looked for
+        return "uncaught"
+    if step == NEW:
+        return "named" if said else "harmless"
+    return "named" if f"checkpoint {NEW} " in said else "silent"
+
+
+def flip(path: pathlib.Path, rng: np.random.Generator) -> None:
+    """One bit of a file."""
+    data = bytearray(path.read_bytes())
+    bit = int(rng.integers(8 * len(data)))
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+
+
+def checkpoint_file(directory: pathlib.Path, rng: np.random.Generator) -> pathlib.Path:
+    """One of the files of the newer checkpoint that hold anything; half of the time `meta`."""
+    folder = directory / "checkpoints" / str(NEW)
+    if rng.random() < 0.5:
+        return folder / "meta" / "metadata"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    return files[rng.integers(len(files))]
+
+
+def flips(whole: Files, work: Files, target: str, count: int, seed: int, messages: Messages) -> dict[str, int]:
+    """Flips of one target, each in a copy of the whole run. Returns: outcomes, counted."""
+    found: collections.Counter[str] = collections.Counter()
+    for index in tqdm(range(count), target, mininterval=5.0):
+        rng = np.random.default_rng((seed, index))
+        shutil.rmtree(work.directory, ignore_errors=True)
+        shutil.copytree(whole.directory, work.directory)
+        of_checkpoint = target == "checkpoint"
+        path = checkpoint_file(work.directory, rng) if of_checkpoint else work.directory / target
+        flip(path, rng)
+        result = outcome(work, f"{NEW}" if of_checkpoint else target, messages)
+        if target == "rounds.json" and result == "harmless":
+            result = "mended"
+        if target == "metrics.jsonl" and len(list(read_lines(path))) + result.count("named") < 2:
+            result = "silent"  # a line is neither there nor set aside
+        found[result] += 1
+    return dict(found)
+
+
+def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[str, int]:
+    """Everything is written a second time where no file may grow beyond a size. Returns: outcomes, counted."""
+    found: collections.Counter[str] = collections.Counter()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for index in tqdm(range(count), "disks", mininterval=5.0):
+        most = int(2 ** np.random.default_rng((seed, index)).uniform(0, 14))
+        shutil.rmtree(work.directory, ignore_errors=True)
+        work.directory.mkdir(parents=True)
+        write(work, (OLD,))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+        reason = ""
+        try:
+            write(work, (NEW,))
+        except (ValueError, OSError) as error:
+            reason = str(error)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        messages.texts.clear()
+        try:
+            step = go_on(work)
+        except Exception:  # whatever it is, the run does not go on
+            found["lost"] += 1
+            continue
+        found["named" if str(work.directory) in reason else "harmless" if step == NEW else "silent"] += 1
+    return dict(found)
+
+
+def run(flipped: int, disks: int, seed: int, folder: pathlib.Path) -> dict[str, dict[str, int]]:
+    """All of it. Returns: outcomes by target."""
+    messages = Messages()
+    logger = logging.getLogger("training")
+    logger.addHandler(messages)
+    propagates, logger.propagate = logger.propagate, False
+    try:
+        work = Files(folder / "work", dataclasses.replace(tiny(), directory=str(folder / "work")))
+        whole = Files(folder / "whole", work.config)
+        whole.directory.mkdir(parents=True)
+        write(whole, (OLD, NEW))
+        counts = {"checkpoint": flipped, "config.json": flipped // 2} | dict.fromkeys(LISTS, flipped // 10)
+        found = {name: flips(whole, work, name, count, seed, messages) for name, count in counts.items()}
+        return found | {"disk": full_disks(work, disks, seed, messages)}
+    finally:
+        logger.removeHandler(messages)
+        logger.propagate = propagates
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.damage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--flips", type=int, default=500, help="of bits of a checkpoint (default: %(default)s)")
+    parser.add_argument("--disks", type=int, default=50, help="disks that fill up (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Damages, prints, returns the exit status."""
+    options = parse(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(options.flips, options.disks, options.seed, pathlib.Path(folder))
+    bad = sum(outcomes.get(name, 0) for outcomes in found.values() for name in BAD)
+    print(json.dumps({"seed": options.seed, "outcomes": found, "bad": bad}, indent=2))
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
