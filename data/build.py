@@ -173,10 +173,11 @@ def _check_files(files: Sequence[str], held_out: Sequence[str]) -> None:
 def build_alone(config: BuildConfig, rules: Rules, files: Sequence[str], request: dict) -> bool:
     """In this process, split after split; scenes stay in the order of the files."""
     ledger, statistics, recordings = SkipLedger(config.max_skipped), Statistics(), Recordings()
+    files_of = {split: [file for file in files if rules.may_give(file, split)] for split in rules.splits}
 
     def scenes(split: str, bar: Bar) -> Iterator[RawScene]:
         began, count = time.monotonic(), 0
-        for file in files:
+        for file in files_of[split]:
             found = kept_scenes([file], rules, ledger, lambda name: name == split)
             for kept in statistics.counted(found, recordings):
                 yield kept.scene
@@ -190,7 +191,7 @@ def build_alone(config: BuildConfig, rules: Rules, files: Sequence[str], request
             raise no_scenes(split)
 
     def write(work: Any) -> tuple[Any, dict]:
-        with Bar("build", len(files) * len(rules.splits), unit="files") as bar:
+        with Bar("build", sum(map(len, files_of.values())), unit="files") as bar:
             by_split = {name: functools.partial(scenes, name, bar) for name in rules.splits}
             built = prepare(TetherScenes(scenes=by_split, data_dir=work, file_format=FILE_FORMAT))
         statistics.close(ledger)

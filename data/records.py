@@ -82,6 +82,10 @@ class Rules:
         elsewhere = LEARNED_FROM if path in self.held_out else EVALUATED_ON
         return dataclasses.replace(self.fractions, **dict.fromkeys(elsewhere, 0.0))
 
+    def may_give(self, path: str, split: str) -> bool:
+        """Whether a file may have scenes of a split."""
+        return getattr(self.fractions_of(path), split) > 0
+
     def split(self, group: str, path: str = "") -> str:
         """The split of a group of a file."""
         return split_of(group, self.seed, self.fractions_of(path))
