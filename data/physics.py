@@ -20,6 +20,9 @@ VELOCITY_ERROR, VELOCITY_ERROR_M = 0.2, 5.0  # fraction of the way, and metres, 
 FAST_MPS = 3.0
 REVERSE_MPS = 8.0  # nobody reverses faster
 HEADING_RAD = 0.6
+# How many times as far as their velocities say the moving tracks may go in one step (real logs: 0.69 to 1.46, one track
+# alone 0.45 to 2.02); a lost frame doubles it, and a doubled one brings it to 0.
+ODD, ODD_ALONE, ODD_LEAST_M = (0.5, 1.8), (0.25, 2.5), 0.5
 JUMP_M, JUMP_MPS2 = 3.5, 10.0  # real logs: jumps of at most 3.0 m
 FASTEST_MPS = 100.0
 
@@ -145,6 +148,34 @@ def jumps(
     excess = np.hypot(dx - mean_x * seconds, dy - mean_y * seconds)
     far = excess > JUMP_M + JUMP_MPS2 / 2 * seconds**2
     return (there & (far | (np.hypot(dx, dy) > FASTEST_MPS * seconds))).any(1)
+
+
+def odd_steps(
+    x: np.ndarray,
+    y: np.ndarray,
+    vel_x: np.ndarray,
+    vel_y: np.ndarray,
+    valid: np.ndarray,
+    times: np.ndarray,
+    sure: np.ndarray,
+) -> tuple[int, float]:
+    """The step of a log at which its moving tracks go least as their velocities say, whatever its times say.
+
+    Args: of moving tracks alone.   sure: bool[N], those that count where no other one moves.
+    Returns: the step after which it is, -1 where none is odd, and how many times as far they go, the median.
+    """
+    dx, dy, both = _displacements(x, y, valid)
+    seconds = np.where(both, np.diff(times), 0.0)
+    way = np.hypot(dx, dy)
+    meant = np.hypot(*((v[:, 1:] + v[:, :-1]) / 2 * seconds for v in (vel_x, vel_y)))
+    used = np.maximum(way, meant) > ODD_LEAST_M
+    found, worst = -1, 1.0
+    for step in np.flatnonzero((used.sum(0) > 1) | (used & sure[:, None]).any(0)):
+        ratio = float(np.median(way[used[:, step], step] / np.maximum(meant[used[:, step], step], 1e-3)))
+        least, most = ODD_ALONE if used[:, step].sum() == 1 else ODD
+        if not least <= ratio <= most and abs(np.log(max(ratio, 1e-3))) > abs(np.log(max(worst, 1e-3))):
+            found, worst = int(step), ratio
+    return found, worst
 
 
 def derived_velocities(

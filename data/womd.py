@@ -18,7 +18,7 @@ from data.polyline import drop_repeats
 from data.raw import RawScene, check_extent, check_span, thin
 from data.road_edges import road_on_left
 from data.route import Lane, derive_route
-from data.scene import AgentType, RoadType, SceneSpec
+from data.scene import ROAD_EDGE_TYPES, AgentType, RoadType, SceneSpec
 from data.tfrecord import read_records
 from data.womd_lights import Lights, read_lights
 from data.womd_proto import protos, read_points
@@ -204,6 +204,8 @@ def convert(
     notes["windows of long logs left out"] += len(errors)
     road_type, road_points = read_road(scenario, notes)
     lanes = read_lanes(scenario, notes)
+    notes["logs without a road edge: nothing is off the road"] += not np.isin(road_type, ROAD_EDGE_TYPES).any()
+    notes["logs without a driving lane: routes follow the log"] += not lanes
     scenes = []
     for log, rows in chosen:
         kind = AgentType(log.tracks.agent_type[log.own])

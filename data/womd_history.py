@@ -47,7 +47,7 @@ def history_scene(scenario: Any, steps: int, dt: float, notes: Notes | None = No
         reason = f"expected {len(scenario.timestamps_seconds)} states of the log's own vehicle, found another number"
         raise DataError(reason, "tracks", name)
     history = logged.steps(0, current + 1)
-    check_log(history, times, faults(history, times), name)
+    check_log(history, times, faults(history, times), ego, name)
     tracks, ego = present(history, ego, name, notes)
     if not tracks["valid"][ego].all():
         raise DataError("expected the SDC valid at every step up to the current one", "tracks", name)

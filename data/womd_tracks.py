@@ -21,6 +21,7 @@ from data.physics import (
     jumps,
     moving,
     neighbours,
+    odd_steps,
     velocities_off,
 )
 from data.polyline import wrap
@@ -191,7 +192,7 @@ def sound_tracks(tracks: Tracks, times: np.ndarray, own: int, record: str, notes
     Raises: DataError where the log's own vehicle is at fault, or so many that the log is.
     """
     found = faults(tracks, times)
-    check_log(tracks, times, found, record)
+    check_log(tracks, times, found, own, record)
     if found[own]:
         raise DataError(f"the log's own vehicle has {found[own]}{_way_out(found[own])}", "tracks", record)
     notes.update(f"tracks left out: {why}" for why in found if why)
@@ -204,8 +205,12 @@ def _way_out(fault: str) -> str:
     return DERIVE if fault == VELOCITY else ""
 
 
-def check_log(tracks: Tracks, times: np.ndarray, found: np.ndarray, record: str) -> None:
-    """Args: found: the tracks' `faults`. Raises: DataError where half of the moving tracks have the same fault."""
+def check_log(tracks: Tracks, times: np.ndarray, found: np.ndarray, own: int, record: str) -> None:
+    """Whether so many tracks are at fault that the log is.
+
+    Args: found: the tracks' `faults`.   own: row of the log's own vehicle.
+    Raises: DataError where half of the moving tracks have the same fault, or all go too far in one step.
+    """
     sound = np.isin(found, ("", VELOCITY, HEADING))
     moves = np.zeros(len(found), bool)
     moves[sound] = moving(tracks.x[sound], tracks.y[sound], tracks.valid[sound], times)
@@ -214,6 +219,11 @@ def check_log(tracks: Tracks, times: np.ndarray, found: np.ndarray, record: str)
         if bad.any() and bad.sum() >= SYSTEMATIC * (moves | bad).sum():
             reason = f"{bad.sum()} of {(moves | bad).sum()} moving tracks have {why}{_way_out(why)}"
             raise DataError(reason, "tracks", record)
+    rows = np.flatnonzero((found == "") & moves)
+    step, ratio = odd_steps(*tracks.rows(rows).motion, times, rows == own)
+    if step >= 0:
+        reason = f"frames are missing or doubled: after step {step} the moving tracks go {ratio:.1f} times as far as "
+        raise DataError(reason + "their velocities say", "tracks", record)
     rows = np.flatnonzero((found == "") & moves & _headed(tracks))
     backward = heading_error(*(getattr(tracks, n)[rows] for n in ("x", "y", "heading", "valid")), times)[0] > np.pi / 2
     if backward.sum() >= max(2, SYSTEMATIC * len(rows)):

@@ -160,6 +160,16 @@ def test_a_fault_of_half_of_the_moving_tracks_is_one_of_the_log():
         convert(made, "here")
 
 
+@pytest.mark.parametrize("vehicles, shift, reason", [(3, 1.0, "2.0"), (3, -1.0, "0.0"), (1, 2.0, "3.0")])
+def test_frames_that_are_missing_or_doubled_are_named_whatever_the_times_say(vehicles, shift, reason):
+    """From one step on everybody is a metre, what is driven in one frame, ahead of its velocity or behind."""
+    made = scenario(vehicles=vehicles)
+    for row in range(vehicles):
+        states(made, row, center_x=lambda step, row=row: step - 8.0 * row + shift * (step > 40))
+    with pytest.raises(DataError, match=f"after step 40 the moving tracks go {reason} times as far"):
+        convert(made, "here")
+
+
 def test_one_vehicle_may_reverse_and_a_pedestrian_may_walk_sideways():
     made, notes = scenario(vehicles=3), Notes()
     path(made, 1, 50 - 0.35 * np.arange(91), np.zeros(91), heading=0.0)
@@ -419,6 +429,16 @@ def test_every_type_of_map_feature_is_of_one_kind():
         getattr(feature, feature.WhichOneof("feature_data")).ClearField("type")
     unknown = [RoadType.LANE_SURFACE, RoadType.LINE_UNKNOWN, RoadType.EDGE_UNKNOWN]
     assert read_road(made)[0].tolist()[:3] == unknown
+
+
+def test_a_log_without_edges_or_lanes_is_used_and_counted():
+    made, notes = scenario(), Notes()
+    del made.map_features[:]
+    assert len(convert(made, "here", notes=notes)) == 1
+    assert noted(notes) == {
+        "logs without a road edge: nothing is off the road": 1,
+        "logs without a driving lane: routes follow the log": 1,
+    }
 
 
 def test_features_that_hold_nothing_are_left_out_and_counted():
