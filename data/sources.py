@@ -3,12 +3,14 @@
 import difflib
 import pathlib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from data.errors import DataError, read_json
+from data.inputs import RECORD_FILES
 from data.padding import instruction_of, pad
 from data.raw import RawScene
 from data.scene import Record, SceneSpec
@@ -66,7 +68,12 @@ def available_splits(directory: str | pathlib.Path) -> dict[str, int]:
 def _described(folder: pathlib.Path) -> dict[str, list[int]]:
     """Records in each file of each split, as `dataset_info.json` has it, all files being there."""
     if not is_finished(folder):
-        raise DataError("expected a finished data set (made by `python -m data.build`), found none", file=str(folder))
+        logs = any(folder.glob(RECORD_FILES))
+        command = (
+            f"python -m data.build --womd {shlex.quote(str(folder))} --out DIR" if logs else "python -m data.build"
+        )
+        found = "logs" if logs else "none"
+        raise DataError(f"expected a finished data set (made by `{command}`), found {found}", file=str(folder))
     path, splits = folder / "dataset_info.json", {}
     try:
         for split in read_json(path)["splits"]:

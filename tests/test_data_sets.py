@@ -144,6 +144,10 @@ def test_missing_splits_files_and_empty_splits_are_named(directory, tmp_path):
         open_split(directory, "valid")
     with pytest.raises(DataError, match="found none"):
         open_split(pathlib.Path("nowhere"), "train")
+    (tmp_path / "my logs").mkdir()
+    (tmp_path / "my logs" / "a.tfrecord-00000").touch()
+    with pytest.raises(DataError, match=r"python -m data\.build --womd '.*/my logs' --out DIR`\), found logs"):
+        open_split(tmp_path / "my logs", "train")
     with pytest.raises(DataError, match="split test: no scenes"):
         write_dataset({"train": scenes(1), "test": []}, tmp_path / "set", REQUEST)
     write_dataset({"train": scenes(1)}, tmp_path / "set", REQUEST)
