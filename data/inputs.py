@@ -78,7 +78,7 @@ def _remote_matches(pattern: str) -> dict[str, int | None]:
     except DataError:
         raise
     except Exception as error:  # each file system raises types of its own
-        raise _unreadable(pattern, error) from error
+        raise unreachable(pattern, error) from error
     return {system.unstrip_protocol(e["name"]): None if e["type"] == "directory" else e["size"] for e in found}
 
 
@@ -92,10 +92,11 @@ def _remote(path: str) -> tuple[Any, str]:
         hint = INSTALL.get(path.partition("://")[0])
         raise DataError(f"{error}: {hint}" if hint else str(error), file=path) from error
     except Exception as error:  # an unknown protocol, missing credentials: of types of their own
-        raise _unreadable(path, error) from error
+        raise unreachable(path, error) from error
 
 
-def _unreadable(path: str, error: Exception) -> DataError:
+def unreachable(path: str, error: Exception) -> DataError:
+    """The error for a file that its disk or its bucket does not give. Args: error: of whatever type they raise."""
     reason = str(error).partition("\n")[0][:200]
     return DataError(f"cannot be reached ({type(error).__name__}: {reason})", file=path)
 
@@ -106,7 +107,7 @@ def check_reachable(path: str) -> None:
     try:
         system.exists(name)
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreachable(path, error) from error
 
 
 def open_file(path: str) -> BinaryIO:
@@ -117,7 +118,7 @@ def open_file(path: str) -> BinaryIO:
     try:
         return system.open(name, "rb")
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreachable(path, error) from error
 
 
 def fingerprints(paths: Sequence[str]) -> list[dict[str, str | int]]:
@@ -136,7 +137,7 @@ def _fingerprint(path: str) -> dict[str, str | int]:
         try:
             size, digest = _digest(system.size(name), lambda first, end: system.cat_file(name, start=first, end=end))
         except Exception as error:
-            raise _unreadable(path, error) from error
+            raise unreachable(path, error) from error
     else:
         with open(path, "rb") as file:
             place = file.fileno()

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from data.errors import DataError
-from data.inputs import open_file
+from data.inputs import open_file, unreachable
 
 POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reversed
 MASK_DELTA = 0xA282EAD8
@@ -93,6 +93,8 @@ def read_records(path: str) -> Iterator[bytes | DataError]:
 
     After a damaged payload reading goes on with the next record; after a damaged length or the end of a truncated
     file nothing more can be found, and the error says so.
+
+    Raises: DataError where the disk or the bucket fails: what is not read is no damaged record.
     """
     with open_file(path) as stored, _uncompressed(stored) as file:
         index = 0
@@ -103,6 +105,10 @@ def read_records(path: str) -> Iterator[bytes | DataError]:
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             yield DataError(f"damaged gzip compression ({error}); the rest of the file is lost", "", str(index), path)
             return
+        except MemoryError:
+            raise
+        except Exception as error:  # disks and buckets raise types of their own
+            raise unreachable(path, error) from error
         if not index:
             yield DataError("expected records, found none", "", "0", path)
 

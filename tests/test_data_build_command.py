@@ -182,7 +182,7 @@ def test_a_set_that_is_too_small_for_its_splits_names_the_options(logs, tmp_path
 
 
 @protos
-def test_who_stops_a_build_gets_one_line_and_130(logs, tmp_path, capsys, monkeypatch):
+def test_a_build_that_is_stopped_is_one_line_and_130(logs, tmp_path, capsys, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import io
 import sys
 
 import pytest
@@ -90,6 +91,24 @@ def test_a_bucket_that_cannot_be_read_is_one_error(monkeypatch):
     for reach in (inputs.list_files, inputs.check_reachable):
         with pytest.raises(DataError, match=r'pip install -e "\.\[gcs\]"'):
             reach("gs://bucket/*")
+
+
+def test_a_disk_that_fails_in_the_middle_is_no_damaged_record(tmp_path, monkeypatch):
+    path = logs(tmp_path, "a.tfrecord") / "a.tfrecord"
+
+    class Failing(io.BytesIO):
+        """The disk fails after the first record."""
+
+        def read(self, count=-1):
+            if self.tell() == len(self.getvalue()):
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(count)
+
+    monkeypatch.setattr(tfrecord, "open_file", lambda name: Failing(path.read_bytes()))
+    records = tfrecord.read_records(str(path))
+    assert next(records) == b"a.tfrecord"
+    with pytest.raises(DataError, match=r"a\.tfrecord: cannot be reached \(OSError: .*Input/output error\)"):
+        next(records)
 
 
 def test_compressed_files_are_read(tmp_path):
