@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 
-from data.progress import log_above_bars
+from data.progress import Bar, log_above_bars
 from training import loop, mesh, presets, processes, stages
 from training.checkpoint import Checkpoints
 from training.config import Config
@@ -90,7 +90,9 @@ def train(job: Job, directory: pathlib.Path) -> RunState:
     config, splits, programs, layout, began = job
     processes.cache_programs(config, directory)
     describe(job, directory)
-    fresh = stages.begin(config, programs, layout, splits.train)
+    with Bar("initial state", 1, unit="parts", compiles=True) as bar:
+        fresh = stages.begin(config, programs, layout, splits.train)
+        bar.advance()
     write_settings(config, directory)
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)

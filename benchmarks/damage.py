@@ -21,7 +21,6 @@ import logging
 import pathlib
 import resource
 import shutil
-import sys
 import tempfile
 from typing import Any
 
@@ -29,6 +28,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import command
 from training import config as configs
 from training.checkpoint import Checkpoints, checksums
 from training.directory import check_settings, write_settings
@@ -241,4 +241,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.run(main)

@@ -17,13 +17,13 @@ import io
 import json
 import pathlib
 import resource
-import sys
 import tempfile
 import time
 from typing import Any
 
 import numpy as np
 
+from benchmarks import command
 from benchmarks.fuzz import SlowError, limits, remember
 from benchmarks.mutate import change_structure
 from data.errors import DataError, SkipLedger
@@ -128,8 +128,8 @@ def _submitted(damaged: bytes) -> str:
     return "submission_read" if sound else "submission_uncaught"
 
 
-def main() -> int:
-    """Prints what became of the records."""
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scenario_fuzz",
         description=__doc__,
@@ -139,7 +139,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenario", help="a TFRecord file with a WOMD Scenario; a synthetic one by default")
     parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("out/scenario_fuzz"))
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Prints what became of the records."""
+    options = parse(arguments)
     valid = parse_scenario(next(iter(read_records(options.scenario)))) if options.scenario else base()
     with tempfile.TemporaryDirectory() as folder:
         result = run(options.records, options.seed, valid, pathlib.Path(folder), options.keep)
@@ -148,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

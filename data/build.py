@@ -278,14 +278,19 @@ def describe(out: str, notes: int) -> str:
     return "\n".join([*lines, *(f"  {message}" for message in skipped["first"])])
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Builds what a command line asks for. Returns: the exit status."""
+def parse(arguments: Sequence[str]) -> BuildConfig:
+    """The command line."""
     import tyro
 
+    return tyro.cli(BuildConfig, prog="python -m data.build", description=__doc__, args=arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Builds what a command line asks for. Returns: the exit status."""
     log_above_bars()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        build(tyro.cli(BuildConfig, prog="python -m data.build", description=__doc__, args=arguments))
+        build(parse(arguments))
     except (DataError, OSError, RuntimeError) as error:  # the last of TFDS, for a disk that is full
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,18 +13,19 @@ import shlex
 import tomllib
 
 import pytest
-import tyro
 import yaml
 
 import eval as eval_program
-from data.build import BuildConfig
 from data.sumo import __main__ as sumo_program
 from training import presets
 from worldmodel.conformance import plugin
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
-PROGRAMS = [path for path in sorted(ROOT.rglob("*.py")) if path.relative_to(ROOT).parts[0] not in ("tests", ".venv")]
+FOLDERS = ("benchmarks", "data", "docs", "examples", "policy", "simulator", "training", "worldmodel")
+PAGES, PROGRAMS = (
+    [*sorted(ROOT.glob(kind)), *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob(kind))]
+    for kind in ("*.md", "*.py")
+)
 OURS, FOREIGN = ("train.py", "eval.py"), ("venv", "pytest", "pip")
 SHELL = set("();<>|&") | {"&&", "||", ";;"}
 # What stands for a placeholder where only some values are taken.
@@ -43,7 +44,6 @@ def conformance(words: list[str]) -> None:
 PARSERS = {
     "train.py": presets.parse,
     "eval.py": eval_program.parse,
-    "data.build": lambda words: tyro.cli(BuildConfig, args=words),
     "data.sumo": sumo_program.parse,
     "worldmodel.conformance": conformance,
 }
@@ -159,7 +159,7 @@ def check(program: str, words: list[str], capsys) -> None:
             pytest.fail(f"{program} {shlex.join(words)}: status {ended.code}\n{''.join(capsys.readouterr())}")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_of_the_pages_are_taken(path, capsys):
     commands = [] if path.name == "RESULTS.md" else commands_in(path.read_text(encoding="utf-8"))
     for program, words in commands:
@@ -182,6 +182,16 @@ def test_commands_of_the_docstrings_are_taken(capsys):
         assert commands, f"{path}: not understood: {line}"
         for program, words in commands:
             check(program, words, capsys)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PROGRAMS if "argparse.ArgumentParser(" in path.read_text()], ids=lambda path: path.stem
+)
+def test_every_parser_can_be_asked(path):
+    """By the name that the tests above ask for."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "parse"]
+    assert [[each.arg for each in node.args.args] for node in found] == [["arguments"]]
 
 
 def test_all_forms_of_a_command_are_seen():
