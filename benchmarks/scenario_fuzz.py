@@ -76,15 +76,15 @@ def run(records: int, seed: int, valid: Any, folder: pathlib.Path, keep: pathlib
             started = time.process_time()
             try:
                 with limits():
-                    found = _converted(damaged, OPTIONS[index % len(OPTIONS)], folder, reasons, notes)
-                    found.append(_submitted(damaged))
+                    results = _converted(damaged, OPTIONS[index % len(OPTIONS)], folder, reasons, notes)
+                    results.append(_submitted(damaged))
             except SlowError:
-                found = ["slow"]
+                results = ["slow"]
                 remember(keep, "slow", index, damaged)
             except Exception:  # whatever it is, it is what is looked for
-                found = ["uncaught"]
+                results = ["uncaught"]
                 remember(keep, "uncaught", index, damaged)
-            counts.update(found)
+            counts.update(results)
             slowest = max(slowest, time.process_time() - started)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     names = ("converted", "refused", "submission_read", "submission_refused", *BAD)
@@ -102,17 +102,17 @@ def _converted(
     ledger, rules = SkipLedger(max_skipped=1.0), Rules(2, None, 0, Fractions(), options=options)
     with contextlib.redirect_stderr(io.StringIO()):  # the ledger prints each
         scenes = list(kept_scenes([str(path)], rules, ledger))
-    found = ["unforeseen" for error in ledger.errors if error.reason.startswith("unexpected")]
+    results = ["unforeseen" for error in ledger.errors if error.reason.startswith("unexpected")]
     for kept in scenes:
         try:
             validate(pad(decode(encode(kept.scene)), SPEC), SPEC)
         except DataError:
-            found.append("not_stored")
+            results.append("not_stored")
     if scenes:
         notes.update(ledger.notes.keys())
-        return [*found, "converted"]
+        return [*results, "converted"]
     reasons.update(map(reason, ledger.errors))
-    return [*found, "refused" if ledger.errors else "without_reason"]
+    return [*results, "refused" if ledger.errors else "without_reason"]
 
 
 def _submitted(damaged: bytes) -> str:
@@ -123,7 +123,7 @@ def _submitted(damaged: bytes) -> str:
     except DataError:
         return "submission_refused"
     now = [getattr(sim, name)[:, sim.current] for name in ("x", "y", "z", "heading")]
-    boxes = [sim.length, sim.width, sim.height]
+    boxes = [sim.length, sim.width, sim.height + 1]  # a height may be 0
     sound = all(np.isfinite(values).all() for values in now) and all((size > 0).all() for size in boxes)
     return "submission_read" if sound else "submission_uncaught"
 

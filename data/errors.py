@@ -133,12 +133,12 @@ class SkipLedger:
     @property
     def notes(self) -> dict[str, Noted]:
         """By kind."""
-        found: dict[str, Noted] = {}
+        noted: dict[str, Noted] = {}
         for (file, record), counts in self._notes.items():
             for kind, count in counts.items():
                 if count:
-                    found.setdefault(kind, Noted()).add(Noted(1, count, f"{file}, record {record}"))
-        return found
+                    noted.setdefault(kind, Noted()).add(Noted(1, count, f"{file}, record {record}"))
+        return noted
 
     @property
     def errors(self) -> tuple[DataError, ...]:

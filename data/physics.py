@@ -169,13 +169,13 @@ def odd_steps(
     way = np.hypot(dx, dy)
     meant = np.hypot(*((v[:, 1:] + v[:, :-1]) / 2 * seconds for v in (vel_x, vel_y)))
     used = np.maximum(way, meant) > ODD_LEAST_M
-    found, worst = -1, 1.0
+    odd, worst = -1, 1.0
     for step in np.flatnonzero((used.sum(0) > 1) | (used & sure[:, None]).any(0)):
         ratio = float(np.median(way[used[:, step], step] / np.maximum(meant[used[:, step], step], 1e-3)))
         least, most = ODD_ALONE if used[:, step].sum() == 1 else ODD
         if not least <= ratio <= most and abs(np.log(max(ratio, 1e-3))) > abs(np.log(max(worst, 1e-3))):
-            found, worst = int(step), ratio
-    return found, worst
+            odd, worst = int(step), ratio
+    return odd, worst
 
 
 def derived_velocities(

@@ -156,7 +156,7 @@ class Scene:
       heading: float32[..., A, T], box heading [rad], wrapped to [-pi, pi).
       vel_x, vel_y: float32[..., A, T], velocity [m/s].
       valid: bool[..., A, T], the agent was observed at this step.
-      length, width: float32[..., A], box size [m], the mean over valid steps.
+      length, width: float32[..., A], box size [m], the mean over the steps that have one.
       agent_type: int32[..., A], `AgentType`.
       ego: int32[...], the ego's index along A; its track is valid at every step from 0 to the last one driven.
       road_x, road_y: float32[..., M, P], roadgraph polylines [m]; a crosswalk, speed bump or driveway is a closed ring.

@@ -131,8 +131,8 @@ def _read_boxes(agent_type: np.ndarray, now: Sequence[Any]) -> dict[str, np.ndar
     length, width, height = (np.array([getattr(state, name) for state in now], np.float64) for name in SIZES)
     bare = ~np.all([(size >= LEAST_SIZE_M) & (size <= LARGEST_SIZE_M) for size in (length, width)], axis=0)
     length, width = boxes(agent_type, bare, length, width)
-    tall = (height >= LEAST_SIZE_M) & (height <= LARGEST_SIZE_M)
-    return {"length": length, "width": width, "height": np.where(tall, height, USUAL_HEIGHT_M)}
+    known = (height >= 0) & (height <= LARGEST_SIZE_M)  # 0 is how a planar source has it
+    return {"length": length, "width": width, "height": np.where(known, height, USUAL_HEIGHT_M)}
 
 
 def _read_map(features: Sequence[Any], record: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Waymo Open Motion Dataset: `Scenario` protos in TFRecord files become `RawScene`s.
 
 A log is first put into the form that the default spec wants: 0.1 s steps, as many as a scene has, the current one where
-it belongs. Who is the ego and what is near it is decided by these steps alone.
+it belongs. These steps alone decide which vehicle is the ego and what is near it.
 """
 
 import collections

@@ -139,11 +139,11 @@ def _of_length(values: np.ndarray, count: int) -> np.ndarray:
 
 def faults(tracks: Tracks, times: np.ndarray) -> np.ndarray:
     """What is wrong with each track that is seen at all: texts [N], empty where nothing is."""
-    found = np.full(len(tracks.x), "", object)
+    fault = np.full(len(tracks.x), "", object)
     seen = tracks.valid.any(1)
 
     def blame(bad: np.ndarray, why: str) -> None:
-        found[bad & seen & (found == "")] = why
+        fault[bad & seen & (fault == "")] = why
 
     blame(~tracks.whole, NOT_WHOLE)
     blame(tracks.again, TWICE)
@@ -152,7 +152,7 @@ def faults(tracks: Tracks, times: np.ndarray) -> np.ndarray:
     reasonable = [_reasonable(name, getattr(tracks, name), middle) for name in MOTION]
     blame((tracks.valid & ~np.all(reasonable, axis=0)).any(1), ABSURD)
     blame(tracks.sized.sum(1) * 2 < tracks.valid.sum(1), NO_SIZE)
-    rows = np.flatnonzero(seen & (found == ""))
+    rows = np.flatnonzero(seen & (fault == ""))
     sound = tracks.rows(rows)
     checks = {
         VELOCITY: velocities_off(*sound.motion, times),
@@ -161,7 +161,7 @@ def faults(tracks: Tracks, times: np.ndarray) -> np.ndarray:
     }
     for why, bad in checks.items():
         blame(np.isin(np.arange(len(seen)), rows[bad]), why)
-    return found
+    return fault
 
 
 def _finite(tracks: Tracks, names: tuple[str, ...]) -> np.ndarray:
@@ -191,40 +191,40 @@ def sound_tracks(tracks: Tracks, times: np.ndarray, own: int, record: str, notes
     Args: times: float64[T].   own: row of the log's own vehicle.   notes: counts the others, by fault.
     Raises: DataError where the log's own vehicle is at fault, or so many that the log is.
     """
-    found = faults(tracks, times)
-    check_log(tracks, times, found, own, record)
-    if found[own]:
-        raise DataError(f"the log's own vehicle has {found[own]}{_way_out(found[own])}", "tracks", record)
-    notes.update(f"tracks left out: {why}" for why in found if why)
-    partly = (found == "") & (tracks.sized.sum(1) < tracks.valid.sum(1))
+    fault = faults(tracks, times)
+    check_log(tracks, times, fault, own, record)
+    if fault[own]:
+        raise DataError(f"the log's own vehicle has {fault[own]}{_way_out(fault[own])}", "tracks", record)
+    notes.update(f"tracks left out: {why}" for why in fault if why)
+    partly = (fault == "") & (tracks.sized.sum(1) < tracks.valid.sum(1))
     notes["tracks whose size was missing at some steps"] += int(partly.sum())
-    return tracks.rows(found == ""), int((found[:own] == "").sum())
+    return tracks.rows(fault == ""), int((fault[:own] == "").sum())
 
 
 def _way_out(fault: str) -> str:
     return DERIVE if fault == VELOCITY else ""
 
 
-def check_log(tracks: Tracks, times: np.ndarray, found: np.ndarray, own: int, record: str) -> None:
+def check_log(tracks: Tracks, times: np.ndarray, fault: np.ndarray, own: int, record: str) -> None:
     """Whether so many tracks are at fault that the log is.
 
-    Args: found: the tracks' `faults`.   own: row of the log's own vehicle.
+    Args: fault: the tracks' `faults`.   own: row of the log's own vehicle.
     Raises: DataError where half of the moving tracks have the same fault, or all go too far in one step.
     """
-    sound = np.isin(found, ("", VELOCITY, HEADING))
-    moves = np.zeros(len(found), bool)
+    sound = np.isin(fault, ("", VELOCITY, HEADING))
+    moves = np.zeros(len(fault), bool)
     moves[sound] = moving(tracks.x[sound], tracks.y[sound], tracks.valid[sound], times)
     for why in (VELOCITY, HEADING):
-        bad = found == why
+        bad = fault == why
         if bad.any() and bad.sum() >= SYSTEMATIC * (moves | bad).sum():
             reason = f"{bad.sum()} of {(moves | bad).sum()} moving tracks have {why}{_way_out(why)}"
             raise DataError(reason, "tracks", record)
-    rows = np.flatnonzero((found == "") & moves)
+    rows = np.flatnonzero((fault == "") & moves)
     step, ratio = odd_steps(*tracks.rows(rows).motion, times, rows == own)
     if step >= 0:
         reason = f"frames are missing or doubled: after step {step} the moving tracks go {ratio:.1f} times as far as "
         raise DataError(reason + "their velocities say", "tracks", record)
-    rows = np.flatnonzero((found == "") & moves & _headed(tracks))
+    rows = np.flatnonzero((fault == "") & moves & _headed(tracks))
     backward = heading_error(*(getattr(tracks, n)[rows] for n in ("x", "y", "heading", "valid")), times)[0] > np.pi / 2
     if backward.sum() >= max(2, SYSTEMATIC * len(rows)):
         raise DataError(f"{backward.sum()} of {len(rows)} moving tracks have {REVERSED}", "tracks", record)
@@ -238,13 +238,13 @@ def with_derived_velocities(tracks: Tracks, times: np.ndarray, notes: Notes) -> 
     """
     placed = tracks.valid.any(1) & _finite(tracks, ("x", "y")) & tracks.whole
     numbers = _finite(tracks, ("vel_x", "vel_y"))
-    rows = np.flatnonzero(placed & numbers)
+    sound = tracks.rows(rows := np.flatnonzero(placed & numbers))
     with np.errstate(invalid="ignore", over="ignore"):
-        off = velocities_off(*tracks.rows(rows).motion, times)
-        moves = moving(tracks.x[placed], tracks.y[placed], tracks.valid[placed], times)
+        off = velocities_off(*sound.motion, times)
+        moves = moving(sound.x, sound.y, sound.valid, times)
     wrong = placed & ~numbers
     wrong[rows[off]] = True
-    if wrong.any() and wrong.sum() >= SYSTEMATIC * max(int(moves.sum()), 1):
+    if off.any() and off.sum() >= SYSTEMATIC * (moves | off).sum():
         wrong = placed
     if not wrong.any():
         return tracks
@@ -317,13 +317,13 @@ def repaired(
     keep = valid & np.all(list(usable.values()), axis=0)
     broken = valid & ~keep
     keep[:, now] = valid[:, now]
-    found = {name: np.where(usable[name], values, 0.0) for name, values in fields.items()}
+    mended = {name: np.where(usable[name], values, 0.0) for name, values in fields.items()}
     for row in np.flatnonzero(broken[:, now]):
-        for name, values in found.items():
+        for name, values in mended.items():
             earlier = np.flatnonzero(valid[row, :now] & usable[name][row, :now])
             if not usable[name][row, now] and len(earlier):
                 values[row, now] = values[row, earlier[-1]]
             elif not usable[name][row, now] and name in ("x", "y"):
                 raise DataError(f"track {row} is valid at step {now}, and no step says where it is", name, record)
     notes["states that are not finite or beyond reason"] += int(broken.sum())
-    return found, keep
+    return mended, keep

@@ -3,13 +3,16 @@
 import collections
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
 
+from data import build
 from data.egos import choose_egos
 from data.errors import DataError
 from data.padding import pad
+from data.records import Fractions
 from data.scene import (
     DRIVING_LANE_TYPES,
     LANE_TYPES,
@@ -23,6 +26,8 @@ from data.scene import (
     RoadType,
     SceneSpec,
 )
+from data.sources import open_split
+from data.tfrecord import frame, read_records
 from data.validation import validate
 from tests.raw_scenes import EAST_M, scenario, straight_road
 
@@ -287,6 +292,11 @@ def test_velocities_that_are_right_stay():
     (scene,) = convert(made, "here", 1, LogOptions(derive_velocities=True), notes)
     np.testing.assert_allclose(scene.vel_x[:, 40], [10.0, 10.5, 10.0, 10.0, 10.0])
     assert notes["tracks whose velocities are derived from their positions"] == 2
+    made = scenario()  # a number that is none says nothing about the others
+    states(made, 0, velocity_x=10.5)
+    one_state(made, 1, velocity_y=NAN)
+    (scene,) = convert(made, "here", 1, LogOptions(derive_velocities=True))
+    np.testing.assert_allclose(scene.vel_x[:, 40], [10.5, 10.0])
 
 
 def lights(made):
@@ -353,8 +363,8 @@ def test_of_two_messages_the_known_then_the_more_restrictive_counts(first, secon
 
 def test_lights_without_a_place_are_left_out_and_counted():
     made = scenario()
-    for frame in made.dynamic_map_states:
-        frame.lane_states.add(lane=9, state=LightState.STOP)
+    for messages in made.dynamic_map_states:
+        messages.lane_states.add(lane=9, state=LightState.STOP)
     light, counts = lights(made)
     assert light.lane.tolist() == [7] and counts == {"traffic lights left out: no stop point in the scene": 1}
 
@@ -480,6 +490,42 @@ def test_sizes_beyond_reason_are_refused_before_memory_is_spent(field, monkeypat
         convert(parse_scenario(made.SerializeToString()), "here")
 
 
+def test_the_options_of_a_build_are_counted_in_its_summary(tmp_path, capsys):
+    """A log at 5 Hz, one of 19.9 s with a note, one whose velocities are 0, one with a track without size."""
+    logs = [long_log(100, 0.2), long_log(199), scenario(), scenario(vehicles=3)]
+    for made, name in zip(logs, ("rate", "long", "still", "flat"), strict=True):
+        made.scenario_id = name
+    for row in (0, 1):
+        states(logs[2], row, velocity_x=0.0)
+    states(logs[3], 2, width=0.0)
+    file, notes = tmp_path / "logs.tfrecord", tmp_path / "notes.json"
+    file.write_bytes(b"".join(frame(made.SerializeToString()) for made in logs))
+    notes.write_text(json.dumps([{"scenario_id": "long", "note": "mind the tram"}]))
+    shared = dict(womd=str(file), egos_per_scene=1, fractions=Fractions(1.0, 0.0, 0.0, 0.0), notes=notes)
+    options = dict(resample=True, derive_velocities=True, windows=True)
+    build.build(build.BuildConfig(**shared, **options, out=str(tmp_path / "all")))
+    summary = json.loads((tmp_path / "all" / "summary.json").read_text())
+    assert {kind: (found["records"], found["count"]) for kind, found in summary["noted"].items()} == {
+        "logs resampled to 10 Hz": (1, 1),
+        "steps of logs that are not used": (2, 10 + 7 + 17),  # before and after the windows
+        "tracks left out: " + faults_of.NO_SIZE: (1, 1),
+        "tracks whose velocities are derived from their positions": (1, 2),
+    }
+    assert summary["noted"]["logs resampled to 10 Hz"]["example"] == f"{file}, record 0"
+    assert "logs resampled to 10 Hz: 1 in 1 records, such as" in capsys.readouterr().out
+    source = open_split(tmp_path / "all", "train")
+    found = [(record.scenario_id, record.group) for record in source]
+    windows = [(f"{name}{at}", name) for name in ("rate", "long") for at in ("@0", "@91")]
+    assert found == [*windows, ("still", "still"), ("flat", "flat")]
+    assert [record.instruction.endswith("mind the tram") for record in source] == [False] * 2 + [True] * 2 + [False] * 2
+    build.build(build.BuildConfig(**shared, max_skipped=0.5, out=str(tmp_path / "none")))
+    skipped = json.loads((tmp_path / "none" / "summary.json").read_text())["skipped"]
+    assert [message.partition(", field")[0] for message in skipped["first"]] == [
+        f"{file}, record 0 (rate)",
+        f"{file}, record 2 (still)",
+    ]
+
+
 def history(made):
     notes = Notes()
     scene = history_scene(made, SPEC.steps, SPEC.dt, notes)
@@ -539,8 +585,6 @@ def test_a_history_without_a_map_or_with_wrong_times():
 
 def test_egos_are_chosen_among_the_sound_tracks(real_data):
     """No record of the real logs is lost to any check, and hardly a track."""
-    from data.tfrecord import read_records
-
     notes, egos = Notes(), collections.Counter()
     for file in ("womd-00000-of-00004", "av2-00000-of-00001", "nuscenes_mini-00000-of-00001"):
         for payload in read_records(str(real_data / "train" / f"{file}.tfrecord")):
