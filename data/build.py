@@ -29,10 +29,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import tensorflow_datasets as tfds
-
 from data import womd
-from data.builder import FILE_FORMAT, FORMAT, TetherScenes, prepare, put_in_place
+from data.builder import FILE_FORMAT, FORMAT, TetherScenes, place_of, prepare, put_in_place
 from data.errors import DataError, Noted, SkipLedger, read_json, too_many
 from data.inputs import fingerprints, list_files
 from data.progress import Bar, log_above_bars
@@ -253,7 +251,7 @@ def _request(config: BuildConfig, groups: dict[str, str] | None, notes: dict[str
 
 def describe(out: str, notes: int) -> str:
     """The summary of a finished data set for people. Args: notes: that were given."""
-    folder = tfds.core.Path(out)
+    folder = place_of(out)
     summary = read_json(folder / SUMMARY_FILE)
     total = sum(split["scenes"] for split in summary["split"].values())
     size = sum(file.stat().length for file in folder.iterdir())

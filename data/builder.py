@@ -145,7 +145,7 @@ def put_in_place(directory: Any, request: dict, write: Callable[[Any], tuple[Any
     Raises: DataError if `directory` holds another data set or other files, or another build is writing there; OSError
       and what `write` raises, and then nothing is left behind.
     """
-    target = _place(directory)
+    target = place_of(directory)
     if is_finished(target):
         _check_request(target, request)
         return False
@@ -165,11 +165,15 @@ def put_in_place(directory: Any, request: dict, write: Callable[[Any], tuple[Any
     return True
 
 
-def _place(directory: Any) -> Any:
-    """As TFDS takes it. Raises: DataError for a bucket that cannot be reached, or that TFDS cannot write to."""
+def place_of(directory: Any) -> Any:
+    """A directory as TFDS takes it, links followed: a data set is put beside the real one and renamed.
+
+    Raises: DataError for a bucket that cannot be reached, or that TFDS cannot write to.
+    """
     named = os.fspath(directory)
-    if "://" in named:
-        check_reachable(named)
+    if "://" not in named:
+        return tfds.core.Path(os.path.realpath(os.path.expanduser(named)))
+    check_reachable(named)
     try:
         return tfds.core.Path(named)
     except KeyError as error:

@@ -132,6 +132,16 @@ def test_a_place_that_tfds_cannot_write_to_is_refused(place):
         write_dataset({"train": scenes(1)}, place, REQUEST)
 
 
+def test_a_link_is_followed_and_home_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "disk" / "sets").mkdir(parents=True)
+    (tmp_path / "sets").symlink_to(tmp_path / "disk" / "sets")
+    assert write_dataset({"train": scenes(1)}, "~/sets", REQUEST)
+    assert (tmp_path / "sets").is_symlink() and available_splits(tmp_path / "disk" / "sets") == {"train": 1}
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["sets"]
+    assert not write_dataset({"train": scenes(1)}, tmp_path / "sets", REQUEST)
+
+
 def test_foreign_files_are_never_removed(tmp_path):
     (tmp_path / "thesis.json").write_text("precious")
     with pytest.raises(DataError, match=r"is not empty .*thesis\.json"):
