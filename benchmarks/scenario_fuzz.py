@@ -29,10 +29,11 @@ from benchmarks.mutate import change_structure
 from data.errors import DataError, SkipLedger
 from data.padding import pad
 from data.progress import Bar
+from data.recordings import Recordings
 from data.records import Fractions, Rules, kept_scenes
 from data.scene import LightState, SceneSpec
 from data.sim_agents import read_sim_agents
-from data.statistics import reason
+from data.statistics import Statistics, reason
 from data.storage import decode, encode
 from data.tfrecord import frame, read_records
 from data.validation import validate
@@ -101,7 +102,7 @@ def _converted(
     path.write_bytes(frame(damaged))
     ledger, rules = SkipLedger(max_skipped=1.0), Rules(2, None, 0, Fractions(), options=options)
     with contextlib.redirect_stderr(io.StringIO()):  # the ledger prints each
-        scenes = list(kept_scenes([str(path)], rules, ledger))
+        scenes = list(Statistics().counted(kept_scenes([str(path)], rules, ledger), Recordings()))
     results = ["unforeseen" for error in ledger.errors if error.reason.startswith("unexpected")]
     for kept in scenes:
         try:

@@ -30,6 +30,7 @@ from data.scene import AgentType
 from data.womd_proto import STATE_FIELDS, read_states
 
 LEAST_SIZE_M, LARGEST_SIZE_M = 0.05, 60.0
+SIZE_FACTOR = 2.0  # real logs: a size is at most 1.8 times the median of its track
 LARGEST_RAD = 1e3  # a heading may be wound up, but not for ever
 MOTION = ("x", "y", "heading", "vel_x", "vel_y")
 SYSTEMATIC = 0.5  # fraction of the moving tracks that have the same fault: then the log has it
@@ -99,9 +100,12 @@ class Tracks:
 
     @property
     def sized(self) -> np.ndarray:
-        """Valid steps with a size that an agent may have: bool[N, T]."""
-        sizes = (self.length, self.width)
-        return self.valid & np.all([(size >= LEAST_SIZE_M) & (size <= LARGEST_SIZE_M) for size in sizes], axis=0)
+        """Valid steps with a size that an agent may have, and not half or twice the track's median: bool[N, T]."""
+        sizes = np.stack([self.length, self.width])
+        sized = self.valid & ((sizes >= LEAST_SIZE_M) & (sizes <= LARGEST_SIZE_M)).all(0)
+        ordered = np.sort(np.where(sized, sizes, np.inf), axis=2)
+        median = ordered[:, np.arange(len(sized)), sized.sum(1) // 2, None]
+        return sized & ((sizes * SIZE_FACTOR > median) & (sizes < median * SIZE_FACTOR)).all(0)
 
     def fields(self) -> dict[str, np.ndarray]:
         """As a `RawScene` has them: headings wrapped, one size per track, the mean over the steps that have one."""
@@ -197,7 +201,7 @@ def sound_tracks(tracks: Tracks, times: np.ndarray, own: int, record: str, notes
         raise DataError(f"the log's own vehicle has {fault[own]}{_way_out(fault[own])}", "tracks", record)
     notes.update(f"tracks left out: {why}" for why in fault if why)
     partly = (fault == "") & (tracks.sized.sum(1) < tracks.valid.sum(1))
-    notes["tracks whose size was missing at some steps"] += int(partly.sum())
+    notes["tracks whose size at some steps is missing or unlike the others"] += int(partly.sum())
     return tracks.rows(fault == ""), int((fault[:own] == "").sum())
 
 

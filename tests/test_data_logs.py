@@ -134,7 +134,10 @@ def test_a_size_is_the_mean_of_those_that_were_logged():
     states(made, 1, length=lambda step: 0.0 if step < 30 else 4.0 + (step >= 60))
     (scene,) = convert(made, "here", notes=notes)
     np.testing.assert_allclose(scene.length[1], (30 * 4 + 31 * 5) / 61)
-    assert noted(notes) == {"tracks whose size was missing at some steps": 1}
+    assert noted(notes) == {"tracks whose size at some steps is missing or unlike the others": 1}
+    one_state(made, 1, length=40.0, width=2.0)
+    (scene,) = convert(made, "here")
+    np.testing.assert_allclose(scene.length[1], (29 * 4 + 31 * 5) / 60)
 
 
 def test_a_track_that_is_there_twice_counts_once():
