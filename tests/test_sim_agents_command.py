@@ -17,6 +17,7 @@ from tests.raw_scenes import scenario
 from training import config as configs
 from training import sim_agents
 from training.quality.study import Subject
+from training.stop import Interrupted
 from worldmodel.kinematic import KinematicConfig
 from worldmodel.submission import Submission
 
@@ -128,18 +129,24 @@ def command(tmp_path, monkeypatch):
 
 
 def test_records_that_end_now_become_a_submission(tmp_path, proto, command, monkeypatch, capsys):
-    """The whole command, stopped once by the disk: what was computed is kept, and the rest is added."""
+    """The whole command, stopped by the disk and by a signal: what was computed is kept, and the rest is added."""
     records = write(tmp_path / "test.tfrecord", cut(proto, "a"), cut(proto, "b"))
-    with monkeypatch.context() as patch:
-        add = Submission.add
+    add = Submission.add
 
-        def full(submission, scene, rollouts):
+    def stopped_by(error):
+        def stopped(submission, scene, rollouts):
             if submission.done:
-                raise OSError(28, "No space left on device", "shard")
+                raise error
             add(submission, scene, rollouts)
 
-        patch.setattr(Submission, "add", full)
+        return stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Submission, "add", stopped_by(OSError(28, "No space left on device", "shard")))
         assert command(records) == 2
+        patch.setattr(Submission, "add", stopped_by(Interrupted("stopped by SIGTERM")))
+        with pytest.raises(Interrupted, match=r"stopped by SIGTERM\n1 of 2 scenarios are kept in .*: the same command"):
+            command(records)
     error = capsys.readouterr().err
     assert "No space left on device: 'shard'\n1 of 2 scenarios are kept in" in error
     assert not (tmp_path / "out").exists()

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from training import stop
 
 if __name__ == "__main__":
     stop.at_once()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # see train.py
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +47,7 @@ from simulator.world import Params, Policy, World
 from training.checkpoint import checksums
 from training.config import Config
 from training.judge import BASELINES, Driver, baseline, named
-from training.processes import devices
+from training.processes import cache_programs, devices
 from training.quality.study import Subject, fitted
 from training.restore import read_run
 from training.scenes import PreparedRecords
@@ -195,6 +197,7 @@ def submit(options: argparse.Namespace) -> int:
     config = read_run(pathlib.Path(options.run), options.trust)
     config = dataclasses.replace(config, spec=dataclasses.replace(config.spec, agents=options.agents))
     check_steps(config)
+    cache_programs(config, pathlib.Path(options.run))
     driver = baseline(named("policy", options.policy, BASELINES), config.simulator)
     files = list_files(options.womd)
     # Of a scene only the shapes are looked at, which are the spec's.
