@@ -1,16 +1,16 @@
 """The main job: `python train.py [preset] [--field value ...]`. Resumes by default; `--help` lists every field."""
 
+from training import stop
+
+if __name__ == "__main__":
+    stop.at_once()  # before all else: what follows takes seconds
+
 import contextlib
 import os
 import pathlib
 import sys
 import time
 from typing import NamedTuple
-
-from training import stop
-
-if __name__ == "__main__":
-    stop.at_once()  # what follows takes seconds
 
 # XLA calls it an error whenever it reads back a program that it cached itself (a tuning hint counts as a missing CPU
 # feature). Only before JAX is imported can that be silenced; exceptions are raised as ever.

@@ -49,7 +49,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """The same run, stopped inside two stages and gone on with each time."""
+    """The same run, stopped inside two stages and after one, and gone on with each time."""
     config, original = tiny(tmp_path_factory.mktemp("interrupted")), loop.Run.key
     for unit, step in (("0/imitate", 1), ("1/improve", 0)):
 
@@ -60,8 +60,14 @@ def interrupted(tmp_path_factory):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop.Run, "key", key)
-            with pytest.raises(Interrupted, match=unit):
+            with pytest.raises(Interrupted, match=f"stopped in {unit} at step {step + 1} of"):
                 run(config)
+    with pytest.MonkeyPatch.context() as patch:
+        ends = "1/improve"
+        patch.setattr(loop, "write_rounds", lambda run, now: setattr(run.stop, "requested", now.finished[-1] == ends))
+        with pytest.raises(Interrupted, match=f"stopped after {ends}; saved in {config.directory}"):
+            run(config)
+    (config.run_directory / "rounds.json").write_text("[")  # which the next start mends
     return config.run_directory, run(config)
 
 

@@ -191,7 +191,17 @@ def test_log_lines_say_where_they_come_from(tmp_path):
     assert values["improve/kl"] == 0.5 and np.isnan(values["improve/bad"]) and len(values) == 2
 
 
-DAMAGED = [b"", b"{", b"\xff\x00", b"[1]", b"{}", b'{"round": 1, "step": 2, "wall_s": 0}', b"[" * 100_000]
+DAMAGED = [
+    b"",
+    b"{",
+    b"\xff\x00",
+    b"[1]",
+    b"{}",
+    b'{"round": 1, "step": 2, "wall_s": 0}',
+    b'{"round": 1, "stage": "a", "step": 2, "wall_s": "0"}',
+    b'{"round": 1, "stage": "a", "step": 2, "wall_s": NaN}',
+    b"[" * 100_000,
+]
 
 
 @pytest.mark.parametrize("damaged", [json.dumps(LINE).encode()[:40], *DAMAGED])

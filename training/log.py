@@ -146,4 +146,6 @@ def _record(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and record.keys() >= {"round", "stage", "step", "wall_s"} else None
+    kinds = {"round": int, "stage": str, "step": int, "wall_s": int | float}
+    whole = isinstance(record, dict) and all(isinstance(record.get(name), kind) for name, kind in kinds.items())
+    return record if whole and math.isfinite(record["wall_s"]) else None

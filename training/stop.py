@@ -4,7 +4,6 @@ Three ways, by what the program does: nothing yet (`at_once`), work that is not 
 (`Stop`). This file imports nothing of ours or JAX's, so that a program can call `at_once` before it imports them.
 """
 
-import logging
 import os
 import signal
 import sys
@@ -13,8 +12,6 @@ from typing import Any, NoReturn
 
 INTERRUPTED = 130  # exit status
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-log = logging.getLogger(__name__)
 
 
 class Interrupted(BaseException):
@@ -68,7 +65,9 @@ class Stop:
         if self.requested and number == signal.SIGINT:
             raise Interrupted("stopped at once, without saving")
         self.requested = True
-        log.warning("stopping after this step; a second Ctrl-C stops at once, without saving")
+        import logging  # not sooner: until `at_once` is called, each import is time in which a signal is not honoured
+
+        logging.getLogger(__name__).warning("stopping after this step; a second Ctrl-C stops at once, without saving")
 
 
 def _end(number: int, _: object) -> NoReturn:
