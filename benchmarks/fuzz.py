@@ -17,6 +17,7 @@ import json
 import logging
 import pathlib
 import resource
+import shlex
 import shutil
 import signal
 import sys
@@ -289,7 +290,7 @@ def address_space() -> int:
 def section(result: dict[str, Any]) -> str:
     """Of RESULTS.md."""
     facts = {"date": now(), "commit": commit(), "machine": machine()}
-    facts["command"] = " ".join(["python -m benchmarks.fuzz", *map(shown, sys.argv[1:])])
+    facts["command"] = shlex.join(["python", "-m", "benchmarks.fuzz", *map(shown, sys.argv[1:])])
     facts["inputs"] = f"{sum(one['inputs'] for one in result['targets'].values()):,}"
     facts["largest growth of the process"] = f"{result['peak_memory_grew_mb']} MB"
     said = (

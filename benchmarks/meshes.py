@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import socket
@@ -339,7 +340,7 @@ def tabulated(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tupl
 def section(what: str, found: dict[str, Any]) -> str:
     """Of RESULTS.md."""
     facts = {"date": now(), "commit": commit(), "machine": machine()}
-    facts["command"] = " ".join(["python -m benchmarks.meshes", *map(shown, sys.argv[1:])])
+    facts["command"] = shlex.join(["python", "-m", "benchmarks.meshes", *map(shown, sys.argv[1:])])
     facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
     named = columns(found)
     rows = [[unit, *(named[name][unit] for name in named)] for unit in next(iter(named.values()))]

@@ -130,7 +130,7 @@ class Bar:
         """The line, at a time of the display's clock [s]."""
         facts = [f"{self.name}: {self.done}/{self.total} {self.unit}"]
         parts, seconds = (self.done - self._first[0], time_s - self._first[1]) if self._first else (0, 0.0)
-        if self._compiles and not self._first:
+        if self._compiles and not self._first and not ended:
             facts.append("compiling")
         if parts > 0 and seconds > 0:
             facts.append(f"{parts / seconds:.3g} {self.unit}/s")

@@ -10,6 +10,7 @@ import itertools
 import pathlib
 import re
 import shlex
+import sys
 import tomllib
 
 import pytest
@@ -18,6 +19,7 @@ import yaml
 import eval as eval_program
 from data.sumo import __main__ as sumo_program
 from training import presets
+from training.provenance import provenance
 from worldmodel.conformance import plugin
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -242,6 +244,16 @@ def test_what_is_not_understood_fails(page):
 def test_what_a_program_does_not_take_fails(words, capsys):
     with pytest.raises(pytest.fail.Exception, match="status 2"):
         check(*words, capsys)
+
+
+def test_a_command_in_a_report_can_be_pasted(monkeypatch):
+    """Names may hold blanks; absolute paths of a machine are cut to their last part."""
+    words = ["eval.py", "--world-model", "rssm, no replays=/runs/a", "--out", "out/x y"]
+    monkeypatch.setattr(sys, "argv", words)
+    command = provenance(presets.PRESETS["cpu"](), "test")["command"]
+    assert command_of(shlex.split(command)) == [
+        ("eval.py", ["--world-model", "rssm, no replays=a", "--out", "out/x y"])
+    ]
 
 
 def test_every_extra_that_is_named_is_ours_and_of_this_folder():

@@ -140,10 +140,11 @@ def test_messages_go_above_the_bar(terminal, file):
 
 
 def test_a_bar_is_taken_away_when_the_work_fails(terminal):
-    with pytest.raises(ValueError, match="broken"), Bar("fit", 2, display=terminal) as bar:
+    with pytest.raises(ValueError, match="broken"), Bar("fit", 2, compiles=True, display=terminal) as bar:
         for _ in bar.over(range(2)):
             raise ValueError("broken")
     assert terminal._stream.getvalue().endswith("took 0:00\n")
+    assert "compiling" not in terminal._stream.updates[-1]
     terminal.write("broken")
     assert terminal._stream.getvalue().endswith("\nbroken\n")
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -24,7 +25,7 @@ def provenance(config: Config, split: str) -> dict[str, Any]:
         "date": now(),
         "commit": commit(),
         "machine": machine(),
-        "command": " ".join(["python", *map(shown, sys.argv)]),
+        "command": shlex.join(["python", *map(shown, sys.argv)]),
         "seed": config.seed,
         "preset": config.name,
         "config_sha256": config_hash(config),
