@@ -19,8 +19,8 @@ from simulator.log_replay import LogReplay
 from simulator.prepare import prepare
 from tests.raw_scenes import bare_road
 from training import evaluation, figures, findings
-from training.config import Config
-from training.evaluation import Request
+from training.config import Config, DataConfig
+from training.evaluation import Request, open_records
 from training.judge import BASELINES, Driver, Evaluation, Judge, baseline, drive, named, row_keys
 from training.state import Progress
 from training.stop import Interrupted
@@ -198,6 +198,13 @@ def test_a_set_without_lights_edges_and_the_usual_splits_is_evaluated(bare, tmp_
     assert command.main(["--data", bare, *words, "--list-events", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "report.json").read_text())["provenance"]["scenes"] == 2
     assert "2 scenes of 2 recordings" in capsys.readouterr().out
+    config = dataclasses.replace(Config(), data=DataConfig(directory=bare))
+    driver = baseline("go_straight", config.simulator)
+    one = Evaluation(
+        {"go_straight": driver}, open_records(config, "evening", 2), ("log_replay",), config.simulator, 2, 16
+    )
+    figures.still(one.drive("log_replay", "go_straight", [1], traced=True)[1], tmp_path / "still.png")
+    assert (tmp_path / "still.png").stat().st_size > 5000
 
 
 def test_names_and_data_errors(sim_config):

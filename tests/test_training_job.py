@@ -16,6 +16,7 @@ from training.directory import claim
 from training.log import read_lines
 from training.programs import build
 from training.provenance import stage_seconds
+from training.quality.study import fitted
 from training.scenes import open_splits, take
 from training.state import RunState
 from training.stop import Interrupted
@@ -185,3 +186,6 @@ def test_the_report_is_written(interrupted, capsys):
 def test_what_a_run_has_not_trained_is_refused(shared, capsys):
     assert command.main([str(shared), "--policy", "post_trained"]) == 2
     assert "not trained yet: stage post_train is not finished (missing: cl_sft, " in capsys.readouterr().err
+    config = tiny(shared)
+    records = open_splits(config.data, config.spec, config.simulator).train
+    assert "Unfinished run: 2 of 11 units" in fitted("", str(shared), config, records).remark

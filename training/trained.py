@@ -16,6 +16,13 @@ def missing_stages(config: Config, progress: Progress) -> list[str]:
     return list(dict.fromkeys(unit.stage for unit in schedule(config) if unit.name not in progress.finished))
 
 
+def unfinished(config: Config, progress: Progress) -> str:
+    """A sentence about what a run still has to do; empty for a finished one."""
+    missing = missing_stages(config, progress)
+    done = f"{len(progress.finished)} of {len(schedule(config))} units are done"
+    return f"Unfinished run: {done}, missing are the stages {', '.join(missing)}." if missing else ""
+
+
 def require(directory: str | pathlib.Path, config: Config, progress: Progress, stage: str, what: str) -> None:
     """Refuses what a run has not trained: its arrays are random until then.
 
@@ -50,10 +57,8 @@ def learned_policies(
 
 def remarks(config: Config, learned: Learned, progress: Progress) -> list[str]:
     """What a report about a run's policies has to say first, in sentences: what is missing, what was not accepted."""
-    missing = missing_stages(config, progress)
-    if missing:
-        done = f"{len(progress.finished)} of {len(schedule(config))} units are done"
-        return [f"Unfinished run: {done}, missing are the stages {', '.join(missing)}."]
+    if missing := unfinished(config, progress):
+        return [missing]
     if not progress.post_trained:
         return ["No round was accepted: there is no post-trained policy beside imitation."]
     same = jax.tree.map(lambda a, b: bool((a == b).all()), learned.best, learned.imitation)

@@ -57,7 +57,8 @@ def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, A
     check_writable(output)
     now = {"scenes": len(study.records), "draws": study.draws, "models": len(study.subjects), "measures": len(names)}
     keep_larger(output / "models.json", now, size_of)
-    told: dict[str, Any] = {"provenance": origin(study), "findings": {}, "left_out": {}}
+    remarks = [subject.remark for subject in study.subjects if subject.remark]
+    told: dict[str, Any] = {"provenance": origin(study), "remarks": remarks, "findings": {}, "left_out": {}}
     try:
         with Bar("world models", len(names), unit="measures") as bar:
             for name in bar.over(names):
@@ -114,7 +115,7 @@ def origin(study: Study) -> dict[str, Any]:
 def markdown(told: dict[str, Any]) -> str:
     """The report: a table and a figure for each finding."""
     facts = [[name, str(value)] for name, value in told["provenance"].items()]
-    parts = ["# World models", table(["", ""], facts)]
+    parts = ["# World models", *told["remarks"], table(["", ""], facts)]
     for name, finding in told["findings"].items():
         parts += [f"## {finding['title']}", finding["about"], tables(finding)]
         parts += [f"![{finding['title']}](figures/models_{name}.png)"]

@@ -18,6 +18,7 @@ from training.drivers import undisturbed
 from training.evaluation import learned_driver, open_records, with_data
 from training.imagination import drive_expert
 from training.judge import BASELINES, Driver, baseline
+from training.processes import cache_programs
 from training.programs import Programs
 from training.programs import build as build_programs
 from training.quality.draws import Draws, Logged, imagine_draws, logged
@@ -26,7 +27,7 @@ from training.restore import read_run, restore
 from training.scenes import chunks, data_directory, take
 from training.state import Learned, Progress
 from training.statistics import recordings
-from training.trained import learned_policies, require
+from training.trained import learned_policies, require, unfinished
 from worldmodel.batch import ModelBatch
 from worldmodel.registry import build as build_model
 from worldmodel.registry import check_source
@@ -36,15 +37,17 @@ FLOOR, CEILING = "kinematic", "oracle"  # stand in every table
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A world model to judge.
+    """A world model to evaluate.
 
     Attributes:
       name: as in the tables.   world: see `simulator.world.World`.   params: its parameters.
+      remark: a sentence about the run that it is from, where that is not finished.
     """
 
     name: str
     world: World
     params: Params
+    remark: str = ""
 
 
 class NotMeasurable(ValueError):
@@ -196,6 +199,7 @@ def open_study(
     for path in asked:
         check_source(path, [pathlib.Path(run) for run in runs])
     config = with_data(common(runs), data)
+    cache_programs(config, pathlib.Path(next(iter(runs), config.run_directory)))
     records = open_records(config, split, scenes)
     drivers = {name: baseline(name, config.simulator) for name in BASELINES}
     for path in policies_of:
@@ -242,8 +246,9 @@ def learned_in(
 
 def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> Subject:
     """The world model of a run, under its own name if none is given."""
-    programs, learned, _ = learned_in(path, config, records, "fit_world_model", "its world model")
-    return Subject(name or config.world_model, programs.model, learned.model)
+    programs, learned, progress = learned_in(path, config, records, "fit_world_model", "its world model")
+    missing = unfinished(config, progress)
+    return Subject(name or config.world_model, programs.model, learned.model, missing and f"{path}: {missing}")
 
 
 def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
