@@ -31,6 +31,7 @@ from training.terminal import show
 
 BASE = pathlib.Path("out")  # of reports that belong to no run
 FOR_POLICIES = ("run", "policy", "judge", "temperature", "reasoning", "list_events")
+FOR_LEARNED = ("reasoning", "temperature")
 FOR_MODELS = ("policies_of", "measure", "draws")
 
 
@@ -73,14 +74,18 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def check(options: argparse.Namespace) -> None:
     """Refuses options that would do nothing. Raises: ValueError naming them."""
     kind, idle = ("policies", FOR_POLICIES) if options.world_model else ("world models", FOR_MODELS)
-    given = [f"--{name.replace('_', '-')}" for name in idle if getattr(options, name) is not None]
+    given = [
+        "RUN" if name == "run" else f"--{name.replace('_', '-')}" for name in idle if getattr(options, name) is not None
+    ]
     if given and options.world_model:
         raise ValueError(f"{', '.join(given)}: about {kind}, and --world-model is not: name policies by --policies-of")
     if given:
         raise ValueError(f"{', '.join(given)}: about {kind}: name one with --world-model")
     learned = options.run and (options.policy is None or set(options.policy) & set(LEARNED))
-    if options.temperature is not None and not learned:
-        raise ValueError("--temperature is of learned policies, and none is asked for: name a run that holds one")
+    idle = [f"--{name}" for name in FOR_LEARNED if getattr(options, name) is not None]
+    if idle and not (options.world_model or learned):
+        said = "only learned policies speak and have a temperature, and none is asked for: name a run that holds one"
+        raise ValueError(f"{', '.join(idle)}: {said}")
 
 
 def request_of(options: argparse.Namespace) -> Request:
