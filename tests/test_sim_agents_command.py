@@ -59,7 +59,7 @@ def test_a_scenario_that_ends_now_is_enough(proto, record):
     np.testing.assert_array_equal(found.scene.x, record.scene.x)
 
 
-def test_who_has_no_size_and_is_gone_by_now_costs_nothing(proto, record):
+def test_a_track_without_size_that_is_gone_by_now_costs_nothing(proto, record):
     """Real records of WOMD hold pedestrians of length and width 0 that leave before the current step."""
     short = cut(proto, "made")
     for step, state in enumerate(short.tracks[1].states):
