@@ -71,6 +71,8 @@ class Residual:
     config: ResidualConfig
     simulator: SimulatorConfig
 
+    sees_images = False
+
     @property
     def span_s(self) -> float:
         """Length of a step [s]."""

@@ -31,15 +31,15 @@ SLOTS = (LONGITUDINAL, LATERAL, CAUSES, DISTANCES)
 GIVEN_WAY = ("crossing vehicle", "pedestrian", "cyclist")
 TRAFFIC = ("lead vehicle", *GIVEN_WAY, "red light", "yellow light")
 
-# What an acceleration must be for a longitudinal decision to be true [m/s^2].
+# What an acceleration must be for a longitudinal decision to be true, in units of `LabelConfig.steady`.
 HONEST_ACCELERATION = {
-    "stop": (-8.0, -0.3),
-    "wait": (-8.0, 0.3),
-    "yield": (-8.0, 0.0),
-    "slow down": (-8.0, -0.2),
-    "keep distance": (-1.2, 0.8),
-    "keep speed": (-0.6, 0.6),
-    "speed up": (0.2, 6.0),
+    "stop": (-np.inf, -0.75),
+    "wait": (-np.inf, 0.75),
+    "yield": (-np.inf, 0.0),
+    "slow down": (-np.inf, -0.5),
+    "keep distance": (-3.0, 2.0),
+    "keep speed": (-1.5, 1.5),
+    "speed up": (0.5, np.inf),
 }
 # The sign that a lateral decision promises: of the curvature, or 0 for nearly straight.
 HONEST_SIDE = {
@@ -223,24 +223,26 @@ def say(tokens: np.ndarray) -> str:
     return compose(*phrases)
 
 
-def consistency(tokens: Array, action: Action, speed: Array) -> Array:
+def consistency(config: LabelConfig, tokens: Array, action: Action, speed: Array) -> Array:
     """How far what is said agrees with what is done.
 
     Half of the score is for an acceleration at the end of the step within the range that the longitudinal decision
     promises, half for a curvature on the promised side. Whether the cause is real is a matter of the label.
 
-    Args: tokens: int32[..., 4 or more], reasoning first; action: [..., S]; speed: float32[...], when it was said.
+    Args:
+      config: thresholds by which the policy was taught.
+      tokens: int32[..., 4 or more], reasoning first.   action: [..., S].   speed: float32[...], when it was said.
     Returns: float32[...] in [0, 1].
     """
     low, high, side = np.full((3, len(VOCABULARY)), np.nan, np.float32)
     for phrase, bounds in HONEST_ACCELERATION.items():
-        low[_token(phrase)], high[_token(phrase)] = bounds
+        low[_token(phrase)], high[_token(phrase)] = np.array(bounds) * config.steady
     for phrase, sign in HONEST_SIDE.items():
         side[_token(phrase)] = sign
     acceleration, curvature = action.acceleration[..., -1], action.curvature[..., -1]
     longitudinal, promised = tokens[..., 0], jnp.asarray(side)[tokens[..., 1]]
     kept = (jnp.asarray(low)[longitudinal] <= acceleration) & (acceleration <= jnp.asarray(high)[longitudinal])
-    straight = ~turns(LabelConfig(), speed, curvature)
-    sided = jnp.where(promised == 0, straight, promised * curvature > -LabelConfig.bend_curvature)
+    straight = ~turns(config, speed, curvature)
+    sided = jnp.where(promised == 0, straight, promised * curvature > -config.bend_curvature)
     follows = jnp.isnan(promised)  # `follow the curve` promises either side
     return 0.5 * kept + 0.5 * (sided | follows)

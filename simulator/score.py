@@ -21,7 +21,8 @@ def driving_score(rollout: Rollout, scene: Scene, config: SimulatorConfig) -> di
     last step or the log's, whichever is first.
 
     Returns: dict of [B]: score, progress (the fraction, unclipped), failure, at_fault, off_road, red_light, corridor,
-      wrong_way, collision (any), uncomfortable (share of the sub-steps driven), return (undiscounted).
+      wrong_way, collision (any), uncomfortable (share of the sub-steps driven), return (undiscounted), steps (of the
+      World, while alive).
     """
     outcome, alive = rollout.outcome, rollout.alive
     valid = outcome.valid & alive[..., None]
@@ -41,6 +42,7 @@ def driving_score(rollout: Rollout, scene: Scene, config: SimulatorConfig) -> di
         **events,
         "uncomfortable": jnp.sum(outcome.uncomfortable & valid, axis=(0, 2)) / jnp.maximum(jnp.sum(valid, (0, 2)), 1),
         "return": jnp.sum(jnp.where(alive, outcome.reward, 0.0), axis=0),
+        "steps": jnp.sum(alive, axis=0),
     }
 
 

@@ -13,7 +13,8 @@ from simulator.transition import advance_state
 from worldmodel import kinematic
 from worldmodel.conformance import test_rules as rules
 from worldmodel.conformance.__main__ import main
-from worldmodel.conformance.plugin import case_of
+from worldmodel.conformance.plugin import Case, Fit, case_of
+from worldmodel.quality import imagine_log
 
 CHANCE = np.random.default_rng()
 
@@ -67,6 +68,19 @@ def test_a_broken_symmetry_is_named(lawless, keys, model_batch, sim_config):
 def test_chance_while_tracing_is_named(lawless, keys, model_batch, sim_config):
     with pytest.raises(AssertionError, match="two builds"):
         rules.test_a_new_build_is_the_same_model(lawless[0], keys, model_batch, sim_config)
+
+
+def test_images_that_are_not_asked_for_are_named(model_batch, keys, sim_config):
+    class Peeping(kinematic.Kinematic):
+        def step(self, params, key, state, action):
+            bright = self.observe(params, state).bev.max((1, 2, 3))
+            return super().step(params, key, state.replace(alive=state.alive & (bright > 0)), action)
+
+    model = Peeping(kinematic.KinematicConfig(), sim_config)
+    case = Case("peeping", None, model, (), jax.jit(lambda *args: imagine_log(model, *args)))
+    fitted = Fit(jax.jit(lambda state, key, batch: state), (), [])
+    with pytest.raises(AssertionError, match="sees_images is False, but reset or step reads"):
+        rules.test_images_are_asked_for_where_they_are_read(case, fitted, keys, model_batch)
 
 
 def test_the_command_takes_a_copy_of_the_template(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from data.text import TOKEN_ID
 from policy.action_head import Decision
+from policy.language import LabelConfig
 from simulator.world import Action
 from training import evaluation, report
 from training.drivers import REASONING_MODES, ForcedReasoning, exchanged
@@ -81,7 +82,7 @@ def test_what_is_spoken_counts_while_the_drive_lasts():
         observation=types.SimpleNamespace(ego=jnp.full((2, 2, 4), SPEED)),
         alive=jnp.array([[True, True], [True, False]]),
     )
-    found = spoken(driven)
+    found = spoken(driven, LabelConfig())
     np.testing.assert_allclose(found["consistency"], [0.75, 1.0])
     np.testing.assert_allclose(found["words_changed"], [1.0, 1.0])
     assert set(found) == {"consistency", "words_changed"}
@@ -96,7 +97,9 @@ def summary():
     for mode in REASONING_MODES:
         policies[f"imitation{report.FORCED}{mode}"] = own | {"score": np.full(8, 0.4), "words_changed": np.ones(8)}
     del policies[f"imitation{report.FORCED}blank"]["consistency"]
-    return report.summarise(Results(tuple("abcdefgh"), {"log_replay": policies}))["log_replay"]
+    names = tuple("abcdefgh")
+    results = Results(names, names, (False,) * 8, {"log_replay": policies})
+    return report.summarise(results)["log_replay"]
 
 
 def test_a_forced_policy_is_compared_with_itself(summary):

@@ -221,13 +221,13 @@ def action(acceleration, curvature):
 )
 def test_consistency_of_words_and_deeds(longitudinal, lateral, acceleration, curvature, score):
     tokens = jnp.array([[TOKEN_ID[phrase] for phrase in (longitudinal, lateral, "free road", "0 m")]])
-    np.testing.assert_allclose(consistency(tokens, action(acceleration, curvature), jnp.full(1, 8.0)), [score])
+    np.testing.assert_allclose(consistency(LABELS, tokens, action(acceleration, curvature), jnp.full(1, 8.0)), [score])
 
 
 def test_at_a_crawl_or_standing_a_turned_wheel_breaks_no_promise():
     tokens = jnp.array([[TOKEN_ID[phrase] for phrase in ("keep speed", "keep lane", "free road", "0 m")]] * 4)
     done = Action(jnp.zeros((4, 5)), jnp.array([0.04, 0.04, 0.2, 0.2])[:, None] * jnp.ones(5))
-    np.testing.assert_allclose(consistency(tokens, done, jnp.array([1.0, 8.0, 0.3, 0.5])), [1.0, 0.5, 1.0, 0.5])
+    np.testing.assert_allclose(consistency(LABELS, tokens, done, jnp.array([1.0, 8.0, 0.3, 0.5])), [1.0, 0.5, 1.0, 0.5])
 
 
 def test_who_stands_says_keep_lane_wherever_the_wheel_points_and_it_counts_as_true(observation):
@@ -235,13 +235,13 @@ def test_who_stands_says_keep_lane_wherever_the_wheel_points_and_it_counts_as_tr
     rows = standing.ego.shape[0]
     done = Action(jnp.full((rows, 5), -6.0), jnp.full((rows, 5), -0.1))
     tokens = label(LabelConfig(), standing, done.acceleration[:, -1], done.curvature[:, -1])
-    np.testing.assert_allclose(consistency(tokens, done, standing.ego[:, 0]), 1.0)
+    np.testing.assert_allclose(consistency(LABELS, tokens, done, standing.ego[:, 0]), 1.0)
 
 
 def test_own_labels_are_consistent(labelled, observation):
     _, acceleration, curvature, _ = zip(*CASES.values(), strict=True)
     done = Action(acceleration=jnp.array(acceleration)[:, None], curvature=jnp.array(curvature)[:, None])
-    np.testing.assert_allclose(consistency(jnp.asarray(labelled), done, observation.ego[:, 0]), 1.0)
+    np.testing.assert_allclose(consistency(LABELS, jnp.asarray(labelled), done, observation.ego[:, 0]), 1.0)
 
 
 @pytest.mark.parametrize("curvature", np.linspace(-0.06, 0.06, 25))
@@ -249,7 +249,18 @@ def test_a_label_promises_no_side_that_is_not_steered_to(observation, curvature)
     rows = observation.ego.shape[0]
     done = Action(jnp.zeros((rows, 5)), jnp.full((rows, 5), curvature))
     tokens = label(LABELS, observation, done.acceleration[:, -1], done.curvature[:, -1])
-    np.testing.assert_allclose(consistency(tokens, done, observation.ego[:, 0]), 1.0)
+    np.testing.assert_allclose(consistency(LABELS, tokens, done, observation.ego[:, 0]), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "score"),
+    [({}, 0.0), ({"steady": 1.0}, 0.5), ({"turn_curvature": 0.3}, 0.5), ({"standing_mps": 9.0}, 0.5)],
+)
+def test_consistency_goes_by_the_thresholds_that_were_taught(changes, score):
+    """Kept speed and lane, at 8 m/s, with -0.8 m/s^2 and a curvature of 0.2: neither, by the default thresholds."""
+    tokens = jnp.array([[TOKEN_ID[phrase] for phrase in ("keep speed", "keep lane", "free road", "0 m")]])
+    config = dataclasses.replace(LABELS, **changes)
+    np.testing.assert_allclose(consistency(config, tokens, action(-0.8, 0.2), jnp.full(1, 8.0)), [score])
 
 
 def test_what_cannot_be_said_is_refused():

@@ -9,7 +9,7 @@ import pytest
 
 import eval as command
 import train
-from training import loop, presets, stages
+from training import loop, presets, programs, stages
 from training.checkpoint import checksums
 from training.config import Config
 from training.directory import claim
@@ -20,6 +20,8 @@ from training.quality.study import fitted
 from training.scenes import open_splits, take
 from training.state import RunState
 from training.stop import Interrupted
+from worldmodel import registry
+from worldmodel.conformance.small import SMALL
 
 
 def tiny(directory) -> Config:
@@ -146,6 +148,9 @@ def test_every_stage_left_its_mark(uninterrupted):
     assert [*state.progress.finished] == [unit.name for unit in loop.schedule(tiny(directory))]
     spent = state.progress.ledger.spent
     assert {purpose for purpose, steps in spent.items() if steps == 0} == {"practise"}  # in imagination alone
+    # Validation is charged as it was driven: less than whole rollouts where some ended early.
+    checks, whole = state.progress.checks, 4 * tiny(directory).rollout_steps
+    assert sum(one["failure"] for one in checks) > 0 and 0 < spent["validate"] < whole * len(checks)
     lines = list(read_lines(directory / "metrics.jsonl"))
     assert {line["stage"] for line in lines} == set(stages.PARTS)
     assert all({"round", "stage", "step", "simulator_steps", "wall_s"} <= line.keys() for line in lines)
@@ -189,3 +194,39 @@ def test_what_a_run_has_not_trained_is_refused(shared, capsys):
     config = tiny(shared)
     records = open_splits(config.data, config.spec, config.simulator).train
     assert "Unfinished run: 2 of 11 units" in fitted("", str(shared), config, records).remark
+
+
+@pytest.mark.parametrize("name", [name for name in registry.BUILT_IN if name != "rssm"])
+def test_every_built_in_model_runs_through_the_whole_job(compiled_once, name, tmp_path):
+    """All units, with one round; `rssm` runs in the tests above. What does not depend on the model is compiled once."""
+    small = presets.tiny()
+    config = dataclasses.replace(
+        tiny(tmp_path),
+        world_model=name,
+        fit=dataclasses.replace(small.fit, steps=2, refit_steps=1),
+        imitation=dataclasses.replace(small.imitation, steps=1),
+        closed_loop=dataclasses.replace(small.closed_loop, steps=1),
+        value=dataclasses.replace(small.value, steps=1),
+        rounds=dataclasses.replace(small.rounds, rounds=1, iterations=1),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "build_model", lambda config: SMALL[name].build(config.simulator))
+        own = build(config)
+    shown, fit = [], own.fit
+
+    def watched(state, key, batch):
+        shown.append(batch.scene.map_tile.shape)
+        return fit(state, key, batch)
+
+    own = dataclasses.replace(compiled_once, model=own.model, fit=watched, imagine=own.imagine, foresee=own.foresee)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "build", lambda config, layout: own)
+        state = run(config)
+    assert [*state.progress.finished] == [unit.name for unit in loop.schedule(config)]
+    assert all(np.isfinite(one["gap"]) for one in state.progress.rounds)
+    # A model that sees images is fitted with the map that it imagines with.
+    render = config.simulator.render
+    drawn = (render.tile_height, render.tile_width) if name == "pixels" else (1, 1)
+    assert {shape[1:3] for shape in shown} == {drawn} and len(shown) == 3
+    lines = list(read_lines(tmp_path / "metrics.jsonl"))
+    assert all(np.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))

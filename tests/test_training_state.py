@@ -92,6 +92,14 @@ def test_values_that_cannot_work_are_listed():
         configs.validate(wrong)
 
 
+def test_sizes_that_no_machine_holds_are_told_as_such():
+    spec = dataclasses.replace(presets.tiny().spec, polylines=2**15, points=2**15)
+    with pytest.raises(
+        ValueError, match=r"spec\.polylines x spec\.points: expected at most 16777216, found 1073741824"
+    ):
+        configs.validate(dataclasses.replace(presets.tiny(), spec=spec))
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -114,6 +122,21 @@ def test_policies_that_cannot_work_are_told(changes, told):
         ("rounds.kl_weight", float("nan"), "a finite number, found nan"),
         ("fit.refit_steps", -1, "at least 0, found -1"),
         ("tokens.sizes.heads", 3, "a divisor of width = 16, found 3"),
+        ("spec.dt", 0.2, "0.1: data sets are at 10 Hz, other logs are resampled, found 0.2"),
+        ("spec.current", 5, "10: the history of every World, found 5"),
+        ("policy.actions.dt", 0.05, "simulator.dt, 0.1, found 0.05"),
+        ("policy.actions.commit", 4, "simulator.substeps, 5: a World drives what a decision commits to, found 4"),
+        ("policy.actions.commit", 10**18, "at least 1 and at most 1048576, found 1000000000000000000"),
+        ("policy.actions.horizon", 81, "policy.actions.commit to 80, the log's future, found 81"),
+        ("spec.points", 10**18, "at least 1 and at most 1048576, found 1000000000000000000"),
+        ("seed", 2**31, "at least 0 and at most 2147483647, found 2147483648"),
+        ("simulator.substeps", 0, "at least 1, found 0"),
+        ("simulator.dt", 0.2, "spec.dt, 0.1: logs are replayed by it, found 0.2"),
+        ("fit.optimizer.learning_rate", -1.0, "at least 0, found -1.0"),
+        ("rssm.sizes.unimix", 1.5, "at least 0, at most 1, found 1.5"),
+        ("rssm.view_cell", 3, "0, or a divisor of the image, 64 x 64, found 3"),
+        ("tokens.vocabulary.turns", 4, "an odd number, so that zero is among them, found 4"),
+        ("distributed.coordinator", "here", "host:port of the first process, found here"),
     ],
 )
 def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name, value, told, tmp_path, capsys):

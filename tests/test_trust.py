@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-import eval as evaluation
+import eval as command
 import train
 from simulator.config import SimulatorConfig
-from training import loop, presets, sim_agents
+from training import evaluation, loop, presets, sim_agents
 from training.directory import claim
 from training.quality.study import open_study
 from training.restore import read_run
@@ -104,23 +104,33 @@ SUBMIT = ("--womd", "none", "--out", "out", "--account", "a", "--method", "m", "
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments"),
+    ("program", "arguments"),
     [
-        (evaluation.main, ("fetched/run_7",)),
-        (evaluation.main, ("--world-model", "fetched/run_7")),
-        (evaluation.main, ("--world-model", "named=fetched/run_7")),
-        (evaluation.main, ("--world-model", "kinematic", "--policies-of", "fetched/run_7")),
+        (command.main, ("fetched/run_7",)),
+        (command.main, ("--world-model", "fetched/run_7")),
+        (command.main, ("--world-model", "named=fetched/run_7")),
+        (command.main, ("--world-model", "kinematic", "--policies-of", "fetched/run_7")),
         (sim_agents.main, ("fetched/run_7", *SUBMIT)),
     ],
 )
 @pytest.mark.parametrize("trust", [(), ("--trust", "examples"), ("--trust", "fetched.run_7.payload")])
-def test_commands_end_with_one_line(run, capsys, command, arguments, trust):
+def test_commands_end_with_one_line(run, capsys, program, arguments, trust):
     """Trusted or not: from below the run's folder nothing is loaded."""
     for name in (IN_RUN[0], "payload:Mine", "os:abort", ":x"):
         write(run, name)
-        assert command([*arguments, *trust]) == 2
+        assert program([*arguments, *trust]) == 2
         told = capsys.readouterr().err
         assert "config.json: world model" in told and len(told.splitlines()) == 1
+
+
+def test_compiled_programs_beside_a_run_are_not_loaded(run, monkeypatch):
+    """They are machine code: what was fetched with a run is not where they are looked for."""
+    write(run, "rssm")
+    places = []
+    monkeypatch.setattr(evaluation, "cache_programs", lambda config, directory: places.append(directory.absolute()))
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        evaluation.evaluate_run(run)
+    assert places and "fetched" not in places[0].parts
 
 
 def test_training_beside_a_run_loads_nothing_of_it(run):

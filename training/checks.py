@@ -21,14 +21,13 @@ def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunSta
     Returns: the state with the check noted and its steps charged, and means over the scenes: `CHECKED`.
     """
     config, records = run.config, run.splits.validation
-    driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy)
+    driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy, run.programs.labels)
     size = min(config.evaluation.batch, len(records))
     settings = {"steps": config.rollout_steps, "seed": config.seed, "layout": run.layout}
     scores, _ = drive(driver, records, Judge(LogReplay(config.simulator)), config.simulator, batch=size, **settings)
     found = {**scores, **along_logs(run, policy)}
     means = {name: float(np.mean(found[name])) for name in CHECKED}
-    # The judge does not say when a rollout ended: whole drives are charged.
-    state = state.charge("validate", np.ones((config.rollout_steps, len(records))))
+    state = state.charge("validate", scores["steps"])
     where = {"stage": unit.part, "round": unit.round, "step": state.progress.step}
     return state.note(checks=(*state.progress.checks, {**where, **means})), means
 

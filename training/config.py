@@ -1,17 +1,15 @@
 """Settings of a run: frozen dataclasses, set from the command line (`python train.py cpu --rounds.group 8`).
 
-`training/presets.py` holds the presets; this file says what the fields mean, checks their values, and writes the
-resolved config beside the run.
+`training/presets.py` holds the presets; this file says what the fields mean, and writes the resolved config beside the
+run. `training/validation.py` checks their values.
 """
 
 import dataclasses
 import difflib
 import json
-import math
 import pathlib
 import types
 import typing
-from collections.abc import Iterator
 from typing import Any, Literal
 
 from data.errors import read_json
@@ -21,6 +19,7 @@ from policy.imitation import ImitationConfig
 from policy.language import LabelConfig
 from policy.vla import VLAConfig
 from simulator.config import SimulatorConfig
+from training.validation import flatten, validate
 from worldmodel.fitting import FittingConfig
 from worldmodel.rssm import RSSMConfig
 from worldmodel.tokens import TokensConfig
@@ -32,13 +31,6 @@ FREE_FIELDS = (
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.whole_below"),  # but for rounding
     *("distributed.detect", "distributed.coordinator", "distributed.processes", "distributed.index"),
     *("watch.not_finite", "watch.most_skipped", "watch.least_entropy", "watch.most_kl", "watch.stall_s"),
-)
-
-# Counts of which there may be none; `mesh.data` has a rule of its own. Of everything else there is at least one.
-MAY_BE_ZERO = (
-    *("seed", "distributed.index", "watch.most_skipped", "mesh.whole_below", "data.cached_scenes", "spec.current"),
-    *("rssm.view_cell", "tokens.loss.closest_of", "fit.refit_steps", "fit.optimizer.warmup_steps"),
-    *("closed_loop.steps", "value.steps", "rounds.rounds", "evaluation.animations"),
 )
 
 
@@ -344,114 +336,6 @@ class Config:
     def rollout_steps(self) -> int:
         """World steps from the current log step to the log's end: a whole drive."""
         return self.spec.future_steps // self.simulator.substeps
-
-
-def validate(config: Config) -> None:
-    """Checks values before anything is computed.
-
-    Raises: ValueError listing every field that is wrong, with what was expected and found.
-    """
-    rounds, fit, mesh, several = config.rounds, config.fit, config.mesh, config.distributed
-    some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
-    least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
-    sizes = config.tokens.sizes
-    needs = [
-        *_number_needs(config),
-        ("fit.scenes", fit.scenes, fit.scenes % 2 == 0, "an even number"),
-        ("fit.perturbed", fit.perturbed, some_are_logged, "0 to below 1"),
-        ("fit.trust_quantile", fit.trust_quantile, 0 < fit.trust_quantile <= 1, "above 0, at most 1"),
-        (
-            "imitation.checks",
-            config.imitation.checks,
-            0 < config.imitation.checks <= config.imitation.steps,
-            "1 to steps",
-        ),
-        ("rounds.horizon", rounds.horizon, rounds.horizon <= config.rollout_steps, f"1 to {config.rollout_steps}"),
-        ("rounds.horizon_min", rounds.horizon_min, 0 < rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
-        ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
-        ("rounds.clip", rounds.clip, 0 < rounds.clip < 1, "between 0 and 1"),
-        ("rounds.alpha", rounds.alpha, 0 <= rounds.alpha <= 1, "0 to 1"),
-        ("rounds.discount", rounds.discount, 0 < rounds.discount <= 1, "above 0, at most 1"),
-        ("rounds.lam", rounds.lam, 0 <= rounds.lam <= 1, "0 to 1"),
-        ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
-        ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),
-        ("mesh.data", mesh.data, mesh.data == -1 or mesh.data > 0, "at least 1, or -1"),
-        ("tokens.sizes.heads", sizes.heads, _divides(sizes.heads, sizes.width), f"a divisor of width = {sizes.width}"),
-        (
-            "distributed.index",
-            several.index,
-            0 <= several.index < several.processes,
-            "below distributed.processes",
-        ),
-        ("distributed.coordinator", several.coordinator, *_coordinator(several)),
-        *_policy_needs(config.policy),
-        ("spec.dt", config.spec.dt, config.spec.dt == config.simulator.dt, f"simulator.dt, {config.simulator.dt}"),
-    ]
-    wrong = [f"  {name}: expected {expected}, found {value}" for name, value, good, expected in needs if not good]
-    if wrong:
-        raise ValueError("\n".join(["these settings cannot work:", *wrong]))
-
-
-def _number_needs(config: Config) -> Iterator[tuple[str, Any, bool, str]]:
-    """Numbers are finite, and there is at least one of what is counted, or none where that means something."""
-    for name, value in flatten(config).items():
-        if isinstance(value, float):
-            yield name, value, math.isfinite(value), "a finite number"
-        elif isinstance(value, int) and not isinstance(value, bool) and name != "mesh.data":
-            least = 0 if name in MAY_BE_ZERO else 1
-            yield name, value, value >= least, f"at least {least}"
-
-
-def _coordinator(several: DistributedConfig) -> tuple[bool, str]:
-    if several.processes > 1 and not several.detect:
-        return several.coordinator is not None, "host:port of the first process"
-    if several.coordinator is not None and not several.detect:
-        host, _, port = several.coordinator.rpartition(":")
-        return bool(host) and port.isdecimal() and 0 < int(port) < 2**16, "host:port of the first process"
-    return several.coordinator is None, "none, since distributed.detect asks the launcher"
-
-
-def _policy_needs(policy: VLAConfig) -> list[tuple[str, Any, bool, str]]:
-    flow = policy.flow
-    return [
-        ("policy.heads", policy.heads, _divides(policy.heads, policy.width), f"a divisor of width = {policy.width}"),
-        ("policy.cameras", policy.cameras, policy.cameras[0] == 0, "none: no World or data set gives images of any"),
-        ("policy.flow.layers", flow.layers, _reads(policy), f"1 to policy.layers = {policy.layers}, which it reads"),
-        ("policy.flow.noise", flow.noise, flow.noise > 0, "above 0: without noise a chain has no log-probability"),
-    ]
-
-
-def _reads(policy: VLAConfig) -> bool:
-    return policy.head == "discrete" or 0 < policy.flow.layers <= policy.layers
-
-
-def _imagined(config: Config) -> int:
-    return config.rounds.scenes * config.rounds.group * config.rounds.horizon
-
-
-def _divides(part: int, whole: int) -> bool:
-    return part > 0 and whole % part == 0
-
-
-def _divisor(config: Config) -> str:
-    return f"a divisor of scenes x group x horizon = {_imagined(config)}"
-
-
-def _closed_loop_minibatch(config: Config) -> tuple[bool, str]:
-    whole = config.closed_loop.scenes * config.rollout_steps
-    return _divides(config.closed_loop.minibatch, whole), f"a divisor of scenes x {config.rollout_steps} = {whole}"
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every field by its dotted name, as the command line calls it; tuples become lists, as in JSON."""
-    out = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            out |= flatten(value, f"{prefix}{field.name}.")
-        else:
-            out[prefix + field.name] = list(value) if isinstance(value, tuple) else value
-    return out
 
 
 def write(config: Config, path: pathlib.Path) -> None:

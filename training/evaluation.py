@@ -90,7 +90,7 @@ def evaluate_run(
     directory, began = pathlib.Path(directory), time.monotonic()
     output = directory / request.folder if output is None else pathlib.Path(output)
     config = with_data(read_run(directory, request.trusted), request.data)
-    cache_programs(config, directory)
+    cache_programs(config, Config().run_directory)  # never beside a run that may be somebody's: programs are code
     chosen = [named("policy", name, (*BASELINES, *LEARNED)) for name in request.policies or (*BASELINES, *LEARNED)]
     records, programs = open_records(config, request.split, request.scenes), build(config)
     learned, progress = restore(directory, config, programs, records)
@@ -186,13 +186,13 @@ def open_records(config: Config, split: str, scenes: int | None = None) -> Prepa
 def learned_driver(name: str, programs: Programs, learned: Learned, temperature: float) -> Driver:
     """The imitation policy of a run, or the best one that its rounds accepted."""
     params = {"imitation": learned.imitation, "post_trained": learned.best}[name]
-    return Driver(name, programs.vla.with_temperature(temperature), params)
+    return Driver(name, programs.vla.with_temperature(temperature), params, programs.labels)
 
 
 def forced(driver: Driver, mode: str) -> Driver:
     """The same policy on words that are not its own. Raises: ValueError for an unknown mode."""
     policy = ForcedReasoning(driver.policy, named("reasoning", mode, REASONING_MODES))
-    return Driver(f"{driver.name}{report.FORCED}{mode}", policy, driver.params)
+    return dataclasses.replace(driver, name=f"{driver.name}{report.FORCED}{mode}", policy=policy)
 
 
 def evaluation_of(drivers: dict[str, Driver], records: PreparedRecords, config: Config, request: Request) -> Evaluation:

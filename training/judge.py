@@ -18,7 +18,7 @@ from data.progress import Bar
 from data.scene import Array, Record, Scene
 from data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
-from policy.language import consistency, say
+from policy.language import LabelConfig, consistency, say
 from simulator.config import SimulatorConfig
 from simulator.log_replay import LogReplay
 from simulator.reactive import Reactive
@@ -75,11 +75,13 @@ class Driver:
 
     Attributes:
       name: as in the report.   policy: see `simulator.world.Policy`.   params: its parameters.
+      labels: rules that taught it to speak, which its consistency is measured by.
     """
 
     name: str
     policy: Policy
     params: Params
+    labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)
 
 
 def named(kind: str, name: str, known: Iterable[str]) -> str:
@@ -98,10 +100,11 @@ def baseline(name: str, config: SimulatorConfig) -> Driver:
     return Driver(name, BASELINES[named("policy", name, (*BASELINES, *LEARNED))](config), ())
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def drive_batch(
     world: World,
     policy: Policy,
+    labels: LabelConfig,
     config: SimulatorConfig,
     steps: int,
     world_params: Params,
@@ -114,15 +117,15 @@ def drive_batch(
     Returns: `driving_score` and `spoken` [B], and the drive itself, [B, ...] (see `trace_of`).
     """
     driven = rollout(world, world_params, policy, params, scene, steps, *keys)
-    return driving_score(driven, scene, config) | spoken(driven), path_of(driven)
+    return driving_score(driven, scene, config) | spoken(driven, labels), path_of(driven)
 
 
-def spoken(driven: Rollout) -> dict[str, Array]:
+def spoken(driven: Rollout, labels: LabelConfig) -> dict[str, Array]:
     """What there is of `report.SPOKEN`, means over the steps driven: dict of float32[B]."""
     steps = {name: values for name, values in driven.extras.items() if name in SPOKEN}
     if "decision" in driven.extras:
         speed = driven.observation.ego[..., 0]
-        steps["consistency"] = consistency(driven.extras["decision"].tokens, driven.action, speed)
+        steps["consistency"] = consistency(labels, driven.extras["decision"].tokens, driven.action, speed)
     count = jnp.maximum(driven.alive.sum(0), 1)
     return {name: jnp.sum(jnp.where(driven.alive, values, 0.0), 0) / count for name, values in steps.items()}
 
@@ -205,7 +208,7 @@ def drive(
             count, chosen = len(np.unique(chunk)), rows[chunk]
             params, keys = (judge.params_of(chosen), driver.params), layout.place(row_keys(seed, chosen))
             scene = layout.assemble(take(records, chosen[layout.own(batch)]))
-            score, path = drive_batch(judge.world, driver.policy, config, steps, *params, scene, keys)
+            score, path = drive_batch(judge.world, driver.policy, driver.labels, config, steps, *params, scene, keys)
             scores.append({name: values[:count] for name, values in to_host(score).items()})
             if traced:
                 path = to_host(path)

@@ -16,8 +16,8 @@ class Ledger:
 
     Attributes:
       spent: steps by purpose, one of `PURPOSES`, as far as they are counted.
-      owed: drives that are not: a purpose and bool[H, B] each. To count is to wait for the device, which the loop over
-        batches must not do in every step.
+      owed: rollouts that are not: a purpose and bool[H, B] or int[B] each. To count is to wait for the device, which
+        the loop over batches must not do in every step.
     """
 
     spent: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PURPOSES, 0))
@@ -29,7 +29,7 @@ class Ledger:
         return sum(self.settle().spent.values())
 
     def charge(self, purpose: str, alive: Array) -> "Ledger":
-        """Adds the steps that were driven: the number of ones in bool[H, B].
+        """Adds the steps that were driven: the number of ones in bool[H, B], or the sum of int[B].
 
         Raises: KeyError for a purpose that is not in `PURPOSES`.
         """

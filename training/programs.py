@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from data.scene import Array
+from policy.language import LabelConfig
 from policy.vla import VLA
 from simulator.log_replay import LogReplay
 from training import imagination, improvement, open_loop
@@ -25,7 +26,7 @@ class Programs:
     """Models and jitted functions; arguments are those that `functools.partial` leaves open below.
 
     Attributes:
-      model: the world model.   vla: the policy as it explores and is trained.
+      model: the world model.   vla: the policy as it explores and is trained.   labels: rules that teach it to speak.
       fit: see `worldmodel.fitting.fit_step`.   imitate, improve, fit_value: see `improvement`.
       drive_expert, demonstrate, imagine, drive: see `imagination`.
       practise: `imagine` in the simulator, whose params are ().
@@ -38,6 +39,7 @@ class Programs:
 
     model: WorldModel
     vla: VLA
+    labels: LabelConfig
     drive_expert: Callable[..., Any]
     fit: Callable[..., Any]
     imitate: Callable[..., Any]
@@ -103,6 +105,7 @@ def build(config: Config, layout: Layout = ALONE) -> Programs:
     return Programs(
         model=model,
         vla=vla,
+        labels=config.imitation.labels,
         drive_expert=jit(imagination.drive_expert, simulator, steps),
         fit=updates(fit, learned=()),
         imitate=updates(improvement.imitate, vla, simulator, config.imitation),

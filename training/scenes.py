@@ -13,6 +13,7 @@ from data.sources import STARTER, open_split
 from simulator.config import SimulatorConfig
 from simulator.prepare import prepare
 from training.config import DataConfig
+from worldmodel.interface import WorldModel
 
 
 class PreparedRecords(Sequence):
@@ -46,7 +47,7 @@ class PreparedRecords(Sequence):
 
 
 class WithoutTiles(Sequence):
-    """The same records with an empty map tile, half of a scene's bytes: for drives whose images nobody looks at."""
+    """The same records with an empty map tile, half of a scene's bytes: for rollouts without images."""
 
     def __init__(self, records: Sequence[Record]):
         self._records = records
@@ -57,6 +58,11 @@ class WithoutTiles(Sequence):
     def __getitem__(self, index: int) -> Record:
         record = self._records[index]
         return dataclasses.replace(record, scene=record.scene.replace(map_tile=np.zeros((1, 1, 4), np.uint8)))
+
+
+def seen_by(model: WorldModel, records: Sequence[Record]) -> Sequence[Record]:
+    """The records as a model is fitted on them: without the map's image where it does not look at any."""
+    return records if model.sees_images else WithoutTiles(records)
 
 
 @dataclasses.dataclass(frozen=True)

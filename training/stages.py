@@ -15,7 +15,7 @@ from training.improvement import cosine, optimiser
 from training.loop import Metrics, Run, Unit, steps
 from training.mesh import Layout
 from training.programs import Programs, join
-from training.scenes import WithoutTiles, batches, take
+from training.scenes import batches, seen_by, take
 from training.state import Learned, RunState
 from worldmodel.batch import ModelBatch
 from worldmodel.fitting import FitState, start_fit
@@ -64,14 +64,14 @@ def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Me
         state = state.charge("fit_world_model", driven.alive & ~driven.dynamics[:, None])
         return fit(run, state, k_fit, driven)
 
-    scenes = run.batches(WithoutTiles(run.splits.train), config.scenes, unit)
+    scenes = run.batches(seen_by(run.programs.model, run.splits.train), config.scenes, unit)
     return steps(run, state, unit, config.steps, scenes, body), {}
 
 
 def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     """Fits the world model again, half on logs, half on replayed rollouts of the policy as it is now and was before."""
     config = run.config.fit
-    half, train = config.scenes // 2, WithoutTiles(run.splits.train)
+    half, train = config.scenes // 2, seen_by(run.programs.model, run.splits.train)
     if state.progress.step == 0 and config.refit_steps:
         state = drive_policy(run, state, unit)
 

@@ -133,7 +133,7 @@ class RunState:
         return dataclasses.replace(self, progress=dataclasses.replace(self.progress, **changes))
 
     def charge(self, purpose: str, alive: Any) -> "RunState":
-        """With driven simulator steps, bool[H, B], added to the ledger."""
+        """With driven simulator steps, bool[H, B] or int[B], added to the ledger."""
         return self.note(ledger=self.progress.ledger.charge(purpose, alive))
 
     def settle(self) -> "RunState":

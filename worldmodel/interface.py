@@ -8,7 +8,7 @@ from data.scene import Array
 from simulator.world import Params, World
 from worldmodel.batch import ModelBatch
 
-METHODS = ("init", "loss", "reset", "observe", "step")  # of a `WorldModel`
+MEMBERS = ("sees_images", "init", "loss", "reset", "observe", "step")  # of a `WorldModel`
 
 
 class WorldModel(World, Protocol):
@@ -17,7 +17,13 @@ class WorldModel(World, Protocol):
     Rules every model keeps (`worldmodel/conformance` holds them against it): the ego moves by
     `simulator.transition.advance_state` only; others at t + 1 never depend on the ego's action at t; padding, the
     order of agents and the neighbours in a batch change nothing; the same key gives the same result.
+
+    Attributes:
+      sees_images: whether `init`, `loss`, `reset` or `step` read images, and so `Scene.map_tile`. What a model without
+        them is fitted on has no map drawn, half of a scene's bytes.
     """
+
+    sees_images: bool
 
     def init(self, key: jax.Array, batch: ModelBatch) -> Params:
         """Fresh parameters; `batch` gives the sizes. A model that needs no training returns ()."""

@@ -33,6 +33,8 @@ class Kinematic:
     config: KinematicConfig
     simulator: SimulatorConfig
 
+    sees_images = False
+
     def init(self, key: jax.Array, batch: ModelBatch) -> tuple:
         """Nothing to learn."""
         return ()

@@ -23,6 +23,8 @@ class OracleConfig:
 class Oracle(LogReplay):
     """`WorldModel` that knows the future: each of its steps costs what a step of the simulator costs."""
 
+    sees_images = False
+
     def init(self, key: jax.Array, batch: ModelBatch) -> tuple:
         """Nothing to learn."""
         return ()

@@ -105,6 +105,8 @@ class Pixels:
     frames: FrameSource
     shape: tuple[int, int, int]
 
+    sees_images = True
+
     def init(self, key: jax.Array, batch: ModelBatch) -> dict:
         """Fresh parameters."""
         return pixels_net.init_net(key, self.shape, self.config.tokenizer, self.config.sizes)

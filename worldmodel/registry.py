@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
 from simulator.config import SimulatorConfig
-from worldmodel.interface import METHODS, WorldModel
+from worldmodel.interface import MEMBERS, WorldModel
 
 BUILT_IN = {
     "kinematic": "worldmodel.kinematic:KinematicConfig",
@@ -159,7 +159,7 @@ def build(name: str, config: Any, simulator: SimulatorConfig) -> WorldModel:
         model = config.build(simulator)
     except TypeError as error:
         raise ValueError(f"world model {name!r}: {expected.__name__}.build(simulator): {_told(error)}") from error
-    missing = [method for method in METHODS if not callable(getattr(model, method, None))]
+    missing = [name for name in MEMBERS if not hasattr(model, name)]
     if missing:
         raise ValueError(f"world model {name!r}: {expected.__name__} builds a {type(model).__name__} without {missing}")
     return model

@@ -86,6 +86,11 @@ class RSSM:
     simulator: SimulatorConfig
 
     @property
+    def sees_images(self) -> bool:
+        """Whether the ego's BEV image is an input."""
+        return self.config.view_cell > 0
+
+    @property
     def span_s(self) -> float:
         """Length of a world step [s]."""
         return self.simulator.substeps * self.simulator.dt

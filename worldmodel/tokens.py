@@ -92,6 +92,8 @@ class Tokens:
     config: TokensConfig
     simulator: SimulatorConfig
 
+    sees_images = False
+
     @property
     def span_s(self) -> float:
         """Length of a world step [s]."""

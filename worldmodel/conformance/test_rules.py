@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.interpreters import partial_eval
 
 from simulator.dynamics import advance
 from simulator.log_replay import LogReplay
@@ -179,6 +180,22 @@ def test_a_new_build_is_the_same_model(case, keys, model_batch, sim_config):
     rule = "a model is a function of its config: two builds of it"
     assert first[0] == second[0], f"{rule} compile to different programs"
     assert_same(first[1], second[1], f"{rule} hold different numbers", atol=0, rtol=0)
+
+
+def test_images_are_asked_for_where_they_are_read(case, fitted, keys, model_batch):
+    """A model that sees no images is fitted on scenes whose map was never drawn."""
+    if case.model.sees_images:
+        pytest.skip("sees images")
+    programs = {
+        "loss": (fitted.step, (fitted.state, keys[0], model_batch)),
+        "reset or step": (case.imagine, (case.params, keys, model_batch)),
+    }
+    for name, (function, args) in programs.items():
+        jaxpr = function.trace(*args).jaxpr.jaxpr
+        _, read = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+        leaves = zip(jax.tree_util.tree_leaves_with_path(args), read, strict=True)
+        tiles = [used for (path, _), used in leaves if "map_tile" in jax.tree_util.keystr(path)]
+        assert tiles == [False], f"sees_images is False, but {name} reads Scene.map_tile"
 
 
 def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch, sim_config):
