@@ -60,7 +60,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def start(preset: str, directory: pathlib.Path) -> subprocess.Popen:
     """The main job. All runs share the compiled programs that it keeps beside them."""
     words = [preset, "--directory", str(directory), "--checkpoint_every_s", "0"]
-    elsewhere = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    # JAX has set the second in this process, and the main job sets its own only where there is none.
+    ours = ("JAX_COMPILATION_CACHE_DIR", "TF_CPP_MIN_LOG_LEVEL")
+    elsewhere = {name: value for name, value in os.environ.items() if name not in ours}
     with (directory.parent / f"{directory.name}.log").open("ab") as log:
         return subprocess.Popen([sys.executable, str(ROOT / "train.py"), *words], stdout=log, stderr=log, env=elsewhere)
 
