@@ -51,6 +51,8 @@ def random_state(preset: str) -> Learned:
     rng = np.random.default_rng(0)
 
     def filled(leaf: Any) -> np.ndarray:
+        if leaf.dtype == bool:  # of which a byte holds 0 or 1
+            return rng.integers(2, size=leaf.shape).astype(bool)
         return np.frombuffer(rng.bytes(leaf.size * leaf.dtype.itemsize), leaf.dtype).reshape(leaf.shape)
 
     return jax.device_put(jax.tree.map(filled, shapes))

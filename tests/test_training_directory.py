@@ -87,7 +87,7 @@ def test_a_directory_has_one_owner_and_the_lock_dies_with_it(tmp_path):
 
 
 def test_settings_that_were_refused_leave_no_claim(tmp_path):
-    """Who corrects a command that failed before its run began is not refused."""
+    """The corrected command is not refused where the first one failed before its run began."""
     with claim(tiny(tmp_path / "run", seed=1)):
         pass  # data, model or memory were not there
     make(tiny(tmp_path / "run"))
