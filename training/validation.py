@@ -155,7 +155,8 @@ def _model_needs(config: "Config") -> Iterator[Need]:
     cell, image = config.rssm.view_cell, (render.height, render.width)
     fills = cell == 0 or not any(side % cell for side in image)
     yield "rssm.view_cell", cell, fills, f"0, or a divisor of the image, {image[0]} x {image[1]}"
-    yield "tokens.sizes.heads", sizes.heads, _divides(sizes.heads, sizes.width), f"a divisor of width = {sizes.width}"
+    for name, width in (("width", sizes.width), ("things", sizes.things)):
+        yield "tokens.sizes.heads", sizes.heads, _divides(sizes.heads, width), f"a divisor of {name} = {width}"
     for name, value in (("accelerations", words.accelerations), ("turns", words.turns)):
         yield f"tokens.vocabulary.{name}", value, value % 2 == 1, "an odd number, so that zero is among them"
     closest = tokens.loss.closest_of
