@@ -1,10 +1,10 @@
-"""How well the vehicle models reproduce logged egos, as JSON: `python -m benchmarks.dynamics [--data DIR] [--split S]`.
+"""How well the ego's dynamics reproduce logged egos, as JSON: `python -m benchmarks.dynamics [--data DIR] [--split S]`.
 
 Each ego that travels more than 5 m within the 8 s after the current step is driven open loop for these 8 s, from its
 logged position and within the limits, by actions of the log's inverse. A drive's error is the greatest of the 80
 distances between its box centre and the log's. Actions come from
 
-  log_actions        closed-loop tracking of the log, the World's unicycle, from its logged state
+  log_actions        closed-loop tracking of the log, from its logged state
   raw                the exact inverse of each logged step
   smoothing          the smoothing inverse, from the logged heading and speed or others within their noise
   smoothing_fixed    the smoothing inverse, from the logged heading and speed exactly
@@ -30,7 +30,7 @@ from simulator.dynamics import advance, ego_track, last_valid_step, log_actions,
 from simulator.inverse import smooth_log_actions
 from simulator.log_metrics import kinematic_infeasibility, log_divergence
 from simulator.transition import ego_track_of
-from simulator.vehicle_models import advance_bicycle, inverse, rear_axle, shifted
+from simulator.vehicle_models import inverse
 from simulator.world import Action, Agents, EgoState
 
 WITHIN_M = 0.1
@@ -78,20 +78,18 @@ def tracked(scene: Scene) -> EgoState:
 
 
 @jax.jit
-def raw(scene: Scene, axle: Array) -> EgoState:
+def raw(scene: Scene) -> EgoState:
     """Driven by the exact inverse of each logged step."""
     states, _ = logged(scene)
-    at_axle = shifted(states, -axle[:, None])
-    before, after = (jax.tree.map(lambda field: field[:, :-1], at_axle), jax.tree.map(lambda f: f[:, 1:], at_axle))
-    action = Action(*inverse(before, after, CONFIG.dt))
-    return advance_bicycle(jax.tree.map(lambda f: f[:, 0], states), action, axle, CONFIG.limits, CONFIG.dt)
+    first, before, after = (jax.tree.map(lambda f, at=at: f[:, at], states) for at in (0, slice(-1), slice(1, None)))
+    return advance(first, Action(*inverse(before, after, CONFIG.dt)), CONFIG.limits, CONFIG.dt)
 
 
-def smoothed(scene: Scene, axle: Array, settings: SmoothingConfig) -> tuple[EgoState, EgoState]:
+def smoothed(scene: Scene, settings: SmoothingConfig) -> tuple[EgoState, EgoState]:
     """The start [B] that the smoothing inverse chose and the drive from there [B, N]."""
     start = jnp.full(scene.ego.shape, START)
-    ego, action = smooth_log_actions(scene, start, STEPS, axle, CONFIG, settings)
-    return ego, advance_bicycle(ego, action, axle, CONFIG.limits, CONFIG.dt)
+    ego, action = smooth_log_actions(scene, start, STEPS, CONFIG, settings)
+    return ego, advance(ego, action, CONFIG.limits, CONFIG.dt)
 
 
 def errors(swept: EgoState, log: Agents) -> np.ndarray:
@@ -118,17 +116,15 @@ def start_change(ego: EgoState, scene: Scene) -> dict[str, np.ndarray]:
 def measure(scene: Scene) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Errors of each way of driving, and how far `smoothing` starts beside the log, each [B]."""
     _, log = logged(scene)
-    smooth = jax.jit(smoothed, static_argnums=2)
-    fixed = SmoothingConfig(start_heading=0.0, start_speed=0.0)
-    axle = rear_axle(scene.length[:, 0])
-    found, beside = {"log_actions": errors(tracked(scene), log)}, {}
-    for model, share in (("unicycle", 0.0), ("bicycle", 1.0)):
-        ego, swept = smooth(scene, share * axle, SmoothingConfig())
-        found[f"{model}_raw"] = errors(raw(scene, share * axle), log)
-        found[f"{model}_smoothing"] = errors(swept, log)
-        found[f"{model}_smoothing_fixed"] = errors(smooth(scene, share * axle, fixed)[1], log)
-        beside |= {f"{model}_{name}": values for name, values in start_change(ego, scene).items()}
-    return found, beside
+    smooth = jax.jit(smoothed, static_argnums=1)
+    ego, swept = smooth(scene, SmoothingConfig())
+    found = {
+        "log_actions": errors(tracked(scene), log),
+        "raw": errors(raw(scene), log),
+        "smoothing": errors(swept, log),
+        "smoothing_fixed": errors(smooth(scene, SmoothingConfig(start_heading=0.0, start_speed=0.0))[1], log),
+    }
+    return found, start_change(ego, scene)
 
 
 def infeasible(scene: Scene) -> np.ndarray:

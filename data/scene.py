@@ -236,6 +236,7 @@ class Observation:
     Attributes:
       bev: uint8[..., H, W, C], ego-centred image, the policy's eyes; channels named in `simulator/render.py`.
       ego: float32[..., 4], speed [m/s], acceleration [m/s^2], curvature [1/m], speed limit [m/s] (0 unknown).
+      ego_size: float32[..., 2], the ego's length and width [m].
       instruction: int32[..., N], token ids.
       pose: float32[..., 3], ego x, y, heading in the scene's frame.
       time: int32[...], log step of the observation.
@@ -254,6 +255,7 @@ class Observation:
 
     bev: Array
     ego: Array
+    ego_size: Array
     instruction: Array
     pose: Array
     time: Array

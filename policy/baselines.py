@@ -14,17 +14,11 @@ from policy.action_space import ramp
 from policy.hazards import DriverConfig, Path, hazards, path_of, point_at, project
 from simulator.config import SimulatorConfig
 from simulator.dynamics import action_towards, limited, move, track_log
+from simulator.observe import ego_of
 from simulator.world import Action, EgoState, Params
 
 PURSUIT_S = 0.9
 PURSUIT_M = (3.5, 15.0)
-
-
-def ego_of(observation: Observation) -> EgoState:
-    """The ego in the scene's frame as far as a policy sees it; its size is not needed to drive."""
-    x, y, heading = jnp.moveaxis(observation.pose, -1, 0)
-    speed, acceleration, curvature, _ = jnp.moveaxis(observation.ego, -1, 0)
-    return EgoState(x, y, heading, speed, acceleration, curvature, jnp.zeros_like(x), jnp.zeros_like(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +95,7 @@ def follow_route(config: SimulatorConfig, observation: Observation, acceleration
 
     def of_scene(observation: Observation, acceleration: Array) -> Array:
         path = path_of(observation)
-        ego = jax.tree.map(jnp.zeros_like, ego_of(observation)).replace(speed=observation.ego[0])
+        ego = ego_of(observation.replace(pose=jnp.zeros(3)))
 
         def body(ego: EgoState, acceleration: Array) -> tuple[EgoState, Array]:
             _, curvature = limited(ego.speed, acceleration, _pursue(path, ego), config.limits)
@@ -113,7 +107,7 @@ def follow_route(config: SimulatorConfig, observation: Observation, acceleration
 
 
 def _pursue(path: Path, ego: EgoState) -> Array:
-    """Curvature of the arc to the point of the route about a second ahead."""
+    """Curvature that leads the box centre to the point of the route about a second ahead."""
     here = project(path, ego.x[None], ego.y[None]).arc[0]
     x, y = point_at(path, here + jnp.clip(PURSUIT_S * ego.speed, *PURSUIT_M))
     return action_towards(ego, x, y, 1.0)[1]

@@ -131,9 +131,9 @@ def curvature_ahead(path: Path, arc: Array, window_m: float = 6.0) -> Array:
     return wrap_angle(heading_at(path, arc + half) - heading_at(path, arc - half)) / window_m
 
 
-def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, ego_size: tuple, desired: Array) -> dict:
+def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, desired: Array) -> dict:
     """Allowed acceleration and gap [A] of every agent in, or about to enter, the corridor along the route."""
-    ego_length, ego_width = ego_size
+    ego_length, ego_width = o.ego_size
     place = project(path, o.agent_x, o.agent_y)
     turned = o.agent_heading - place.heading
     speed_along, speed_across = rotate(o.agent_vel_x, o.agent_vel_y, -place.heading)
@@ -189,12 +189,7 @@ def _hazards(config: DriverConfig, o: Observation) -> Hazards:
     ego_arc = project(path, jnp.zeros(1), jnp.zeros(1)).arc[0]
     speed, limit = o.ego[0], o.ego[3]
     desired = jnp.where(limit > 0, limit, config.default_speed_mps)
-    ego_row = ~o.agent_valid & (o.agent_length > 0) & (jnp.hypot(o.agent_x, o.agent_y) < 0.5)
-    ego_size = tuple(
-        jnp.where(ego_row.any(), jnp.max(jnp.where(ego_row, size, 0.0)), default)
-        for size, default in ((o.agent_length, 4.8), (o.agent_width, 2.0))
-    )
-    agents = _agents(config, o, path, ego_arc, ego_size, desired)
+    agents = _agents(config, o, path, ego_arc, desired)
     curve, curve_m = _curve(config, speed, path, ego_arc)
     red, red_m, yellow, yellow_m = _lights(config, o, desired)
     free = config.acceleration * (1 - (speed / desired) ** config.exponent)

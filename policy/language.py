@@ -24,6 +24,8 @@ from data.text import (
     compose,
 )
 from policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of, project
+from simulator.dynamics import along_arc
+from simulator.observe import ego_of
 from simulator.world import Action
 
 SLOTS = (LONGITUDINAL, LATERAL, CAUSES, DISTANCES)
@@ -112,12 +114,9 @@ def turns(config: LabelConfig, speed: Array, curvature: Array) -> Array:
 def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     """Lateral decision of one scene: where holding kappa* for a moment leads, relative to the route."""
     path = path_of(o)
-    reach = preview(config, o.ego[0])
-    half_turn = curvature * reach / 2
-    chord = reach * jnp.sinc(half_turn / jnp.pi)
-    x = jnp.stack([jnp.zeros(()), chord * jnp.cos(half_turn)])
-    y = jnp.stack([jnp.zeros(()), chord * jnp.sin(half_turn)])
-    place = project(path, x, y)
+    here = ego_of(o.replace(pose=jnp.zeros(3)))
+    there = along_arc(here, curvature, preview(config, o.ego[0]))
+    place = project(path, *(jnp.stack([getattr(here, name), getattr(there, name)]) for name in ("x", "y")))
     shift = place.offset[1] - place.offset[0]
     bend = jnp.mean(curvature_ahead(path, place.arc[0] + jnp.array([2.0, 6.0, 10.0])))
     moving = o.ego[0] > config.standing_mps

@@ -10,7 +10,7 @@ class VehicleLimits:
     Attributes:
       acceleration_min: hardest braking [m/s^2], about a dry-road emergency stop.
       acceleration_max: hardest acceleration [m/s^2].
-      curvature_max: tightest turn [1/m]; 0.3 is a radius of 3.3 m at the box centre.
+      curvature_max: tightest turn [1/m]; 0.3 is a radius of 3.3 m at the rear axle.
       lateral_acceleration_max: speed^2 * |curvature| that the tyres hold [m/s^2].
     """
 

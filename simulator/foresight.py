@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from data.geometry import wrap_angle
+from data.geometry import rotate, wrap_angle
 from data.scene import Array, SceneSpec
 from simulator.config import VehicleLimits
 from simulator.corridor import Boxes
-from simulator.dynamics import move
+from simulator.dynamics import move, velocity
 from simulator.transition import HISTORY_STEPS
 from simulator.world import Agents, EgoState
 
@@ -24,7 +24,7 @@ def seen(track: Agents, length: Array, width: Array) -> EgoState:
     present = slice(HISTORY_STEPS - 1, -1)
     past = slice(HISTORY_STEPS - 1 - SEEN_STEPS, -1 - SEEN_STEPS)
     just_before = slice(HISTORY_STEPS - 2, -2)
-    speed = jnp.hypot(track.vel_x, track.vel_y)
+    speed = jnp.abs(rotate(track.vel_x, track.vel_y, -track.heading)[0])
     way = (speed[present] + speed[past]) / 2 * SEEN_STEPS * SceneSpec.dt
     braking = jnp.minimum(speed[present] - speed[just_before], 0.0) / SceneSpec.dt
     turn = wrap_angle(track.heading[present] - track.heading[past])
@@ -48,12 +48,13 @@ def foresee(track: Agents, length: Array, width: Array, in_s: Array, limits: Veh
     ego = seen(track, length, width)
     ego = jax.tree.map(lambda field: jnp.broadcast_to(field[:, None], (len(field), len(in_s))), ego)
     ego = move(ego, ego.acceleration, ego.curvature, limits, in_s)
+    vel_x, vel_y = velocity(ego)
     return Boxes(
         x=ego.x,
         y=ego.y,
         heading=ego.heading,
-        vel_x=ego.speed * jnp.cos(ego.heading),
-        vel_y=ego.speed * jnp.sin(ego.heading),
+        vel_x=vel_x,
+        vel_y=vel_y,
         length=ego.length,
         width=ego.width,
         in_s=jnp.broadcast_to(in_s, ego.x.shape),

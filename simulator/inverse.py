@@ -17,19 +17,19 @@ N steps.
 import jax
 import jax.numpy as jnp
 
-from data.geometry import wrap_angle
+from data.geometry import rotate, wrap_angle
 from data.scene import Array, Scene, SceneSpec
 from simulator.config import SimulatorConfig, SmoothingConfig, VehicleLimits
-from simulator.dynamics import ego_track, last_valid_step, limited, log_ego
+from simulator.dynamics import ego_track, last_valid_step, limited, log_ego, move, rear_axle
 from simulator.tracking import Plan, Problem, Split, Weights, linearise, solve
-from simulator.vehicle_models import advance_bicycle, inverse, shifted
+from simulator.vehicle_models import inverse
 from simulator.world import Action, EgoState
 
 START_CHANGE = 10.0  # how many steps' change the first action may differ from the log's: hardly weighed
 
 
 def smooth_log_actions(
-    scene: Scene, start: Array, substeps: int, axle: Array, config: SimulatorConfig, settings: SmoothingConfig
+    scene: Scene, start: Array, substeps: int, config: SimulatorConfig, settings: SmoothingConfig
 ) -> tuple[EgoState, Action]:
     """Actions that lead the ego along its log, by the smoothing inverse.
 
@@ -37,23 +37,22 @@ def smooth_log_actions(
 
     Args:
       scene: [B, ...].  start: int32[B], log step.  substeps: N.
-      axle: float32[B], distance of the rear axle behind the box centre [m]; 0 is the unicycle.
     Returns: the ego [B] at the start, `log_ego` but for heading and speed, which may differ within their noise; and
-      `Action` with fields [B, N], within the limits at the speeds driven. `advance_bicycle` drives them.
+      `Action` with fields [B, N], within the limits at the speeds driven. `dynamics.advance` drives them.
     """
     steps = start[:, None] + jnp.arange(substeps + 1)
     in_log = jnp.minimum(steps, scene.x.shape[-1] - 1)
     valid = jnp.take_along_axis(ego_track(scene, "valid"), in_log, axis=1) & (steps <= last_valid_step(scene)[:, None])
     log = jax.vmap(log_ego, (None, 1), 1)(scene, in_log)
-    return jax.vmap(lambda *row: smooth_actions(*row, config.limits, settings))(log, valid, axle)
+    return jax.vmap(lambda *row: smooth_actions(*row, config.limits, settings))(log, valid)
 
 
 def smooth_actions(
-    log: EgoState, valid: Array, axle: Array, limits: VehicleLimits, settings: SmoothingConfig
+    log: EgoState, valid: Array, limits: VehicleLimits, settings: SmoothingConfig
 ) -> tuple[EgoState, Action]:
     """The smoothing inverse of one logged track [N + 1] with its validity; the first step must be valid."""
     log = _held(log, valid)
-    logged = _logged_plan(log, valid, axle, limits)
+    logged, axle = _logged_plan(log, valid, limits), rear_axle(log.length[0])
     weights = _weights(logged, valid[1:], settings)
 
     def improve(carry, _):
@@ -61,7 +60,7 @@ def smooth_actions(
         regulator, first = linearise(lambda *at: _next(*at, axle), plan, weights)
         bounds = _bounds(plan, limits, settings.planned_share)
         target, split = solve(Problem(plan, logged, weights, regulator, first, *bounds), split, settings)
-        return (_drive(target, regulator.gain, log, axle, limits), split), None
+        return (_drive(target, regulator.gain, log, limits), split), None
 
     zeros = jnp.zeros_like(logged.actions)
     split = Split(logged.actions, logged.states[1:, :2], zeros, zeros)
@@ -75,10 +74,9 @@ def _held(log: EgoState, valid: Array) -> EgoState:
     return jax.tree.map(lambda field: field[last], log)
 
 
-def _logged_plan(log: EgoState, valid: Array, axle: Array, limits: VehicleLimits) -> Plan:
+def _logged_plan(log: EgoState, valid: Array, limits: VehicleLimits) -> Plan:
     """The log's states and the raw inverse of each step, limited: not consistent, but where to start from."""
-    at_axle = shifted(log, -axle)
-    before, after = (jax.tree.map(lambda field: field[:-1], at_axle), jax.tree.map(lambda field: field[1:], at_axle))
+    before, after = (jax.tree.map(lambda field: field[:-1], log), jax.tree.map(lambda field: field[1:], log))
     actions = jnp.stack(limited(before.speed, *inverse(before, after, SceneSpec.dt), limits), -1) * valid[1:, None]
     turned = jnp.cumsum(wrap_angle(jnp.diff(log.heading, prepend=log.heading[:1])))
     states = jnp.stack([log.x, log.y, log.heading[0] + turned, log.speed], axis=-1)
@@ -107,10 +105,8 @@ def _next(state: Array, action: Array, axle: Array) -> Array:
     distance = (speed + action[0] * SceneSpec.dt / 2) * SceneSpec.dt
     half_turn = action[1] * distance / 2
     chord = distance * (1 - half_turn**2 / 6)
-    middle, after = heading + half_turn, heading + 2 * half_turn
-    x += chord * jnp.cos(middle) + axle * (jnp.cos(after) - jnp.cos(heading))
-    y += chord * jnp.sin(middle) + axle * (jnp.sin(after) - jnp.sin(heading))
-    return jnp.stack([x, y, after, speed + action[0] * SceneSpec.dt, *action])
+    step_x, step_y = rotate(chord, 2 * axle * jnp.sin(half_turn), heading + half_turn)
+    return jnp.stack([x + step_x, y + step_y, heading + 2 * half_turn, speed + action[0] * SceneSpec.dt, *action])
 
 
 def _bounds(plan: Plan, limits: VehicleLimits, share: float) -> tuple[Array, Array]:
@@ -126,15 +122,14 @@ def _start(state: Array, log: EgoState) -> EgoState:
     return first.replace(heading=wrap_angle(state[2]), speed=jnp.maximum(state[3], 0.0))
 
 
-def _drive(target: Plan, gain: Array, log: EgoState, axle: Array, limits: VehicleLimits) -> Plan:
+def _drive(target: Plan, gain: Array, log: EgoState, limits: VehicleLimits) -> Plan:
     """Drives a plan through the simulator's dynamics with feedback: the limited actions and the states they lead to."""
 
     def step(carry, planned):
         ego, state = carry
         expected, action, gain = planned
         action = jnp.stack(limited(ego.speed, *(action + gain @ (state - expected)), limits))
-        swept = advance_bicycle(ego, Action(action[:1], action[1:]), axle, limits, SceneSpec.dt)
-        ego = jax.tree.map(lambda field: field[0], swept)
+        ego = move(ego, *action, limits, SceneSpec.dt)
         heading = state[2] + wrap_angle(ego.heading - state[2])
         state = jnp.stack([ego.x, ego.y, heading, ego.speed, *action])
         return (ego, state), (state, action)

@@ -9,7 +9,7 @@ from simulator import geometry
 from simulator.config import SimulatorConfig
 from simulator.render import render
 from simulator.transition import speed_limit_at
-from simulator.world import State
+from simulator.world import EgoState, State
 
 
 def observe(state: State, config: SimulatorConfig) -> Observation:
@@ -27,6 +27,7 @@ def observe(state: State, config: SimulatorConfig) -> Observation:
     return Observation(
         bev=render(state, config),
         ego=jnp.stack([ego.speed, ego.acceleration, ego.curvature, limit], axis=-1),
+        ego_size=jnp.stack([ego.length, ego.width], axis=-1),
         instruction=scene.instruction,
         pose=jnp.stack([ego.x, ego.y, ego.heading], axis=-1),
         time=state.time,
@@ -46,6 +47,13 @@ def observe(state: State, config: SimulatorConfig) -> Observation:
         light_distance=light_distance(state),
         light_state=state.light_state,
     )
+
+
+def ego_of(observation: Observation) -> EgoState:
+    """The ego [...] in the scene's frame, as an observation shows it: the inverse of `observe`."""
+    motion = observation.ego[..., :3]
+    fields = jnp.concatenate([observation.pose, motion, observation.ego_size], axis=-1)
+    return EgoState(*jnp.moveaxis(fields, -1, 0))
 
 
 def light_distance(state: State) -> Array:

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from data.geometry import wrap_angle
+from data.geometry import rotate, wrap_angle
 from data.scene import Array, Scene, SceneSpec
+from simulator.dynamics import at_rear_axle
 from simulator.transition import HISTORY_STEPS
 from simulator.world import Agents, EgoState, Params, Policy, Rollout, State, World
 
@@ -30,19 +31,19 @@ def driven(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]
 
 
 def ego_motion(track: Agents, length: Array, width: Array) -> EgoState:
-    """The motion [B, S] from tracks [B, S + 1]: on an arc, turn and chord give the curvature exactly."""
-    speed, turn = jnp.hypot(track.vel_x, track.vel_y), wrap_angle(jnp.diff(track.heading))
-    chord = jnp.hypot(jnp.diff(track.x), jnp.diff(track.y))
-    distance = chord / jnp.sinc(turn / (2 * jnp.pi))
-    return EgoState(
-        x=track.x[:, 1:],
-        y=track.y[:, 1:],
-        heading=track.heading[:, 1:],
-        speed=speed[:, 1:],
+    """The motion [B, S] from tracks [B, S + 1]: on the rear axle's arc, turn and chord give the curvature exactly.
+
+    Speed is the size of the velocity along the heading, also in reverse.
+    """
+    length, width = (jnp.broadcast_to(size[:, None], track.x.shape) for size in (length, width))
+    speed = jnp.abs(rotate(track.vel_x, track.vel_y, -track.heading)[0])
+    zero = jnp.zeros_like(speed)
+    states = EgoState(track.x, track.y, track.heading, speed, zero, zero, length, width)
+    axle, turn = at_rear_axle(states), wrap_angle(jnp.diff(track.heading))
+    distance = jnp.hypot(jnp.diff(axle.x), jnp.diff(axle.y)) / jnp.sinc(turn / (2 * jnp.pi))
+    return jax.tree.map(lambda field: field[:, 1:], states).replace(
         acceleration=jnp.diff(speed) / SceneSpec.dt,
         curvature=jnp.where(distance > 1e-3, turn / jnp.maximum(distance, 1e-3), 0.0),
-        length=jnp.broadcast_to(length[:, None], turn.shape),
-        width=jnp.broadcast_to(width[:, None], turn.shape),
     )
 
 

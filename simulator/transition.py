@@ -5,11 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data.geometry import from_frame, to_frame, wrap_angle
+from data.geometry import from_frame, rotate, to_frame, wrap_angle
 from data.scene import Array, Scene, SceneSpec
 from simulator import geometry
 from simulator.config import SimulatorConfig
-from simulator.dynamics import advance, last_valid_step, log_ego
+from simulator.dynamics import advance, last_valid_step, log_ego, velocity
 from simulator.outcome import measure
 from simulator.reward import FAILURES, reward_terms
 from simulator.world import Action, Agents, EgoState, Outcome, State
@@ -65,13 +65,14 @@ def with_ego(state: State, ego: EgoState) -> State:
     turn = wrap_angle(new.heading - old.heading)
     x, y = to_frame(past["x"], past["y"], old.x, old.y, old.heading)
     x, y = from_frame(x, y, new.x, new.y, new.heading)
-    vel_x, vel_y = from_frame(past["vel_x"], past["vel_y"], 0.0, 0.0, turn)
+    vel_x, vel_y = rotate(past["vel_x"], past["vel_y"], turn)
+    now_x, now_y = velocity(ego)
     moved = Agents(
         x=x,
         y=y,
         heading=wrap_angle(past["heading"] + turn),
-        vel_x=vel_x.at[:, -1].set(ego.speed * jnp.cos(ego.heading)),
-        vel_y=vel_y.at[:, -1].set(ego.speed * jnp.sin(ego.heading)),
+        vel_x=vel_x.at[:, -1].set(now_x),
+        vel_y=vel_y.at[:, -1].set(now_y),
         valid=past["valid"],
     )
     history = replace_row(state.history, state.scene.ego, moved)
@@ -86,12 +87,13 @@ def replace_row(agents: Agents, row: Array, track: Agents) -> Agents:
 
 def ego_track_of(swept: EgoState) -> Agents:
     """The swept ego [B, S] as a track."""
+    vel_x, vel_y = velocity(swept)
     return Agents(
         x=swept.x,
         y=swept.y,
         heading=swept.heading,
-        vel_x=swept.speed * jnp.cos(swept.heading),
-        vel_y=swept.speed * jnp.sin(swept.heading),
+        vel_x=vel_x,
+        vel_y=vel_y,
         valid=jnp.ones(swept.x.shape, bool),
     )
 

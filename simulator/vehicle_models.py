@@ -1,11 +1,9 @@
-"""Vehicle models beside the World's own: the kinematic bicycle, pose increments and poses as given; their inverses.
+"""Vehicle models beside the Worlds' own: pose increments and poses as given, which nothing limits; and inverses.
 
-A bicycle's rear axle does what the unicycle of `dynamics.py` does: it moves along its heading, on an arc whose
-curvature is tan(steering angle) / wheelbase. The box centre, ahead of it, swings outwards. So one function drives both,
-and the unicycle is the bicycle whose rear axle lies at the centre. Speed, curvature and all limits belong to the rear
-axle; a box centre's velocity along the heading is the rear axle's speed.
+All take and return states of the box centre. What a pose implies about the motion is the rear axle's, as in
+`dynamics.py`.
 
-Fields of `EgoState` may carry any leading axes `...`; S is the sub-steps.
+Fields of `EgoState` may carry any leading axes `...`.
 """
 
 from typing import NamedTuple
@@ -14,13 +12,9 @@ import jax.numpy as jnp
 
 from data.geometry import from_frame, to_frame, wrap_angle
 from data.scene import Array
-from simulator.config import VehicleLimits
-from simulator.dynamics import advance
-from simulator.world import Action, EgoState
+from simulator.dynamics import at_rear_axle
+from simulator.world import EgoState
 
-# The rear axle lies this share of the length behind the centre: 1.2 m in a car of 4.8 m. It is what turning cars of
-# real logs do: between 0.24 and 0.25 (least squares and median of lateral displacement against turn, 232 WOMD tracks).
-REAR_AXLE_SHARE = 0.25
 MIN_DISTANCE_M = 1e-5  # on less, float32 headings say nothing about the curvature
 
 
@@ -32,37 +26,15 @@ class PoseDelta(NamedTuple):
     turn: Array
 
 
-def rear_axle(length: Array) -> Array:
-    """Distance of the rear axle behind the box centre [m], from the box's `length` [m]."""
-    return REAR_AXLE_SHARE * length
-
-
-def shifted(ego: EgoState, ahead: Array) -> EgoState:
-    """The same motion at the point `ahead` [m, ...] of the state's own one, along the heading."""
-    return ego.replace(x=ego.x + ahead * jnp.cos(ego.heading), y=ego.y + ahead * jnp.sin(ego.heading))
-
-
-def advance_bicycle(ego: EgoState, action: Action, axle: Array, limits: VehicleLimits, dt: float) -> EgoState:
-    """Drives S sub-steps: exact arcs of the rear axle, no reversing, the limits of `dynamics.limited`.
-
-    Args: ego: box centre, fields [...]. action: fields [..., S]. axle: [...], distance of the rear axle behind the
-      centre [m]; 0 is the unicycle.
-    Returns: `EgoState` of the box centre with fields [..., S], after each sub-step.
-    """
-    axle = jnp.asarray(axle)
-    return shifted(advance(shifted(ego, -axle), action, limits, dt), axle[..., None])
-
-
 def inverse(before: EgoState, after: EgoState, dt: float) -> tuple[Array, Array]:
-    """The unlimited acceleration and curvature that lead from one state to the next in one step; arrays [...].
+    """The unlimited acceleration and curvature that `dynamics.move` takes from one state to the next; arrays [...].
 
     Exact where `after` can be reached: the speeds give the acceleration, the turn over the arc's length the curvature.
     Where the car stops inside the step the speeds do not tell how hard it braked; the distance does, as
     speed^2 / (2 distance). Where it does not move, both are 0. Both headings are the box's: Waymax's inverse takes the
-    box's before and the velocity's after, which turns side-slip into curvature. For a bicycle pass both states
-    `shifted` to the rear axle.
+    box's before and the velocity's after, which turns side-slip into curvature.
     """
-    travelled, turn = _arc_to(before, after.x, after.y, after.heading)
+    travelled, turn = _arc_to(before, after)
     distance = (before.speed + after.speed) / 2 * dt
     stops_inside = (after.speed == 0) & (travelled < distance)
     distance = jnp.where(stops_inside, travelled, distance)
@@ -73,10 +45,11 @@ def inverse(before: EgoState, after: EgoState, dt: float) -> tuple[Array, Array]
     return acceleration, jnp.where(moves, turn / distance, 0.0)
 
 
-def _arc_to(ego: EgoState, x: Array, y: Array, heading: Array) -> tuple[Array, Array]:
-    """Length [m] and turn [rad] of the arc to a pose, negative backwards; slip across the arc is left out."""
-    turn = wrap_angle(heading - ego.heading)
-    chord, _ = to_frame(x, y, ego.x, ego.y, ego.heading + turn / 2)
+def _arc_to(before: EgoState, after: EgoState) -> tuple[Array, Array]:
+    """Length [m] and turn [rad] of the rear axle's arc, negative backwards; slip across the arc is left out."""
+    before, after = at_rear_axle(before), at_rear_axle(after)
+    turn = wrap_angle(after.heading - before.heading)
+    chord, _ = to_frame(after.x, after.y, before.x, before.y, before.heading + turn / 2)
     return chord / jnp.sinc(turn / (2 * jnp.pi)), turn
 
 
@@ -97,13 +70,11 @@ def set_pose(ego: EgoState, x: Array, y: Array, heading: Array, dt: float) -> Eg
 
     Speed is the step's mean along the mean heading, never negative; acceleration and curvature are what it implies.
     """
-    distance, turn = _arc_to(ego, x, y, heading)
+    posed = ego.replace(x=x, y=y, heading=wrap_angle(heading))
+    distance, turn = _arc_to(ego, posed)
     distance = jnp.maximum(distance, 0.0)
     moves = distance > MIN_DISTANCE_M
-    return ego.replace(
-        x=x,
-        y=y,
-        heading=wrap_angle(heading),
+    return posed.replace(
         speed=distance / dt,
         acceleration=(distance / dt - ego.speed) / dt,
         curvature=jnp.where(moves, turn / jnp.where(moves, distance, 1.0), 0.0),

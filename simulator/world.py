@@ -18,7 +18,7 @@ Params = Any
 
 @flax.struct.dataclass
 class Action:
-    """Unicycle actions for one step.
+    """Actions for one step, of the middle of the ego's rear axle (`simulator/dynamics.py`).
 
     Attributes:
       acceleration: float32[B, S], [m/s^2].
@@ -31,10 +31,10 @@ class Action:
 
 @flax.struct.dataclass
 class EgoState:
-    """The ego's motion; fields float32[...].
+    """The ego's motion; fields float32[...]. Its place is the box's, its motion the rear axle's (`dynamics.py`).
 
     Attributes:
-      x, y: box centre [m].  heading: [rad].  speed: [m/s], never negative.
+      x, y: box centre [m].  heading: [rad].  speed: [m/s], along the heading, never negative.
       acceleration: [m/s^2] and curvature: [1/m], those of the action that led here.
       length, width: [m].
     """

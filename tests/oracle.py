@@ -111,9 +111,15 @@ def last_log_step(scene: Scene) -> int:
     return int(np.flatnonzero(scene.valid[scene.ego])[-1])
 
 
-def drive(start: tuple[float, ...], acceleration: np.ndarray, curvature: np.ndarray, limits: VehicleLimits) -> Track:
-    """Drives actions [N] from `start` (fields of `Track`): exact arcs within the limits, no reversing."""
-    states = [start]
+def drive(
+    start: tuple[float, ...], acceleration: np.ndarray, curvature: np.ndarray, limits: VehicleLimits, length: float
+) -> Track:
+    """Drives actions [N] from `start` (fields of `Track`): exact arcs within the limits, no reversing.
+
+    The arcs are the rear axle's, a quarter of the length behind the centre.
+    """
+    axle = length / 4
+    states = [(start[0] - axle * np.cos(start[2]), start[1] - axle * np.sin(start[2]), *start[2:])]
     for a, k in zip(acceleration.astype(float), curvature.astype(float), strict=True):
         x, y, heading, speed, _, _ = states[-1]
         a = min(max(a, limits.acceleration_min), limits.acceleration_max)
@@ -123,7 +129,8 @@ def drive(start: tuple[float, ...], acceleration: np.ndarray, curvature: np.ndar
         way, after = speed * moves_s + a * moves_s**2 / 2, speed + a * moves_s
         x, y = along_arc(x, y, heading, way, k)
         states.append((x, y, heading + k * way, after, (after - speed) / DT, k))
-    return Track(*np.array(states).T)
+    x, y, heading, *motion = np.array(states).T
+    return Track(x + axle * np.cos(heading), y + axle * np.sin(heading), heading, *motion)
 
 
 def along_arc(x: float, y: float, heading: float, way: float, curvature: float) -> tuple[float, float]:

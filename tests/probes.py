@@ -15,8 +15,8 @@ import numpy as np
 import scenes
 
 from data.scene import Scene, SceneSpec
-from policy.baselines import ego_of
 from simulator.dynamics import track_log
+from simulator.observe import ego_of
 from simulator.world import Action, Agents, EgoState, Outcome
 
 STEPS = SceneSpec().future_steps

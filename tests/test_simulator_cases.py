@@ -120,11 +120,11 @@ def forked() -> Scene:
 
 
 def test_a_fork_taken_as_the_route_does_is_driven_without_an_event():
-    """30 degrees over 8 m, on an arc of radius 48 / pi that begins 4.5 m before the fork: it ends at a point that lies
-    3.743 m along the branch."""
-    found = drive(forked(), plan(steer=((6, 14, np.pi / 6 / 8),)))
+    """30 degrees over 8 m, the rear axle on an arc of radius 48 / pi that begins at x = 7 - 1.125: it ends at (13.514,
+    2.047), the centre 1.125 m farther at 30 degrees, which is 4.759 m along the branch, with 65 m to go."""
+    found = drive(forked(), plan(steer=((7, 15, np.pi / 6 / 8),)))
     assert found.happened() <= {"uncomfortable"} and found.outcome["valid"].all()
-    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 72.0 + 4.5 + 3.743, atol=2e-3)
+    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 10.5 + 4.759 + 65.0, atol=2e-3)
 
 
 def test_the_other_branch_of_a_fork_leads_out_of_the_corridor_and_is_not_the_wrong_way():
@@ -135,15 +135,16 @@ def test_the_other_branch_of_a_fork_leads_out_of_the_corridor_and_is_not_the_wro
     np.testing.assert_allclose(found.outcome["progress_m"].sum(), 10.5 + 8.5 * np.cos(np.pi / 6), atol=1e-3)
 
 
-RADIUS = 19 / np.pi  # 38 sub-steps of 0.5 m turn around
+RADIUS = 19 / np.pi  # of the rear axle: 38 sub-steps of 0.5 m turn around
+AXLE = 4.5 / 4  # from the centre back to the rear axle
 
 
 def turning_around() -> Scene:
-    """At x = 10 the ego's lane turns around to the left and comes back beside itself."""
+    """At x = 10 the ego's lane turns around to the left, as its centre does, and comes back beside itself."""
     turn = np.linspace(0, np.pi, 40)
-    back = np.linspace(8.0, -60.0, 20)
-    x = np.concatenate([[-20.0, 0.0], 10 + RADIUS * np.sin(turn), back])
-    y = np.concatenate([[0.0, 0.0], RADIUS * (1 - np.cos(turn)), np.full(20, 2 * RADIUS)])
+    back = np.linspace(5.0, -60.0, 20)
+    x = np.concatenate([[-20.0, 0.0], 10 - AXLE + RADIUS * np.sin(turn) + AXLE * np.cos(turn), back])
+    y = np.concatenate([[0.0, 0.0], RADIUS * (1 - np.cos(turn)) + AXLE * np.sin(turn), np.full(20, 2 * RADIUS)])
     scene = without_roads(scenes.straight(speed=5.0))
     for part in (slice(0, 2), slice(42, 62)):
         scene = scenes.with_polyline(scene, x[part][:16], y[part][:16], RoadType.LANE_SURFACE)
@@ -151,13 +152,13 @@ def turning_around() -> Scene:
 
 
 def test_a_u_turn_along_the_route_is_progress_and_no_wrong_way():
-    """10 m, half a circle of 19 m, 11 m back: the heading passes pi, the progress does not notice."""
+    """10 m, half a circle of 19 m of the rear axle, 11 m back: the heading passes pi, the progress does not notice."""
     found = drive(turning_around(), plan(steer=((20, 58, 1 / RADIUS),)))
     assert found.happened() == set() and found.outcome["valid"].all()
-    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 40.0, atol=0.05)
-    np.testing.assert_allclose(found.outcome["progress_m"], 0.5, atol=0.02)
+    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 21.0 + 19.0 * np.hypot(1, AXLE / RADIUS), atol=0.05)
+    np.testing.assert_allclose(found.outcome["progress_m"], 0.5, atol=0.35)
     end = [found.ego[name][-1] for name in ("x", "y")]
-    np.testing.assert_allclose(end, [-1.0, 2 * RADIUS], atol=1e-3)
+    np.testing.assert_allclose(end, [-1.0 - 2 * AXLE, 2 * RADIUS], atol=1e-3)
     assert abs(wrap_angle(found.ego["heading"][-1] - np.pi)) < 1e-4
 
 
@@ -231,14 +232,16 @@ def road_of(points: int, rng: np.random.Generator) -> Scene:
 
 @pytest.mark.parametrize(("points", "within"), [(200, 0.15), (20_000, 0.05)])
 def test_few_and_many_map_points_give_the_same_events(points, within, rng):
-    """A turn to either side of 1 / 100 m: at a way s the corner ahead is 2.25 m on and 0.9 m aside, the edge 2 m away
-    from the centre on the right, and the oncoming lane on the left nearer than the own one by 1 m from y = 2.25 on."""
+    """A turn to either side of 1 / 100 m: at a way s the centre is 1.125 m ahead of the rear axle, the corner ahead
+    2.25 m on and 0.9 m aside, the edge 2 m away from the first centre on the right, and the oncoming lane on the left
+    nearer than the own one by 1 m from y = 2.25 on."""
     scene = road_of(points, rng)
     assert abs(scene.road_valid.sum() / points - 1) < within
     assert drive(scene, plan()).happened() == set()
 
     way = np.arange(1, 81.0)
-    heading, y = way / 100, 100 * (1 - np.cos(way / 100))
+    heading = way / 100
+    y = 100 * (1 - np.cos(heading)) + AXLE * np.sin(heading)
     corner = y + 2.25 * np.sin(heading) + 0.9 * np.cos(heading)
     right = drive(scene, plan(steer=((0, 80, -0.01),)))
     assert right.happened() == {"off_road"} and right.when("off_road") == [int(np.argmax(corner > 2.0))]
@@ -255,3 +258,43 @@ def test_agents_come_and_go_within_a_drive():
         found = drive(scenes.with_agent(scenes.straight(), 1, **parked, steps=steps), plan())
         assert found.when("at_fault") == when, steps
         assert found.outcome["valid"].sum() == (when[0] + 1 if when else 80)
+
+
+def coach_turning(alongside: float | None = None) -> Scene:
+    """A coach of 13.8 m whose rear axle turns left on a radius of 19 m, so that its centre slips by 0.18 rad; a car
+    passes around the same centre on a radius of `alongside` metres, its middle level with the coach's rear."""
+    time = (np.arange(91) - 10) * 0.1
+    turn, speed, axle, radius = 6.0 / 19 * time, 6.0, 13.8 / 4, 19.0
+    x, y = radius * np.sin(turn) + axle * np.cos(turn), radius * (1 - np.cos(turn)) + axle * np.sin(turn)
+    aside = speed * axle / radius
+    track = {"x": x - axle, "y": y, "heading": wrap_angle(turn), "length": 13.8, "width": 2.55}
+    track["vel_x"] = speed * np.cos(turn) - aside * np.sin(turn)
+    track["vel_y"] = speed * np.sin(turn) + aside * np.cos(turn)
+    scene = scenes.with_rows(without_roads(scenes.straight()), 0, track)
+    way = np.linspace(-0.5, 3.5, 60)
+    route_x, route_y = radius * np.sin(way) + axle * np.cos(way) - axle, radius * (1 - np.cos(way)) + axle * np.sin(way)
+    scene = scenes.with_route(scene, route_x, route_y)
+    if alongside is None:
+        return scene
+    place = turn - 4.0 / alongside
+    car = {"x": alongside * np.sin(place) - axle, "y": radius - alongside * np.cos(place)}
+    pace = alongside * 6.0 / 19
+    car |= {"heading": wrap_angle(place), "vel_x": pace * np.cos(place), "vel_y": pace * np.sin(place)}
+    return scenes.with_rows(scenes.with_agent(scene, 1, 0.0, 0.0), 1, car)
+
+
+def test_a_coach_is_replayed_as_it_turned():
+    """Position and heading of the log, until the log's end comes into sight: beyond it nobody knows of a turn."""
+    scene = coach_turning()
+    found = drive(scene, plan(expert=True))
+    assert found.happened() == set() and found.score["score"] == 1.0
+    for name, within in (("x", 0.03), ("y", 0.03), ("heading", 5e-3)):
+        apart = wrap_angle(found.ego[name] - getattr(scene, name)[0, 11:])
+        np.testing.assert_allclose(apart[:75], 0.0, atol=within, err_msg=name)
+
+
+def test_a_coachs_rear_does_not_swing_into_the_next_lane():
+    """A car 0.3 m beside the coach's rear corner, which is 20.57 m from the centre of the turn; turned along its
+    centre's way the coach's rear would reach out to 21.7 m and hit it."""
+    found = drive(coach_turning(alongside=20.57 + 0.3 + 0.9), plan(expert=True))
+    assert not found.when("collision") and found.outcome["valid"].all()

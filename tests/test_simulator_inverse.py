@@ -11,12 +11,12 @@ from data.scene import SceneSpec
 from simulator.config import SimulatorConfig, SmoothingConfig
 from simulator.dynamics import advance, ego_track, limited, log_ego
 from simulator.inverse import smooth_log_actions
-from simulator.vehicle_models import advance_bicycle, inverse, shifted
+from simulator.vehicle_models import inverse
 from simulator.world import Action
 
 CONFIG, SETTINGS = SimulatorConfig(), SmoothingConfig()
 START, STEPS = SceneSpec.current, SceneSpec().future_steps
-AXLE = 1.125
+LENGTH_M = 4.5  # of the ego of `scenes.straight`
 NOISE_M, NOISE_RAD, NOISE_MPS = 0.02, 0.005, 0.1
 TIME_S = np.arange(SceneSpec.steps) * SceneSpec.dt
 LOGS = ("drive", "noisy", "wrapped", "stop", "stands", "jump", "too_hard", "ends", "ends_in_noise", "gap", "again")
@@ -30,9 +30,9 @@ def scene_of(x, y, heading, speed, valid=True):
 
 
 def driven(heading=0.0):
-    """A drive with turns and braking, within the limits, of a rear axle at the centre."""
+    """A drive with turns and braking, within the limits."""
     acceleration, curvature = np.sin(TIME_S[1:]), 0.08 * np.sin(0.7 * TIME_S[1:])
-    return oracle.drive((0.0, 0.0, heading, 8.0, 0.0, 0.0), acceleration, curvature, CONFIG.limits)
+    return oracle.drive((0.0, 0.0, heading, 8.0, 0.0, 0.0), acceleration, curvature, CONFIG.limits, LENGTH_M)
 
 
 def along_x(x, speed, valid=True):
@@ -64,25 +64,24 @@ def logs() -> dict:
     }
 
 
-SOLVE = jax.jit(smooth_log_actions, static_argnums=(2, 4, 5))
-DRIVE = jax.jit(advance_bicycle, static_argnums=(3, 4))
+SOLVE = jax.jit(smooth_log_actions, static_argnums=(2, 3, 4))
+DRIVE = jax.jit(advance, static_argnums=(2, 3))
 
 
-def solved(axle, settings=SETTINGS):
+def solved(settings=SETTINGS):
     """Start, actions and the drive of every log, and each drive's distance from the log [N] (0 where not valid)."""
     every = scenes.stack([logs()[name] for name in LOGS])
-    axle = jnp.full(len(LOGS), axle)
-    ego, action = SOLVE(every, jnp.full(len(LOGS), START), STEPS, axle, CONFIG, settings)
-    swept = DRIVE(ego, action, axle, CONFIG.limits, CONFIG.dt)
+    ego, action = SOLVE(every, jnp.full(len(LOGS), START), STEPS, CONFIG, settings)
+    swept = DRIVE(ego, action, CONFIG.limits, CONFIG.dt)
     x, y, valid = (ego_track(every, name)[:, START + 1 :] for name in ("x", "y", "valid"))
     beside = np.where(valid, np.hypot(swept.x - x, swept.y - y), 0.0)
     every = (ego, action, swept, beside)
     return {name: jax.tree.map(lambda field, row=row: np.asarray(field[row]), every) for row, name in enumerate(LOGS)}
 
 
-@pytest.fixture(scope="module", params=[0.0, AXLE], ids=["unicycle", "bicycle"])
-def found(request):
-    return solved(request.param)
+@pytest.fixture(scope="module")
+def found():
+    return solved()
 
 
 @pytest.mark.parametrize(("log", "within_m"), [("noisy", 0.1), ("wrapped", 0.08), ("stop", 0.05), ("drive", 0.08)])
@@ -90,20 +89,22 @@ def test_the_drive_stays_by_the_log(found, log, within_m):
     assert found[log][3].max() < within_m
 
 
-def test_what_the_unicycle_drove_it_drives_again():
-    _, action, _, beside = solved(0.0)["drive"]
-    assert beside.max() < 0.03  # what smoothing costs
+def test_what_was_driven_is_driven_again(found):
+    """A log of the dynamics' own: the actions found are the rear axle's."""
+    _, action, _, beside = found["drive"]
+    assert beside.max() < 0.04  # what smoothing costs
     wanted = np.sin(TIME_S[START + 1 :])
     np.testing.assert_allclose(action.acceleration[3:-3], wanted[3:-3], atol=0.1)
+    np.testing.assert_allclose(action.curvature[3:-3], driven().curvature[START + 1 :][3:-3], atol=0.005)
 
 
-def test_it_is_smoother_than_the_raw_inverse_which_drifts():
+def test_it_is_smoother_than_the_raw_inverse_which_drifts(found):
     scene = scenes.stack([logs()["noisy"]])
     log = jax.vmap(log_ego, (None, 0), 1)(scene, START + jnp.arange(STEPS + 1)[:, None])
     first, before, after = (jax.tree.map(lambda f, at=at: f[:, at], log) for at in (0, slice(-1), slice(1, None)))
     raw = Action(*inverse(before, after, CONFIG.dt))
     swept = advance(first, raw, CONFIG.limits, CONFIG.dt)
-    _, smooth, _, beside = solved(0.0)["noisy"]
+    _, smooth, _, beside = found["noisy"]
     assert np.hypot(swept.x - log.x[:, 1:], swept.y - log.y[:, 1:]).max() > 2 * beside.max()
     for name in ("acceleration", "curvature"):
         jitter = [np.abs(np.diff(actions, n=2)).mean() for actions in (getattr(smooth, name), getattr(raw, name)[0])]
@@ -142,7 +143,7 @@ def test_the_start_is_the_log_but_for_noise(found):
 
 
 def test_without_start_noise_it_starts_exactly_where_the_log_does():
-    fixed = solved(0.0, SmoothingConfig(start_heading=0.0, start_speed=0.0))
+    fixed = solved(SmoothingConfig(start_heading=0.0, start_speed=0.0))
     for name, (ego, *_) in fixed.items():
         log = jax.tree.map(lambda field: field[0], log_ego(scenes.stack([logs()[name]]), jnp.array([START])))
         np.testing.assert_allclose([ego.heading, ego.speed], [log.heading, log.speed], atol=1e-5, err_msg=name)
@@ -158,21 +159,6 @@ def test_heading_wrap_changes_nothing(found):
     there, back = found["drive"][1], found["wrapped"][1]
     np.testing.assert_allclose(there.acceleration, back.acceleration, atol=0.02)
     np.testing.assert_allclose(there.curvature, back.curvature, atol=1e-3)
-
-
-def test_the_bicycle_recovers_a_bicycles_log():
-    """A log of the bicycle's centre: the bicycle's curvature is the rear axle's, the unicycle has to sidle."""
-    rear = driven()
-    x, y = rear.x + AXLE * np.cos(rear.heading), rear.y + AXLE * np.sin(rear.heading)
-    log = scenes.stack([scene_of(x, y, rear.heading, rear.speed)] * len(LOGS))
-    axle = jnp.full(len(LOGS), AXLE)
-    ego, action = SOLVE(log, jnp.full(len(LOGS), START), STEPS, axle, CONFIG, SETTINGS)
-    swept = DRIVE(ego, action, axle, CONFIG.limits, CONFIG.dt)
-    assert np.hypot(swept.x[0] - x[START + 1 :], swept.y[0] - y[START + 1 :]).max() < 0.04
-    np.testing.assert_allclose(action.curvature[0, 3:-3], rear.curvature[START + 1 :][3:-3], atol=0.005)
-    states = jax.vmap(log_ego, (None, 0), 1)(log, jnp.broadcast_to(START + jnp.arange(3)[:, None], (3, len(LOGS))))
-    first, second = (jax.tree.map(lambda f, at=at: f[:, at], shifted(states, -AXLE)) for at in (0, 1))
-    np.testing.assert_allclose(inverse(first, second, 0.1)[1][0], rear.curvature[START + 1], atol=1e-3)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(found):

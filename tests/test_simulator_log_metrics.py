@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from simulator.config import KinematicBounds, VehicleLimits
+from simulator.dynamics import advance
 from simulator.log_metrics import kinematic_infeasibility, log_divergence
 from simulator.transition import ego_track_of
-from simulator.vehicle_models import advance_bicycle
 from simulator.world import Action, Agents, EgoState
 
 BOUNDS = KinematicBounds()
@@ -81,14 +81,14 @@ def test_agents_that_appear_and_vanish_are_judged_while_there():
     np.testing.assert_array_equal(infeasible(changed), [value, judged])
 
 
-@pytest.mark.parametrize("axle", [0.0, 1.25])
-def test_no_drive_of_ours_is_infeasible(rng, axle):
+@pytest.mark.parametrize("length", [0.0, 5.0, 13.8])
+def test_no_drive_of_ours_is_infeasible(rng, length):
     start = {name: jnp.zeros(16) for name in ("x", "y", "heading", "acceleration", "curvature")}
     ego = EgoState(
-        **start, speed=jnp.float32(rng.uniform(0, 30, 16)), length=jnp.full(16, 5.0), width=jnp.full(16, 2.0)
+        **start, speed=jnp.float32(rng.uniform(0, 30, 16)), length=jnp.full(16, length), width=jnp.full(16, 2.0)
     )
     action = Action(*(jnp.float32(rng.normal(0, scale, (16, 100))) for scale in (10.0, 1.0)))
-    value, valid = infeasible(ego_track_of(advance_bicycle(ego, action, axle, VehicleLimits(), 0.1)))
+    value, valid = infeasible(ego_track_of(advance(ego, action, VehicleLimits(), 0.1)))
     assert valid.all() and not value.any()
 
 

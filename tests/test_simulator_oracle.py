@@ -48,7 +48,8 @@ def compare_row(drive: Drive, action: Action, results: tuple, row: int) -> Table
     """What simulator (`results` of the batch) and oracle say of one drive."""
     ego, outcome, alive, score = results
     scene, start = drive.scene, drive.start
-    track = oracle.drive(oracle.log_start(scene, start), action.acceleration[row], action.curvature[row], CONFIG.limits)
+    actions = action.acceleration[row], action.curvature[row]
+    track = oracle.drive(oracle.log_start(scene, start), *actions, CONFIG.limits, float(scene.length[scene.ego]))
     judged = oracle.judge(scene, track, start, CONFIG)
     episode = oracle.episode(scene, judged, start, CONFIG)
     simulated = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}

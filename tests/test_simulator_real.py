@@ -13,7 +13,6 @@ from data.womd import read_file
 from simulator.config import SmoothingConfig
 from simulator.dynamics import advance, ego_track, log_actions, log_ego
 from simulator.inverse import smooth_log_actions
-from simulator.vehicle_models import advance_bicycle, rear_axle
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +32,10 @@ def test_the_inverse_reproduces_real_egos(logs, sim_config):
     assert np.quantile(error.max(axis=1), 0.9) < 0.5
 
 
-@pytest.mark.parametrize("axles", [0.0, 1.0], ids=["unicycle", "bicycle"])
-def test_the_smoothing_inverse_reproduces_real_egos(logs, sim_config, axles):
+def test_the_smoothing_inverse_reproduces_real_egos(logs, sim_config):
     start = jnp.full(logs.ego.shape, SceneSpec.current)
-    axle = axles * rear_axle(np.take_along_axis(logs.length, logs.ego[:, None], axis=1)[:, 0])
-    solve = jax.jit(smooth_log_actions, static_argnums=(2, 4, 5))
-    ego, action = solve(logs, start, 80, axle, sim_config, SmoothingConfig())
-    swept = advance_bicycle(ego, action, axle, sim_config.limits, sim_config.dt)
+    solve = jax.jit(smooth_log_actions, static_argnums=(2, 3, 4))
+    ego, action = solve(logs, start, 80, sim_config, SmoothingConfig())
+    swept = advance(ego, action, sim_config.limits, sim_config.dt)
     error = np.hypot(swept.x - ego_track(logs, "x")[:, 11:], swept.y - ego_track(logs, "y")[:, 11:])
     assert np.mean(error.max(axis=1) <= 0.1) >= 0.95

@@ -17,9 +17,9 @@ from data.scene import SceneSpec
 from data.sources import STARTER, open_split
 from data.sumo.install import SumoError, import_libsumo
 from data.sumo.simulate import Log, recording
-from policy.baselines import ego_of
 from simulator.dynamics import track_log
 from simulator.log_replay import LogReplay
+from simulator.observe import ego_of
 from simulator.prepare import prepare
 from simulator.referee.drive import boxes_of
 from simulator.referee.fleet import Fleet

@@ -12,10 +12,11 @@ import scenes
 from data.scene import SceneSpec
 from simulator.dynamics import track_log
 from simulator.log_replay import LogReplay
+from simulator.observe import ego_of
 from simulator.prepare import prepare
 from simulator.rollout import rollout
 from simulator.score import driving_score
-from simulator.world import Action, EgoState
+from simulator.world import Action
 
 HORIZON = 16
 
@@ -30,10 +31,7 @@ class Expert(NamedTuple):
         return scene
 
     def act(self, params, key, observation, scene):
-        size = jnp.zeros_like(observation.route_offset)
-        pose, motion = jnp.moveaxis(observation.pose, -1, 0), jnp.moveaxis(observation.ego[:, :3], -1, 0)
-        ego = EgoState(*pose, *motion, length=size, width=size)
-        action = track_log(ego, scene, observation.time, self.config.substeps, self.config)
+        action = track_log(ego_of(observation), scene, observation.time, self.config.substeps, self.config)
         noise = self.noise * jax.vmap(jax.random.normal)(key)[:, None]
         return Action(action.acceleration + noise, action.curvature), scene, {"noise": noise[:, 0]}
 

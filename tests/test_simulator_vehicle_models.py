@@ -1,103 +1,36 @@
-"""Bicycle, pose increments, poses as given, and the exact inverse of a step."""
+"""Pose increments, poses as given, and the exact inverse of a step."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
 
 from simulator.config import VehicleLimits
 from simulator.dynamics import advance, limited, move
-from simulator.vehicle_models import (
-    advance_bicycle,
-    apply_delta,
-    inverse,
-    pose_delta,
-    rear_axle,
-    set_pose,
-    shifted,
-)
+from simulator.vehicle_models import apply_delta, inverse, pose_delta, set_pose
 from simulator.world import Action, EgoState
 
 LIMITS = VehicleLimits()
-AXLE = 1.25
 
 
-def ego(speed, x=0.0, y=0.0, heading=0.0):
-    values = dict(x=x, y=y, heading=heading, speed=speed, acceleration=0.0, curvature=0.0, length=5.0, width=1.8)
+def ego(speed, x=0.0, y=0.0, heading=0.0, length=5.0):
+    values = dict(x=x, y=y, heading=heading, speed=speed, acceleration=0.0, curvature=0.0, length=length, width=1.8)
     shape = np.broadcast_shapes(*(np.shape(value) for value in values.values()), (1,))
     return EgoState(**{name: jnp.broadcast_to(jnp.float32(value), shape) for name, value in values.items()})
 
 
-def drive(start, acceleration, curvature, steps, axle=AXLE):
-    action = Action(jnp.full((1, steps), acceleration), jnp.full((1, steps), curvature))
-    return jax.tree.map(lambda field: np.asarray(field[0]), advance_bicycle(start, action, axle, LIMITS, 0.1))
-
-
-def test_the_rear_axle_lies_a_quarter_of_the_length_behind():
-    np.testing.assert_allclose(rear_axle(np.array([5.0, 4.0])), [1.25, 1.0])
-
-
-def test_the_centre_swings_outside_the_rear_axle():
-    # rear axle at (-1.25, 0) on a radius of 10 m about (-1.25, 10); a quarter circle at pi m/s takes 5 s
-    swept = drive(ego(np.pi), 0.0, 0.1, 50)
-    np.testing.assert_allclose(np.hypot(swept.x + 1.25, swept.y - 10), np.hypot(10, 1.25), rtol=1e-5)
-    np.testing.assert_allclose([swept.x[-1], swept.y[-1]], [8.75, 11.25], atol=1e-3)
-    np.testing.assert_allclose(swept.heading[-1], np.pi / 2, atol=1e-4)
-
-
-def test_the_centre_slips_by_the_angle_of_its_place_on_the_circle():
-    swept = drive(ego(5.0), 0.0, 0.2, 2)
-    course = np.arctan2(np.diff(swept.y), np.diff(swept.x))
-    np.testing.assert_allclose(course - swept.heading.mean(), np.arctan(AXLE * 0.2), atol=1e-4)
-
-
-def test_without_rear_offset_it_is_the_unicycle(rng):
-    action = Action(*(jnp.float32(rng.normal(0, scale, (3, 20))) for scale in (4.0, 0.2)))
-    start = ego(np.array([0.0, 3.0, 20.0]), heading=np.array([1.0, 3.1, -3.1]))
-    unicycle, bicycle = (
-        advance(start, action, LIMITS, 0.1),
-        advance_bicycle(start, action, jnp.zeros(3), LIMITS, 0.1),
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), unicycle, bicycle)
-
-
-def test_braking_at_standstill_neither_creeps_nor_turns():
-    swept = drive(ego(0.0, heading=2.0), -8.0, 0.3, 30)
-    np.testing.assert_allclose(np.hypot(swept.x, swept.y), 0.0, atol=1e-6)
-    np.testing.assert_allclose(swept.heading, 2.0, rtol=1e-6)
-    assert np.all(swept.speed == 0)
-
-
-def test_the_rear_axle_holds_the_lateral_limit():
-    swept = drive(ego(20.0), 0.0, 1.0, 1)
-    np.testing.assert_allclose(swept.curvature * 20.0**2, LIMITS.lateral_acceleration_max, rtol=1e-5)
-
-
-def test_the_bicycle_agrees_with_the_numpy_oracle(rng):
-    acceleration, curvature = rng.normal(0, 5, 200), rng.normal(0, 0.2, 200)
-    start = (3.0 - AXLE * np.cos(2.9), -2.0 - AXLE * np.sin(2.9), 2.9, 4.0, 0.0, 0.0)
-    track = oracle.drive(start, acceleration, curvature, LIMITS)
-    action = Action(jnp.float32(acceleration)[None], jnp.float32(curvature)[None])
-    swept = advance_bicycle(ego(4.0, 3.0, -2.0, 2.9), action, AXLE, LIMITS, 0.1)
-    np.testing.assert_allclose(swept.x[0], track.x[1:] + AXLE * np.cos(track.heading[1:]), atol=2e-3)
-    np.testing.assert_allclose(swept.y[0], track.y[1:] + AXLE * np.sin(track.heading[1:]), atol=2e-3)
-    np.testing.assert_allclose(swept.speed[0], track.speed[1:], atol=1e-4)
-
-
-def random_steps(rng, count):
+def random_steps(rng, count, length):
     """States and limited actions: standstill, stops inside the step and headings about the wrap are common."""
     speed = rng.choice([0.0, 1e-3, 0.05, 0.3, 1.0], count) + rng.choice([0.0, 25.0], count) * rng.random(count)
     heading = rng.choice([0.0, np.pi - 0.01, -np.pi + 0.01], count) + rng.normal(0, 0.02, count)
-    before = ego(speed, rng.uniform(-200, 200, count), rng.uniform(-200, 200, count), heading)
+    before = ego(speed, rng.uniform(-200, 200, count), rng.uniform(-200, 200, count), heading, length)
     wanted = jnp.float32(rng.uniform(-10, 8, count)), jnp.float32(rng.uniform(-0.4, 0.4, count))
     return before, limited(before.speed, *wanted, LIMITS)
 
 
-@pytest.mark.parametrize("axle", [0.0, AXLE])
-def test_forward_of_the_inverse_is_the_step(rng, axle):
-    before, action = random_steps(rng, 4000)
-    before = shifted(before, -axle)
+@pytest.mark.parametrize("length", [0.0, 5.0, 13.8])
+def test_forward_of_the_inverse_is_the_step(rng, length):
+    before, action = random_steps(rng, 4000, length)
     after = move(before, *action, LIMITS, 0.1)
     assert np.mean(np.asarray((after.speed == 0) & (before.speed > 0))) > 0.1
     again = move(before, *inverse(before, after, 0.1), LIMITS, 0.1)
@@ -118,7 +51,7 @@ def test_the_inverse_recovers_actions():
 def test_the_inverse_takes_no_slip_for_curvature():
     # Side-slip of a steady turn is atan(1.25 * 0.1); read as turn of one step it would be 0.12 / 0.5 m.
     action = Action(jnp.zeros((1, 2)), jnp.full((1, 2), 0.1))
-    swept = shifted(advance_bicycle(ego(5.0), action, AXLE, LIMITS, 0.1), -AXLE)
+    swept = advance(ego(5.0), action, LIMITS, 0.1)
     before, after = (jax.tree.map(lambda field, at=at: field[:, at], swept) for at in (0, 1))
     np.testing.assert_allclose(inverse(before, after, 0.1), [[0.0], [0.1]], atol=1e-4)
 
@@ -141,12 +74,12 @@ def test_a_delta_is_seen_from_the_pose_before():
 
 
 def test_a_pose_as_given_implies_speed_and_curvature():
-    # a quarter circle of radius 2 m to the left in 1 s: pi metres
-    put = set_pose(ego(1.0), 2.0, 2.0, np.pi / 2, 1.0)
+    # The rear axle, at (-1.25, 0), on a quarter circle of radius 2 m to the left in 1 s: pi metres.
+    put = set_pose(ego(1.0), 2.0 - 1.25, 2.0 + 1.25, np.pi / 2, 1.0)
     np.testing.assert_allclose(
         [put.speed[0], put.curvature[0], put.acceleration[0]], [np.pi, 0.5, np.pi - 1], rtol=1e-5
     )
     behind = set_pose(ego(1.0), -1.0, 0.0, 0.0, 0.1)
     assert behind.speed[0] == 0 and behind.curvature[0] == 0
-    turned = set_pose(ego(0.0), 0.0, 0.0, 0.5, 0.1)
+    turned = set_pose(ego(0.0, length=0.0), 0.0, 0.0, 0.5, 0.1)
     assert turned.speed[0] == 0 and turned.curvature[0] == 0 and turned.heading == 0.5

@@ -11,11 +11,12 @@ from data.scene import Array, Observation, Scene, SceneSpec
 from data.text import TOKEN_ID
 from policy.action_head import ActionHead, Decision
 from policy.action_space import deviation, drive_to, logged_waypoints
-from policy.baselines import IDM, LogExpert, ego_of, follow_route
+from policy.baselines import IDM, LogExpert, follow_route
 from policy.imitation import demonstration
 from policy.language import LabelConfig
 from policy.vla import REASONING, VLA
 from simulator.config import SimulatorConfig
+from simulator.observe import ego_of
 from simulator.world import Action, Params
 
 FELT_MPS2 = 0.1  # a change of acceleration, along or across, smaller than this is none

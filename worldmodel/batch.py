@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from data.scene import Array, Scene
 from simulator.config import SimulatorConfig
 from simulator.dynamics import advance
+from simulator.observe import ego_of
 from simulator.transition import ego_track_of, replace_row
 from simulator.world import Action, Agents, EgoState, Outcome, Rollout
 
@@ -48,21 +49,8 @@ def from_rollout(scene: Scene, start: Array, rollout: Rollout, dynamics: Array) 
     action, ego, outcome, alive = jax.tree.map(
         lambda a: jnp.swapaxes(a, 0, 1), (rollout.action, rollout.ego, rollout.outcome, rollout.alive)
     )
-    first = jax.tree.map(lambda a: a[0], (rollout.observation.pose, rollout.observation.ego))
-    return ModelBatch(scene, start, _ego_state(*first, ego), action, ego, outcome, alive, dynamics)
-
-
-def _ego_state(pose: Array, motion: Array, ego: EgoState) -> EgoState:
-    return EgoState(
-        x=pose[:, 0],
-        y=pose[:, 1],
-        heading=pose[:, 2],
-        speed=motion[:, 0],
-        acceleration=motion[:, 1],
-        curvature=motion[:, 2],
-        length=ego.length[:, 0, 0],
-        width=ego.width[:, 0, 0],
-    )
+    first = jax.tree.map(lambda a: a[0], ego_of(rollout.observation))
+    return ModelBatch(scene, start, first, action, ego, outcome, alive, dynamics)
 
 
 def log_window(scene: Scene, start: Array, before: int, after: int) -> Agents:
