@@ -184,8 +184,8 @@ def all_outcomes(substeps: int) -> Callable:
             measures = jax.vmap(lambda *row: measure_everyone(*row, CONFIG))(state, agents, *lights, routes, route_s)
             return measures["route_s"][..., -1], measures
 
-        start = jax.tree.map(lambda field: field[..., SceneSpec.current], log_agents(scene, jnp.arange(11)[None]))
-        return scanned(scene, keys, substeps, jax.vmap(place)(routes, start), judge)[1]
+        start = jax.vmap(lambda one: place(one, SceneSpec.current))(routes)
+        return scanned(scene, keys, substeps, start, judge)[1]
 
     return episode
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from data import tokenizer
 from data.errors import DataError
-from data.polyline import arc_length, drop_repeats, interpolate, project, simplify, wrap
+from data.polyline import arc_length, drop_repeats, interpolate, simplify, walk, wrap
 from data.raw import (
     ROAD_TOLERANCE_M,
     RawScene,
@@ -167,7 +167,8 @@ def _route(raw: RawScene, spec: SceneSpec) -> dict[str, np.ndarray]:
         raise DataError(reason, "route", raw.record_name)
     s = np.arange(count) * spec.route_spacing_m
     ahead = np.minimum(np.searchsorted(limit_at, s), len(limit_at) - 1)
-    at_current = project(np.zeros((1, 2)), interpolate(line, s))[0][0]
+    driven = np.stack([raw.x, raw.y], axis=-1)[raw.ego, : raw.current + 1]
+    at_current = walk(driven[raw.valid[raw.ego, : raw.current + 1]], interpolate(line, s))[-1]
     passed = max(np.searchsorted(s, at_current, side="right") - 1, 0)
     limit = raw.route_speed_limit[ahead]
     return dict(points=interpolate(line, s), limit=limit, limit_now=limit[passed], line=_ahead(line, at_current))
@@ -190,12 +191,15 @@ def _route_fields(route: dict[str, np.ndarray], spec: SceneSpec) -> dict[str, np
 
 
 def _light_route_s(raw: RawScene, points: np.ndarray) -> np.ndarray:
-    """Arc length of each stop point along the padded route, -1 where it is not on it: float64[L]."""
+    """Arc length of each stop point along the padded route, -1 where it is not on it: float64[L].
+
+    Where the route comes by a stop point several times, about as near, the first time counts.
+    """
     stops = np.stack([raw.light_x, raw.light_y], axis=1)
-    s, offset = project(stops, points)
-    length = arc_length(points)[-1]
-    beyond = (s <= 0.0) | (s >= length)
-    return np.where(raw.light_on_route & (np.abs(offset) <= LIGHT_LATERAL_M) & ~beyond, s, -1.0)
+    s = np.array([walk(stop[None], points)[0] for stop in stops])
+    beside = np.hypot(*(stops - interpolate(points, s)).T)
+    beyond = (s <= 0.0) | (s >= arc_length(points)[-1])
+    return np.where(raw.light_on_route & (beside <= LIGHT_LATERAL_M) & ~beyond, s, -1.0)
 
 
 def _lights(raw: RawScene, spec: SceneSpec, route: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# Of `walk`, as in `simulator/route.py`.
+SLACK_M, STRETCH, TIED_M = 2.0, 2.0, 1.0
+
 
 def wrap(angle: np.ndarray) -> np.ndarray:
     """Wraps [rad] into [-pi, pi) in float64."""
@@ -71,6 +74,37 @@ def project(points: np.ndarray, line: np.ndarray) -> tuple[np.ndarray, np.ndarra
     step, rel = np.diff(line, axis=0)[nearest], points - line[nearest]
     side = np.where(step[:, 0] * rel[:, 1] - step[:, 1] * rel[:, 0] >= 0, 1.0, -1.0)
     return s, side * distance[rows, nearest]
+
+
+def walk(points: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Arc length of each point of a track along a line that may cross itself or come back: float64[N].
+
+    The first point lies at the first of the places that are about as near as the nearest; each next place is the
+    nearest one within a reach of the last. The same rule as on the device: `simulator/route.py`.
+
+    Args: points float64[N, 2]; line float64[K, 2] with K >= 2.
+    """
+    along = arc_length(line)
+    fraction, distance = foot_on_segments(points[:, None], line[:-1], line[1:])
+    first = int(np.argmax(distance[0] ** 2 <= distance[0].min() ** 2 + TIED_M**2))
+    s, reach = along[first] + fraction[0, first] * np.diff(along)[first], TIED_M + SLACK_M
+    places = []
+    for i, point in enumerate(points):
+        reach = SLACK_M + STRETCH * np.hypot(*(point - points[i - 1])) if i else reach
+        s = _nearest_within(point, line, along, s - reach, s + reach)
+        places.append(s)
+    return np.array(places)
+
+
+def _nearest_within(point: np.ndarray, line: np.ndarray, along: np.ndarray, low_s: float, high_s: float) -> float:
+    """Arc length of the nearest place between two arc lengths."""
+    step, length = np.diff(line, axis=0), np.maximum(np.diff(along), 1e-9)
+    t = ((point - line[:-1]) * step).sum(1) / length
+    low, high = np.maximum(low_s - along[:-1], 0.0), np.minimum(high_s - along[:-1], length)
+    t = np.minimum(np.maximum(t, low), high)
+    distance = np.hypot(*(point - line[:-1] - t[:, None] * step / length[:, None]).T)
+    best = int(np.argmin(np.where(low <= high, distance, np.inf)))
+    return float(along[best] + t[best])
 
 
 def simplify(lines: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:

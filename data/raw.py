@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.errors import DataError
-from data.polyline import arc_length, drop_repeats, foot_on_segments, interpolate, project, resample, simplify, wrap
+from data.polyline import arc_length, drop_repeats, foot_on_segments, interpolate, resample, simplify, walk, wrap
 from data.scene import RING_TYPES
 
 ROAD_TOLERANCE_M = 0.05
@@ -210,7 +210,7 @@ def _cut_route(raw: RawScene) -> RawScene:
     keep = np.concatenate([[True], np.hypot(np.diff(raw.route_x), np.diff(raw.route_y)) > 1e-3])
     line, limit = raw.route[keep], np.asarray(raw.route_speed_limit, np.float64)[keep]
     along = arc_length(line)
-    first = max(float(project(raw.ego_path[:1], line)[0][0]) - ROUTE_BEHIND_M, 0.0)
+    first = max(float(walk(raw.ego_path[:1], line)[0]) - ROUTE_BEHIND_M, 0.0)
     s = np.concatenate([[first], along[along > first + 1e-3]])
     line, limit = interpolate(line, s), limit[np.minimum(np.searchsorted(along, s), len(limit) - 1)]
     return dataclasses.replace(raw, route_x=line[:, 0], route_y=line[:, 1], route_speed_limit=limit)

@@ -246,6 +246,7 @@ class Observation:
       agent_valid: bool[..., A]; False in the ego's own row.
       route_x, route_y: float32[..., R], route points.
       route_valid: bool[..., R].
+      route_s: float32[...], arc length of the ego along the route points, beyond the ends too [m].
       route_offset: float32[...], signed lateral offset of the ego from the route, left positive [m].
       light_distance: float32[..., L], distance along the route from the ego's front to the stop point [m]; +inf for
         lights that are not on the route, not observed, or already passed.
@@ -271,6 +272,7 @@ class Observation:
     route_x: Array
     route_y: Array
     route_valid: Array
+    route_s: Array
     route_offset: Array
     light_distance: Array
     light_state: Array

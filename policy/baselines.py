@@ -11,10 +11,11 @@ import jax.numpy as jnp
 
 from data.scene import Array, Observation, Scene
 from policy.action_space import ramp
-from policy.hazards import DriverConfig, Path, hazards, path_of, point_at, project
+from policy.hazards import DriverConfig, Path, hazards, path_of, point_at
 from simulator.config import SimulatorConfig
 from simulator.dynamics import action_towards, limited, move, track_log
 from simulator.observe import ego_of
+from simulator.route import walk
 from simulator.world import Action, EgoState, Params
 
 PURSUIT_S = 0.9
@@ -97,17 +98,19 @@ def follow_route(config: SimulatorConfig, observation: Observation, acceleration
         path = path_of(observation)
         ego = ego_of(observation.replace(pose=jnp.zeros(3)))
 
-        def body(ego: EgoState, acceleration: Array) -> tuple[EgoState, Array]:
-            _, curvature = limited(ego.speed, acceleration, _pursue(path, ego), config.limits)
-            return move(ego, acceleration, curvature, config.limits, config.dt), curvature
+        def body(carry: tuple[EgoState, Array], acceleration: Array) -> tuple[tuple[EgoState, Array], Array]:
+            ego, route_s = carry
+            _, curvature = limited(ego.speed, acceleration, _pursue(path, ego, route_s), config.limits)
+            after = move(ego, acceleration, curvature, config.limits, config.dt)
+            places, _ = walk(path.route, route_s, jnp.stack([ego.x, after.x]), jnp.stack([ego.y, after.y]))
+            return (after, places[0]), curvature
 
-        return jax.lax.scan(body, ego, acceleration)[1]
+        return jax.lax.scan(body, (ego, observation.route_s), acceleration)[1]
 
     return Action(acceleration=acceleration, curvature=jax.vmap(of_scene)(observation, acceleration))
 
 
-def _pursue(path: Path, ego: EgoState) -> Array:
+def _pursue(path: Path, ego: EgoState, route_s: Array) -> Array:
     """Curvature that leads the box centre to the point of the route about a second ahead."""
-    here = project(path, ego.x[None], ego.y[None]).arc[0]
-    x, y = point_at(path, here + jnp.clip(PURSUIT_S * ego.speed, *PURSUIT_M))
+    x, y = point_at(path, route_s + jnp.clip(PURSUIT_S * ego.speed, *PURSUIT_M))
     return action_towards(ego, x, y, 1.0)[1]

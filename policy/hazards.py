@@ -16,9 +16,12 @@ from data.geometry import rotate, wrap_angle
 from data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation
 from data.text import CAUSES
 from simulator.car_following import CarFollowing, idm
+from simulator.route import Route, first_place
 
 CAUSE = {name: index for index, name in enumerate(CAUSES)}
 FAR_M = 200.0
+BEHIND_M = 15.0  # agents are looked for on the route from this far behind the ego on
+REACHED_M = 3.0  # what is not this much nearer to a later place on the route is met at the earlier one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +61,17 @@ class Path:
     """The route of one scene as segments; float32[R - 1] except arc.
 
     Attributes:
-      x, y: start of each segment.  along_x, along_y: segment vector.  heading, length: of the segment.
+      x, y: start of each segment.  heading: of the segment.
       arc: float32[R - 1], arc length at the start of each segment.  valid: bool[R - 1].
+      route: the points, for `simulator.route`.
     """
 
     x: Array
     y: Array
-    along_x: Array
-    along_y: Array
     heading: Array
-    length: Array
     arc: Array
     valid: Array
+    route: Route
 
 
 @flax.struct.dataclass
@@ -88,23 +90,15 @@ def path_of(observation: Observation) -> Path:
     length = jnp.where(valid, jnp.hypot(dx, dy), 0.0)
     arc = jnp.cumsum(length) - length
     heading = jnp.where(valid, jnp.arctan2(dy, dx), 0.0)
-    return Path(observation.route_x[:-1], observation.route_y[:-1], dx, dy, heading, length, arc, valid)
+    route = Route(observation.route_x, observation.route_y, observation.route_valid)
+    return Path(observation.route_x[:-1], observation.route_y[:-1], heading, arc, valid, route)
 
 
-def project(path: Path, x: Array, y: Array) -> RoutePosition:
-    """Nearest place on the route of points float32[N]; a point beyond the last segment is extrapolated along it."""
-    rel_x, rel_y = x[:, None] - path.x, y[:, None] - path.y
-    squared = jnp.maximum(path.length, 1e-3) ** 2
-    share = (rel_x * path.along_x + rel_y * path.along_y) / squared
-    inside = jnp.clip(share, 0.0, 1.0)
-    distance = jnp.hypot(rel_x - inside * path.along_x, rel_y - inside * path.along_y)
-    best = jnp.argmin(jnp.where(path.valid, distance, jnp.inf), axis=-1)
-
-    def pick(values: Array) -> Array:
-        return jnp.take_along_axis(jnp.broadcast_to(values, share.shape), best[:, None], axis=-1)[:, 0]
-
-    across = (path.along_x * rel_y - path.along_y * rel_x) / jnp.sqrt(squared)
-    return RoutePosition(pick(path.arc + share * path.length), pick(across), pick(path.heading))
+def where_first(path: Path, x: Array, y: Array, from_arc: Array) -> RoutePosition:
+    """Where the route first comes by points float32[N], from an arc length on: it may do so again."""
+    places = jax.vmap(lambda x, y: first_place(path.route, x, y, None, from_arc, REACHED_M))
+    arc, offset = places(x, y)
+    return RoutePosition(arc, offset, heading_at(path, arc))
 
 
 def _segment_at(path: Path, arc: Array) -> Array:
@@ -134,7 +128,7 @@ def curvature_ahead(path: Path, arc: Array, window_m: float = 6.0) -> Array:
 def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, desired: Array) -> dict:
     """Allowed acceleration and gap [A] of every agent in, or about to enter, the corridor along the route."""
     ego_length, ego_width = o.ego_size
-    place = project(path, o.agent_x, o.agent_y)
+    place = where_first(path, o.agent_x, o.agent_y, ego_arc - BEHIND_M)
     turned = o.agent_heading - place.heading
     speed_along, speed_across = rotate(o.agent_vel_x, o.agent_vel_y, -place.heading)
     half_across = (jnp.abs(jnp.cos(turned)) * o.agent_width + jnp.abs(jnp.sin(turned)) * o.agent_length) / 2
@@ -186,7 +180,7 @@ def _lights(config: DriverConfig, o: Observation, desired: Array) -> tuple[Array
 
 def _hazards(config: DriverConfig, o: Observation) -> Hazards:
     path = path_of(o)
-    ego_arc = project(path, jnp.zeros(1), jnp.zeros(1)).arc[0]
+    ego_arc = o.route_s
     speed, limit = o.ego[0], o.ego[3]
     desired = jnp.where(limit > 0, limit, config.default_speed_mps)
     agents = _agents(config, o, path, ego_arc, desired)

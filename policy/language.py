@@ -23,9 +23,10 @@ from data.text import (
     VOCABULARY,
     compose,
 )
-from policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of, project
+from policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of
 from simulator.dynamics import along_arc
 from simulator.observe import ego_of
+from simulator.route import walk
 from simulator.world import Action
 
 SLOTS = (LONGITUDINAL, LATERAL, CAUSES, DISTANCES)
@@ -116,16 +117,16 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     path = path_of(o)
     here = ego_of(o.replace(pose=jnp.zeros(3)))
     there = along_arc(here, curvature, preview(config, o.ego[0]))
-    place = project(path, *(jnp.stack([getattr(here, name), getattr(there, name)]) for name in ("x", "y")))
-    shift = place.offset[1] - place.offset[0]
-    bend = jnp.mean(curvature_ahead(path, place.arc[0] + jnp.array([2.0, 6.0, 10.0])))
+    _, offset = walk(path.route, o.route_s, jnp.stack([here.x, there.x]), jnp.stack([here.y, there.y]))
+    shift = offset[0] - o.route_offset
+    bend = jnp.mean(curvature_ahead(path, o.route_s + jnp.array([2.0, 6.0, 10.0])))
     moving = o.ego[0] > config.standing_mps
     # In a bend, or with the heading off, the route comes nearer on a side that one does not steer to.
     steered = jnp.sign(shift) * curvature > -config.bend_curvature
-    returning = shift * place.offset[0] < 0
+    returning = shift * o.route_offset < 0
     rules = [  # in order of precedence: condition, phrase on the left, phrase on the right, side
         (turns(config, o.ego[0], curvature), "steer", curvature),
-        (steered & returning & (jnp.abs(place.offset[0]) > config.lane_change_m), "change lane", shift),
+        (steered & returning & (jnp.abs(o.route_offset) > config.lane_change_m), "change lane", shift),
         (moving & (curvature * bend > config.bend_curvature**2) & (jnp.abs(bend) > config.bend_curvature), "", bend),
         (steered & moving & (jnp.abs(shift) > config.nudge_m), "nudge", shift),
     ]

@@ -1,4 +1,4 @@
-"""Boxes, road edges, lanes and routes of one scene. N points, K segments; batch with `jax.vmap`."""
+"""Boxes, road edges and lanes of one scene. N points, K segments; batch with `jax.vmap`."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,6 @@ from data.geometry import Box, Segments, offset_from, segments, to_frame
 from data.geometry import corners as corners
 from data.geometry import signed_edge_distance as signed_edge_distance
 from data.scene import Array
-
-ROUTE_WINDOW_M = (-20.0, 40.0)  # around the last known arc length: a route may meet itself
-ROUTE_HEADING_M = 3.0  # a route segment at a right angle to the ego counts as this much farther away
 
 
 class Relative(NamedTuple):
@@ -74,38 +71,3 @@ def segment_distance(seg: Segments, x: Array, y: Array) -> Array:
     """Distance from a point to each segment [m]; +inf for invalid ones."""
     off_x, off_y, _, _ = offset_from(seg, x, y)
     return jnp.where(seg.valid, jnp.sqrt(off_x * off_x + off_y * off_y), jnp.inf)
-
-
-def project(
-    route_x: Array, route_y: Array, route_valid: Array, x: Array, y: Array, heading: Array, near_s: Array | None = None
-) -> tuple[Array, Array]:
-    """Arc length along the route and signed lateral offset (left positive) of a pose.
-
-    Segments that point elsewhere than the ego count as farther away, and with `near_s` only those in a window around
-    it count, so that a route that crosses itself does not swallow or give away progress. The first and last segment
-    extend to infinity: progress goes on beyond the route's end. 0, 0 where the route has fewer than two points.
-
-    Args: route_*: [R].  x, y, heading: scalars.  near_s: scalar, last known arc length [m].
-    """
-    seg = segments(route_x, route_y, route_valid)
-    dx, dy = seg.bx - seg.ax, seg.by - seg.ay
-    length = jnp.where(seg.valid, jnp.hypot(dx, dy), 0.0)
-    start_s = jnp.cumsum(length) - length
-    unit = jnp.maximum(length, 1e-6)
-    t = ((x - seg.ax) * dx + (y - seg.ay) * dy) / unit
-    order = jnp.arange(length.shape[0])
-    low = jnp.where(order == 0, -jnp.inf, 0.0)
-    high = jnp.where(order == jnp.sum(route_valid) - 2, jnp.inf, length)
-    t = jnp.clip(t, low, high)
-    off_x, off_y = x - seg.ax - t * dx / unit, y - seg.ay - t * dy / unit
-    against = 1 - (dx * jnp.cos(heading) + dy * jnp.sin(heading)) / unit
-    cost = off_x * off_x + off_y * off_y + ROUTE_HEADING_M**2 * against
-    if near_s is not None:
-        near_s = jnp.clip(near_s, 0.0, jnp.sum(length))
-        inside = (start_s + length >= near_s + ROUTE_WINDOW_M[0]) & (start_s <= near_s + ROUTE_WINDOW_M[1])
-        cost = jnp.where(inside, cost, jnp.inf)
-    best = jnp.argmin(jnp.where(seg.valid, cost, jnp.inf))
-    left = dx[best] * (y - seg.ay[best]) - dy[best] * (x - seg.ax[best]) >= 0
-    distance = jnp.hypot(off_x[best], off_y[best])
-    known = jnp.any(seg.valid)
-    return jnp.where(known, start_s[best] + t[best], 0.0), jnp.where(known, jnp.where(left, distance, -distance), 0.0)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from data.geometry import rotate, to_frame, wrap_angle
 from data.scene import Array, Observation
-from simulator import geometry
 from simulator.config import SimulatorConfig
 from simulator.render import render
+from simulator.route import SLACK_M, project, route_of
 from simulator.transition import speed_limit_at
 from simulator.world import EgoState, State
 
@@ -20,9 +20,7 @@ def observe(state: State, config: SimulatorConfig) -> Observation:
     agent_x, agent_y = to_frame(now.x, now.y, *frame)
     vel_x, vel_y = rotate(now.vel_x, now.vel_y, -ego.heading[:, None])
     route_x, route_y = to_frame(scene.route_x, scene.route_y, *frame)
-    _, offset = jax.vmap(geometry.project)(
-        scene.route_x, scene.route_y, scene.route_valid, ego.x, ego.y, ego.heading, state.route_s
-    )
+    _, offset = jax.vmap(project, (0, 0, 0, 0, None))(route_of(scene), ego.x, ego.y, state.route_s, SLACK_M)
     limit = speed_limit_at(scene, state.route_s)
     return Observation(
         bev=render(state, config),
@@ -43,6 +41,7 @@ def observe(state: State, config: SimulatorConfig) -> Observation:
         route_x=route_x,
         route_y=route_y,
         route_valid=scene.route_valid,
+        route_s=state.route_s,
         route_offset=offset,
         light_distance=light_distance(state),
         light_state=state.light_state,

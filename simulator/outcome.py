@@ -26,6 +26,7 @@ from simulator import geometry
 from simulator.config import ComfortBounds, SimulatorConfig
 from simulator.geometry import Box, Segments
 from simulator.road_index import segments_at
+from simulator.route import route_of, walk
 from simulator.world import Agents, EgoState, State
 
 STANDING_MPS = 0.05  # nuPlan's threshold of a stopped vehicle
@@ -113,12 +114,8 @@ def lane_distances(lanes: Segments, x: Array, y: Array, heading: Array) -> tuple
 
 def route_progress(state: State, swept: EgoState) -> dict[str, Array]:
     """Arc length, its gain and the lateral offset, float32[S] of one scene."""
-    scene = state.scene
-
-    def place(x, y, heading):
-        return geometry.project(scene.route_x, scene.route_y, scene.route_valid, x, y, heading, near_s=state.route_s)
-
-    route_s, offset = jax.vmap(place)(swept.x, swept.y, swept.heading)
+    x, y = (jnp.concatenate([getattr(state.ego, name)[None], getattr(swept, name)]) for name in ("x", "y"))
+    route_s, offset = walk(route_of(state.scene), state.route_s, x, y)
     before = jnp.concatenate([state.route_s[None], route_s[:-1]])
     return {"route_s": route_s, "progress_m": route_s - before, "route_offset_m": offset}
 

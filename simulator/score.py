@@ -1,13 +1,12 @@
 """The driving score of a rollout: AlpaSim's scene score, which a red light run sets to 0 as well."""
 
-import jax
 import jax.numpy as jnp
 
 from data.scene import Array, Scene
-from simulator import geometry
 from simulator.config import SimulatorConfig
-from simulator.dynamics import last_valid_step, log_ego
+from simulator.dynamics import last_valid_step
 from simulator.reward import FAILURES
+from simulator.route import log_places
 from simulator.world import Rollout
 
 FULL_PROGRESS = 0.8  # share of the log's progress that earns the full score
@@ -49,12 +48,5 @@ def driving_score(rollout: Rollout, scene: Scene, config: SimulatorConfig) -> di
 def log_progress(scene: Scene, start: Array, steps: int) -> Array:
     """Metres [B] that the logged ego gains along the route within `steps` log steps of `start` [B]."""
     end = jnp.minimum(start + steps, last_valid_step(scene))
-
-    def route_s(step):
-        ego = log_ego(scene, step)
-        place, _ = jax.vmap(geometry.project)(
-            scene.route_x, scene.route_y, scene.route_valid, ego.x, ego.y, ego.heading
-        )
-        return place
-
-    return route_s(end) - route_s(start)
+    start_s, end_s = jnp.take_along_axis(log_places(scene), jnp.stack([start, end], axis=1), axis=1).T
+    return end_s - start_s

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from data.geometry import from_frame, rotate, to_frame, wrap_angle
 from data.scene import Array, Scene, SceneSpec
-from simulator import geometry
 from simulator.config import SimulatorConfig
 from simulator.dynamics import advance, last_valid_step, log_ego, velocity
 from simulator.outcome import measure
 from simulator.reward import FAILURES, reward_terms
+from simulator.route import log_places, route_of, walk
 from simulator.world import Action, Agents, EgoState, Outcome, State
 
 AGENT_FIELDS = ("x", "y", "heading", "vel_x", "vel_y", "valid")
@@ -45,19 +45,17 @@ def start_state(scene: Scene, start: Array, latent: Any) -> State:
         history=log_agents(scene, start[:, None] + jnp.arange(1 - HISTORY_STEPS, 1)),
         light_state=light_state[..., 0],
         light_valid=light_valid[..., 0],
-        route_s=_place(scene, ego),
+        route_s=jnp.take_along_axis(log_places(scene), start[:, None], axis=1)[:, 0],
         alive=jnp.ones(start.shape, bool),
         latent=latent,
     )
 
 
-def _place(scene: Scene, ego: EgoState) -> Array:
-    route_s, _ = jax.vmap(geometry.project)(scene.route_x, scene.route_y, scene.route_valid, ego.x, ego.y, ego.heading)
-    return route_s
-
-
 def with_ego(state: State, ego: EgoState) -> State:
-    """Puts another ego [B] into a state; its past moves along rigidly, so that it ends in the new pose."""
+    """Puts another ego [B] into a state; its past moves along rigidly, so that it ends in the new pose.
+
+    Its place on the route is walked on from the old one.
+    """
     row = state.scene.ego[:, None, None]
     old = jax.tree.map(lambda field: field[:, None], state.ego)
     new = jax.tree.map(lambda field: field[:, None], ego)
@@ -76,7 +74,9 @@ def with_ego(state: State, ego: EgoState) -> State:
         valid=past["valid"],
     )
     history = replace_row(state.history, state.scene.ego, moved)
-    return state.replace(ego=ego, history=history, route_s=_place(state.scene, ego))
+    x, y = jnp.stack([state.ego.x, ego.x], axis=1), jnp.stack([state.ego.y, ego.y], axis=1)
+    route_s, _ = jax.vmap(walk)(route_of(state.scene), state.route_s, x, y)
+    return state.replace(ego=ego, history=history, route_s=route_s[:, -1])
 
 
 def replace_row(agents: Agents, row: Array, track: Agents) -> Agents:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from data.scene import Array, Observation, Scene
 from simulator.config import SimulatorConfig
+from simulator.route import route_of, walk
 from simulator.transition import ego_track_of, replace_row, sweep
 from simulator.world import Action, Outcome, Params, State, World
 
@@ -43,8 +44,13 @@ class Unending:
             for cut in (slice(-self.config.substeps), slice(-self.config.substeps, None))
         )
         recent = replace_row(recent, state.scene.ego, ego_track_of(swept))
+        x, y = (
+            jnp.concatenate([getattr(state.ego, name)[:, None], getattr(swept, name)], axis=1) for name in ("x", "y")
+        )
+        route_s, _ = jax.vmap(walk)(route_of(state.scene), state.route_s, x, y)
         going = after.replace(
             ego=jax.tree.map(lambda field: field[:, -1], swept),
+            route_s=route_s[:, -1],
             history=jax.tree.map(lambda old, new: jnp.concatenate([old, new], -1), past, recent),
             alive=state.alive & ~outcome.truncation,
         )

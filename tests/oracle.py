@@ -20,11 +20,11 @@ from oracle_map import (
     Track,
     Verdict,
     corridor,
+    log_places,
     off_road,
-    place_on,
-    places,
     red_light,
     route_of,
+    walked,
     wrong_way,
 )
 
@@ -287,7 +287,7 @@ def judge(scene: Scene, track: Track, start: int, config: SimulatorConfig) -> Ju
     """What happens to an ego on `track` from log step `start` among the log's others."""
     others, boxes = others_of(scene, start, len(track.x)), ego_boxes(scene, track)
     depth = overlap_depth(boxes, others.box)
-    route = places(route_of(scene), track, config.substeps)
+    route = walked(route_of(scene), log_places(scene)[start], track.x, track.y)
     collision, at_fault, overlap_m = contacts(track, others, depth)
     uncomfortable, jerk = comfort(track, config)
     events = {
@@ -397,8 +397,8 @@ def driving_score(
 
     Args: way: where the drive began and ended.
     """
-    route, end = route_of(scene), min(start + count, last_log_step(scene))
-    log_way = place_on(route, *log_pose(scene, start)), place_on(route, *log_pose(scene, end))
+    log = log_places(scene)
+    log_way = log[start], log[min(start + count, last_log_step(scene))]
     logged, gained = (last.s - first.s for first, last in (log_way, way))
     progress = gained / max(logged, 5.0)
     earned = 1.0 if logged < 5.0 else min(min(max(progress, 0.0), 1.0) / 0.8, 1.0)

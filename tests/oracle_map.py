@@ -181,12 +181,29 @@ def route_of(scene: Scene) -> Route:
     return Route(lines, np.cumsum(lines.length) - lines.length)
 
 
-def place_on(route: Route, x: float, y: float, heading: float, near_s: float | None = None) -> Place:
-    """The nearest place on the route, whose first and last segment extend to infinity.
+def place_on(route: Route, x: float, y: float, near_s: float, reach: float) -> Place:
+    """The nearest place within `reach` along the route of `near_s`; its first and last segment extend to infinity."""
+    lines = route.lines
+    if not len(lines.a):
+        return Place(0.0, 0.0, 0.0, 0.0)
+    low, high = np.zeros(len(lines.a)), lines.length.copy()
+    low[0], high[-1] = -np.inf, np.inf
+    low, high = np.maximum(low, near_s - reach - route.s), np.minimum(high, near_s + reach - route.s)
+    offset = np.array([x, y]) - lines.a
+    along = np.minimum(np.maximum((offset * lines.unit).sum(-1), low), high)
+    distance = np.linalg.norm(offset - along[:, None] * lines.unit, axis=-1)
+    distance[low > high] = np.inf
+    best = int(np.argmin(distance))
+    is_left = lines.unit[best, 0] * offset[best, 1] - lines.unit[best, 1] * offset[best, 0] >= 0
+    tied = distance**2 <= distance[best] ** 2 + NEAR_M2 * (1 + distance[best])
+    s = route.s + along
+    signed = distance[best] if is_left else -distance[best]
+    return Place(float(s[best]), float(signed), float(np.ptp(s[tied])), float(np.ptp(distance[tied])))
 
-    Segments that point elsewhere count as farther away: squared distance plus 9 m^2 (1 - cos of the angle). With
-    `near_s` only segments that reach into 20 m before to 40 m after it count.
-    """
+
+def first_place(route: Route, x: float, y: float, heading: float) -> Place:
+    """The first of the places that are about as near as the nearest: whose squared distance, and 9 m^2 (1 - cos) of the
+    angle to the heading, exceed the least by 1 m^2 at most."""
     lines = route.lines
     if not len(lines.a):
         return Place(0.0, 0.0, 0.0, 0.0)
@@ -194,26 +211,28 @@ def place_on(route: Route, x: float, y: float, heading: float, near_s: float | N
     low[0], high[-1] = -np.inf, np.inf
     offset = np.array([x, y]) - lines.a
     along = np.clip((offset * lines.unit).sum(-1), low, high)
-    distance = np.linalg.norm(offset - along[:, None] * lines.unit, axis=-1)
-    cost = distance**2 + 9.0 * (1 - lines.unit @ [np.cos(heading), np.sin(heading)])
-    if near_s is not None:
-        near_s = min(max(near_s, 0.0), route.s[-1] + lines.length[-1])
-        cost[(route.s + lines.length < near_s - 20.0) | (route.s > near_s + 40.0)] = np.inf
-    best = int(np.argmin(cost))
-    is_left = lines.unit[best, 0] * offset[best, 1] - lines.unit[best, 1] * offset[best, 0] >= 0
-    tied = cost <= cost[best] + NEAR_M2 * (1 + distance[best])
-    s = route.s + along
-    signed = distance[best] if is_left else -distance[best]
-    return Place(float(s[best]), float(signed), float(np.ptp(s[tied])), float(np.ptp(distance[tied])))
+    cost = np.square(offset - along[:, None] * lines.unit).sum(-1)
+    cost += 9.0 * (1 - lines.unit @ [np.cos(heading), np.sin(heading)])
+    first = int(np.argmax(cost <= cost.min() + 1.0))
+    return place_on(route, x, y, route.s[first] + along[first], 3.0)
 
 
-def places(route: Route, track: Track, substeps: int) -> list[Place]:
-    """The place at the start and after each sub-step; within a step the window lies around where the step began."""
-    found = [place_on(route, track.x[0], track.y[0], track.heading[0])]
-    for i in range(1, len(track.x)):
-        near_s = found[(i - 1) // substeps * substeps].s
-        found.append(place_on(route, track.x[i], track.y[i], track.heading[i], near_s))
+def walked(route: Route, first: Place, x: np.ndarray, y: np.ndarray) -> list[Place]:
+    """The places of a track [N + 1] whose first one is known: each within 2 m and twice the way moved of the last."""
+    found = [first]
+    for i in range(1, len(x)):
+        way = float(np.hypot(x[i] - x[i - 1], y[i] - y[i - 1]))
+        found.append(place_on(route, x[i], y[i], found[-1].s, 2.0 + 2.0 * way))
     return found
+
+
+def log_places(scene: Scene) -> list[Place]:
+    """The places of the logged ego at each log step; where it is not seen it stays."""
+    seen = np.flatnonzero(scene.valid[scene.ego])
+    held = seen[np.maximum(np.searchsorted(seen, np.arange(scene.x.shape[1]), side="right") - 1, 0)]
+    x, y, heading = (getattr(scene, name)[scene.ego, held].astype(float) for name in ("x", "y", "heading"))
+    route = route_of(scene)
+    return walked(route, first_place(route, x[0], y[0], heading[0]), x, y)
 
 
 def red_light(scene: Scene, route: list[Place], start: int) -> Verdict:

@@ -33,7 +33,7 @@ def everyone(scene, action):
         after, outcome = WORLD.step((), keys, state, now)
         _, agents = driven(state, after, S)
         lights = log_lights(scene, state.time[:, None] + 1 + jnp.arange(S))
-        route_s = jax.vmap(place)(routes, jax.tree.map(lambda field: field[..., -1], state.history))
+        route_s = jax.vmap(place)(routes, state.time)
         measures = jax.vmap(lambda *row: measure_everyone(*row, CONFIG))(state, agents, *lights, routes, route_s)
         return after, (outcome, measures)
 

@@ -8,7 +8,6 @@ from simulator.geometry import (
     Box,
     corners,
     penetration,
-    project,
     segments,
     signed_edge_distance,
     time_to_collision,
@@ -116,30 +115,3 @@ def test_signed_distance_to_a_closed_ring_matches_its_inside(rng):
         inside ^= straddles & (points[:, 0] < (bx - ax) * (points[:, 1] - ay) / (by - ay) + ax)
     distance = signed_edge_distance(line(closed), jnp.asarray(points[:, 0]), jnp.asarray(points[:, 1]))
     np.testing.assert_array_equal(np.asarray(distance) < 0, inside)
-
-
-def place(points, x, y, heading, near_s=None):
-    x_route, y_route = np.asarray(points, np.float32).T
-    known = jnp.ones(len(x_route), bool)
-    return [float(v) for v in project(jnp.asarray(x_route), jnp.asarray(y_route), known, x, y, heading, near_s)]
-
-
-def test_project_between_points_and_beyond_the_ends():
-    route = [(0, 0), (10, 0), (20, 0)]
-    np.testing.assert_allclose(place(route, 13.7, 1.5, 0.0), [13.7, 1.5], rtol=1e-6)
-    np.testing.assert_allclose(place(route, 25.0, -2.0, 0.0), [25.0, -2.0], rtol=1e-6)
-    np.testing.assert_allclose(place(route, -3.0, 0.0, 0.0), [-3.0, 0.0], rtol=1e-6)
-
-
-def test_project_on_a_route_that_crosses_itself_and_turns_around():
-    loop = [(0, 0), (40, 0), (40, 40), (20, 40), (20, -40)]  # crosses its own start at (20, 0)
-    np.testing.assert_allclose(place(loop, 20.5, 0.0, 0.0, 18.0), [20.5, 0.0], atol=1e-5)
-    np.testing.assert_allclose(place(loop, 20.0, 0.5, -np.pi / 2, 137.0), [139.5, 0.0], atol=1e-5)
-    around = [(0, 0), (30, 0), (30, 4), (0, 4)]  # there and back, 4 m apart
-    np.testing.assert_allclose(place(around, 20.0, 2.2, 0.0, 18.0), [20.0, 2.2], atol=1e-5)
-    np.testing.assert_allclose(place(around, 20.0, 2.2, np.pi, 42.0), [44.0, 1.8], atol=1e-5)
-
-
-def test_project_without_a_route_is_zero():
-    nothing = jnp.zeros(4, bool)
-    assert [float(v) for v in project(jnp.zeros(4), jnp.zeros(4), nothing, 3.0, 4.0, 0.0)] == [0.0, 0.0]

@@ -21,7 +21,7 @@ from data.scene import (
     LightState,
     Scene,
 )
-from simulator.geometry import project
+from simulator.route import first_place, route_of
 from simulator.world import Agents
 from worldmodel.motion import Motion, at_step, estimate_motion, move
 from worldmodel.nets import symlog
@@ -112,7 +112,7 @@ def sense_ego(sensed: Sensed, frame: Frame, scene: Scene) -> Array:
 
 def _route(scene: Scene, x: Array, y: Array, heading: Array) -> Array:
     """Lateral offset from the route and the speed limit there. float32[2]."""
-    _, offset = project(scene.route_x, scene.route_y, scene.route_valid, x, y, heading)
+    _, offset = first_place(route_of(scene), x, y, heading)
     distance_sq = jnp.square(scene.route_x - x) + jnp.square(scene.route_y - y)
     nearest = jnp.argmin(jnp.where(scene.route_valid, distance_sq, jnp.inf))
     return jnp.stack([symlog(offset), scene.route_speed_limit[nearest] / 10])

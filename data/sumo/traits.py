@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.polyline import arc_length, headings, interpolate, project
+from data.polyline import arc_length, headings, interpolate, project, walk
 from data.raw import RawScene
 from data.scene import AgentType
 from data.sumo.gates import pair_gap, runs_red
@@ -47,10 +47,10 @@ def near_types(raw: RawScene) -> set[int]:
 
 def constant_speed_event(raw: RawScene) -> bool:
     """Whether the ego, keeping its current speed along its route, would hit someone's log or run a red light."""
-    place = np.array([[raw.x[raw.ego, raw.current], raw.y[raw.ego, raw.current]]])
+    driven = np.stack([raw.x, raw.y], axis=-1)[raw.ego, : raw.current + 1]
     speed = np.hypot(raw.vel_x[raw.ego, raw.current], raw.vel_y[raw.ego, raw.current])
     steps = raw.x.shape[1] - raw.current
-    along = project(place, raw.route)[0][0] + speed * DT_S * np.arange(steps)
+    along = walk(driven, raw.route)[-1] + speed * DT_S * np.arange(steps)
     along = along[along < arc_length(raw.route)[-1] - 1.0]
     window = slice(raw.current, raw.current + len(along))
     tracks = [np.where(raw.valid, field, np.nan)[:, window] for field in (raw.x, raw.y, raw.heading)]

@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from data.polyline import project
+from data.polyline import project, walk
 from data.raw import RawScene
 from data.scene import AgentType
 from data.sumo.drivers import PASSENGER
@@ -119,7 +119,7 @@ def gated_scene(place: Town, record: Recording, ego: int, start: int) -> Candida
         return None
     scene, route = raw_scene(place, record, ego, start)
     front = np.stack(track[:2], 1) + size[0] / 2 * np.stack([np.cos(track[2]), np.sin(track[2])], 1)
-    along, _ = project(front, route.points)
+    along = walk(front, route.points)
     _, offset = project(np.stack(track[:2], 1), route.points)
     if route.ahead < LEAST_AHEAD_M or np.abs(offset).max() > ROUTE_OFFSET_M:
         return None
