@@ -12,7 +12,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from data.errors import DataError
-from data.polyline import arc_length, drop_repeats, foot_on_segments, headings, interpolate, project, resample, wrap
+from data.polyline import (
+    arc_length,
+    drop_repeats,
+    foot_on_segments,
+    headings,
+    interpolate,
+    project,
+    resample,
+    walk,
+    wrap,
+)
 from data.text import navigate
 
 LOOK_AHEAD_M = 60.0
@@ -90,7 +100,7 @@ def derive_route(x: np.ndarray, y: np.ndarray, heading: np.ndarray, lanes: Mappi
 
 def _evened(points: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     even = smooth(resample(drop_repeats(points), SAMPLE_M), 2.0)
-    s, _ = project(even, points)
+    s = walk(even, points)
     nearest = np.searchsorted(arc_length(points), s).clip(0, len(limit) - 1)
     return even, limit[nearest]
 

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from data.geometry import Box, Segments, offset_from, segments, to_frame
+from data.geometry import Box, Segments, offset_from, to_frame
 from data.geometry import corners as corners
+from data.geometry import segments as segments
 from data.geometry import signed_edge_distance as signed_edge_distance
 from data.scene import Array
 

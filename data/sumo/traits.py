@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.polyline import arc_length, headings, interpolate, project, walk
+from data.polyline import arc_length, headings, interpolate, walk
 from data.raw import RawScene
 from data.scene import AgentType
 from data.sumo.gates import pair_gap, runs_red
@@ -64,5 +64,5 @@ def constant_speed_event(raw: RawScene) -> bool:
 def red_lights_run(raw: RawScene, front_s: np.ndarray, window: slice) -> int:
     """How many red lights on the route the front crosses. front_s: float64[n], along the route over the window [m]."""
     chosen = np.flatnonzero(raw.light_on_route)
-    stops = project(np.stack([raw.light_x, raw.light_y], 1)[chosen], raw.route)[0] if len(chosen) else []
+    stops = [walk(stop[None], raw.route)[0] for stop in np.stack([raw.light_x, raw.light_y], 1)[chosen]]
     return sum(runs_red(front_s, s, raw.light_state[i, window]) for i, s in zip(chosen, stops, strict=True))
