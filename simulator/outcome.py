@@ -1,8 +1,9 @@
 """What a step did: events, distances and comfort from boxes and map, replayed and imagined alike.
 
 Decisions, where the field differs:
-- Only a contact that *begins* is a collision. Two logged boxes that overlap already (label noise, a trailer) stay
-  ignored until they part.
+- Only a contact that *begins* is a collision: the boxes overlap, and were apart when the other was last seen. Boxes
+  that overlap already (label noise, a trailer) stay ignored until they are seen apart, also where the other is unseen
+  for a while, and so is one that appears inside the ego's box. One that is not in the history of the step appears.
 - At fault (nuPlan's classes, AlpaSim's rule): the ego moves and the other stands, or the contact is in front or at
   the side. Not at fault: a standing ego, and contact from behind (the other's centre within 30 degrees of straight
   back). Of several contacts in one sub-step, one at-fault contact suffices.
@@ -56,7 +57,7 @@ def contacts(state: State, swept: EgoState, agents: Agents) -> dict[str, Array]:
     other = boxes_of(agents, state.scene)
     present = agents.valid & (jnp.arange(agents.x.shape[1]) != state.scene.ego)
     depth = jax.lax.optimization_barrier(jnp.where(present, geometry.penetration(ego_box(ego), other), 0.0))
-    begun = (depth > 0) & ~jnp.concatenate([_overlap_before(state)[None], depth[:-1] > 0])
+    begun = (depth > 0) & _apart_when_last_seen(_apart_before(state), depth <= 0, present)
     moving = jnp.maximum(swept.speed, jnp.concatenate([state.ego.speed[None], swept.speed[:-1]])) > STANDING_MPS
     seen = geometry.relative(ego_box(ego), other)
     behind = seen.x <= BEHIND_COS * jnp.sqrt(seen.x**2 + seen.y**2)
@@ -77,10 +78,31 @@ def boxes_of(agents: Agents, scene: Scene) -> Box:
     return Box(x=agents.x, y=agents.y, heading=agents.heading, length=scene.length, width=scene.width)
 
 
-def _overlap_before(state: State) -> Array:
-    """bool[A], boxes that overlap the ego's before the step."""
-    now = jax.tree.map(lambda field: field[:, -1], state.history)
-    return now.valid & (geometry.penetration(ego_box(state.ego), boxes_of(now, state.scene)) > 0)
+def _apart_before(state: State) -> Array:
+    """bool[A], boxes that were apart from the ego's when both were last seen before the step; False if never."""
+    history, ego, scene = state.history, state.scene.ego, state.scene
+    seen = history.valid & history.valid[ego]
+    last = history.x.shape[-1] - 1 - jnp.argmax(seen[:, ::-1], axis=-1)
+    others = jax.tree.map(lambda field: jnp.take_along_axis(field, last[:, None], axis=-1)[:, 0], history)
+    own = Box(
+        x=history.x[ego][last],
+        y=history.y[ego][last],
+        heading=history.heading[ego][last],
+        length=state.ego.length,
+        width=state.ego.width,
+    )
+    return jnp.any(seen, axis=-1) & (geometry.penetration(own, boxes_of(others, scene)) <= 0)
+
+
+def _apart_when_last_seen(before: Array, apart: Array, seen: Array) -> Array:
+    """Whether boxes were apart at the sub-step before each one at which they were seen.
+
+    Args: before: bool[A], at the step's start.  apart, seen: bool[S, A], after each sub-step.
+    """
+    known = jnp.concatenate([jnp.ones_like(before)[None], seen[:-1]])
+    rows = jnp.arange(known.shape[0])[:, None]
+    last = jax.lax.cummax(jnp.where(known, rows, 0), axis=0)
+    return jnp.take_along_axis(jnp.concatenate([before[None], apart[:-1]]), last, axis=0)
 
 
 def map_events(scene: Scene, swept: EgoState, config: SimulatorConfig) -> dict[str, Array]:

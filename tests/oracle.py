@@ -32,6 +32,7 @@ from data.scene import Scene
 from simulator.config import SimulatorConfig, VehicleLimits
 
 DT = 0.1
+HISTORY = 10  # log steps before the start
 NEAR_RATE = 2e-3  # of speeds, accelerations, jerks and yaw rates
 # Time to collision jumps where boxes barely pass each other: it is bracketed by boxes this much wider and narrower.
 TTC_NEAR_M = 6e-3
@@ -191,8 +192,12 @@ def others_of(scene: Scene, start: int, count: int) -> Others:
 
 def ego_boxes(scene: Scene, track: Track) -> np.ndarray:
     """float64[N + 1, 4, 2]."""
-    size = (np.full(track.x.shape, float(field[scene.ego])) for field in (scene.length, scene.width))
-    return corners(track.x, track.y, track.heading, *size)
+    return corners(track.x, track.y, track.heading, *ego_size(scene))
+
+
+def ego_size(scene: Scene) -> tuple[float, float]:
+    """Length and width."""
+    return float(scene.length[scene.ego]), float(scene.width[scene.ego])
 
 
 def bearing_of(track: Track, others: Others) -> np.ndarray:
@@ -200,14 +205,26 @@ def bearing_of(track: Track, others: Others) -> np.ndarray:
     return wrapped(np.arctan2(others.y - track.y, others.x - track.x) - track.heading)
 
 
-def contacts(track: Track, others: Others, depth: np.ndarray) -> tuple[Verdict, Verdict, np.ndarray]:
+def contacts(
+    track: Track, others: Others, depth: np.ndarray, seen: np.ndarray, substeps: int
+) -> tuple[Verdict, Verdict, np.ndarray]:
     """Contacts that begin, whether one is the ego's fault, and their greatest depth.
 
-    Args: depth: [A, N + 1].
+    A contact begins where the boxes overlap and were apart when the other was last seen, in the ten steps before the
+    World's step or within it.
+
+    Args: depth, seen: [A, HISTORY + N + 1], also before the start.
     """
-    overlaps, near = others.valid & (depth > 0), others.valid & (np.abs(depth) < NEAR_M)
-    begins = overlaps[:, 1:] & ~overlaps[:, :-1]
-    unclear = near[:, 1:] | (overlaps[:, 1:] & near[:, :-1])
+    overlaps, near = seen & (depth > 0), seen & (np.abs(depth) < NEAR_M)
+    begins, unclear = np.zeros((2, len(depth), len(track.x) - 1), bool)
+    rows = np.arange(len(depth))
+    for i in range(len(track.x) - 1):
+        now, first = HISTORY + i + 1, i // substeps * substeps
+        last = np.where(seen[:, first:now], np.arange(first, now), -1).max(1)
+        before, known = (rows, last), last >= 0
+        begins[:, i] = overlaps[:, now] & known & ~overlaps[before]
+        unclear[:, i] = near[:, now] | (overlaps[:, now] & known & near[before])
+    depth = depth[:, HISTORY:]
     speed = np.maximum(track.speed[1:], track.speed[:-1])
     other_speed = np.hypot(others.vel_x, others.vel_y)[:, 1:]
     from_behind = np.pi - np.abs(bearing_of(track, others))[:, 1:]
@@ -285,10 +302,14 @@ def comfort(track: Track, config: SimulatorConfig) -> tuple[Verdict, np.ndarray]
 
 def judge(scene: Scene, track: Track, start: int, config: SimulatorConfig) -> Judgement:
     """What happens to an ego on `track` from log step `start` among the log's others."""
-    others, boxes = others_of(scene, start, len(track.x)), ego_boxes(scene, track)
-    depth = overlap_depth(boxes, others.box)
+    before = others_of(scene, start - HISTORY, HISTORY + len(track.x))
+    others, boxes = Others(*(field[:, HISTORY:] for field in before)), ego_boxes(scene, track)
+    past = corners(*np.array([log_pose(scene, step) for step in range(start - HISTORY, start)]).T, *ego_size(scene))
+    deep = overlap_depth(np.concatenate([past, boxes]), before.box)
+    there = np.append(scene.valid[scene.ego, start - HISTORY : start], np.ones(len(track.x), bool))
+    depth = deep[:, HISTORY:]
     route = walked(route_of(scene), log_places(scene)[start], track.x, track.y)
-    collision, at_fault, overlap_m = contacts(track, others, depth)
+    collision, at_fault, overlap_m = contacts(track, others, deep, before.valid & there, config.substeps)
     uncomfortable, jerk = comfort(track, config)
     events = {
         "collision": collision,

@@ -110,11 +110,39 @@ def test_overlap_of_the_log_itself_is_not_a_collision():
     assert events(step(other(x=4.0, y=0.0, speed=10.0))[1]) == set()
 
 
+UNSEEN = {"before": range(10, 11), "amid": range(12, 13), "at the start": range(0, 11), "long": range(0, 13)}
+
+
+@pytest.mark.parametrize("unseen", UNSEEN)
+def test_a_box_that_is_inside_and_unseen_for_a_while_begins_no_contact(unseen):
+    """It moves along inside the ego's box all the time and is not seen for a frame, or appears there."""
+    steps = [step for step in range(91) if step not in UNSEEN[unseen]]
+    assert events(step(other(x=4.0, y=0.0, speed=10.0, steps=steps))[1]) == set()
+
+
+def test_a_contact_begins_where_a_box_was_last_seen_apart():
+    """A parked car 2.25 m ahead, which the ego reaches in its third sub-step, log step 13. Where it is not seen then,
+    the contact begins when it is seen again; that it was apart before the step began stands in the history."""
+    reached = {"x": 6.75, "y": 0.0}
+    for unseen, when in ((range(12, 14), 3), (range(13, 15), 4), (range(10, 13), 2)):
+        steps = [step for step in range(91) if step not in unseen]
+        _, outcome = step(other(**reached, steps=steps))
+        assert np.flatnonzero(outcome.collision).tolist() == [when], unseen
+
+
+def test_boxes_that_part_and_meet_again_begin_a_contact():
+    """A car inside the ego's box at first; it drives away at 16 m/s for 0.2 s, a gap of 0.7 m, and stands."""
+    x = np.interp(np.arange(91), [0, 10, 12, 91], [4.0, 4.0, 7.2, 7.2])
+    away = scenes.with_rows(other(x=4.0, y=0.0), 1, {"x": x})
+    _, outcome = step(away)
+    assert np.flatnonzero(outcome.collision).tolist() == [2]
+
+
 def test_agents_that_appear_and_vanish():
     there = dict(x=6.75, y=0.0)
     assert events(step(other(**there, steps=range(0, 11)))[1]) == set()  # gone before it is reached
-    assert events(step(other(**there, steps=range(15, 91)))[1]) == {"collision", "at_fault"}
-    assert events(step(other(**there, steps=range(16, 91)))[1]) == set()
+    assert events(step(other(**there, steps=range(12, 91)))[1]) == {"collision", "at_fault"}
+    assert events(step(other(**there, steps=range(15, 91)))[1]) == set()  # it appears inside the ego's box
 
 
 def test_off_road_by_a_corner_beyond_the_edge():
