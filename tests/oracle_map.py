@@ -195,7 +195,7 @@ def place_on(route: Route, x: float, y: float, near_s: float, reach: float) -> P
     distance[low > high] = np.inf
     best = int(np.argmin(distance))
     is_left = lines.unit[best, 0] * offset[best, 1] - lines.unit[best, 1] * offset[best, 0] >= 0
-    tied = distance**2 <= distance[best] ** 2 + NEAR_M2 * (1 + distance[best])
+    tied = distance**2 <= distance[best] ** 2 + NEAR_M2 * (NEAR_M + 2 * distance[best])
     s = route.s + along
     signed = distance[best] if is_left else -distance[best]
     return Place(float(s[best]), float(signed), float(np.ptp(s[tied])), float(np.ptp(distance[tied])))
