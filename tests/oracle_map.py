@@ -14,7 +14,7 @@ import numpy as np
 from data.scene import DRIVING_LANE_TYPES, RED_STATES, ROAD_EDGE_TYPES, Scene
 
 NEAR_M = 1e-3
-NEAR_M2 = 5e-5
+NEAR_M2 = 2e-6
 NEAR_COS = 1e-4
 
 
@@ -195,7 +195,7 @@ def place_on(route: Route, x: float, y: float, near_s: float, reach: float) -> P
     distance[low > high] = np.inf
     best = int(np.argmin(distance))
     is_left = lines.unit[best, 0] * offset[best, 1] - lines.unit[best, 1] * offset[best, 0] >= 0
-    tied = distance**2 <= distance[best] ** 2 + NEAR_M2 * (NEAR_M + 2 * distance[best])
+    tied = distance**2 <= distance[best] ** 2 + NEAR_M2 * (NEAR_M + distance[best])
     s = route.s + along
     signed = distance[best] if is_left else -distance[best]
     return Place(float(s[best]), float(signed), float(np.ptp(s[tied])), float(np.ptp(distance[tied])))
