@@ -113,6 +113,24 @@ def check_span(values: np.ndarray, field: str, record: str) -> None:
         raise DataError(f"expected a scene of at most {LARGEST_M:g} m, found {across:g} m", field, record)
 
 
+def sound_lines(lines: Sequence[np.ndarray], field: str, record: str) -> np.ndarray:
+    """Which lines are finite and lie where the others do: bool[F]. A line without points is sound.
+
+    Args: lines: F arrays float64[K, D].
+    Raises: DataError where more than half of the lines are not: then the whole is wrong.
+    """
+    if not lines:
+        return np.zeros(0, bool)
+    points = np.concatenate(lines)
+    finite = points[np.isfinite(points).all(1)]
+    middle = np.median(finite, axis=0) if len(finite) else np.zeros(points.shape[1])
+    sound = np.array([(np.abs(line - middle) <= LARGEST_M / 2).all() for line in lines])  # not so for NaN
+    if 2 * sound.sum() < len(sound):
+        reason = f"expected finite points of one scene, found others in {(~sound).sum()} of {len(sound)} lines"
+        raise DataError(reason, field, record)
+    return sound
+
+
 def localize(raw: RawScene) -> RawScene:
     """Moves a scene to the ego's frame at `raw.current` and drops what is far from the ego's log.
 

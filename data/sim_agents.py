@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
-from data.raw import check_span
+from data.raw import sound_lines
 from data.womd_lights import light_messages
 from data.womd_tracks import LARGEST_SIZE_M, LEAST_SIZE_M, Notes, boxes, repaired
 
@@ -140,11 +140,12 @@ def _read_map(features: Sequence[Any], record: str) -> dict[str, Any]:
     edges = [f.road_edge.polyline for f in features if f.HasField("road_edge") and len(f.road_edge.polyline) > 1]
     lanes = [f for f in features if f.HasField("lane") and f.lane.type == SURFACE_STREET and len(f.lane.polyline) > 1]
     lines = [*map(_points, edges), *(_points(feature.lane.polyline) for feature in lanes)]
-    check_span(np.concatenate([np.zeros((0, 3)), *lines]), "map", record)
+    sound = sound_lines(lines, "map", record)
+    kept = [line if good else None for line, good in zip(lines, sound, strict=True)]
     return {
-        "road_edges": tuple(lines[: len(edges)]),
-        "lanes": tuple(lines[len(edges) :]),
-        "lane_id": np.array([feature.id for feature in lanes], np.int64),
+        "road_edges": tuple(line for line in kept[: len(edges)] if line is not None),
+        "lanes": tuple(line for line in kept[len(edges) :] if line is not None),
+        "lane_id": np.array([f.id for f, good in zip(lanes, sound[len(edges) :], strict=True) if good], np.int64),
     }
 
 

@@ -15,10 +15,10 @@ from data.egos import choose_egos
 from data.errors import DataError, SkipLedger
 from data.physics import STEP_S, check_times, even_steps
 from data.polyline import drop_repeats
-from data.raw import RawScene, check_extent, check_span, thin
+from data.raw import RawScene, check_extent, sound_lines, thin
 from data.road_edges import road_on_left
 from data.route import Lane, derive_route
-from data.scene import ROAD_EDGE_TYPES, AgentType, RoadType, SceneSpec
+from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, AgentType, RoadType, SceneSpec
 from data.tfrecord import read_records
 from data.womd_lights import Lights, read_lights
 from data.womd_proto import protos, read_points
@@ -308,16 +308,27 @@ def road_features(scenario: Any, notes: Notes | None = None) -> list[tuple[int, 
     """RoadType and points float64[K, 2] of each map feature that has any, as the map spaces them.
 
     Args: notes: counts the others.
-    Raises: DataError for points that are not finite or too far apart to be of one scene.
+    Raises: as `sound_features`.
     """
-    features = [(int(code), points) for code, points in map(_road_feature, map_features(scenario))]
-    check_span(np.concatenate([np.zeros((0, 2)), *(points for _, points in features)]), "map", scenario.scenario_id)
+    return [(code, points) for _, code, points in sound_features(scenario, notes)]
+
+
+def sound_features(scenario: Any, notes: Notes | None = None) -> list[tuple[Any, int, np.ndarray]]:
+    """The map features that can be used: proto, RoadType and points float64[K, 2]. Args: notes: counts the others.
+
+    Raises: DataError where most features have points that are not finite or too far apart to be of one scene.
+    """
+    features = map_features(scenario)
+    read = [_road_feature(feature) for feature in features]
+    sound = sound_lines([points for _, points in read], "map", scenario.scenario_id)
     if notes is not None:
-        unknown = sum(code == RoadType.PADDING for code, _ in features)
+        unknown = sum(code == RoadType.PADDING for code, _ in read)
         notes["map features left out: of an unknown kind"] += unknown
-        notes["map features left out: no points"] += sum(not len(points) for _, points in features) - unknown
+        notes["map features left out: no points"] += sum(not len(points) for _, points in read) - unknown
+        notes["map features left out: points that are not finite, or far from the scene"] += int((~sound).sum())
         notes["map features left out: there twice"] += len(scenario.map_features) - len(features)
-    return [(code, points) for code, points in features if len(points)]
+    listed = zip(features, read, sound, strict=True)
+    return [(feature, int(code), points) for feature, (code, points), good in listed if good and len(points)]
 
 
 def map_features(scenario: Any) -> list[Any]:
@@ -342,11 +353,9 @@ def read_lanes(scenario: Any, notes: Notes | None = None) -> dict[int, Lane]:
     Args: notes: counts speed limits that are none (not finite, negative, above 130 mph): they are unknown.
     """
     lanes = {}
-    for feature in scenario.map_features:
-        if feature.WhichOneof("feature_data") != "lane" or LANE_CODES[feature.lane.type] == RoadType.LANE_BIKE:
-            continue
-        lane, points = feature.lane, drop_repeats(read_points(feature.lane.polyline))
-        if len(points) > 1:
+    for feature, code, points in sound_features(scenario):
+        lane, points = feature.lane, drop_repeats(points)
+        if code in DRIVING_LANE_TYPES and len(points) > 1:
             neighbors = tuple(n.feature_id for n in (*lane.left_neighbors, *lane.right_neighbors))
             known = 0 <= lane.speed_limit_mph <= FASTEST_LIMIT_MPH
             limit = lane.speed_limit_mph * MPS_PER_MPH if known else 0.0

@@ -35,7 +35,7 @@ pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
 
 from data import womd_tracks as faults_of
 from data.sim_agents import read_sim_agents
-from data.womd import LogOptions, convert, parse_scenario, read_logs, read_road
+from data.womd import LogOptions, convert, parse_scenario, read_lanes, read_logs, read_road
 from data.womd_history import history_scene
 from data.womd_lights import read_lights
 from data.womd_tracks import Notes
@@ -467,6 +467,28 @@ def test_features_that_hold_nothing_are_left_out_and_counted():
         "map features left out: no points": 2,
         "map features left out: there twice": 1,
     }
+
+
+@pytest.mark.parametrize("place", [NAN, float("inf"), 1e9])
+def test_a_fault_of_one_map_feature_costs_that_feature(place):
+    made, notes = scenario(), Notes()
+    whole = read_road(made)[0].tolist()
+    broken = made.map_features.add(id=99)
+    broken.CopyFrom(made.map_features[0])
+    broken.id, broken.lane.polyline[1].x = 99, place
+    assert read_road(made, notes)[0].tolist() == whole
+    assert 99 not in read_lanes(made)
+    assert noted(notes) == {"map features left out: points that are not finite, or far from the scene": 1}
+
+
+def test_a_map_that_is_wrong_as_a_whole_costs_the_record():
+    made = scenario()
+    for feature in made.map_features:
+        data = getattr(feature, feature.WhichOneof("feature_data"))
+        points = getattr(data, "polyline", None) or getattr(data, "polygon", None) or [data.position]
+        points[0].x = NAN
+    with pytest.raises(DataError, match=r"field map: expected finite points of one scene, found others in [0-9]+ of"):
+        convert(made, "here")
 
 
 @pytest.mark.parametrize("limit", [NAN, -5.0, 1e9])
