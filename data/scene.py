@@ -96,8 +96,8 @@ class SceneSpec:
       route_spacing_m: distance between route points [m].
       text: N, tokens of the instruction: 10 hold navigation and speed limit, free text needs more.
       steps: T, log steps.
-      current: index of the current step: 0..current is history, what follows is to be driven.
-      dt: log step [s].
+      current: index of the current step: 0..current is history, what follows is to be driven; 10 everywhere.
+      dt: log step [s]; 0.1 everywhere.
     """
 
     agents: int = 32

@@ -37,8 +37,8 @@ class ActionSpace:
       finesse: exponent of their spacing; above 1 is finer near straight ahead.
       max_curvature: [1/m].
       lateral_acceleration: a_lat [m/s^2] of kappa_max(v).
-      dt: length of a sub-step [s].
-      commit: sub-steps that a decision is committed for; the ramp's length.
+      dt: length of a sub-step [s]; the simulator's.
+      commit: sub-steps that a decision is committed for, the ramp's length; the simulator's in a step.
       horizon: sub-steps that a decision is judged over, at the commit and at the horizon.
       along_m, across_m, heading_rad, speed_mps: deviations that count as 1.
       effort: cost of a whole kappa_max, and of a = 6 m/s^2; decides ties, as at standstill where no curvature matters.

@@ -43,10 +43,11 @@ class VLAConfig:
       plan_knots: knots of 0.5 s after the committed one; with 12 the plan is 6.4 s long.
       see_motion: whether the ego's current acceleration and curvature are inputs. Off by default: in logs they all but
         determine the next action, and a policy that copies them fails in closed loop (causal confusion).
-      cameras: (number, height, width) of the camera images that it sees beside the BEV; number 0 is none.
+      cameras: (number, height, width) of the camera images that it sees beside the BEV; number 0 is none, and what
+        `train.py` takes: no World or data set gives any.
       head: `discrete` bins, or `flow`.
       actions: what a decision is, and the bins.
-      flow: the expert of the head of that name.
+      flow: the expert of the head of that name; acts with it alone.
     """
 
     width: int = 128

@@ -65,6 +65,26 @@ def test_truths_are_written_out_or_left_out(options, detect):
     assert presets.parse(["tiny", *options, "--fit.optimizer.learning-rate", "1"]).distributed.detect == detect
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--rounds.clip", "0.3"], "rounds.clip: acts with rounds.objective grpo or ppo, found pmpo"),
+        (["--tokens.temperature", "0.5"], "tokens.temperature: acts with world_model tokens, found rssm"),
+        (["--rssm.context", "1", "--world_model", "pixels"], "rssm.context: acts with world_model rssm, found pixels"),
+        (["--policy.flow.steps", "5"], "policy.flow.steps: acts with policy.head flow, found discrete"),
+        (["--rounds.alpha", "0.3", "--rounds.objective", "dagger"], "rounds.alpha: acts with rounds.objective pmpo"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        presets.parse(["tiny", *options])
+    assert told in capsys.readouterr().err
+
+
+def test_an_option_that_waits_for_its_model_acts_with_it():
+    assert presets.parse(["tiny", "--tokens.temperature", "0.5", "--world_model", "tokens"]).tokens.temperature == 0.5
+
+
 def test_text_that_looks_like_a_truth_stays():
     assert presets.parse(["tiny", "--directory", "true"]).directory == "true"
 

@@ -211,7 +211,7 @@ class RoundsConfig:
       horizon: H, world steps imagined at most.   horizon_min: roll-backs shorten it no further.
       minibatch: transitions per update.   epochs: times each transition is used.
       learning_rate: of the policy, peak; linear warm-up and cosine decay to zero over all rounds together.
-      alpha: share of the good actions in PMPO.   dead_band: see `pmpo` and `grpo` in `training/credit.py`.
+      alpha: share of the good actions, for `pmpo`.   dead_band: for `pmpo` and `grpo`, see `training/credit.py`.
       clip: of the probability ratio, for `grpo` and `ppo`.
       reasoning_weight: of the reasoning's log-probability against 1 for the action's in what is learned from imagined
         decisions; with 0 the reasoning is held by the KL alone. Demonstrations teach both.
@@ -287,7 +287,8 @@ class Config:
       fresh: start anew: an earlier run in the directory is moved aside, to `<directory>.1` or the next free number.
       stage: run this stage alone (those it needs must be finished), or `all`.
       world_model: short name or import path, see `worldmodel/registry.py`.
-      rssm, tokens: settings of these two; any other model has its defaults.
+      rssm, tokens: settings of these two, which act where `world_model` is that short name; any other model has its
+        defaults.
       compilation_cache: keep compiled programs in `<directory>/../.compiled`, so that a resumed run starts at once.
       log_every: steps between log lines.
       checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.

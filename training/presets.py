@@ -21,6 +21,7 @@ from training.config import (
     flatten,
     validate,
 )
+from training.validation import check_overrides
 from worldmodel import registry, rssm_net, tokens_net
 from worldmodel.fitting import FittingConfig
 from worldmodel.rssm import RSSMConfig
@@ -187,6 +188,7 @@ def parse(arguments: list[str]) -> Config:
     runs = (config.run_directory, config.start_from)
     try:
         validate(config)
+        check_overrides(config, preset())
         registry.check_source(config.world_model, [pathlib.Path(run) for run in runs if run is not None])
     except ValueError as error:
         refuse(str(error))

@@ -45,6 +45,16 @@ AT_MOST_ONE = (
     *("tokens.least_share", "rounds.alpha", "rounds.discount", "rounds.lam", "rounds.clip"),
 )
 
+# Settings that act with some values of another one alone.
+ACTS_WITH = {
+    "rssm.": ("world_model", ("rssm",)),
+    "tokens.": ("world_model", ("tokens",)),
+    "policy.flow.": ("policy.head", ("flow",)),
+    "rounds.alpha": ("rounds.objective", ("pmpo",)),
+    "rounds.dead_band": ("rounds.objective", ("pmpo", "grpo")),
+    "rounds.clip": ("rounds.objective", ("grpo", "ppo")),
+}
+
 Need = tuple[str, Any, bool, str]  # a field, what was found, whether it is good, what was expected
 
 
@@ -59,6 +69,21 @@ def validate(config: "Config") -> None:
         if wrong:
             listed = "\n".join(f"  {name}: expected {expected}, found {value}" for name, expected, value in wrong)
             raise ValueError(f"these settings cannot work:\n{listed}")
+
+
+def check_overrides(config: "Config", preset: "Config") -> None:
+    """Checks that what was set on the command line acts; a preset's own settings wait for their model or objective.
+
+    Raises: ValueError listing the fields that would do nothing.
+    """
+    now, before = flatten(config), flatten(preset)
+    idle = []
+    for name in (name for name in now if now[name] != before[name]):
+        for beginning, (other, values) in ACTS_WITH.items():
+            if name.startswith(beginning) and now[other] not in values:
+                idle.append(f"  {name}: acts with {other} {' or '.join(values)}, found {now[other]}")
+    if idle:
+        raise ValueError("\n".join(["these settings would do nothing:", *idle]))
 
 
 def _numbers(config: "Config") -> Iterator[Need]:
