@@ -81,6 +81,25 @@ def test_an_option_that_would_do_nothing_is_refused(options, told, capsys):
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("policy.actions.curvatures", 8, "curvatures must be odd"),
+        ("policy.stem", [], "policy.stem: expected at least one convolution"),
+        ("rounds.tolerance", 10**400, "tolerance: expected float"),
+        ("rounds.tolerance", 1e300, "rounds.tolerance: expected a finite number"),
+    ],
+)
+def test_hostile_values_of_a_run_are_told_by_its_file(name, value, told, tmp_path):
+    path = tmp_path / "config.json"
+    written = dataclasses.asdict(presets.tiny())
+    *outer, last = name.split(".")
+    functools.reduce(dict.__getitem__, outer, written)[last] = value
+    path.write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=rf"(?s)config\.json.*{told}"):
+        configs.read(path)
+
+
 def test_an_option_that_waits_for_its_model_acts_with_it():
     assert presets.parse(["tiny", "--tokens.temperature", "0.5", "--world_model", "tokens"]).tokens.temperature == 0.5
 

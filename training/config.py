@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
+import sys
 import types
 import typing
 from typing import Any, Literal
@@ -380,7 +381,11 @@ def _build(kind: type, values: Any, where: str) -> Any:
         raise ValueError(
             f"{where}: unknown field {name!r} of {kind.__name__}" + (f"; did you mean {near[0]}?" if near else "")
         )
-    return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+    fields = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -405,5 +410,6 @@ def _fits(hint: Any, value: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         return False  # of which no list was made
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return whole or isinstance(value, float)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))

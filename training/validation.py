@@ -200,6 +200,7 @@ def _policy_needs(config: "Config") -> list[Need]:
     beyond = actions.commit <= actions.horizon <= future
     return [
         ("policy.heads", policy.heads, _divides(policy.heads, policy.width), f"a divisor of width = {policy.width}"),
+        ("policy.stem", policy.stem, len(policy.stem) > 0, "at least one convolution"),
         ("policy.cameras", policy.cameras, not any(policy.cameras), "none: no World or data set gives images of any"),
         ("policy.flow.layers", flow.layers, _reads(policy), f"1 to policy.layers = {policy.layers}, which it reads"),
         ("policy.actions.accelerations", actions.accelerations, rising, "rising numbers"),
