@@ -107,7 +107,9 @@ def walk(route: Route, s: Array, x: Array, y: Array) -> tuple[Array, Array]:
         place = project(route, x, y, s, SLACK_M + STRETCH * way)
         return place[0], place
 
-    return jax.lax.scan(body, s, (x[1:], y[1:], jnp.hypot(jnp.diff(x), jnp.diff(y))))[1]
+    track = (x[1:], y[1:], jnp.hypot(jnp.diff(x), jnp.diff(y)))
+    # Unrolled, a step's sub-steps cost half as much on a CPU.
+    return jax.lax.scan(body, s, track, unroll=5)[1]
 
 
 def log_places(scene: Scene) -> Array:
