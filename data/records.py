@@ -12,7 +12,7 @@ from data.recordings import SPLIT_ORDER
 from data.scene import SceneSpec
 from data.validation import validate
 
-# Whoever changes what a record becomes (any field of any scene, which egos, which records) adds one: a data set that an
+# A change of what a record becomes (any field of any scene, which egos, which records) adds one: a data set that an
 # older converter made is then no longer taken for what the same command makes now.
 CONVERTER = 3
 LEARNED_FROM, EVALUATED_ON = ("train", "grounding"), ("validation", "test")

@@ -66,7 +66,7 @@ def test_truths_are_written_out_or_left_out(options, detect):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--rounds.clip", "0.3"], "rounds.clip: acts with rounds.objective grpo or ppo, found pmpo"),
         (["--tokens.temperature", "0.5"], "tokens.temperature: acts with world_model tokens, found rssm"),
@@ -75,14 +75,14 @@ def test_truths_are_written_out_or_left_out(options, detect):
         (["--rounds.alpha", "0.3", "--rounds.objective", "dagger"], "rounds.alpha: acts with rounds.objective pmpo"),
     ],
 )
-def test_an_option_that_would_do_nothing_is_refused(options, told, capsys):
+def test_an_option_that_would_do_nothing_is_refused(options, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         presets.parse(["tiny", *options])
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("policy.actions.curvatures", 8, "curvatures must be odd"),
         ("policy.stem", [], "policy.stem: expected at least one convolution"),
@@ -90,13 +90,13 @@ def test_an_option_that_would_do_nothing_is_refused(options, told, capsys):
         ("rounds.tolerance", 1e300, "rounds.tolerance: expected a finite number"),
     ],
 )
-def test_hostile_values_of_a_run_are_told_by_its_file(name, value, told, tmp_path):
+def test_hostile_values_of_a_run_are_told_by_its_file(name, value, message, tmp_path):
     path = tmp_path / "config.json"
     written = dataclasses.asdict(presets.tiny())
     *outer, last = name.split(".")
     functools.reduce(dict.__getitem__, outer, written)[last] = value
     path.write_text(json.dumps(written))
-    with pytest.raises(ValueError, match=rf"(?s)config\.json.*{told}"):
+    with pytest.raises(ValueError, match=rf"(?s)config\.json.*{message}"):
         configs.read(path)
 
 
@@ -140,7 +140,7 @@ def test_sizes_that_no_machine_holds_are_told_as_such():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"head": "flow", "flow": FlowConfig(layers=3)}, r"policy\.flow\.layers: expected 1 to policy.layers = 2"),
         ({"flow": FlowConfig(noise=0.0)}, r"policy\.flow\.noise: expected above 0"),
@@ -148,14 +148,14 @@ def test_sizes_that_no_machine_holds_are_told_as_such():
         ({"heads": 3}, r"policy\.heads: expected a divisor of width = 16"),
     ],
 )
-def test_policies_that_cannot_work_are_told(changes, told):
+def test_policies_that_cannot_work_are_told(changes, message):
     config = presets.tiny()
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         configs.validate(dataclasses.replace(config, policy=dataclasses.replace(config.policy, **changes)))
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("rssm.sizes.deter", 0, "at least 1, found 0"),
         ("rounds.kl_weight", float("nan"), "a finite number, found nan"),
@@ -178,17 +178,17 @@ def test_policies_that_cannot_work_are_told(changes, told):
         ("distributed.coordinator", "here", "host:port of the first process, found here"),
     ],
 )
-def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name, value, told, tmp_path, capsys):
+def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name, value, message, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         presets.parse(["tiny", f"--{name}", str(value)])
-    assert f"{name}: expected {told}" in capsys.readouterr().err
+    assert f"{name}: expected {message}" in capsys.readouterr().err
     path = tmp_path / "config.json"
     configs.write(presets.tiny(), path)
     written = json.loads(path.read_text())
     *outer, last = name.split(".")
     functools.reduce(dict.__getitem__, outer, written)[last] = value
     path.write_text(json.dumps(written))
-    with pytest.raises(ValueError, match=rf"(?s)config\.json: .*{re.escape(name)}: expected {told}"):
+    with pytest.raises(ValueError, match=rf"(?s)config\.json: .*{re.escape(name)}: expected {message}"):
         configs.read(path)
 
 

@@ -49,6 +49,7 @@ def run(tmp_path):
         directory=tmp_path,
         splits=SimpleNamespace(train=SCENES),
         stop=SimpleNamespace(requested=False),
+        compiled=set(),
         key=lambda unit, step: jax.random.key(step),
         record=lambda state, unit, metrics: logged.append(metrics),
         save=save,

@@ -119,8 +119,8 @@ def test_commands_end_with_one_line(run, capsys, program, arguments, trust):
     for name in (IN_RUN[0], "payload:Mine", "os:abort", ":x"):
         write(run, name)
         assert program([*arguments, *trust]) == 2
-        told = capsys.readouterr().err
-        assert "config.json: world model" in told and len(told.splitlines()) == 1
+        message = capsys.readouterr().err
+        assert "config.json: world model" in message and len(message.splitlines()) == 1
 
 
 def test_compiled_programs_beside_a_run_are_not_loaded(run, monkeypatch):
@@ -190,7 +190,7 @@ def test_the_command_line_takes_no_model_from_below_a_run(run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("os:abort", "'abort' is no config class, a dataclass with build.simulator.; it has none"),
         ("sys:exit", "'exit' is no config class"),
@@ -207,7 +207,7 @@ def test_the_command_line_takes_no_model_from_below_a_run(run, capsys):
         ("unbuilt:NoDefault", r"found none of \['width'\]"),
     ],
 )
-def test_what_a_name_may_stand_for(tmp_path, monkeypatch, name, told):
+def test_what_a_name_may_stand_for(tmp_path, monkeypatch, name, message):
     """The user named it, so its module is run; nothing of it is called but a config class and its `build`."""
     (tmp_path / "broken.py").write_text("\n\n1 / 0\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
@@ -216,7 +216,7 @@ def test_what_a_name_may_stand_for(tmp_path, monkeypatch, name, told):
         "        return 1\n@dataclasses.dataclass\nclass NoDefault(NoModel):\n    width: int\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         registry.build(name, None, SimulatorConfig())
 
 

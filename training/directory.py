@@ -19,7 +19,7 @@ from training.config import Config
 from training.processes import is_first
 from training.provenance import now
 
-LOCK_FILE = "owner"  # never removed: whoever waits for it would hold a file that nobody else sees
+LOCK_FILE = "owner"  # never removed: a process that waits for it would hold a file that no other one sees
 
 log = logging.getLogger(__name__)
 

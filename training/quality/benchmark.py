@@ -58,52 +58,51 @@ def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, A
     now = {"scenes": len(study.records), "draws": study.draws, "models": len(study.subjects), "measures": len(names)}
     keep_larger(output / "models.json", now, size_of)
     remarks = [subject.remark for subject in study.subjects if subject.remark]
-    told: dict[str, Any] = {"provenance": origin(study), "remarks": remarks, "findings": {}, "left_out": {}}
+    report: dict[str, Any] = {"provenance": origin(study), "remarks": remarks, "findings": {}, "left_out": {}}
     try:
         with Bar("world models", len(names), unit="measures") as bar:
             for name in bar.over(names):
-                add(study, told, name, output)
+                add(study, report, name, output)
     except Interrupted as stopped:
-        done = (
-            f"{output / UNFINISHED}.md has {', '.join(told['findings'])}" if told["findings"] else "nothing is measured"
-        )
+        listed = ", ".join(report["findings"])
+        done = f"{output / UNFINISHED}.md has {listed}" if listed else "nothing is measured"
         raise Interrupted(f"{stopped}; {done}") from None
-    if not told["findings"]:
-        raise ValueError("\n".join(f"{name}: {reason}" for name, reason in told["left_out"].items()))
-    publish(output, lambda folder: write(folder, told, "models"))
+    if not report["findings"]:
+        raise ValueError("\n".join(f"{name}: {reason}" for name, reason in report["left_out"].items()))
+    publish(output, lambda folder: write(folder, report, "models"))
     for suffix in (".json", ".md"):
         (output / f"{UNFINISHED}{suffix}").unlink(missing_ok=True)
-    return told
+    return report
 
 
-def add(study: Study, told: dict[str, Any], name: str, output: pathlib.Path) -> None:
-    """Adds a measure's finding to what is told, and writes that with the measure's figure."""
+def add(study: Study, report: dict[str, Any], name: str, output: pathlib.Path) -> None:
+    """Adds a measure's finding to the report, and writes that with the measure's figure."""
     began, part = time.process_time(), MEASURES[name]
     try:
         finding = part.measure(study)
     except NotMeasurable as reason:
-        told["left_out"][name] = str(reason)
+        report["left_out"][name] = str(reason)
         return
-    told["findings"][name] = finite({**finding._asdict(), "cpu_s": round(time.process_time() - began, 1)})
+    report["findings"][name] = finite({**finding._asdict(), "cpu_s": round(time.process_time() - began, 1)})
 
     def fill(folder: pathlib.Path) -> None:
         (folder / "figures").mkdir()
         part.draw(finding, folder / "figures" / f"models_{name}.png")
-        write(folder, told, UNFINISHED)
+        write(folder, report, UNFINISHED)
 
     publish(output, fill)
 
 
-def write(folder: pathlib.Path, told: dict[str, Any], name: str) -> None:
+def write(folder: pathlib.Path, report: dict[str, Any], name: str) -> None:
     """The report in both forms."""
-    write_text(folder / f"{name}.json", json.dumps(told, indent=1) + "\n")
-    write_text(folder / f"{name}.md", markdown(told))
+    write_text(folder / f"{name}.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / f"{name}.md", markdown(report))
 
 
-def size_of(told: dict[str, Any]) -> dict[str, int]:
+def size_of(report: dict[str, Any]) -> dict[str, int]:
     """How much `models.json` holds."""
-    sizes = {"scenes": told["provenance"]["scenes"], "draws": told["provenance"]["draws"]}
-    return sizes | {"models": len(told["provenance"]["models"]), "measures": len(told["findings"])}
+    sizes = {"scenes": report["provenance"]["scenes"], "draws": report["provenance"]["draws"]}
+    return sizes | {"models": len(report["provenance"]["models"]), "measures": len(report["findings"])}
 
 
 def origin(study: Study) -> dict[str, Any]:
@@ -112,15 +111,15 @@ def origin(study: Study) -> dict[str, Any]:
     return provenance(study.config, study.split) | sizes | {"models": [subject.name for subject in study.subjects]}
 
 
-def markdown(told: dict[str, Any]) -> str:
+def markdown(report: dict[str, Any]) -> str:
     """The report: a table and a figure for each finding."""
-    facts = [[name, str(value)] for name, value in told["provenance"].items()]
-    parts = ["# World models", *told["remarks"], table(["", ""], facts)]
-    for name, finding in told["findings"].items():
+    facts = [[name, str(value)] for name, value in report["provenance"].items()]
+    parts = ["# World models", *report["remarks"], table(["", ""], facts)]
+    for name, finding in report["findings"].items():
         parts += [f"## {finding['title']}", finding["about"], tables(finding)]
         parts += [f"![{finding['title']}](figures/models_{name}.png)"]
-    if told["left_out"]:
-        parts += ["## Left out", table(["measure", "why"], told["left_out"].items())]
+    if report["left_out"]:
+        parts += ["## Left out", table(["measure", "why"], report["left_out"].items())]
     return "\n\n".join(parts) + "\n"
 
 
