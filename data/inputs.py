@@ -1,12 +1,13 @@
 """Which files a name on the command line means, on this machine or in a bucket, and what identifies their content."""
 
 import concurrent.futures
+import contextlib
 import fnmatch
 import glob
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from data.errors import DataError
@@ -69,16 +70,12 @@ def _record_names(folder: str, names: Sequence[str]) -> list[str]:
 
 def _remote_matches(pattern: str) -> dict[str, int | None]:
     system, path = _remote(pattern)
-    try:
+    with reached(pattern):
         if system.isdir(path):
             entries = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in system.ls(path, detail=True)}
             found = [entries[name] for name in _record_names(pattern, list(entries))]
         else:
             found = [system.info(path)] if system.exists(path) else list(system.glob(path, detail=True).values())
-    except DataError:
-        raise
-    except Exception as error:  # each file system raises types of its own
-        raise unreachable(pattern, error) from error
     return {system.unstrip_protocol(e["name"]): None if e["type"] == "directory" else e["size"] for e in found}
 
 
@@ -101,13 +98,22 @@ def unreachable(path: str, error: Exception) -> DataError:
     return DataError(f"cannot be reached ({type(error).__name__}: {reason})", file=path)
 
 
+@contextlib.contextmanager
+def reached(path: str) -> Iterator[None]:
+    """Turns what a file system raises, of types of its own, into `unreachable`. Raises: DataError."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:
+        raise unreachable(path, error) from error
+
+
 def check_reachable(path: str) -> None:
     """Raises: DataError for a remote path whose file system is not installed or does not answer."""
     system, name = _remote(path)
-    try:
+    with reached(path):
         system.exists(name)
-    except Exception as error:
-        raise unreachable(path, error) from error
 
 
 def open_file(path: str) -> BinaryIO:
@@ -115,10 +121,8 @@ def open_file(path: str) -> BinaryIO:
     if "://" not in path:
         return open(path, "rb")
     system, name = _remote(path)
-    try:
+    with reached(path):
         return system.open(name, "rb")
-    except Exception as error:
-        raise unreachable(path, error) from error
 
 
 def fingerprints(paths: Sequence[str]) -> list[dict[str, str | int]]:
@@ -134,10 +138,8 @@ def fingerprints(paths: Sequence[str]) -> list[dict[str, str | int]]:
 def _fingerprint(path: str) -> dict[str, str | int]:
     if "://" in path:
         system, name = _remote(path)
-        try:
+        with reached(path):
             size, digest = _digest(system.size(name), lambda first, end: system.cat_file(name, start=first, end=end))
-        except Exception as error:
-            raise unreachable(path, error) from error
     else:
         with open(path, "rb") as file:
             place = file.fileno()
