@@ -21,9 +21,9 @@ import oracle
 from oracle_drives import CONFIG, Drive, driven
 
 from benchmarks import command
-from data.progress import Bar
-from data.scene import Scene, SceneSpec
-from data.sources import STARTER, available_splits, open_split
+from tether.data.progress import Bar
+from tether.data.scene import Scene, SceneSpec
+from tether.data.sources import STARTER, available_splits, open_split
 
 DECISIONS = ("collision", "at_fault", "off_road", "wrong_way", "red_light")
 SPLITS = ("train", "validation", "grounding", "test")  # in this order, where they are there, or draws would change

@@ -19,14 +19,14 @@ import jax
 import numpy as np
 
 from benchmarks import command
-from training import stages
-from training.checkpoint import Checkpoints
-from training.mesh import ALONE
-from training.presets import PRESETS
-from training.programs import build
-from training.provenance import commit, machine, now
-from training.scenes import open_splits
-from training.state import Learned
+from tether.evaluation.provenance import made_here
+from tether.training import stages
+from tether.training.checkpoint import Checkpoints
+from tether.training.mesh import ALONE
+from tether.training.presets import PRESETS
+from tether.training.programs import build
+from tether.training.scenes import open_splits
+from tether.training.state import Learned
 
 GOAL = 0.03
 
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
     """Measures, prints, returns the exit status."""
     options = parse(arguments)
     found = {preset: overhead(preset, options.saves) for preset in options.preset}
-    facts = {"date": now(), "commit": commit(), "machine": machine(), "goal": GOAL}
+    facts = {**made_here(), "goal": GOAL}
     print(json.dumps(facts | {"presets": found}, indent=2))
     return int(max(one["share_cpu"] for one in found.values()) > GOAL)
 

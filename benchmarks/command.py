@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from data.progress import log_above_bars
-from data.sumo.install import SumoError
+from tether.data.progress import log_above_bars
+from tether.data.sumo.install import SumoError
 
 
 def run(main: Callable[[list[str]], int | None]) -> NoReturn:

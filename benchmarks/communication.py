@@ -22,16 +22,16 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import command
-from policy.imitation import imitation_loss, imitation_targets
-from training import presets
-from training.config import Config
-from training.evaluation import open_records
-from training.imagination import Trust
-from training.improvement import Rates, loss
-from training.mesh import parameter_spec
-from training.programs import build
-from training.report import table
-from training.scenes import take
+from tether.evaluation.policies import open_records
+from tether.evaluation.report import table
+from tether.policy.imitation import imitation_loss, imitation_targets
+from tether.training import presets
+from tether.training.config import Config
+from tether.training.imagination import Trust
+from tether.training.improvement import Rates, loss
+from tether.training.mesh import parameter_spec
+from tether.training.programs import build
+from tether.training.scenes import take
 
 MESHES = {"data": (1, 1), "fsdp 8": (8, 1), "tensor 8": (1, 8)}  # the rest of the chips is along `data`
 # What leaves a parameter a parameter.

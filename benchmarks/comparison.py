@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from training.report import FORCED, SPOKEN, TABLE, groups_of, signed, table, with_interval
-from training.statistics import bootstrap, bootstrap_of, is_known
+from tether.evaluation.report import FORCED, SPOKEN, TABLE, groups_of, signed, table, with_interval
+from tether.evaluation.statistics import bootstrap, bootstrap_of, is_known
 
 BEFORE = "imitation"
 COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")

@@ -17,9 +17,9 @@ import jax
 from benchmarks import command
 from benchmarks.communication import Stage, stages_of
 from benchmarks.world_models import product_flops
-from training import presets
-from training.config import Config
-from training.report import table
+from tether.evaluation.report import table
+from tether.training import presets
+from tether.training.config import Config
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

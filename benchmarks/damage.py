@@ -29,13 +29,13 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import command
-from training import config as configs
-from training.checkpoint import Checkpoints, checksums
-from training.directory import check_settings, write_settings
-from training.log import Logger, read_lines
-from training.loop import parse_progress, write_rounds
-from training.presets import tiny
-from training.state import Progress
+from tether.training import config as configs
+from tether.training.checkpoint import Checkpoints, checksums
+from tether.training.directory import check_settings, write_settings
+from tether.training.log import Logger, read_lines
+from tether.training.loop import parse_progress, write_rounds
+from tether.training.presets import tiny
+from tether.training.state import Progress
 
 STATE = {"weights": np.arange(512, dtype=np.float32).reshape(16, 32), "count": np.int32(7), "ring": np.ones(3)}
 OLD, NEW = 1, 2  # checkpoints

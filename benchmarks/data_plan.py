@@ -22,16 +22,16 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from benchmarks import command
 from benchmarks.results import write_section
-from data import womd
-from data.builder import write_dataset
-from data.errors import DataError, SkipLedger
-from data.inputs import list_files
-from data.recordings import Recordings
-from data.records import Fractions, Rules, kept_scenes
-from data.statistics import Statistics
-from data.tfrecord import read_records
-from training.provenance import commit, machine, now
-from training.report import table
+from tether.data import womd
+from tether.data.builder import write_dataset
+from tether.data.errors import DataError, SkipLedger
+from tether.data.inputs import list_files
+from tether.data.recordings import Recordings
+from tether.data.records import Fractions, Rules, kept_scenes
+from tether.data.statistics import Statistics
+from tether.data.tfrecord import read_records
+from tether.evaluation.provenance import made_here
+from tether.evaluation.report import table
 
 RECORDS = {"training": 487_000, "validation": 44_000}
 SHARD_BYTES = 300e6
@@ -151,7 +151,7 @@ def section(found: dict[int, Any]) -> str:
     measured += [f"{kind} [KB per scene]" for kind in ("read", "serialised", "stored")]
     return "\n\n".join(
         [
-            f"Measured {now()} at commit {commit()} on {machine()}; parsing is a part of converting.",
+            "Measured {date} at commit {commit} on {machine}; parsing is a part of converting.".format(**made_here()),
             table(measured, costs),
             "Carried over to the whole:",
             table(["egos", "split", *(name.replace("_", " ") for name in names)], plans),
@@ -168,7 +168,7 @@ def main(arguments: list[str]) -> int:
         cost = measure(files, egos)
         plans = {name: plan(cost, records) for name, records in RECORDS.items()}
         found[egos] = {"measured": dataclasses.asdict(cost), "plan": plans}
-    print(json.dumps({"date": now(), "commit": commit(), "machine": machine(), "egos": found}, indent=2))
+    print(json.dumps({**made_here(), "egos": found}, indent=2))
     if options.file:
         write_section(options.file, "plan", section(found))
     return 0

@@ -22,16 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import command
-from data.geometry import wrap_angle
-from data.scene import Array, Record, Scene, SceneSpec
-from data.sources import STARTER, available_splits, open_split
-from simulator.config import KinematicBounds, SimulatorConfig, SmoothingConfig
-from simulator.dynamics import advance, ego_track, last_valid_step, log_actions, log_ego
-from simulator.inverse import smooth_log_actions
-from simulator.log_metrics import kinematic_infeasibility, log_divergence
-from simulator.transition import ego_track_of
-from simulator.vehicle_models import inverse
-from simulator.world import Action, Agents, EgoState
+from tether.data.geometry import wrap_angle
+from tether.data.scene import Array, Record, Scene, SceneSpec
+from tether.data.sources import STARTER, available_splits, open_split
+from tether.simulator.config import KinematicBounds, SimulatorConfig, SmoothingConfig
+from tether.simulator.dynamics import advance, ego_track, last_valid_step, log_actions, log_ego
+from tether.simulator.inverse import smooth_log_actions
+from tether.simulator.log_metrics import kinematic_infeasibility, log_divergence
+from tether.simulator.transition import ego_track_of
+from tether.simulator.vehicle_models import inverse
+from tether.simulator.world import Action, Agents, EgoState
 
 WITHIN_M = 0.1
 MOVING_M = 5.0
@@ -154,7 +154,7 @@ def report(scene: Scene, sources: np.ndarray) -> dict[str, Any]:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dynamics", description=__doc__)
-    parser.add_argument("--data", default=str(STARTER), help="a data set made by `python -m data.build`")
+    parser.add_argument("--data", default=str(STARTER), help="a data set made by `python -m tether.data.build`")
     parser.add_argument("--split", action="append", help="may be repeated; all by default")
     return parser.parse_args(arguments)
 

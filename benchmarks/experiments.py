@@ -21,14 +21,14 @@ from typing import Any
 from benchmarks import command
 from benchmarks.comparison import BEFORE, METRICS, section
 from benchmarks.results import write_section
-from data.files import write_text
-from training import config as configs
-from training.config import Config
-from training.drivers import REASONING_MODES
-from training.judge import BASELINES, JUDGES
-from training.provenance import shown
-from training.report import FORCED, groups_of
-from training.state import some_accepted
+from tether.data.files import write_text
+from tether.evaluation.forced_reasoning import REASONING_MODES
+from tether.evaluation.judges import BASELINES, JUDGES
+from tether.evaluation.provenance import shown
+from tether.evaluation.report import FORCED, groups_of
+from tether.training import config as configs
+from tether.training.config import Config
+from tether.training.state import some_accepted
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = ("fit_world_model", "imitate")

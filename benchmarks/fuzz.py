@@ -34,22 +34,22 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from benchmarks import command
 from benchmarks.mutate import change_arrays, change_bytes, change_json, change_message
 from benchmarks.results import write_section
-from data import sources, storage, tfrecord, womd
-from data.build import read_manifest
-from data.builder import write_dataset
-from data.errors import DataError
-from data.padding import pad
-from data.progress import Bar
-from data.raw import localize
-from data.scene import SceneSpec
-from data.text import VOCABULARY
-from data.tokenizer import decode, encode, tokens
-from data.validation import validate
-from training import config as configs
-from training.checkpoint import Checkpoints, checksums
-from training.presets import PRESETS
-from training.provenance import commit, machine, now, shown
-from training.report import table
+from tether.data import sources, storage, tfrecord, womd
+from tether.data.build import read_manifest
+from tether.data.builder import write_dataset
+from tether.data.errors import DataError
+from tether.data.padding import pad
+from tether.data.progress import Bar
+from tether.data.raw import localize
+from tether.data.scene import SceneSpec
+from tether.data.text import VOCABULARY
+from tether.data.tokenizer import decode, encode, tokens
+from tether.data.validation import validate
+from tether.evaluation.provenance import made_here, shown
+from tether.evaluation.report import table
+from tether.training import config as configs
+from tether.training.checkpoint import Checkpoints, checksums
+from tether.training.presets import PRESETS
 
 LIMIT_S = 10.0  # CPU time of one input: what else the machine does is no fault of it
 MEMORY_BYTES = 2 << 30  # that one input may add to the address space
@@ -289,7 +289,7 @@ def address_space() -> int:
 
 def section(result: dict[str, Any]) -> str:
     """Of RESULTS.md."""
-    facts = {"date": now(), "commit": commit(), "machine": machine()}
+    facts = made_here()
     facts["command"] = shlex.join(["python", "-m", "benchmarks.fuzz", *map(shown, sys.argv[1:])])
     facts["inputs"] = f"{sum(one['inputs'] for one in result['targets'].values()):,}"
     facts["largest growth of the process"] = f"{result['peak_memory_grew_mb']} MB"

@@ -15,17 +15,17 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import command, timing
-from policy.action_head import Decision
-from policy.imitation import imitation_loss, imitation_targets
-from policy.sizes import parameters
-from policy.vla import VLA
-from training import presets
-from training.config import Config
-from training.drivers import Teacher
-from training.evaluation import open_records
-from training.imagination import Experience
-from training.improvement import Rates, improve, optimiser
-from training.scenes import take
+from tether.evaluation.policies import open_records
+from tether.policy.action_head import Decision
+from tether.policy.imitation import imitation_loss, imitation_targets
+from tether.policy.sizes import parameters
+from tether.policy.vla import VLA
+from tether.training import presets
+from tether.training.config import Config
+from tether.training.drivers import Teacher
+from tether.training.imagination import Experience
+from tether.training.improvement import Rates, improve, optimiser
+from tether.training.scenes import take
 
 ROWS = 128
 

@@ -29,11 +29,11 @@ import orbax.checkpoint as ocp
 
 from benchmarks import command
 from benchmarks.results import write_section
-from data.files import write_text
-from training.checkpoint import read_meta
-from training.provenance import commit, machine, now
-from training.report import table
-from training.stop import INTERRUPTED
+from tether.data.files import write_text
+from tether.evaluation.provenance import made_here
+from tether.evaluation.report import table
+from tether.training.checkpoint import read_meta
+from tether.training.stop import INTERRUPTED
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
@@ -245,7 +245,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -> str:
     """Of RESULTS.md."""
-    facts = {"date": now(), "commit": commit(), "machine": machine()}
+    facts = made_here()
     facts["command"] = f"python -m benchmarks.kills --kills {options.kills} --seed {options.seed} --out DIRECTORY"
     stages = list(dict.fromkeys(name for one in summaries.values() for name in one["kills_by_stage"]))
     header = ["signal", "kills", *stages, "within a save", "runs compared", "runs lost"]

@@ -19,19 +19,20 @@ from matplotlib.figure import Figure
 
 from benchmarks import command
 from benchmarks.results import write_section
-from data.pipeline import stack
-from data.progress import Bar
-from data.scene import Record, Scene, SceneSpec
-from data.sources import STARTER, open_split
-from data.text import DISTANCES_M, VOCABULARY
-from policy.imitation import ImitationConfig, imitation_targets
-from policy.language import SLOTS, LabelConfig, say
-from policy.vla import VLAConfig
-from simulator.config import SimulatorConfig
-from simulator.prepare import prepare
-from training.figures import quantized
-from training.report import table
-from training.topview import BLUE, EVENT_NAMES, TopView, Trace, page
+from tether.data.pipeline import stack
+from tether.data.progress import Bar
+from tether.data.scene import Record, Scene, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.data.text import DISTANCES_M, VOCABULARY
+from tether.evaluation.figures import quantized
+from tether.evaluation.report import table
+from tether.evaluation.topview import BLUE, TopView, Trace, page
+from tether.policy.imitation import ImitationConfig, imitation_targets
+from tether.policy.language import SLOTS, LabelConfig, say
+from tether.policy.vla import VLAConfig
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.events import LABELS
+from tether.simulator.prepare import prepare
 
 STARTS = (10, 25, 40, 55, 70)
 BATCH = 32
@@ -115,7 +116,7 @@ def logged(record: Record, dt: float) -> Trace:
         agent_valid=scene.valid[:, :count],
         light_state=scene.light_state[:, :count],
         offset=np.zeros(count),
-        events={name: np.zeros(count, bool) for name in EVENT_NAMES},
+        events={name: np.zeros(count, bool) for name in LABELS},
         sentences=("",) * count,
         dt=dt,
     )

@@ -32,18 +32,18 @@ import jax
 
 from benchmarks import command
 from benchmarks.results import write_section
-from training import loop, mesh, presets, stages
-from training.checkpoint import Checkpoints
-from training.config import Config, MeshConfig
-from training.log import read_lines, scalars
-from training.loop import Run, Unit
-from training.programs import build
-from training.provenance import commit, machine, now, shown
-from training.report import table
-from training.scenes import open_splits
-from training.state import Progress, RunState
-from training.stop import Stop
-from training.watch import LOSSES
+from tether.evaluation.provenance import made_here, shown
+from tether.evaluation.report import table
+from tether.training import loop, mesh, presets, stages
+from tether.training.checkpoint import Checkpoints
+from tether.training.config import Config, MeshConfig
+from tether.training.log import read_lines, scalars
+from tether.training.loop import Run, Unit
+from tether.training.programs import build
+from tether.training.scenes import open_splits
+from tether.training.state import Progress, RunState
+from tether.training.stop import Stop
+from tether.training.watch import LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
 MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4), "2 x 2 x 2": (2, 2, 2)}
@@ -339,7 +339,7 @@ def tabulated(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tupl
 
 def section(what: str, found: dict[str, Any]) -> str:
     """Of RESULTS.md."""
-    facts = {"date": now(), "commit": commit(), "machine": machine()}
+    facts = made_here()
     facts["command"] = shlex.join(["python", "-m", "benchmarks.meshes", *map(shown, sys.argv[1:])])
     facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
     named = columns(found)

@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.results import write_section
-from data.files import write_text
-from training.provenance import commit, machine, now
-from training.report import table
+from tether.data.files import write_text
+from tether.evaluation.provenance import made_here
+from tether.evaluation.report import table
 
 MODELS = ("kinematic", "oracle", "rssm", "tokens", "pixels", "examples.residual:ResidualConfig")
 RULES = ["-m", "worldmodel.conformance", *(word for name in MODELS for word in ("--world-model", name))]
@@ -102,8 +102,8 @@ def speed_table(told: dict[str, Any]) -> str:
 
 def section(rules: dict[str, dict[str, str]], told: dict[str, Any]) -> str:
     """The section's text."""
-    origin = {"date": now(), "commit": commit(), "machine": machine(), "batch": f"{told['scenes']} scenes"}
-    held = "`python -m worldmodel.conformance`; a dash: there is nothing to fit, or the model is the log itself."
+    origin = {**made_here(), "batch": f"{told['scenes']} scenes"}
+    held = "`python -m tether.worldmodel.conformance`; a dash: there is nothing to fit, or the model is the log itself."
     return "\n\n".join(
         [
             "## World models: rules and speed",

@@ -15,8 +15,8 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.results import write_section
-from training.quality.benchmark import tables
-from training.report import table
+from tether.evaluation.report import table
+from tether.evaluation.world_models.benchmark import tables
 
 MODELS = {
     "rssm": ("--world_model", "rssm"),

@@ -27,24 +27,24 @@ import numpy as np
 import optax
 
 from benchmarks import command
-from data.pipeline import stack
-from data.scene import Array, Record, Scene, SceneSpec
-from data.sources import STARTER, open_split
-from policy.baselines import LogExpert
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.log_replay import LogReplay
-from simulator.prepare import prepare
-from simulator.render import CHANNELS
-from simulator.rollout import rollout
-from simulator.world import Agents
-from training.statistics import bootstrap, paired_difference, recordings, spearman
-from worldmodel import pixels_net
-from worldmodel.batch import ModelBatch, driven_window, from_rollout
-from worldmodel.fitting import fit_step, start_fit
-from worldmodel.frames import rendered_frames, warp
-from worldmodel.image_latent import PatchSizes, brightness
-from worldmodel.pixels import Pixels, PixelsConfig
-from worldmodel.window import DRIVEN_SCALE, driven, ego_row
+from tether.data.pipeline import stack
+from tether.data.scene import Array, Record, Scene, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.evaluation.statistics import bootstrap, paired_difference, recordings, spearman
+from tether.policy.baselines import LogExpert
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.prepare import prepare
+from tether.simulator.render import CHANNELS
+from tether.simulator.rollout import rollout
+from tether.simulator.world import Agents
+from tether.worldmodel import pixels_net
+from tether.worldmodel.batch import ModelBatch, driven_window, from_rollout
+from tether.worldmodel.fitting import fit_step, start_fit
+from tether.worldmodel.frames import rendered_frames, warp
+from tether.worldmodel.image_latent import PatchSizes, brightness
+from tether.worldmodel.pixels import Pixels, PixelsConfig
+from tether.worldmodel.window import DRIVEN_SCALE, driven, ego_row
 
 # Half the policy's resolution, over the same ground: this runs on two cores.
 RENDER = RenderConfig(height=32, width=32, resolution=2.0, tile_height=160, tile_width=160)

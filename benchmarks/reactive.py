@@ -26,18 +26,18 @@ import probes
 import scenes
 
 from benchmarks import command
-from data.scene import AgentType, Array, Record, Scene, SceneSpec
-from data.sources import STARTER, open_split
-from policy.baselines import LogExpert, follow_route
-from simulator.config import SimulatorConfig
-from simulator.geometry import Box, penetration
-from simulator.log_replay import LogReplay
-from simulator.logged_paths import logged_paths
-from simulator.outcome import BEHIND_COS, ego_box
-from simulator.reactive import Reactive, reacts
-from simulator.rollout import rollout
-from simulator.transition import HISTORY_STEPS, log_agents
-from simulator.world import Agents, EgoState, Outcome, Policy, World
+from tether.data.scene import AgentType, Array, Record, Scene, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.policy.baselines import LogExpert, follow_route
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.geometry import Box, penetration
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.logged_paths import logged_paths
+from tether.simulator.outcome import BEHIND_COS, ego_box
+from tether.simulator.reactive import Reactive, reacts
+from tether.simulator.rollout import rollout
+from tether.simulator.transition import HISTORY_STEPS, log_agents
+from tether.simulator.world import Agents, EgoState, Outcome, Policy, World
 
 CONFIG = SimulatorConfig()
 HORIZON, BATCH = 16, 32

@@ -6,6 +6,7 @@ default, follows the ego's own log: whoever is hit then is hit by mistake. CPU t
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -14,13 +15,14 @@ import time
 import numpy as np
 
 from benchmarks import command
-from data.scene import Record, SceneSpec
-from data.sources import STARTER, open_split
-from simulator.config import SimulatorConfig
-from simulator.referee.fleet import Fleet
-from simulator.referee.world import Referee
-from training.judge import Judge, baseline, drive
-from training.scenes import PreparedRecords
+from tether.data.scene import Record, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.evaluation.judges import baseline
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.referee.fleet import Fleet
+from tether.simulator.referee.world import Referee
+from tether.training.drives import Judge, Scored, drive, row_keys
+from tether.training.scenes import PreparedRecords
 
 NEAR_M = 10.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -81,7 +83,12 @@ def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch
         return fleet.open(rows)
 
     judge, steps = Judge(Referee(config, fleet), params_of), SceneSpec().future_steps // config.substeps
-    scores, _ = drive(baseline(policy, config), records, judge, config, batch=batch, steps=steps)
+    scores, _ = drive(
+        *(baseline(policy, config), records, judge, Scored(config)),
+        steps=steps,
+        batch=batch,
+        keys=functools.partial(row_keys, 0),
+    )
     unlisted.extend(distance for drive in fleet.drives for distance in drive.unlisted_m)
     fleet.close()
     counted = {name: int(scores[name].sum()) for name in ("collision", "at_fault", "failure")}

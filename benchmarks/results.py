@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from data.files import write_text
-from training.report import (
+from tether.data.files import write_text
+from tether.evaluation.report import (
     PAIR,
     PAIR_NAME,
     TABLE,
@@ -27,8 +27,8 @@ from training.report import (
     table,
     with_interval,
 )
-from training.state import some_accepted
-from training.statistics import bootstrap, excludes_zero
+from tether.evaluation.statistics import bootstrap, excludes_zero
+from tether.training.state import some_accepted
 
 SEED_COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
 

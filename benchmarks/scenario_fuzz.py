@@ -26,20 +26,20 @@ import numpy as np
 from benchmarks import command
 from benchmarks.fuzz import SlowError, limits, remember
 from benchmarks.mutate import change_structure
-from data.errors import DataError, SkipLedger
-from data.padding import pad
-from data.progress import Bar
-from data.recordings import Recordings
-from data.records import Fractions, Rules, kept_scenes
-from data.scene import LightState, SceneSpec
-from data.sim_agents import read_sim_agents
-from data.statistics import Statistics, reason
-from data.storage import decode, encode
-from data.tfrecord import frame, read_records
-from data.validation import validate
-from data.womd import LogOptions, parse_scenario
-from data.womd_history import history_scene
 from tests.raw_scenes import scenario
+from tether.data.errors import DataError, SkipLedger
+from tether.data.padding import pad
+from tether.data.progress import Bar
+from tether.data.recordings import Recordings
+from tether.data.records import Fractions, Rules, kept_scenes
+from tether.data.scene import LightState, SceneSpec
+from tether.data.sim_agents import read_sim_agents
+from tether.data.statistics import Statistics, reason
+from tether.data.storage import decode, encode
+from tether.data.tfrecord import frame, read_records
+from tether.data.validation import validate
+from tether.data.womd import LogOptions, parse_scenario
+from tether.data.womd_history import history_scene
 
 SPEC = SceneSpec()
 BAD = ("uncaught", "unforeseen", "without_reason", "slow", "not_stored", "submission_uncaught")

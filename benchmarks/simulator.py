@@ -23,21 +23,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import command, timing
-from data.padding import pad
-from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
-from data.tfrecord import read_records
-from data.womd import convert, parse_scenario, road_features
-from simulator import geometry
-from simulator.config import SimulatorConfig
-from simulator.everyone import logged_routes, measure_everyone, place
-from simulator.log_replay import LogReplay
-from simulator.outcome import ego_box, is_type, lane_distances
-from simulator.prepare import prepare
-from simulator.render import rasterize_map
-from simulator.road_index import index_road
-from simulator.rollout import rollout
-from simulator.transition import ego_track_of, log_agents, log_lights, replace_row, sweep
-from simulator.world import Action, EgoState, State
+from tether.data.padding import pad
+from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
+from tether.data.tfrecord import read_records
+from tether.data.womd import convert, parse_scenario, road_features
+from tether.simulator import geometry
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.everyone import logged_routes, measure_everyone, place
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.outcome import ego_box, is_type, lane_distances
+from tether.simulator.prepare import prepare
+from tether.simulator.render import rasterize_map
+from tether.simulator.road_index import index_road
+from tether.simulator.rollout import rollout
+from tether.simulator.transition import ego_track_of, log_agents, log_lights, replace_row, sweep
+from tether.simulator.world import Action, EgoState, State
 
 STEPS = 80
 SPEC = SceneSpec(agents=128, polylines=1536)

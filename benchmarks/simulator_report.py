@@ -2,8 +2,8 @@
 
 python -m benchmarks.simulator_report --scenario FILE --real DIR --run RUN --out FOLDER [--file RESULTS.md]
 
-FILE: a TFRecord with a WOMD Scenario; DIR: real logs made by `python -m data.build`; RUN: a run of `train.py` on the
-starter set, judged in every World. Each benchmark's JSON is kept in FOLDER and not measured again.
+FILE: a TFRecord with a WOMD Scenario; DIR: real logs made by `python -m tether.data.build`; RUN: a run of `train.py` on
+the starter set, judged in every World. Each benchmark's JSON is kept in FOLDER and not measured again.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.results import write_section
-from data.files import write_text
-from data.progress import Bar
-from training.provenance import commit, machine, now, shown
-from training.report import PAIR_NAME, TABLE, signed, table, with_interval
+from tether.data.files import write_text
+from tether.data.progress import Bar
+from tether.evaluation.provenance import made_here, shown
+from tether.evaluation.report import PAIR_NAME, TABLE, signed, table, with_interval
 
 JUDGES = ("log_replay", "reactive", "referee")
 SHOWN_METRICS = ("score", "failure", "at_fault")
@@ -55,9 +55,7 @@ def measured(name: str, command: list[str], folder: pathlib.Path) -> dict[str, A
         done = subprocess.run([sys.executable, *command], check=True, stdout=subprocess.PIPE, text=True)
         printed = (folder / "judges" / "report.json").read_text("utf-8") if name == "judges" else done.stdout
         origin = {
-            "date": now(),
-            "commit": commit(),
-            "machine": machine(),
+            **made_here(),
             "command": " ".join(["python", *map(shown, command)]),
         }
         write_text(path, json.dumps({"origin": origin, "result": json.loads(printed)}, indent=1))

@@ -25,17 +25,17 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import command, timing
-from training import presets
-from training.config import Config, DataConfig
-from training.drivers import disturbance
-from training.evaluation import open_records
-from training.imagination import drive_expert
-from training.scenes import WithoutTiles, batches
-from worldmodel import registry
-from worldmodel.batch import ModelBatch
-from worldmodel.fitting import fit_step, start_fit
-from worldmodel.interface import WorldModel
-from worldmodel.quality import imagine_log
+from tether.evaluation.policies import open_records
+from tether.training import presets
+from tether.training.config import Config, DataConfig
+from tether.training.drivers import disturbance
+from tether.training.imagination import drive_expert
+from tether.training.scenes import WithoutTiles, batches
+from tether.worldmodel import registry
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.fitting import fit_step, start_fit
+from tether.worldmodel.interface import WorldModel
+from tether.worldmodel.quality import imagine_log
 
 MODELS = ("kinematic", "rssm", "tokens")
 SIMULATOR = "oracle"  # the log-replay simulator behind the interface of a world model

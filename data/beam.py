@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from data.builder import TetherScenes
-from data.errors import DataError, SkipLedger
-from data.recordings import SPLIT_ORDER, Recordings, places
-from data.records import Rules, kept_scenes
-from data.statistics import Split, Statistics
-from data.storage import DATASET, encode
+from tether.data.builder import TetherScenes
+from tether.data.errors import DataError, SkipLedger
+from tether.data.recordings import SPLIT_ORDER, Recordings, places
+from tether.data.records import Rules, kept_scenes
+from tether.data.statistics import Split, Statistics
+from tether.data.storage import DATASET, encode
 
 INSTALL = 'Apache Beam is missing: pip install -e ".[beam]"'
 STATISTICS, EGOS, SCENES = "statistics", "egos", "scenes"  # outputs of the conversion

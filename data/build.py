@@ -1,6 +1,6 @@
 """Command that turns logged data into a data set of its own:
 
-python -m data.build --womd FILES --out DIR [--held-out FILES] [--egos-per-scene 8] [--groups manifest.json]
+python -m tether.data.build --womd FILES --out DIR [--held-out FILES] [--egos-per-scene 8] [--groups manifest.json]
                      [--notes notes.json]
                      [--beam runner=DirectRunner direct_num_workers=2 direct_running_mode=multi_processing]
 
@@ -29,18 +29,18 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data import womd
-from data.builder import FILE_FORMAT, FORMAT, TetherScenes, place_of, prepare, put_in_place
-from data.errors import DataError, Noted, SkipLedger, read_json, too_many
-from data.inputs import fingerprints, list_files
-from data.progress import Bar, log_above_bars
-from data.raw import RawScene
-from data.recordings import Recordings
-from data.records import CONVERTER, EVALUATED_ON, LEARNED_FROM, Fractions, Rules, kept_scenes
-from data.statistics import Statistics
-from data.storage import SUMMARY_FILE
-from data.tfrecord import read_records
-from data.womd import LogOptions
+from tether.data import womd
+from tether.data.builder import FILE_FORMAT, FORMAT, TetherScenes, place_of, prepare, put_in_place
+from tether.data.errors import DataError, Noted, SkipLedger, read_json, too_many
+from tether.data.inputs import fingerprints, list_files
+from tether.data.progress import Bar, log_above_bars
+from tether.data.raw import RawScene
+from tether.data.recordings import Recordings
+from tether.data.records import CONVERTER, EVALUATED_ON, LEARNED_FROM, Fractions, Rules, kept_scenes
+from tether.data.statistics import Statistics
+from tether.data.storage import SUMMARY_FILE
+from tether.data.tfrecord import read_records
+from tether.data.womd import LogOptions
 
 log = logging.getLogger(__name__)
 INTERRUPTED = 130
@@ -209,7 +209,7 @@ def no_scenes(split: str) -> DataError:
 
 def build_with_beam(config: BuildConfig, rules: Rules, files: Sequence[str], request: dict) -> bool:
     """By a pipeline, all splits at once; scenes are shuffled."""
-    from data import beam
+    from tether.data import beam
 
     options = beam.options(config.beam)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it logs the trace of an error that it raises as well
@@ -280,7 +280,7 @@ def parse(arguments: Sequence[str]) -> BuildConfig:
     """The command line."""
     import tyro
 
-    return tyro.cli(BuildConfig, prog="python -m data.build", description=__doc__, args=arguments)
+    return tyro.cli(BuildConfig, prog="python -m tether.data.build", description=__doc__, args=arguments)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -13,10 +13,10 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.writer import ExampleWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data.errors import DataError, read_json
-from data.inputs import check_reachable
-from data.raw import RawScene, localize
-from data.storage import ARRAYS, DATASET, REQUEST_FILE, SUMMARY_FILE, TEXTS, VECTORS, encode, is_finished
+from tether.data.errors import DataError, read_json
+from tether.data.inputs import check_reachable
+from tether.data.raw import RawScene, localize
+from tether.data.storage import ARRAYS, DATASET, REQUEST_FILE, SUMMARY_FILE, TEXTS, VECTORS, encode, is_finished
 
 FORMAT, FILE_FORMAT = "1.1.0", "array_record"
 OWN_FILES = (f"{DATASET}-*.array_record*", "dataset_info.json", "features.json", SUMMARY_FILE, f".{REQUEST_FILE}")

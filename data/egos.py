@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data.polyline import wrap
-from data.scene import AgentType
+from tether.data.polyline import wrap
+from tether.data.scene import AgentType
 
 SDC_TRAVEL_M = 3.0
 OTHER_TRAVEL_M = 10.0

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data.progress import DISPLAY
+from tether.data.progress import DISPLAY
 
 MOST_NAMED = 3  # of the skipped records, in the error that ends a build: each was shown when it was met
 

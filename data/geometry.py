@@ -11,7 +11,7 @@ import flax.struct
 import jax.numpy as jnp
 import numpy as np
 
-from data.scene import Array
+from tether.data.scene import Array
 
 FREE_END_M = 2.0  # past the end of a road edge that nothing continues
 

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from data.errors import DataError
+from tether.data.errors import DataError
 
 RECORD_FILES = "*tfrecord*"
 INSTALL = {"gs": 'pip install -e ".[gcs]"', "gcs": 'pip install -e ".[gcs]"'}  # by protocol

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from data import tokenizer
-from data.errors import DataError
-from data.polyline import arc_length, drop_repeats, interpolate, simplify, walk, wrap
-from data.raw import (
+from tether.data import tokenizer
+from tether.data.errors import DataError
+from tether.data.polyline import arc_length, drop_repeats, interpolate, simplify, walk, wrap
+from tether.data.raw import (
     ROAD_TOLERANCE_M,
     RawScene,
     agent_distance,
@@ -16,10 +16,10 @@ from data.raw import (
     localize,
     sampled_path,
 )
-from data.road_edges import starts_off_road
-from data.route import navigation
-from data.scene import DRIVING_LANE_TYPES, RING_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
-from data.text import instruct
+from tether.data.road_edges import starts_off_road
+from tether.data.route import navigation
+from tether.data.scene import DRIVING_LANE_TYPES, RING_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
+from tether.data.text import instruct
 
 EDGE_KEEP_M = 40.0
 LIGHT_LATERAL_M = 2.5

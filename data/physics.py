@@ -5,8 +5,8 @@ Everything here is NumPy on the host, float64. N tracks, T steps; entries where 
 
 import numpy as np
 
-from data.errors import DataError
-from data.polyline import wrap
+from tether.data.errors import DataError
+from tether.data.polyline import wrap
 
 STEP_S = 0.1
 STEP_ERROR_S = 0.03  # of one step; real logs: at most 0.024

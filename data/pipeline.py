@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from data.scene import Record, Scene
+from tether.data.scene import Record, Scene
 
 
 def stack(scenes: Sequence[Scene]) -> Scene:

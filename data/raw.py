@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.errors import DataError
-from data.polyline import arc_length, drop_repeats, foot_on_segments, interpolate, resample, simplify, walk, wrap
-from data.scene import RING_TYPES
+from tether.data.errors import DataError
+from tether.data.polyline import arc_length, drop_repeats, foot_on_segments, interpolate, resample, simplify, walk, wrap
+from tether.data.scene import RING_TYPES
 
 ROAD_TOLERANCE_M = 0.05
 ROAD_RADIUS_M = 150.0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.raw import RawScene
+from tether.data.raw import RawScene
 
 PLACE_M = 1e-3  # another vehicle on the same lane is elsewhere by more, and what is copied is equal
 OFFSET_M = 3.17e-4  # of the grid of places, so that coordinates rounded by a data set do not lie on its lines

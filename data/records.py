@@ -4,13 +4,13 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from data import womd
-from data.errors import SkipLedger
-from data.padding import Dropped, pad_counted
-from data.raw import RawScene, localize
-from data.recordings import SPLIT_ORDER
-from data.scene import SceneSpec
-from data.validation import validate
+from tether.data import womd
+from tether.data.errors import SkipLedger
+from tether.data.padding import Dropped, pad_counted
+from tether.data.raw import RawScene, localize
+from tether.data.recordings import SPLIT_ORDER
+from tether.data.scene import SceneSpec
+from tether.data.validation import validate
 
 # A change of what a record becomes (any field of any scene, which egos, which records) adds one: a data set that an
 # older converter made is then no longer taken for what the same command makes now.

@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
-from data.geometry import Box, Segments, corners, segments, signed_edge_distance
-from data.polyline import project
-from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Scene
+from tether.data.geometry import Box, Segments, corners, segments, signed_edge_distance
+from tether.data.polyline import project
+from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Scene
 
 MOST_PAIRS = 20_000_000  # of lane points and edge points; of more a part is looked at, real maps have up to 4 million
 NEAR_M = 6.0  # lanes at most this far from an edge run along it

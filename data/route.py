@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data.errors import DataError
-from data.polyline import (
+from tether.data.errors import DataError
+from tether.data.polyline import (
     arc_length,
     drop_repeats,
     foot_on_segments,
@@ -23,7 +23,7 @@ from data.polyline import (
     walk,
     wrap,
 )
-from data.text import navigate
+from tether.data.text import navigate
 
 LOOK_AHEAD_M = 60.0
 TURN_WINDOW_M = 30

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
-from data.raw import sound_lines
-from data.womd_lights import light_messages
-from data.womd_tracks import LARGEST_SIZE_M, LEAST_SIZE_M, Notes, boxes, repaired
+from tether.data.errors import DataError
+from tether.data.raw import sound_lines
+from tether.data.womd_lights import light_messages
+from tether.data.womd_tracks import LARGEST_SIZE_M, LEAST_SIZE_M, Notes, boxes, repaired
 
 SURFACE_STREET = 2  # LaneCenter.LaneType; the challenge leaves out lanes of undefined type
 TRACK_FIELDS = {"x": "center_x", "y": "center_y", "z": "center_z", "heading": "heading"}

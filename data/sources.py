@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from data.errors import DataError, read_json
-from data.inputs import RECORD_FILES
-from data.padding import instruction_of, pad
-from data.raw import RawScene
-from data.scene import Record, SceneSpec
-from data.storage import DATASET, decode, is_finished, parse_example
+from tether.data.errors import DataError, read_json
+from tether.data.inputs import RECORD_FILES
+from tether.data.padding import instruction_of, pad
+from tether.data.raw import RawScene
+from tether.data.scene import Record, SceneSpec
+from tether.data.storage import DATASET, decode, is_finished, parse_example
 
 SPLIT_NAME = r"\w{1,64}"  # it is part of file names
 T = TypeVar("T")
@@ -70,7 +70,9 @@ def _described(folder: pathlib.Path) -> dict[str, list[int]]:
     if not is_finished(folder):
         logs = any(folder.glob(RECORD_FILES))
         command = (
-            f"python -m data.build --womd {shlex.quote(str(folder))} --out DIR" if logs else "python -m data.build"
+            f"python -m tether.data.build --womd {shlex.quote(str(folder))} --out DIR"
+            if logs
+            else "python -m tether.data.build"
         )
         found = "logs" if logs else "none"
         raise DataError(f"expected a finished data set (made by `{command}`), found {found}", file=str(folder))

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data.errors import DataError, Noted, SkipLedger
-from data.recordings import Recordings, places
-from data.records import Kept
-from data.scene import AgentType
-from data.sumo.traits import traits
+from tether.data.errors import DataError, Noted, SkipLedger
+from tether.data.recordings import Recordings, places
+from tether.data.records import Kept
+from tether.data.scene import AgentType
+from tether.data.sumo.traits import traits
 
 MOST_LISTED = 1000
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data.errors import DataError
-from data.polyline import wrap
-from data.raw import RawScene, check_extent
+from tether.data.errors import DataError
+from tether.data.polyline import wrap
+from tether.data.raw import RawScene, check_extent
 
 DATASET = "tether_scenes"
 REQUEST_FILE, SUMMARY_FILE = "request.json", "summary.json"

@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from data.errors import DataError
-from data.inputs import open_file, unreachable
+from tether.data.errors import DataError
+from tether.data.inputs import open_file, unreachable
 
 POLYNOMIAL = 0x82F63B78  # Castagnoli, bits reversed
 MASK_DELTA = 0xA282EAD8

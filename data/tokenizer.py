@@ -4,7 +4,7 @@ One vocabulary: first the phrases that the policy says (`data.text.VOCABULARY`),
 then what they merge into. Text never becomes a phrase's token, whatever it holds: nothing that somebody writes into a
 data set can end an instruction or pass for a decision.
 
-python -m data.tokenizer [--data DIR]     # builds data/tokenizer.json again, from the starter set's text
+python -m tether.data.tokenizer [--data DIR]     # builds data/tokenizer.json again, from the starter set's text
 """
 
 import argparse
@@ -18,8 +18,8 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from data.errors import DataError, read_json
-from data.text import (
+from tether.data.errors import DataError, read_json
+from tether.data.text import (
     CAUSES,
     DISTANCES,
     DISTANCES_M,
@@ -44,7 +44,7 @@ WORDS = r" ?[\p{L}/]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"  # merges stay within the
 def load(file: pathlib.Path = FILE) -> tokenizers.Tokenizer:
     """The tokenizer of a file. Raises: DataError for a missing file, or one of other phrases than `data.text` has."""
     if not file.is_file():
-        raise DataError("expected a tokenizer (made by `python -m data.tokenizer`), found none", file=str(file))
+        raise DataError("expected a tokenizer (made by `python -m tether.data.tokenizer`), found none", file=str(file))
     read_json(file)
     try:
         loaded = tokenizers.Tokenizer.from_file(str(file))
@@ -118,9 +118,9 @@ def build(texts: Iterable[str]) -> tokenizers.Tokenizer:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    from data.sources import STARTER
+    from tether.data.sources import STARTER
 
-    parser = argparse.ArgumentParser(prog="python -m data.tokenizer", description="Builds the tokenizer's file.")
+    parser = argparse.ArgumentParser(prog="python -m tether.data.tokenizer", description="Builds the tokenizer's file.")
     parser.add_argument("--data", default=STARTER, help="folder of a data set; the starter set by default")
     parser.add_argument("--out", type=pathlib.Path, default=FILE, help="default: %(default)s")
     return parser.parse_args(arguments)
@@ -128,7 +128,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> None:
     """Builds the file."""
-    from data.sources import instructions
+    from tether.data.sources import instructions
 
     options = parse(arguments)
     made = build((*sentences(), *instructions(options.data, "train")))

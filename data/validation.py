@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from data import tokenizer
-from data.errors import DataError
-from data.scene import AgentType, LightState, Observation, Record, RoadType, Scene, SceneSpec
+from tether.data import tokenizer
+from tether.data.errors import DataError
+from tether.data.scene import AgentType, LightState, Observation, Record, RoadType, Scene, SceneSpec
 
 
 def scene_shapes(spec: SceneSpec) -> dict[str, tuple[type, tuple[int, ...]]]:

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from data.egos import choose_egos
-from data.errors import DataError, SkipLedger
-from data.physics import STEP_S, check_times, even_steps
-from data.polyline import drop_repeats
-from data.raw import RawScene, check_extent, sound_lines, thin
-from data.road_edges import road_on_left
-from data.route import Lane, derive_route
-from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, AgentType, RoadType, SceneSpec
-from data.tfrecord import read_records
-from data.womd_lights import Lights, read_lights
-from data.womd_proto import protos, read_points
-from data.womd_tracks import Notes, Tracks, centre, read_tracks, resampled, sound_tracks, with_derived_velocities
+from tether.data.egos import choose_egos
+from tether.data.errors import DataError, SkipLedger
+from tether.data.physics import STEP_S, check_times, even_steps
+from tether.data.polyline import drop_repeats
+from tether.data.raw import RawScene, check_extent, sound_lines, thin
+from tether.data.road_edges import road_on_left
+from tether.data.route import Lane, derive_route
+from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, AgentType, RoadType, SceneSpec
+from tether.data.tfrecord import read_records
+from tether.data.womd_lights import Lights, read_lights
+from tether.data.womd_proto import protos, read_points
+from tether.data.womd_tracks import Notes, Tracks, centre, read_tracks, resampled, sound_tracks, with_derived_velocities
 
 EXAMPLE = "expected a WOMD Scenario proto, found a tf.Example: take Waymo's folder `scenario` instead of `tf_example`"
 MPS_PER_MPH = 0.44704

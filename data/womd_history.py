@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
-from data.physics import check_times
-from data.polyline import arc_length, headings, interpolate, project
-from data.raw import RawScene, check_extent
-from data.route import derive_route
-from data.womd import SOURCE, read_lanes, read_road
-from data.womd_lights import read_lights
-from data.womd_tracks import Notes, centre, check_log, faults, present, read_tracks
+from tether.data.errors import DataError
+from tether.data.physics import check_times
+from tether.data.polyline import arc_length, headings, interpolate, project
+from tether.data.raw import RawScene, check_extent
+from tether.data.route import derive_route
+from tether.data.womd import SOURCE, read_lanes, read_road
+from tether.data.womd_lights import read_lights
+from tether.data.womd_tracks import Notes, centre, check_log, faults, present, read_tracks
 
 TRACKS = ("x", "y", "heading", "vel_x", "vel_y", "valid")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data.raw import LARGEST_M
-from data.scene import LightState
+from tether.data.raw import LARGEST_M
+from tether.data.scene import LightState
 
 MOVES_M = 2.0  # in real logs a stop point stays exactly where it is
 NOT_LOGGED = -1

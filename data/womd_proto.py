@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
+from tether.data.errors import DataError
 
 INSTALL = "the WOMD protos are missing: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7"
 

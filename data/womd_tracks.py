@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import DataError
-from data.physics import (
+from tether.data.errors import DataError
+from tether.data.physics import (
     FASTEST_MPS,
     HEADING_RAD,
     derived_velocities,
@@ -24,10 +24,10 @@ from data.physics import (
     odd_steps,
     velocities_off,
 )
-from data.polyline import wrap
-from data.raw import LARGEST_M
-from data.scene import AgentType
-from data.womd_proto import STATE_FIELDS, read_states
+from tether.data.polyline import wrap
+from tether.data.raw import LARGEST_M
+from tether.data.scene import AgentType
+from tether.data.womd_proto import STATE_FIELDS, read_states
 
 LEAST_SIZE_M, LARGEST_SIZE_M = 0.05, 60.0
 SIZE_FACTOR = 2.0  # real logs: a size is at most 1.8 times the median of its track

@@ -7,7 +7,7 @@ Each agent's acceleration and change of turn rate over a step are drawn from a n
 whose exact likelihood of the logged controls is the loss. There are no outcome heads and no memory: this is how little
 a model needs. Try it:
 
-    python -m worldmodel.conformance --world-model examples.residual:ResidualConfig
+    python -m tether.worldmodel.conformance --world-model examples.residual:ResidualConfig
     python train.py cpu --world_model examples.residual:ResidualConfig --stage fit_world_model --directory runs/residual
 
 Other settings are another config class, named the same way: `examples.residual:LikeliestConfig`.
@@ -21,18 +21,18 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 
-from data.scene import Array, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.observe import observe
-from simulator.transition import advance_state, start_state
-from simulator.world import Action, Agents, Outcome, State
-from worldmodel.batch import ModelBatch, driven_window
-from worldmodel.features import Frame, Sensed
-from worldmodel.heads import counted_steps
-from worldmodel.motion import at_step, estimate_motion, move
-from worldmodel.nets import dense_layer, draw, mlp, mlp_layers, pool
-from worldmodel.noise import agent_noise, agent_rank
-from worldmodel.window import sense_frame, sense_frames, substep_boxes, window_frames
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.observe import observe
+from tether.simulator.transition import advance_state, start_state
+from tether.simulator.world import Action, Agents, Outcome, State
+from tether.worldmodel.batch import ModelBatch, driven_window
+from tether.worldmodel.features import Frame, Sensed
+from tether.worldmodel.heads import counted_steps
+from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.nets import dense_layer, draw, mlp, mlp_layers, pool
+from tether.worldmodel.noise import agent_noise, agent_rank
+from tether.worldmodel.window import sense_frame, sense_frames, substep_boxes, window_frames
 
 KINDS = ("lanes", "neighbours", "lights")
 CONTROL_SCALE = np.array([2.0, 0.2])  # m/s^2 and rad/s: brings ordinary controls near 1

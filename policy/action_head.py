@@ -5,12 +5,12 @@ from typing import Any, Protocol
 import flax.struct
 import jax
 
-from data.scene import Array
-from policy.action_space import ActionSpace, Waypoints
-from policy.expert import ExpertShape
-from policy.transformer import Network
-from simulator.config import VehicleLimits
-from simulator.world import EgoState
+from tether.data.scene import Array
+from tether.policy.action_space import ActionSpace, Waypoints
+from tether.policy.expert import ExpertShape
+from tether.policy.transformer import Network
+from tether.simulator.config import VehicleLimits
+from tether.simulator.world import EgoState
 
 
 @flax.struct.dataclass

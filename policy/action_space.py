@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.geometry import rotate, to_frame, wrap_angle
-from data.scene import Array, Scene
-from simulator.config import VehicleLimits
-from simulator.dynamics import advance, ego_track
-from simulator.world import Action, EgoState
+from tether.data.geometry import rotate, to_frame, wrap_angle
+from tether.data.scene import Array, Scene
+from tether.simulator.config import VehicleLimits
+from tether.simulator.dynamics import advance, ego_track
+from tether.simulator.world import Action, EgoState
 
 REFINEMENTS = (0.5, 0.25, 0.125)  # strides of the search between bins
 

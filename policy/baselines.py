@@ -9,14 +9,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
-from policy.action_space import ramp
-from policy.hazards import DriverConfig, Path, hazards, path_of, point_at
-from simulator.config import SimulatorConfig
-from simulator.dynamics import action_towards, limited, move, track_log
-from simulator.observe import ego_of
-from simulator.route import walk
-from simulator.world import Action, EgoState, Params
+from tether.data.scene import Array, Observation, Scene
+from tether.policy.action_space import ramp
+from tether.policy.hazards import DriverConfig, Path, hazards, path_of, point_at
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import action_towards, limited, move, track_log
+from tether.simulator.observe import ego_of
+from tether.simulator.route import walk
+from tether.simulator.world import Action, EgoState, Params
 
 PURSUIT_S = 0.9
 PURSUIT_M = (3.5, 15.0)

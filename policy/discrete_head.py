@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from policy.action_head import Decision, Memory
-from policy.action_space import ActionSpace, Waypoints, dithered, encode_towards, knot_of
-from policy.transformer import Network
-from simulator.config import VehicleLimits
-from simulator.world import EgoState
+from tether.data.scene import Array
+from tether.policy.action_head import Decision, Memory
+from tether.policy.action_space import ActionSpace, Waypoints, dithered, encode_towards, knot_of
+from tether.policy.transformer import Network
+from tether.simulator.config import VehicleLimits
+from tether.simulator.world import EgoState
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data.scene import Array
+from tether.data.scene import Array
 
 CLOCK = np.pi / 2 * 2.0 ** np.arange(6)  # [rad], frequencies that time in [0, 1] is told by
 

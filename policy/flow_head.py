@@ -19,13 +19,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from policy.action_head import Decision, Memory
-from policy.action_space import ActionSpace, Waypoints, knot_towards
-from policy.expert import ExpertShape
-from policy.transformer import Network
-from simulator.config import VehicleLimits
-from simulator.world import EgoState
+from tether.data.scene import Array
+from tether.policy.action_head import Decision, Memory
+from tether.policy.action_space import ActionSpace, Waypoints, knot_towards
+from tether.policy.expert import ExpertShape
+from tether.policy.transformer import Network
+from tether.simulator.config import VehicleLimits
+from tether.simulator.world import EgoState
 
 UNITS = (2.0, 0.02)  # acceleration [m/s^2] that counts as 1; fraction of kappa_max up to which its scale is linear
 Velocity = Callable[[Array, Array], Array]  # of chunks float32[B, M, N, 2] at times float32[B, M]

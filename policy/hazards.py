@@ -12,11 +12,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, wrap_angle
-from data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation
-from data.text import CAUSES
-from simulator.car_following import CarFollowing, idm
-from simulator.route import Route, first_place
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation
+from tether.data.text import CAUSES
+from tether.simulator.car_following import CarFollowing, idm
+from tether.simulator.route import Route, first_place
 
 CAUSE = {name: index for index, name in enumerate(CAUSES)}
 FAR_M = 200.0

@@ -15,18 +15,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.geometry import from_frame, wrap_angle
-from data.scene import Array, Observation, Scene
-from policy.action_head import ActionHead, Decision
-from policy.action_space import ActionSpace, logged_waypoints, reach
-from policy.language import LabelConfig, label
-from policy.vla import REASONING, VLA
-from simulator.config import SimulatorConfig
-from simulator.dynamics import last_valid_step, log_ego
-from simulator.observe import observe
-from simulator.rollout import fold_in
-from simulator.transition import start_state, with_ego
-from simulator.world import EgoState, Params
+from tether.data.geometry import from_frame, wrap_angle
+from tether.data.scene import Array, Observation, Scene
+from tether.policy.action_head import ActionHead, Decision
+from tether.policy.action_space import ActionSpace, logged_waypoints, reach
+from tether.policy.language import LabelConfig, label
+from tether.policy.vla import REASONING, VLA
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import last_valid_step, log_ego
+from tether.simulator.observe import observe
+from tether.simulator.rollout import fold_in
+from tether.simulator.transition import start_state, with_ego
+from tether.simulator.world import EgoState, Params
 
 
 @dataclasses.dataclass(frozen=True)

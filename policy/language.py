@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.scene import Array, Observation
-from data.text import (
+from tether.data.scene import Array, Observation
+from tether.data.text import (
     CAUSES,
     DISTANCES,
     DISTANCES_M,
@@ -23,11 +23,11 @@ from data.text import (
     VOCABULARY,
     compose,
 )
-from policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of
-from simulator.dynamics import along_arc
-from simulator.observe import ego_of
-from simulator.route import walk
-from simulator.world import Action
+from tether.policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of
+from tether.simulator.dynamics import along_arc
+from tether.simulator.observe import ego_of
+from tether.simulator.route import walk
+from tether.simulator.world import Action
 
 SLOTS = (LONGITUDINAL, LATERAL, CAUSES, DISTANCES)
 

@@ -14,8 +14,8 @@ import math
 
 import jax
 
-from policy.flow_head import FlowConfig
-from policy.vla import VLA, VLAConfig
+from tether.policy.flow_head import FlowConfig
+from tether.policy.vla import VLA, VLAConfig
 
 SIZES = {
     "1m": VLAConfig(width=120, layers=4, heads=4, stem=(16, 32, 64, 96), value_width=64),

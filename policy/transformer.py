@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data.scene import Array
-from policy.expert import Expert, ExpertShape
+from tether.data.scene import Array
+from tether.policy.expert import Expert, ExpertShape
 
 MASKED = -1e9  # finite: a fully masked row must not turn into NaN
 SMALL = {"embedding", "prefix_position", "slot_position", "knot_position", "logits", "plan", "modulate", "leave"}

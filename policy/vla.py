@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from data import tokenizer
-from data.scene import Array, Observation, Scene, SceneSpec
-from data.text import TOKEN_ID, VOCABULARY
-from policy.action_head import ActionHead, Decision, Memory
-from policy.action_space import ActionSpace, drive_to, extend
-from policy.discrete_head import DiscreteHead
-from policy.flow_head import FlowConfig, FlowHead
-from policy.language import SLOTS, slot_masks
-from policy.transformer import MASKED, Network, NetworkShape, initial, structure
-from simulator.config import SimulatorConfig
-from simulator.render import CHANNELS
-from simulator.world import Action, Params
+from tether.data import tokenizer
+from tether.data.scene import Array, Observation, Scene, SceneSpec
+from tether.data.text import TOKEN_ID, VOCABULARY
+from tether.policy.action_head import ActionHead, Decision, Memory
+from tether.policy.action_space import ActionSpace, drive_to, extend
+from tether.policy.discrete_head import DiscreteHead
+from tether.policy.flow_head import FlowConfig, FlowHead
+from tether.policy.language import SLOTS, slot_masks
+from tether.policy.transformer import MASKED, Network, NetworkShape, initial, structure
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.render import CHANNELS
+from tether.simulator.world import Action, Params
 
 REASONING = len(SLOTS)
 SPEED_FREQUENCIES = (0.1, 0.2, 0.4, 0.8, 1.6)  # [rad s/m]: tell 0.2 m/s from standing, and 12 from 14

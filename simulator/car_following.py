@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from data.scene import Array
+from tether.data.scene import Array
 
 
 @dataclasses.dataclass(frozen=True)

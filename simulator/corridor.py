@@ -8,10 +8,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, to_frame
-from data.scene import Array, Scene
-from simulator.logged_paths import Paths, at, pose_at
-from simulator.world import Agents
+from tether.data.geometry import rotate, to_frame
+from tether.data.scene import Array, Scene
+from tether.simulator.logged_paths import Paths, at, pose_at
+from tether.simulator.world import Agents
 
 EQUAL = 1 + 1e-5  # ratio of squared distances that differ by rounding alone
 

@@ -10,10 +10,10 @@ Fields of `EgoState` may carry any leading axes `...`; B is the batch, S the sub
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, to_frame, wrap_angle
-from data.scene import Array, Scene, SceneSpec
-from simulator.config import SimulatorConfig, VehicleLimits
-from simulator.world import Action, EgoState
+from tether.data.geometry import rotate, to_frame, wrap_angle
+from tether.data.scene import Array, Scene, SceneSpec
+from tether.simulator.config import SimulatorConfig, VehicleLimits
+from tether.simulator.world import Action, EgoState
 
 PREVIEW_STEPS = 5  # log steps that the inverse looks ahead; 0.5 s halves 2 cm of label noise to 0.2 m/s^2
 MIN_PREVIEW_M = 1.0  # below it the direction of the log's motion is label noise

@@ -7,14 +7,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Scene
-from simulator import geometry
-from simulator.config import SimulatorConfig
-from simulator.logged_paths import logged_paths
-from simulator.outcome import measure
-from simulator.road_index import segments_at
-from simulator.rollout import ego_motion
-from simulator.world import Agents, State
+from tether.data.scene import Array, Scene
+from tether.simulator import geometry
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.logged_paths import logged_paths
+from tether.simulator.outcome import measure
+from tether.simulator.road_index import segments_at
+from tether.simulator.rollout import ego_motion
+from tether.simulator.world import Agents, State
 
 STOP_LATERAL_M = 1.5  # a stop point this close to a path is on it,
 STOP_COS = 0.7  # if its lane runs along the path

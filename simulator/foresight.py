@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, wrap_angle
-from data.scene import Array, SceneSpec
-from simulator.config import VehicleLimits
-from simulator.corridor import Boxes
-from simulator.dynamics import move, velocity
-from simulator.transition import HISTORY_STEPS
-from simulator.world import Agents, EgoState
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import Array, SceneSpec
+from tether.simulator.config import VehicleLimits
+from tether.simulator.corridor import Boxes
+from tether.simulator.dynamics import move, velocity
+from tether.simulator.transition import HISTORY_STEPS
+from tether.simulator.world import Agents, EgoState
 
 SEEN_STEPS = 3  # log steps over which a turn shows
 LEAST_WAY_M = 0.5  # a turn shows only over some distance

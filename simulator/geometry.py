@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from data.geometry import Box, Segments, offset_from, to_frame
-from data.geometry import corners as corners
-from data.geometry import segments as segments
-from data.geometry import signed_edge_distance as signed_edge_distance
-from data.scene import Array
+from tether.data.geometry import Box, Segments, offset_from, to_frame
+from tether.data.geometry import corners as corners
+from tether.data.geometry import segments as segments
+from tether.data.geometry import signed_edge_distance as signed_edge_distance
+from tether.data.scene import Array
 
 
 class Relative(NamedTuple):

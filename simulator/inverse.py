@@ -17,13 +17,13 @@ N steps.
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, wrap_angle
-from data.scene import Array, Scene, SceneSpec
-from simulator.config import SimulatorConfig, SmoothingConfig, VehicleLimits
-from simulator.dynamics import ego_track, last_valid_step, limited, log_ego, move, rear_axle
-from simulator.tracking import Plan, Problem, Split, Weights, linearise, solve
-from simulator.vehicle_models import inverse
-from simulator.world import Action, EgoState
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import Array, Scene, SceneSpec
+from tether.simulator.config import SimulatorConfig, SmoothingConfig, VehicleLimits
+from tether.simulator.dynamics import ego_track, last_valid_step, limited, log_ego, move, rear_axle
+from tether.simulator.tracking import Plan, Problem, Split, Weights, linearise, solve
+from tether.simulator.vehicle_models import inverse
+from tether.simulator.world import Action, EgoState
 
 START_CHANGE = 10.0  # how many steps' change the first action may differ from the log's: hardly weighed
 

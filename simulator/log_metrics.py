@@ -9,10 +9,10 @@ too far from that one is `Outcome.corridor`.
 
 import jax.numpy as jnp
 
-from data.geometry import wrap_angle
-from data.scene import Array
-from simulator.config import KinematicBounds
-from simulator.world import Agents
+from tether.data.geometry import wrap_angle
+from tether.data.scene import Array
+from tether.simulator.config import KinematicBounds
+from tether.simulator.world import Agents
 
 
 def log_divergence(track: Agents, log: Agents) -> tuple[Array, Array]:

@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.dynamics import last_valid_step
-from simulator.observe import observe
-from simulator.transition import advance_state, log_agents, log_lights, start_state
-from simulator.world import Action, Outcome, State
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import last_valid_step
+from tether.simulator.observe import observe
+from tether.simulator.transition import advance_state, log_agents, log_lights, start_state
+from tether.simulator.world import Action, Outcome, State
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.geometry import wrap_angle
-from data.scene import Array, Scene, SceneSpec
+from tether.data.geometry import wrap_angle
+from tether.data.scene import Array, Scene, SceneSpec
 
 SLOPE_STEPS = 3  # log steps on each side over which the logged acceleration is differenced: less is label noise
 STANDING_MPS = 0.2  # what is logged slower than this gets nowhere: its motion is label noise

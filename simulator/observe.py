@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, to_frame, wrap_angle
-from data.scene import Array, Observation
-from simulator.config import SimulatorConfig
-from simulator.render import render
-from simulator.route import SLACK_M, project, route_of
-from simulator.transition import speed_limit_at
-from simulator.world import EgoState, State
+from tether.data.geometry import rotate, to_frame, wrap_angle
+from tether.data.scene import Array, Observation
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.render import render
+from tether.simulator.route import SLACK_M, project, route_of
+from tether.simulator.transition import speed_limit_at
+from tether.simulator.world import EgoState, State
 
 
 def observe(state: State, config: SimulatorConfig) -> Observation:

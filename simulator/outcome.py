@@ -22,13 +22,13 @@ Decisions, where the field differs:
 import jax
 import jax.numpy as jnp
 
-from data.scene import RED_STATES, Array, RoadIndex, Scene
-from simulator import geometry
-from simulator.config import ComfortBounds, SimulatorConfig
-from simulator.geometry import Box, Segments
-from simulator.road_index import segments_at
-from simulator.route import route_of, walk
-from simulator.world import Agents, EgoState, State
+from tether.data.scene import RED_STATES, Array, RoadIndex, Scene
+from tether.simulator import geometry
+from tether.simulator.config import ComfortBounds, SimulatorConfig
+from tether.simulator.geometry import Box, Segments
+from tether.simulator.road_index import segments_at
+from tether.simulator.route import route_of, walk
+from tether.simulator.world import Agents, EgoState, State
 
 STANDING_MPS = 0.05  # nuPlan's threshold of a stopped vehicle
 BEHIND_COS = -0.866  # cos 150 degrees

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from data.scene import Scene
-from simulator.config import SimulatorConfig
-from simulator.render import rasterize_map
-from simulator.road_index import index_road
+from tether.data.scene import Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.render import rasterize_map
+from tether.simulator.road_index import index_road
 
 
 def prepare(scene: Scene, config: SimulatorConfig) -> Scene:

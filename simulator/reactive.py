@@ -31,16 +31,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import VEHICLE_TYPES, Array, Observation, Scene
-from simulator.car_following import CarFollowing, idm
-from simulator.config import SimulatorConfig
-from simulator.corridor import Boxes, Corridor, boxes_of, corridor_ahead, joined, look
-from simulator.dynamics import last_valid_step
-from simulator.foresight import foresee
-from simulator.logged_paths import Paths, logged_paths, pose_at
-from simulator.observe import observe
-from simulator.outcome import is_type
-from simulator.transition import (
+from tether.data.scene import VEHICLE_TYPES, Array, Observation, Scene
+from tether.simulator.car_following import CarFollowing, idm
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.corridor import Boxes, Corridor, boxes_of, corridor_ahead, joined, look
+from tether.simulator.dynamics import last_valid_step
+from tether.simulator.foresight import foresee
+from tether.simulator.logged_paths import Paths, logged_paths, pose_at
+from tether.simulator.observe import observe
+from tether.simulator.outcome import is_type
+from tether.simulator.transition import (
     HISTORY_STEPS,
     advance_state,
     ego_track_of,
@@ -49,7 +49,7 @@ from simulator.transition import (
     start_state,
     sweep,
 )
-from simulator.world import Action, Agents, Outcome, State
+from tether.simulator.world import Action, Agents, Outcome, State
 
 ON_TIME_M = 1e-3  # a vehicle this close to its schedule is on it
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.geometry import from_frame, to_frame
-from data.scene import (
+from tether.data.geometry import from_frame, to_frame
+from tether.data.scene import (
     DRIVING_LANE_TYPES,
     LINE_TYPES,
     RED_STATES,
@@ -27,10 +27,10 @@ from data.scene import (
     RoadType,
     Scene,
 )
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.geometry import Box
-from simulator.outcome import is_type
-from simulator.world import EgoState, State
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.geometry import Box
+from tether.simulator.outcome import is_type
+from tether.simulator.world import EgoState, State
 
 MAP_CHANNELS = ("road_edge", "lane", "marking", "route")
 CHANNELS = (

@@ -12,11 +12,10 @@ better than crashing; and it is worse than driving, because only progress is pos
 
 import jax.numpy as jnp
 
-from data.scene import Array
-from simulator.config import SimulatorConfig
-from simulator.world import Outcome
-
-FAILURES = ("at_fault", "off_road", "red_light", "corridor")  # the events that terminate, hard zeros of the score
+from tether.data.scene import Array
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.events import FAILURES
+from tether.simulator.world import Outcome
 
 
 def share(values: Array, valid: Array) -> Array:

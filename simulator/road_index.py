@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import ndimage
 
-from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, CellLists, RoadIndex, Scene
-from simulator.config import SimulatorConfig
-from simulator.geometry import Segments
+from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, CellLists, RoadIndex, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.geometry import Segments
 
 EDGE_REACH_M = 12.0
 

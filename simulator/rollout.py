@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, wrap_angle
-from data.scene import Array, Scene, SceneSpec
-from simulator.dynamics import at_rear_axle
-from simulator.transition import HISTORY_STEPS
-from simulator.world import Agents, EgoState, Params, Policy, Rollout, State, World
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import Array, Scene, SceneSpec
+from tether.simulator.dynamics import at_rear_axle
+from tether.simulator.transition import HISTORY_STEPS
+from tether.simulator.world import Agents, EgoState, Params, Policy, Rollout, State, World
 
 
 def fold_in(keys: jax.Array, step: Array | int) -> jax.Array:

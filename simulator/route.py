@@ -15,9 +15,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Scene
-from simulator.dynamics import ego_track
-from simulator.geometry import segments
+from tether.data.scene import Array, Scene
+from tether.simulator.dynamics import ego_track
+from tether.simulator.geometry import segments
 
 SLACK_M = 2.0  # a place may be this far along the route from the last one,
 STRETCH = 2.0  # and this many times the way moved: on a curve's inner side the route is longer than the way

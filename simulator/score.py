@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 
-from data.scene import Array, Scene
-from simulator.config import SimulatorConfig
-from simulator.dynamics import last_valid_step
-from simulator.reward import FAILURES
-from simulator.route import log_places
-from simulator.world import Rollout
+from tether.data.scene import Array, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import last_valid_step
+from tether.simulator.events import EVENTS, FAILURES
+from tether.simulator.route import log_places
+from tether.simulator.world import Rollout
 
 FULL_PROGRESS = 0.8  # share of the log's progress that earns the full score
 STANDING_LOG_M = 5.0  # where the log travels less, not failing is all
@@ -25,9 +25,7 @@ def driving_score(rollout: Rollout, scene: Scene, config: SimulatorConfig) -> di
     """
     outcome, alive = rollout.outcome, rollout.alive
     valid = outcome.valid & alive[..., None]
-    events = {
-        name: jnp.any(getattr(outcome, name) & valid, axis=(0, 2)) for name in (*FAILURES, "wrong_way", "collision")
-    }
+    events = {event.name: jnp.any(getattr(outcome, event.name) & valid, axis=(0, 2)) for event in EVENTS}
     failure = jnp.any(jnp.stack([events[name] for name in FAILURES]), axis=0)
     gained = jnp.sum(jnp.where(valid, outcome.progress_m, 0.0), axis=(0, 2))
     logged = log_progress(scene, rollout.observation.time[0], alive.shape[0] * valid.shape[-1])

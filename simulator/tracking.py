@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.scene import Array
-from simulator.config import SmoothingConfig
+from tether.data.scene import Array
+from tether.simulator.config import SmoothingConfig
 
 PREVIOUS = np.eye(2, 6, 4, dtype=np.float32)  # PREVIOUS @ state is the action before it
 

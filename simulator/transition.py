@@ -5,18 +5,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data.geometry import from_frame, rotate, to_frame, wrap_angle
-from data.scene import Array, Scene, SceneSpec
-from simulator.config import SimulatorConfig
-from simulator.dynamics import advance, last_valid_step, log_ego, velocity
-from simulator.outcome import measure
-from simulator.reward import FAILURES, reward_terms
-from simulator.route import log_places, route_of, walk
-from simulator.world import Action, Agents, EgoState, Outcome, State
+from tether.data.geometry import from_frame, rotate, to_frame, wrap_angle
+from tether.data.scene import Array, Scene, SceneSpec
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import advance, last_valid_step, log_ego, velocity
+from tether.simulator.events import EVENTS, FAILURES
+from tether.simulator.outcome import measure
+from tether.simulator.reward import reward_terms
+from tether.simulator.route import log_places, route_of, walk
+from tether.simulator.world import Action, Agents, EgoState, Outcome, State
 
 AGENT_FIELDS = ("x", "y", "heading", "vel_x", "vel_y", "valid")
 HISTORY_STEPS = SceneSpec.current + 1
-OUTCOME_MASKED = ("collision", "at_fault", "off_road", "wrong_way", "red_light", "corridor", "uncomfortable")
+OUTCOME_MASKED = (*(event.name for event in EVENTS), "uncomfortable")
 
 
 def log_agents(scene: Scene, steps: Array) -> Agents:

@@ -5,11 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.route import route_of, walk
-from simulator.transition import ego_track_of, replace_row, sweep
-from simulator.world import Action, Outcome, Params, State, World
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.route import route_of, walk
+from tether.simulator.transition import ego_track_of, replace_row, sweep
+from tether.simulator.world import Action, Outcome, Params, State, World
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from data.geometry import from_frame, to_frame, wrap_angle
-from data.scene import Array
-from simulator.dynamics import at_rear_axle
-from simulator.world import EgoState
+from tether.data.geometry import from_frame, to_frame, wrap_angle
+from tether.data.scene import Array
+from tether.simulator.dynamics import at_rear_axle
+from tether.simulator.world import EgoState
 
 MIN_DISTANCE_M = 1e-5  # on less, float32 headings say nothing about the curvature
 

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
+from tether.data.scene import Array, Observation, Scene
 
 Params = Any
 
@@ -139,6 +140,10 @@ class Outcome:
     truncation: Array
     disagreement: Array
     predicted: dict[str, Array]
+
+    def happened(self, event: str) -> Array:
+        """Whether an event of `simulator.events.EVENTS` happened in the step: bool[...] of fields [..., S]."""
+        return jnp.any(getattr(self, event) & self.valid, axis=-1)
 
 
 class World(Protocol):

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 
-from worldmodel.conformance import ENVIRONMENT
+from tether.worldmodel.conformance import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT | dict(os.environ))
 
@@ -18,9 +18,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import scenes
 
-from data.scene import SceneSpec
+from tether.data.scene import SceneSpec
 
-pytest_plugins = ["worldmodel.conformance.plugin"]
+pytest_plugins = ["tether.worldmodel.conformance.plugin"]
 # Files go to workers whole, so that tests share what they compile; the longest first, or the last worker runs alone.
 LONGEST_FIRST = ("test_training_job", "test_world_models", "test_worldmodel_tokens", "test_simulator_oracle")
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import scenes
 
-from policy.imitation import ImitationBatch, ImitationConfig, imitation_targets
-from policy.language import LabelConfig
-from policy.vla import VLA
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.prepare import prepare
+from tether.policy.imitation import ImitationBatch, ImitationConfig, imitation_targets
+from tether.policy.language import LabelConfig
+from tether.policy.vla import VLA
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.prepare import prepare
 
 SIMULATOR = SimulatorConfig(render=RenderConfig(height=32, width=32, resolution=2.0, tile_height=128, tile_width=128))
 ROWS = 8

@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training import mesh, presets, processes
-from training.checkpoint import Checkpoints, checksums
-from training.config import DistributedConfig, MeshConfig
-from training.improvement import optimiser
-from training.mesh import ALONE, Layout
-from training.programs import build
-from training.scenes import open_splits, take
+from tether.training import mesh, presets, processes
+from tether.training.checkpoint import Checkpoints, checksums
+from tether.training.config import DistributedConfig, MeshConfig
+from tether.training.improvement import optimiser
+from tether.training.mesh import ALONE, Layout
+from tether.training.programs import build
+from tether.training.scenes import open_splits, take
 
 SMALL = 64  # elements: nearly all parameters of the tiny policy are cut
 STEPS = 3

@@ -28,8 +28,8 @@ from oracle_map import (
     wrong_way,
 )
 
-from data.scene import Scene
-from simulator.config import SimulatorConfig, VehicleLimits
+from tether.data.scene import Scene
+from tether.simulator.config import SimulatorConfig, VehicleLimits
 
 DT = 0.1
 HISTORY = 10  # log steps before the start

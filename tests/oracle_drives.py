@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import scenes
 
-from data.scene import Scene
-from simulator.config import SimulatorConfig
-from simulator.dynamics import log_actions
-from simulator.log_replay import LogReplay
-from simulator.rollout import rollout
-from simulator.score import driving_score
-from simulator.world import Action
+from tether.data.scene import Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import log_actions
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.rollout import rollout
+from tether.simulator.score import driving_score
+from tether.simulator.world import Action
 
 CONFIG = SimulatorConfig()
 HORIZON, ROWS = 16, 32

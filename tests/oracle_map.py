@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.scene import DRIVING_LANE_TYPES, RED_STATES, ROAD_EDGE_TYPES, Scene
+from tether.data.scene import DRIVING_LANE_TYPES, RED_STATES, ROAD_EDGE_TYPES, Scene
 
 NEAR_M = 1e-3
 NEAR_M2 = 2e-6

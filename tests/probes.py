@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import scenes
 
-from data.scene import Scene, SceneSpec
-from simulator.dynamics import track_log
-from simulator.observe import ego_of
-from simulator.world import Action, Agents, EgoState, Outcome
+from tether.data.scene import Scene, SceneSpec
+from tether.simulator.dynamics import track_log
+from tether.simulator.observe import ego_of
+from tether.simulator.world import Action, Agents, EgoState, Outcome
 
 STEPS = SceneSpec().future_steps
 LENGTH, WIDTH, LANE_M = 4.5, 1.8, 3.5

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from data.raw import RawScene
-from data.scene import ROAD_EDGE_TYPES, AgentType, LightState, RoadType
+from tether.data.raw import RawScene
+from tether.data.scene import ROAD_EDGE_TYPES, AgentType, LightState, RoadType
 
 STEPS = 91
 EAST_M, NORTH_M = 1000.0, 500.0

@@ -1,3 +1,3 @@
 """The hand-made scenes of the conformance suite, under the name by which all tests know them."""
 
-from worldmodel.conformance.scenes import *  # noqa: F403
+from tether.worldmodel.conformance.scenes import *  # noqa: F403

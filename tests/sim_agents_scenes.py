@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from data.scene import AgentType, LightState
-from data.sim_agents import SimAgentsScene
-from worldmodel.realism.features import Tracks, logged_tracks
+from tether.data.scene import AgentType, LightState
+from tether.data.sim_agents import SimAgentsScene
+from tether.evaluation.realism.features import Tracks, logged_tracks
 
 STEPS, CURRENT = 91, 10
 DT = 0.1

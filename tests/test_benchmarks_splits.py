@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from benchmarks import accuracy, command, pixels, reactive, world_models
-from data.builder import write_dataset
 from tests.raw_scenes import straight_road
-from training.config import DataConfig
-from training.presets import PRESETS
+from tether.data.builder import write_dataset
+from tether.training.config import DataConfig
+from tether.training.presets import PRESETS
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,25 @@ import tomllib
 import pytest
 import yaml
 
-import eval as eval_program
-from data.sumo import __main__ as sumo_program
-from training import presets
-from training.provenance import provenance
-from worldmodel.conformance import plugin
+from tether import eval as eval_program
+from tether.data.sumo import __main__ as sumo_program
+from tether.evaluation.provenance import provenance
+from tether.training import presets
+from tether.worldmodel.conformance import plugin
 
 ROOT = pathlib.Path(__file__).parents[1]
-FOLDERS = ("benchmarks", "data", "docs", "examples", "policy", "simulator", "training", "worldmodel")
+FOLDERS = (
+    "benchmarks",
+    "data",
+    "docs",
+    "evaluation",
+    "examples",
+    "policy",
+    "simulator",
+    "tether",
+    "training",
+    "worldmodel",
+)
 PAGES, PROGRAMS = (
     [*sorted(ROOT.glob(kind)), *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob(kind))]
     for kind in ("*.md", "*.py")
@@ -46,8 +57,8 @@ def conformance(words: list[str]) -> None:
 PARSERS = {
     "train.py": presets.parse,
     "eval.py": eval_program.parse,
-    "data.sumo": sumo_program.parse,
-    "worldmodel.conformance": conformance,
+    "tether.data.sumo": sumo_program.parse,
+    "tether.worldmodel.conformance": conformance,
 }
 
 
@@ -198,7 +209,7 @@ def test_every_parser_can_be_asked(path):
 
 def test_all_forms_of_a_command_are_seen():
     page = """
-Inline `python -m data.build
+Inline `python -m tether.data.build
 --womd "GLOB" --out DIR`, and `eval.py RUN --scenes 4`, `train.py` alone, `.venv/bin/python -m pytest -x`.
 
     python eval.py [--world-model NAME=RUN ...] [--measure NAME ...]  # a comment --not-an-option
@@ -220,7 +231,7 @@ command: [python, train.py, cpu, --distributed.detect, "true",
 """
     assert sorted(commands_in(page)) == sorted(
         [
-            ("data.build", ["--womd", "GLOB", "--out", "DIR"]),
+            ("tether.data.build", ["--womd", "GLOB", "--out", "DIR"]),
             ("eval.py", ["RUN", "--scenes", "4"]),
             ("eval.py", ["--world-model", "NAME=RUN", "--measure", "realism"]),
             ("train.py", ["h200", "--distributed.detect", "true", "--directory", "$SCRATCH/x y"]),
@@ -233,7 +244,12 @@ command: [python, train.py, cpu, --distributed.detect, "true",
 
 @pytest.mark.parametrize(
     "page",
-    ["then python eval.py RUN", "`python benchmarks/simulator.py`", "```\npython -m data.build", "`python -x train`"],
+    [
+        "then python eval.py RUN",
+        "`python benchmarks/simulator.py`",
+        "```\npython -m tether.data.build",
+        "`python -x train`",
+    ],
 )
 def test_what_is_not_understood_fails(page):
     with pytest.raises(AssertionError):

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simulator.transition import advance_state
-from worldmodel import kinematic
-from worldmodel.conformance import test_rules as rules
-from worldmodel.conformance.__main__ import main
-from worldmodel.conformance.plugin import Case, Fit, case_of
-from worldmodel.quality import imagine_log
+from tether.simulator.transition import advance_state
+from tether.worldmodel import kinematic
+from tether.worldmodel.conformance import test_rules as rules
+from tether.worldmodel.conformance.__main__ import main
+from tether.worldmodel.conformance.plugin import Case, Fit, case_of
+from tether.worldmodel.quality import imagine_log
 
 CHANCE = np.random.default_rng()
 

@@ -12,16 +12,16 @@ import sys
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from data import beam, build, records, tfrecord
-from data.errors import DataError, SkipLedger
-from data.padding import Dropped
-from data.raw import localize
-from data.recordings import Recordings
-from data.records import Fractions, Kept, Rules
-from data.statistics import Statistics, reason
-from data.sumo.generate import scenes_hash
-from data.womd import convert
 from tests.raw_scenes import scenario, straight_road
+from tether.data import beam, build, records, tfrecord
+from tether.data.errors import DataError, SkipLedger
+from tether.data.padding import Dropped
+from tether.data.raw import localize
+from tether.data.recordings import Recordings
+from tether.data.records import Fractions, Kept, Rules
+from tether.data.statistics import Statistics, reason
+from tether.data.sumo.generate import scenes_hash
+from tether.data.womd import convert
 
 protos = pytest.mark.skipif(
     importlib.util.find_spec("waymo_open_dataset") is None,

@@ -1,4 +1,4 @@
-"""`python -m data.build` from the outside: settings, files and disks that cannot work, and what it leaves behind."""
+"""`python -m tether.data.build` from outside: settings, files and disks that cannot work, and what it leaves behind."""
 
 import dataclasses
 import fcntl
@@ -11,11 +11,11 @@ import tempfile
 
 import pytest
 
-from data import build, records, tfrecord, womd
-from data.errors import DataError
-from data.records import Fractions
-from data.sources import available_splits, open_split
 from tests.raw_scenes import scenario
+from tether.data import build, records, tfrecord, womd
+from tether.data.errors import DataError
+from tether.data.records import Fractions
+from tether.data.sources import available_splits, open_split
 
 protos = pytest.mark.skipif(
     importlib.util.find_spec("waymo_open_dataset") is None,
@@ -86,7 +86,7 @@ def test_usage_names_the_command(tmp_path, capsys):
     assert ended.value.code == 2
     with pytest.raises(SystemExit):
         build.main(["--help"])
-    assert "usage: python -m data.build [-h]" in capsys.readouterr().out
+    assert "usage: python -m tether.data.build [-h]" in capsys.readouterr().out
 
 
 def test_missing_protos_are_one_line_before_anything_starts(tmp_path, capsys, monkeypatch):

@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from data import files
+from tether.data import files
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from data import inputs, tfrecord
-from data.errors import DataError
+from tether.data import inputs, tfrecord
+from tether.data.errors import DataError
 
 
 def logs(folder, *names):

@@ -8,12 +8,13 @@ import json
 import numpy as np
 import pytest
 
-from data import build
-from data.egos import choose_egos
-from data.errors import DataError
-from data.padding import pad
-from data.records import Fractions
-from data.scene import (
+from tests.raw_scenes import EAST_M, scenario, straight_road
+from tether.data import build
+from tether.data.egos import choose_egos
+from tether.data.errors import DataError
+from tether.data.padding import pad
+from tether.data.records import Fractions
+from tether.data.scene import (
     DRIVING_LANE_TYPES,
     LANE_TYPES,
     LINE_TYPES,
@@ -26,19 +27,18 @@ from data.scene import (
     RoadType,
     SceneSpec,
 )
-from data.sources import open_split
-from data.tfrecord import frame, read_records
-from data.validation import validate
-from tests.raw_scenes import EAST_M, scenario, straight_road
+from tether.data.sources import open_split
+from tether.data.tfrecord import frame, read_records
+from tether.data.validation import validate
 
 pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
 
-from data import womd_tracks as faults_of
-from data.sim_agents import read_sim_agents
-from data.womd import LogOptions, convert, parse_scenario, read_lanes, read_logs, read_road
-from data.womd_history import history_scene
-from data.womd_lights import read_lights
-from data.womd_tracks import Notes
+from tether.data import womd_tracks as faults_of
+from tether.data.sim_agents import read_sim_agents
+from tether.data.womd import LogOptions, convert, parse_scenario, read_lanes, read_logs, read_road
+from tether.data.womd_history import history_scene
+from tether.data.womd_lights import read_lights
+from tether.data.womd_tracks import Notes
 
 NAN, INF = float("nan"), float("inf")
 SPEC = SceneSpec()

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.padding import pad, pad_counted
-from data.polyline import project, simplify
-from data.scene import RoadType, SceneSpec
-from data.validation import validate
 from tests.raw_scenes import straight_road, turned
+from tether.data.errors import DataError
+from tether.data.padding import pad, pad_counted
+from tether.data.polyline import project, simplify
+from tether.data.scene import RoadType, SceneSpec
+from tether.data.validation import validate
 
 SPEC = SceneSpec(agents=4, polylines=16, points=4, lights=2, route_points=100)
 

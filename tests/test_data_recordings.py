@@ -6,11 +6,11 @@ import itertools
 import numpy as np
 import pytest
 
-from data import womd
-from data.raw import localize
-from data.recordings import OTHER_SPLIT, SAME_EGO, Recordings, places
-from data.tfrecord import read_records
 from tests.raw_scenes import straight_road, turned
+from tether.data import womd
+from tether.data.raw import localize
+from tether.data.recordings import OTHER_SPLIT, SAME_EGO, Recordings, places
+from tether.data.tfrecord import read_records
 
 
 def window(raw, first, steps=60, ego=1):

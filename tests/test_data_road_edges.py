@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.padding import pad
-from data.road_edges import road_on_left, share_on_right
-from data.scene import RoadType, SceneSpec
 from tests.raw_scenes import straight_road
+from tether.data.padding import pad
+from tether.data.road_edges import road_on_left, share_on_right
+from tether.data.scene import RoadType, SceneSpec
 
 X = np.linspace(0, 40, 9)
 LANE = np.stack([X, np.zeros_like(X)], 1)

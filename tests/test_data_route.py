@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 
-from data.polyline import project
-from data.route import Lane, derive_route, navigation
+from tether.data.polyline import project
+from tether.data.route import Lane, derive_route, navigation
 
 
 def line(*points):

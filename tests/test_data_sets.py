@@ -8,15 +8,15 @@ import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data.builder import write_dataset
-from data.errors import DataError, SkipLedger
-from data.padding import pad
-from data.pipeline import SceneBatches
-from data.raw import localize
-from data.scene import SceneSpec
-from data.sources import available_splits, open_split
-from data.storage import HEADING_RAD, MAP_M, SPEED_MPS, TRACK_M, decode, encode
 from tests.raw_scenes import straight_road, turned
+from tether.data.builder import write_dataset
+from tether.data.errors import DataError, SkipLedger
+from tether.data.padding import pad
+from tether.data.pipeline import SceneBatches
+from tether.data.raw import localize
+from tether.data.scene import SceneSpec
+from tether.data.sources import available_splits, open_split
+from tether.data.storage import HEADING_RAD, MAP_M, SPEED_MPS, TRACK_M, decode, encode
 
 SPEC = SceneSpec(agents=4, polylines=16, points=8, lights=2, route_points=60)
 REQUEST = {"source": "hand", "seed": 3}
@@ -156,7 +156,7 @@ def test_missing_splits_files_and_empty_splits_are_named(directory, tmp_path):
         open_split(pathlib.Path("nowhere"), "train")
     (tmp_path / "my logs").mkdir()
     (tmp_path / "my logs" / "a.tfrecord-00000").touch()
-    with pytest.raises(DataError, match=r"python -m data\.build --womd '.*/my logs' --out DIR`\), found logs"):
+    with pytest.raises(DataError, match=r"python -m tether.data\.build --womd '.*/my logs' --out DIR`\), found logs"):
         open_split(tmp_path / "my logs", "train")
     with pytest.raises(DataError, match="split test: no scenes"):
         write_dataset({"train": scenes(1), "test": []}, tmp_path / "set", REQUEST)

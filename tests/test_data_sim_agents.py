@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import raw_scenes
 
-from data.errors import DataError
-from data.scene import LightState
-from data.sim_agents import read_sim_agents
+from tether.data.errors import DataError
+from tether.data.scene import LightState
+from tether.data.sim_agents import read_sim_agents
 
 pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
 

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from data import tokenizer
-from data.errors import DataError
-from data.padding import pad_counted
-from data.scene import SceneSpec
-from data.text import TOKEN_ID, VOCABULARY, compose, instruct, navigate
-from data.tokenizer import FILE, decode, encode, load, mark, size, tokens
 from tests.raw_scenes import straight_road
+from tether.data import tokenizer
+from tether.data.errors import DataError
+from tether.data.padding import pad_counted
+from tether.data.scene import SceneSpec
+from tether.data.text import TOKEN_ID, VOCABULARY, compose, instruct, navigate
+from tether.data.tokenizer import FILE, decode, encode, load, mark, size, tokens
 
 TEXTS = (
     "turn left in 30 m, speed limit 50 km/h",

@@ -7,13 +7,13 @@ import pathlib
 import numpy as np
 import pytest
 
-from data import build, egos, records, tfrecord
-from data.errors import DataError, SkipLedger
-from data.padding import pad
-from data.polyline import project
-from data.scene import LightState, RoadType, SceneSpec
-from data.validation import validate
 from tests.raw_scenes import scenario
+from tether.data import build, egos, records, tfrecord
+from tether.data.errors import DataError, SkipLedger
+from tether.data.padding import pad
+from tether.data.polyline import project
+from tether.data.scene import LightState, RoadType, SceneSpec
+from tether.data.validation import validate
 
 REAL = pathlib.Path(__file__).parents[2] / "shared" / "data"
 protos = pytest.mark.skipif(
@@ -86,7 +86,7 @@ def write(path, *payloads):
 
 @protos
 def test_a_scenario_becomes_a_scene():
-    from data.womd import convert
+    from tether.data.womd import convert
 
     made = scenario()
     made.tracks[1].states[30].valid = False
@@ -108,8 +108,8 @@ def test_a_scenario_becomes_a_scene():
 
 @protos
 def test_messages_without_z_or_with_gaps_parse_alike():
-    from data.womd_proto import read_points
-    from data.womd_tracks import read_tracks
+    from tether.data.womd_proto import read_points
+    from tether.data.womd_tracks import read_tracks
 
     full, bare = scenario(), scenario()
     for state in bare.tracks[0].states:
@@ -127,7 +127,7 @@ def test_messages_without_z_or_with_gaps_parse_alike():
 
 @protos
 def test_bad_records_are_skipped_by_name(tmp_path):
-    from data.womd import read_file
+    from tether.data.womd import read_file
 
     still, short, flat = scenario("still"), scenario("short"), scenario("flat")
     for track in still.tracks:
@@ -157,7 +157,7 @@ def test_bad_records_are_skipped_by_name(tmp_path):
 @protos
 @pytest.mark.parametrize("emptied", ["no map", "an unknown kind", "an empty lane", "no lane"])
 def test_what_is_not_essential_may_be_missing_from_the_map(emptied):
-    from data.womd import convert
+    from tether.data.womd import convert
 
     made, whole = scenario(), scenario()
     if emptied in ("no map", "an unknown kind"):
@@ -178,7 +178,7 @@ def test_what_is_not_essential_may_be_missing_from_the_map(emptied):
 
 @protos
 def test_any_error_of_a_record_costs_that_record_alone(tmp_path, monkeypatch):
-    from data import womd
+    from tether.data import womd
 
     real = womd.convert
 
@@ -245,7 +245,7 @@ def test_half_of_a_surrogate_pair_in_a_manifest_is_named(tmp_path, text):
 
 @protos
 def test_the_build_command_splits_by_group(tmp_path, capsys):
-    from data.sources import available_splits, open_split
+    from tether.data.sources import available_splits, open_split
 
     names = [f"s{i}" for i in range(16)]
     payloads = [scenario(name, east_m=0.3 * i).SerializeToString() for i, name in enumerate(names)]
@@ -285,7 +285,7 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
 @protos
 @real
 def test_real_records():
-    from data.womd import read_file
+    from tether.data.womd import read_file
 
     groups = build.read_manifest(REAL / "manifest.json", "location_group")
     ledger = SkipLedger(max_skipped=0.1)
@@ -306,7 +306,7 @@ def test_real_records():
 @protos
 @real
 def test_the_other_form_of_the_data_set_is_a_wrong_proto():
-    from data.womd import parse_scenario
+    from tether.data.womd import parse_scenario
 
     path = REAL / "original" / "motion_data_one_example.tfrecord"
     payload = next(tfrecord.read_records(str(path)))
@@ -318,7 +318,7 @@ def test_the_other_form_of_the_data_set_is_a_wrong_proto():
 def test_a_tf_example_is_called_what_it_is():
     from tensorflow_datasets.proto import tf_example_pb2
 
-    from data import womd
+    from tether.data import womd
 
     made = tf_example_pb2.Example()
     made.features.feature["scenario/id"].bytes_list.value.append(b"637f20cafde22ff8")

@@ -1,6 +1,7 @@
 """Driving hand-made scenes: the expert's score, padding, paired keys, traces, figures, and the command line."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -10,20 +11,22 @@ import pytest
 import scenes
 from PIL import Image
 
-import eval as command
-from data.builder import write_dataset
-from data.errors import DataError
-from data.scene import Record
-from policy.baselines import ConstantSpeed
-from simulator.log_replay import LogReplay
-from simulator.prepare import prepare
 from tests.raw_scenes import bare_road
-from training import evaluation, figures, findings
-from training.config import Config, DataConfig
-from training.evaluation import Request, open_records
-from training.judge import BASELINES, Driver, Evaluation, Judge, baseline, drive, named, row_keys
-from training.state import Progress
-from training.stop import Interrupted
+from tether import eval as command
+from tether.data.builder import write_dataset
+from tether.data.errors import DataError
+from tether.data.scene import Record
+from tether.evaluation import figures, findings
+from tether.evaluation import policies as evaluation
+from tether.evaluation.judges import BASELINES, Evaluation, baseline, named
+from tether.evaluation.policies import Request, open_records
+from tether.policy.baselines import ConstantSpeed
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.prepare import prepare
+from tether.training.config import Config, DataConfig
+from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
+from tether.training.state import Progress
+from tether.training.stop import Interrupted
 
 STEPS = 16
 
@@ -41,12 +44,12 @@ def records(sim_config) -> list[Record]:
 @pytest.fixture(scope="module")
 def judged(records, sim_config) -> Evaluation:
     """All of them by two drivers, in two batches of two: the last row pads."""
-    drivers = {name: baseline(name, sim_config) for name in ("expert", "constant_speed")}
-    return Evaluation(drivers, records, ("log_replay",), sim_config, 2, STEPS)
+    policies = {name: baseline(name, sim_config) for name in ("expert", "constant_speed")}
+    return Evaluation(policies, records, ("log_replay",), sim_config, 2, STEPS)
 
 
 def test_the_expert_scores_one_where_its_log_is_free(judged):
-    scores = judged.drive("log_replay", "expert")[0]
+    scores = judged.scores("log_replay", "expert")
     np.testing.assert_allclose(scores["score"], [1, 0, 1])
     np.testing.assert_allclose(scores["progress"][[0, 2]], 1, atol=0.01)
     np.testing.assert_array_equal(scores["at_fault"], [False, True, False])
@@ -54,11 +57,14 @@ def test_the_expert_scores_one_where_its_log_is_free(judged):
 
 
 def test_rows_that_pad_a_batch_are_dropped_and_change_nothing(judged, records, sim_config):
-    whole, traces = judged.drive("log_replay", "constant_speed", traced=True)
+    whole, traces = (
+        judged.scores("log_replay", "constant_speed"),
+        judged.traces("log_replay", "constant_speed", range(3)),
+    )
     assert len(traces) == 3 and [trace.record.scenario_id for trace in traces] == ["free", "blocked", "lead"]
-    driver, judge = judged.drivers["constant_speed"], Judge(LogReplay(sim_config))
-    turned, _ = drive(driver, records, judge, sim_config, batch=2, steps=STEPS, rows=[2, 1, 0])
-    alone, _ = drive(driver, records, judge, sim_config, batch=2, steps=STEPS, rows=[2])
+    given = judged.policies["constant_speed"], records, Judge(LogReplay(sim_config)), Scored(sim_config)
+    settings = {"batch": 2, "steps": STEPS, "keys": functools.partial(row_keys, 0)}
+    turned, alone = (drive(*given, **settings, rows=rows)[0] for rows in ([2, 1, 0], [2]))
     for name, values in whole.items():
         assert values.shape == (3,)
         np.testing.assert_allclose(turned[name][::-1], values, atol=1e-4)
@@ -77,7 +83,7 @@ def test_keys_depend_on_the_seed_and_the_scene_alone():
 
 
 def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
-    _, [trace] = judged.drive("log_replay", "constant_speed", [1], traced=True)
+    [trace] = judged.traces("log_replay", "constant_speed", [1])
     # Bumper to bumper 20 m at 10 m/s: touching at 2.0 s is no contact, the sub-step after it is.
     assert len(trace) == 21
     assert trace.verdict()[0].startswith("at-fault collision at 2.1 s")
@@ -90,7 +96,7 @@ def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
 
 
 def test_a_contact_with_a_track_that_begins_there_says_so(judged):
-    _, [trace] = judged.drive("log_replay", "constant_speed", [1], traced=True)
+    [trace] = judged.traces("log_replay", "constant_speed", [1])
     seen = trace.agent_valid.copy()
     seen[1, :-1] = False
     [event] = findings.events(dataclasses.replace(trace, agent_valid=seen), 1)
@@ -104,7 +110,7 @@ def test_places_are_told_by_side():
 
 
 def test_top_views_are_drawn(judged, tmp_path):
-    traces = [judged.drive("log_replay", name, [1], traced=True)[1][0] for name in judged.drivers]
+    traces = [judged.traces("log_replay", name, [1])[0] for name in judged.policies]
     traces[0] = dataclasses.replace(traces[0], sentences=("stop, keep lane: lead vehicle 10 m ahead",) * len(traces[0]))
     figures.still(traces, tmp_path / "still.png")
     figures.animate(traces, tmp_path / "drive.gif", dpi=40)
@@ -204,12 +210,12 @@ def test_a_set_without_lights_edges_and_the_usual_splits_is_evaluated(bare, tmp_
     one = Evaluation(
         {"go_straight": driver}, open_records(config, "evening", 2), ("log_replay",), config.simulator, 2, 16
     )
-    figures.still(one.drive("log_replay", "go_straight", [1], traced=True)[1], tmp_path / "still.png")
+    figures.still(one.traces("log_replay", "go_straight", [1]), tmp_path / "still.png")
     assert (tmp_path / "still.png").stat().st_size > 5000
 
 
 def test_names_and_data_errors(sim_config):
     assert named("policy", "idm", BASELINES) == "idm"
-    assert baseline("constant_speed", sim_config) == Driver("constant_speed", ConstantSpeed(sim_config), ())
+    assert baseline("constant_speed", sim_config) == NamedPolicy("constant_speed", ConstantSpeed(sim_config), ())
     with pytest.raises(DataError, match="split"):
         evaluation.open_records(Config(), "tset")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import results as benchmark
-from training import figures, findings, report, terminal
-from training.evaluation import finite
-from training.report import METRICS, PAIR_NAME, Results
+from tether.evaluation import figures, findings, report, terminal
+from tether.evaluation.policies import finite
+from tether.evaluation.report import METRICS, PAIR_NAME, Results
 
 POLICIES = ("expert", "go_straight", "constant_speed", "idm", "imitation", "post_trained")
 ROUND = {

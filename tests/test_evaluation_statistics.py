@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scenes
 
-from data.scene import Record
-from training.statistics import (
+from tether.data.scene import Record
+from tether.evaluation.statistics import (
     bootstrap,
     bootstrap_of,
     excludes_zero,

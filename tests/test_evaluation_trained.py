@@ -5,9 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 import pytest
 
-from training import loop, presets
-from training.state import Progress, some_accepted
-from training.trained import learned_policies, missing_stages, remarks, require
+from tether.evaluation.trained import learned_policies, missing_stages, remarks, require
+from tether.training import loop, presets
+from tether.training.state import Progress, some_accepted
 
 CONFIG = presets.tiny()
 UNITS = [unit.name for unit in loop.schedule(CONFIG)]

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 
-import train
-from training import presets
-from training.directory import claim
-from training.log import read_lines
-from worldmodel.conformance.test_rules import *  # noqa: F403
+from tether import train
+from tether.training import presets
+from tether.training.directory import claim
+from tether.training.log import read_lines
+from tether.worldmodel.conformance.test_rules import *  # noqa: F403
 
 WORLD_MODELS = ("examples.residual:ResidualConfig",)
 

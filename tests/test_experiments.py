@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import comparison, experiments
 from benchmarks.experiments import EXPERIMENTS, UNGROUNDED, Arm
-from training import presets
+from tether.training import presets
 
 SPENT = {"fit_world_model": 100, "cl_sft": 0, "refit": 20, "practise": 0, "ground": 40, "validate": 999}
 
@@ -95,7 +95,7 @@ def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "call", lambda program, words: called.append((program, words)))
     monkeypatch.setattr(experiments, "judged", judged)
     monkeypatch.setattr(experiments, "iterations", lambda config, arm, budget: budget)
-    monkeypatch.setattr("training.config.read", lambda path: presets.tiny())
+    monkeypatch.setattr("tether.training.config.read", lambda path: presets.tiny())
     first = list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 0, ("log_replay",)))
     assert [one["arm"] for one in first] == [arm.name for arm in experiment.arms]
     budgeted = [words for _, words in called if "--rounds.iterations" in words]

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.text import TOKEN_ID
-from policy.action_head import Decision
-from policy.language import LabelConfig
-from simulator.world import Action
-from training import evaluation, report
-from training.drivers import REASONING_MODES, ForcedReasoning, exchanged
-from training.judge import Driver, spoken
-from training.report import METRICS, Results
+from tether.data.text import TOKEN_ID
+from tether.evaluation import policies as evaluation
+from tether.evaluation import report
+from tether.evaluation.forced_reasoning import REASONING_MODES, ForcedReasoning, exchanged
+from tether.evaluation.report import METRICS, Results
+from tether.policy.action_head import Decision
+from tether.policy.language import LabelConfig
+from tether.simulator.world import Action
+from tether.training.drives import NamedPolicy, reasoning_scores
 
 ROWS = 6
 WORDS = jnp.arange(2, 2 + 4 * ROWS, dtype=jnp.int32).reshape(ROWS, 4)
@@ -65,7 +66,7 @@ def test_blank_is_padding_and_says_nothing():
 
 
 def test_an_unknown_mode_is_refused_and_a_known_one_named():
-    driver = Driver("imitation", Speaker(), ())
+    driver = NamedPolicy("imitation", Speaker(), ())
     assert evaluation.forced(driver, "blank").name == "imitation, reasoning blank"
     with pytest.raises(ValueError, match="did you mean 'blank'"):
         evaluation.forced(driver, "blanc")
@@ -82,7 +83,7 @@ def test_what_is_spoken_counts_while_the_drive_lasts():
         observation=types.SimpleNamespace(ego=jnp.full((2, 2, 4), SPEED)),
         alive=jnp.array([[True, True], [True, False]]),
     )
-    found = spoken(driven, LabelConfig())
+    found = reasoning_scores(driven, LabelConfig())
     np.testing.assert_allclose(found["consistency"], [0.75, 1.0])
     np.testing.assert_allclose(found["words_changed"], [1.0, 1.0])
     assert set(found) == {"consistency", "words_changed"}

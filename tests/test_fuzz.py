@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import damage, fuzz, mutate
-from data.tfrecord import frame
 from tests.raw_scenes import scenario
+from tether.data.tfrecord import frame
 
 INPUTS = 100
 SCENARIO = importlib.util.find_spec("waymo_open_dataset") is not None
@@ -121,5 +121,5 @@ def test_damage_that_is_not_seen_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(damage, "checkpoint_file", lambda run, rng: run / "checkpoints" / "2" / "meta" / "metadata")
     monkeypatch.setattr(damage, "flip", flip)
     assert damage.run(1, 0, 0, tmp_path / "a")["checkpoint"] == {"named": 1}
-    monkeypatch.setattr("training.checkpoint.digest", lambda meta: "0")
+    monkeypatch.setattr("tether.training.checkpoint.digest", lambda meta: "0")
     assert damage.run(1, 0, 0, tmp_path / "b")["checkpoint"] == {"silent": 1}

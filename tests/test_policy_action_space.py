@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scenes
 
-from policy.action_space import (
+from tether.policy.action_space import (
     ActionSpace,
     Waypoints,
     deviation,
@@ -21,9 +21,9 @@ from policy.action_space import (
     ramp,
     reach,
 )
-from simulator.config import SimulatorConfig
-from simulator.dynamics import advance, log_ego
-from simulator.world import EgoState
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import advance, log_ego
+from tether.simulator.world import EgoState
 
 SPACE, SIMULATOR = ActionSpace(), SimulatorConfig()
 STRAIGHT_AHEAD = SPACE.curvatures // 2

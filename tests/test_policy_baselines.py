@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scenes
 
-from policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.log_replay import LogReplay
-from simulator.prepare import prepare
-from simulator.rollout import rollout
+from tether.policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.prepare import prepare
+from tether.simulator.rollout import rollout
 
 SIMULATOR = SimulatorConfig(render=RenderConfig(height=8, width=8, tile_height=32, tile_width=32))
 STEPS = 15

@@ -10,13 +10,13 @@ import pytest
 import scenes
 from imitated import ROWS, SIMULATOR, eight_rows
 
-from policy.action_head import Memory
-from policy.action_space import ActionSpace
-from policy.flow_head import Chain, FlowConfig, FlowHead, Shown, log_density, normalise, times, transition
-from policy.imitation import ImitationConfig, imitation_loss
-from policy.vla import REASONING, tiny
-from training.imagination import Experience
-from training.improvement import Rates, improve, optimiser
+from tether.policy.action_head import Memory
+from tether.policy.action_space import ActionSpace
+from tether.policy.flow_head import Chain, FlowConfig, FlowHead, Shown, log_density, normalise, times, transition
+from tether.policy.imitation import ImitationConfig, imitation_loss
+from tether.policy.vla import REASONING, tiny
+from tether.training.imagination import Experience
+from tether.training.improvement import Rates, improve, optimiser
 
 VLA = tiny(head="flow").build(SIMULATOR, scenes.TINY)
 LOSS = ImitationConfig(perturbed=1.0)

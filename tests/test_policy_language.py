@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import scenes
 
-from data.scene import AgentType, LightState
-from data.text import CAUSES, LATERAL, LONGITUDINAL, TOKEN_ID
-from policy.hazards import CAUSE, DriverConfig, hazards
-from policy.language import LabelConfig, consistency, label, say, slot_masks
-from simulator.car_following import idm
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.observe import observe
-from simulator.prepare import prepare
-from simulator.transition import start_state
-from simulator.world import Action
+from tether.data.scene import AgentType, LightState
+from tether.data.text import CAUSES, LATERAL, LONGITUDINAL, TOKEN_ID
+from tether.policy.hazards import CAUSE, DriverConfig, hazards
+from tether.policy.language import LabelConfig, consistency, label, say, slot_masks
+from tether.simulator.car_following import idm
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.observe import observe
+from tether.simulator.prepare import prepare
+from tether.simulator.transition import start_state
+from tether.simulator.world import Action
 
 SIMULATOR = SimulatorConfig(render=RenderConfig(height=8, width=8, tile_height=32, tile_width=32))
 LABELS = LabelConfig()

@@ -11,13 +11,13 @@ import pytest
 import scenes
 from imitated import ROWS, SIMULATOR, eight_rows
 
-from data.scene import SceneSpec
-from policy.action_head import Decision
-from policy.imitation import ImitationConfig, imitation_loss
-from policy.language import slot_masks
-from policy.sizes import SIZES, parameters
-from policy.vla import REASONING, categorical_kl, tiny
-from simulator.config import SimulatorConfig
+from tether.data.scene import SceneSpec
+from tether.policy.action_head import Decision
+from tether.policy.imitation import ImitationConfig, imitation_loss
+from tether.policy.language import slot_masks
+from tether.policy.sizes import SIZES, parameters
+from tether.policy.vla import REASONING, categorical_kl, tiny
+from tether.simulator.config import SimulatorConfig
 
 VLA = tiny().build(SIMULATOR, scenes.TINY)
 LOSS = ImitationConfig()

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from data.progress import CLEAR, Bar, Display, clock_time, log_above_bars
-from training.config import STAGES
-from training.loop import schedule
-from training.presets import PRESETS
+from tether.data.progress import CLEAR, Bar, Display, clock_time, log_above_bars
+from tether.training.config import STAGES
+from tether.training.loop import schedule
+from tether.training.presets import PRESETS
 
 
 class Clock:
@@ -159,7 +159,7 @@ def test_logs_are_bare_messages_whatever_a_library_has_set_up(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Stream(terminal=False))
     monkeypatch.setattr(logging.root, "handlers", [logging.StreamHandler()])
     log_above_bars()
-    logging.getLogger("training.loop").info("going on")
+    logging.getLogger("tether.training.loop").info("going on")
     logging.getLogger("some.library").info("not asked for")
     logging.getLogger("some.library").warning("odd")
     assert sys.stderr.getvalue() == "going on\nodd\n"

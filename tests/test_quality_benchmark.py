@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-import eval as command
-from data.builder import write_dataset
 from tests.raw_scenes import bare_road
-from training.quality import benchmark, disagreement
-from training.quality.realism import NOBODY, counted
-from training.quality.study import Finding, open_study
-from training.statistics import bootstrap_of, spearman
-from training.stop import Interrupted
+from tether import eval as command
+from tether.data.builder import write_dataset
+from tether.evaluation.statistics import bootstrap_of, spearman
+from tether.evaluation.world_models import benchmark, disagreement
+from tether.evaluation.world_models.realism import NOBODY, counted
+from tether.evaluation.world_models.study import Finding, open_study
+from tether.training.stop import Interrupted
 
 MOTION = ("realism", "displacement", "likelihood", "drift", "disagreement")
 

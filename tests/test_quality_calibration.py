@@ -8,16 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.scene import SceneSpec
-from simulator.transition import start_state
-from training import config as configs
-from training.config import Config, FitConfig
-from training.judge import baseline
-from training.quality import calibration as measured
-from training.quality.study import Subject
-from worldmodel import calibration, costs
-from worldmodel.nets import draw
-from worldmodel.oracle import Oracle
+from tether.data.scene import SceneSpec
+from tether.evaluation.judges import baseline
+from tether.evaluation.world_models import calibration as measured
+from tether.evaluation.world_models import probabilities as calibration
+from tether.evaluation.world_models.study import Subject
+from tether.simulator.events import PREDICTED
+from tether.simulator.transition import start_state
+from tether.training import config as configs
+from tether.training.config import Config, FitConfig
+from tether.worldmodel import costs
+from tether.worldmodel.nets import draw
+from tether.worldmodel.oracle import Oracle
 
 
 def test_incidence_of_one_event_is_one_minus_the_product():
@@ -135,7 +137,7 @@ def test_the_replay_itself_foretells_everything(study, sim_config, monkeypatch, 
     monkeypatch.setattr(measured, "DRAWS", 1)
     monkeypatch.setattr(measured, "RESAMPLES", 20)
     monkeypatch.setattr(calibration, "LEAST_EVENTS", 1)
-    study.drivers = {name: baseline(name, sim_config) for name in ("expert", "go_straight")}
+    study.policies = {name: baseline(name, sim_config) for name in ("expert", "go_straight")}
     finding = measured.measure(study)
     row = finding.rows["oracle, boxes, all"]
     assert row["skill_8s"]["mean"] == pytest.approx(1.0) and row["ece_8s"]["mean"] == pytest.approx(0.0)
@@ -180,5 +182,5 @@ def test_margins_are_the_room_that_is_left(batch, sim_config):
 def test_heads_that_know_nothing_believe_in_going_on():
     zeros = {"costs": jax.tree.map(jnp.zeros_like, draw(jax.random.key(0), costs.cost_layers()["costs"]))}
     said = costs.cost_chances(zeros, jnp.zeros((3, costs.MARGINS)))
-    assert said.keys() == {"cont", *costs.COSTS}
+    assert said.keys() == {"cont", *PREDICTED}
     np.testing.assert_allclose(said["cont"], 1 - 1 / (1 + np.exp(5)), rtol=1e-5)

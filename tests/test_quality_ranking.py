@@ -9,17 +9,17 @@ import pytest
 import scenes
 from PIL import Image
 
-from data.scene import Record, Scene
-from policy.baselines import GoStraight
-from simulator.prepare import prepare
-from simulator.world import Action
-from training.config import Config
-from training.judge import Driver
-from training.quality import ranking, returns
-from training.quality import study as opening
-from training.quality.study import CEILING, FLOOR, Study, Subject
-from training.state import Progress
-from worldmodel.registry import build
+from tether.data.scene import Record, Scene
+from tether.evaluation.world_models import ranking, returns
+from tether.evaluation.world_models import study as opening
+from tether.evaluation.world_models.study import CEILING, FLOOR, Study, Subject
+from tether.policy.baselines import GoStraight
+from tether.simulator.prepare import prepare
+from tether.simulator.world import Action
+from tether.training.config import Config
+from tether.training.drives import NamedPolicy
+from tether.training.state import Progress
+from tether.worldmodel.registry import build
 
 ACCELERATIONS = (-4.0, 0.0, 1.0)
 
@@ -49,10 +49,10 @@ def study(sim_config) -> Study:
         Record(prepare(scene, sim_config), name, "hand", name, "follow the road", np.zeros(3))
         for name, scene in made.items()
     ]
-    drivers = {f"{a:+g}": Driver(f"{a:+g}", Steady(sim_config), jnp.float32(a)) for a in ACCELERATIONS}
+    policies = {f"{a:+g}": NamedPolicy(f"{a:+g}", Steady(sim_config), jnp.float32(a)) for a in ACCELERATIONS}
     subjects = tuple(Subject(name, build(name, None, sim_config), ()) for name in (CEILING, FLOOR))
     config = Config(name="hand", spec=scenes.TINY, simulator=sim_config)
-    return Study(config, subjects, records, drivers, "test", batch=2)
+    return Study(config, subjects, records, policies, "test", batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_figure_shows_every_subject(finding, tmp_path):
 
 
 def test_a_single_policy_has_no_rank(study):
-    alone = dataclasses.replace(study, drivers=dict(list(study.drivers.items())[:1]))
+    alone = dataclasses.replace(study, policies=dict(list(study.policies.items())[:1]))
     with pytest.raises(ValueError, match="at least 2 policies"):
         ranking.measure(alone)
 

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import scenes
 
-from data.scene import Scene
-from simulator.dynamics import log_ego, rear_axle
-from simulator.world import Action, Agents
-from training.quality import sensitivity
-from worldmodel import probes
-from worldmodel.batch import ModelBatch
-from worldmodel.counterfactual import logged_plan, losses_under, retimed
-from worldmodel.kinematic import Kinematic, KinematicConfig
-from worldmodel.motion import at_step, estimate_motion, move
-from worldmodel.reflex import reflex
+from tether.data.scene import Scene
+from tether.evaluation.world_models import probes, sensitivity
+from tether.evaluation.world_models.counterfactual import logged_plan, losses_under, retimed
+from tether.simulator.dynamics import log_ego, rear_axle
+from tether.simulator.world import Action, Agents
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.kinematic import Kinematic, KinematicConfig
+from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.reflex import reflex
 
 FOLLOWER, LEADER, ONCOMING = 1, 2, 3  # rows
 START = jnp.full(1, 10, jnp.int32)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import sim_agents_scenes as made
 
-from data.scene import AgentType, LightState
-from worldmodel.realism.features import FeatureMap, features, logged_tracks
-from worldmodel.realism.interaction import FAR, Boxes, rectangle_distance, time_to_collision
-from worldmodel.realism.kinematics import angular, difference_valid, linear
-from worldmodel.realism.lights import Lanes, mirrored_distance
-from worldmodel.realism.nearest import SegmentSearch
-from worldmodel.realism.road import RoadEdges
+from tether.data.scene import AgentType, LightState
+from tether.evaluation.realism.features import FeatureMap, features, logged_tracks
+from tether.evaluation.realism.interaction import FAR, Boxes, rectangle_distance, time_to_collision
+from tether.evaluation.realism.kinematics import angular, difference_valid, linear
+from tether.evaluation.realism.lights import Lanes, mirrored_distance
+from tether.evaluation.realism.nearest import SegmentSearch
+from tether.evaluation.realism.road import RoadEdges
 
 SPIKE = np.array([(0, 0, 0), (10, 0, 0), (0, 3, 0)], float)
 CLOSED = np.array([(0, 0, 0), (10, 0, 0), (10, 10, 0), (0, 10, 0), (0, 0, 0)], float)

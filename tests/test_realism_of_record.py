@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import scenes
 
-from data.scene import Record
-from worldmodel.realism.features import FeatureMap, features, logged_tracks
-from worldmodel.realism.of_record import dense, joined, scene_of, simulated_rows, to_world, tracks_of
-from worldmodel.realism.score import realism
+from tether.data.scene import Record
+from tether.evaluation.realism.features import FeatureMap, features, logged_tracks
+from tether.evaluation.realism.of_record import dense, joined, scene_of, simulated_rows, to_world, tracks_of
+from tether.evaluation.realism.score import realism
 
 ORIGIN = np.array([1000.0, 500.0, 0.3])
 

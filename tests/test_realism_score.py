@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import sim_agents_scenes as made
 
-from data.scene import AgentType
-from data.sim_agents import read_sim_agents
-from data.tfrecord import read_records
-from data.womd import parse_scenario
-from worldmodel.realism.features import Tracks
-from worldmodel.realism.likelihood import Histogram, indication_likelihood, likelihood, log_likelihood
-from worldmodel.realism.score import HISTOGRAMS, INDICATIONS, WEIGHTS, average, counted, realism
+from tether.data.scene import AgentType
+from tether.data.sim_agents import read_sim_agents
+from tether.data.tfrecord import read_records
+from tether.data.womd import parse_scenario
+from tether.evaluation.realism.features import Tracks
+from tether.evaluation.realism.likelihood import Histogram, indication_likelihood, likelihood, log_likelihood
+from tether.evaluation.realism.score import HISTOGRAMS, INDICATIONS, WEIGHTS, average, counted, realism
 
 # What the official package says of one record with its log as all rollouts, where the log is invalid the last pose
 # held. The constant-velocity filling is known by its sum only.

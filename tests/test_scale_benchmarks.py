@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import compute, data_plan, kills, meshes
-from training import presets
+from tether.training import presets
 
 
 @pytest.mark.parametrize("path", sorted(pathlib.Path(meshes.__file__).parent.glob("*.py")), ids=lambda path: path.stem)

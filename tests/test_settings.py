@@ -19,19 +19,21 @@ import pytest
 import raw_scenes
 import scenes
 
-from data.padding import pad
-from data.scene import SceneSpec
-from policy.action_space import drive_to, extend, logged_waypoints
-from policy.imitation import perturb
-from policy.language import consistency, label
-from simulator.dynamics import log_ego
-from simulator.log_replay import LogReplay
-from simulator.observe import observe
-from simulator.prepare import prepare
-from simulator.world import Action
-from training import (
+from tether.data.padding import pad
+from tether.data.scene import SceneSpec
+from tether.evaluation import policies as evaluation
+from tether.evaluation.policies import open_records
+from tether.evaluation.report import Results
+from tether.policy.action_space import drive_to, extend, logged_waypoints
+from tether.policy.imitation import perturb
+from tether.policy.language import consistency, label
+from tether.simulator.dynamics import log_ego
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.observe import observe
+from tether.simulator.prepare import prepare
+from tether.simulator.world import Action
+from tether.training import (
     checks,
-    evaluation,
     grounding,
     imagination,
     loop,
@@ -42,16 +44,14 @@ from training import (
     stages,
     watch,
 )
-from training.checkpoint import Kept
-from training.directory import claim, write_settings
-from training.drivers import Teacher, undisturbed
-from training.evaluation import open_records
-from training.grounding import Grounded
-from training.report import Results
-from training.scenes import data_directory, open_splits
-from training.state import Progress, RunState
-from training.validation import flatten, validate
-from worldmodel import rssm, tokens
+from tether.training.checkpoint import Kept
+from tether.training.directory import claim, write_settings
+from tether.training.drivers import Teacher, undisturbed
+from tether.training.grounding import Grounded
+from tether.training.scenes import data_directory, open_splits
+from tether.training.state import Progress, RunState
+from tether.training.validation import flatten, validate
+from tether.worldmodel import rssm, tokens
 
 BASE = {"world_model": "kinematic", "name": "tiny", "rounds.objective": "pmpo"}
 # What a leaf needs to act, where that is not the base: without it it is free, as its section's docstring says.
@@ -360,9 +360,9 @@ def units(*names: str) -> Any:
         run = loop.Run(config, folder, splits, noted, None, None, loop.Stop(), mesh.ALONE, time.monotonic())
         run = RunNoting(**{field.name: getattr(run, field.name) for field in dataclasses.fields(run) if field.init})
 
-        def drive(driver, records, judge, simulator, **settings):
-            noted.note("drive", len(records), settings["batch"], settings["steps"], settings["seed"])
-            return {name: np.ones(len(records)) for name in (*checks.CHECKED, "steps")}, []
+        def drive(policy, records, judge, keep, **settings):
+            noted.note("drive", len(records), settings["batch"], settings["steps"], settings["keys"].args)
+            return {name: np.ones(len(records)) for name in (*checks.CHECKED, "steps")}
 
         progress = Progress(horizon=config.rounds.horizon, penalty=config.rounds.penalty, grounded_return=(1.0,) * 4)
         with pytest.MonkeyPatch.context() as patch:
@@ -471,7 +471,7 @@ def shown(config):
     """The scenes that are drawn."""
     scores = {"score": np.zeros(4), "failure": np.ones(4), "return": -np.arange(4.0)}
     results = Results(tuple("abcd"), tuple("abcd"), (False,) * 4, {"log_replay": {"idm": scores}})
-    evaluated = types.SimpleNamespace(judges=("log_replay",), drivers={"idm": None})
+    evaluated = types.SimpleNamespace(judges=("log_replay",), policies={"idm": None})
     return [name for name, *_ in evaluation.showcases(evaluated, results, config.evaluation.animations)]
 
 

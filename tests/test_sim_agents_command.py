@@ -5,21 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.padding import pad
-from data.polyline import wrap
-from data.scene import SceneSpec
-from data.sim_agents import read_sim_agents
-from data.tfrecord import frame
-from data.validation import validate
-from data.womd_history import history_scene
 from tests.raw_scenes import scenario
-from training import config as configs
-from training import sim_agents
-from training.quality.study import Subject
-from training.stop import Interrupted
-from worldmodel.kinematic import KinematicConfig
-from worldmodel.submission import Submission
+from tether.data.errors import DataError
+from tether.data.padding import pad
+from tether.data.polyline import wrap
+from tether.data.scene import SceneSpec
+from tether.data.sim_agents import read_sim_agents
+from tether.data.tfrecord import frame
+from tether.data.validation import validate
+from tether.data.womd_history import history_scene
+from tether.evaluation import sim_agents
+from tether.evaluation.submission import Submission
+from tether.evaluation.world_models.study import Subject
+from tether.training import config as configs
+from tether.training.stop import Interrupted
+from tether.worldmodel.kinematic import KinematicConfig
 
 pb2 = pytest.importorskip("waymo_open_dataset.protos.sim_agents_submission_pb2")
 SPEC = SceneSpec(agents=2, polylines=64)

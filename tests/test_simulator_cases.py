@@ -12,13 +12,13 @@ import scenes
 from probes import Planned, by_substep, moving, plan
 from test_simulator_route import SPEEDS, line_of, scene_along
 
-from data.geometry import rotate, wrap_angle
-from data.scene import RoadType, Scene
-from simulator.config import SimulatorConfig
-from simulator.log_replay import LogReplay
-from simulator.rollout import rollout
-from simulator.score import driving_score
-from training.imagination import per_step
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import RoadType, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.rollout import rollout
+from tether.simulator.score import driving_score
+from tether.training.imagination import per_step
 
 CONFIG = SimulatorConfig()
 HORIZON = 16

@@ -5,9 +5,9 @@ import oracle
 import pytest
 import scenes
 
-from data.geometry import wrap_angle
-from simulator.config import SimulatorConfig, VehicleLimits
-from simulator.dynamics import (
+from tether.data.geometry import wrap_angle
+from tether.simulator.config import SimulatorConfig, VehicleLimits
+from tether.simulator.dynamics import (
     action_towards,
     advance,
     along_arc,
@@ -19,7 +19,7 @@ from simulator.dynamics import (
     track_log,
     velocity,
 )
-from simulator.world import Action, EgoState
+from tether.simulator.world import Action, EgoState
 
 LIMITS = VehicleLimits()
 

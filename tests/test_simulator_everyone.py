@@ -7,13 +7,13 @@ import pytest
 import scenes
 from oracle_drives import CONFIG, Drive, changed, follow
 
-from data.scene import LightState, SceneSpec
-from data.sources import STARTER, open_split
-from simulator.everyone import logged_routes, measure_everyone, place
-from simulator.log_replay import LogReplay
-from simulator.rollout import driven
-from simulator.transition import log_lights
-from simulator.world import Action
+from tether.data.scene import LightState, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.simulator.everyone import logged_routes, measure_everyone, place
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.rollout import driven
+from tether.simulator.transition import log_lights
+from tether.simulator.world import Action
 
 SPEC = SceneSpec()
 WORLD = LogReplay(CONFIG)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simulator.geometry import (
+from tether.simulator.geometry import (
     Box,
     corners,
     penetration,

@@ -7,12 +7,12 @@ import oracle
 import pytest
 import scenes
 
-from data.scene import SceneSpec
-from simulator.config import SimulatorConfig, SmoothingConfig
-from simulator.dynamics import advance, ego_track, limited, log_ego
-from simulator.inverse import smooth_log_actions
-from simulator.vehicle_models import inverse
-from simulator.world import Action
+from tether.data.scene import SceneSpec
+from tether.simulator.config import SimulatorConfig, SmoothingConfig
+from tether.simulator.dynamics import advance, ego_track, limited, log_ego
+from tether.simulator.inverse import smooth_log_actions
+from tether.simulator.vehicle_models import inverse
+from tether.simulator.world import Action
 
 CONFIG, SETTINGS = SimulatorConfig(), SmoothingConfig()
 START, STEPS = SceneSpec.current, SceneSpec().future_steps

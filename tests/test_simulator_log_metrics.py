@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simulator.config import KinematicBounds, VehicleLimits
-from simulator.dynamics import advance
-from simulator.log_metrics import kinematic_infeasibility, log_divergence
-from simulator.transition import ego_track_of
-from simulator.world import Action, Agents, EgoState
+from tether.simulator.config import KinematicBounds, VehicleLimits
+from tether.simulator.dynamics import advance
+from tether.simulator.log_metrics import kinematic_infeasibility, log_divergence
+from tether.simulator.transition import ego_track_of
+from tether.simulator.world import Action, Agents, EgoState
 
 BOUNDS = KinematicBounds()
 

@@ -15,14 +15,14 @@ import pytest
 import scenes
 from oracle_drives import CONFIG, HORIZON, Drive, driven
 
-from data.errors import SkipLedger
-from data.padding import pad
-from data.scene import ROAD_EDGE_TYPES, LightState, RoadType, Scene, SceneSpec
-from data.sources import STARTER, open_split
-from data.womd import read_file
-from simulator.outcome import map_events
-from simulator.road_index import EDGE_REACH_M
-from simulator.world import Action, EgoState
+from tether.data.errors import SkipLedger
+from tether.data.padding import pad
+from tether.data.scene import ROAD_EDGE_TYPES, LightState, RoadType, Scene, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.data.womd import read_file
+from tether.simulator.outcome import map_events
+from tether.simulator.road_index import EDGE_REACH_M
+from tether.simulator.world import Action, EgoState
 
 SPEC = SceneSpec()
 DECISIONS = (*oracle.EVENTS, "valid", "alive", "termination", "truncation")

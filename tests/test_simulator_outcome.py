@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 import scenes
 
-from data.padding import pad
-from data.road_edges import starts_off_road
-from data.scene import ROAD_EDGE_TYPES, LightState, RoadType, SceneSpec
-from data.sources import STARTER, open_split
-from data.tfrecord import read_records
-from data.womd import convert, parse_scenario
-from simulator.config import SimulatorConfig
-from simulator.dynamics import log_ego
-from simulator.log_replay import LogReplay
-from simulator.outcome import map_events
-from simulator.transition import with_ego
-from simulator.world import Action
+from tether.data.padding import pad
+from tether.data.road_edges import starts_off_road
+from tether.data.scene import ROAD_EDGE_TYPES, LightState, RoadType, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.data.tfrecord import read_records
+from tether.data.womd import convert, parse_scenario
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import log_ego
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.outcome import map_events
+from tether.simulator.transition import with_ego
+from tether.simulator.world import Action
 
 CONFIG = SimulatorConfig()
 WORLD = LogReplay(CONFIG)

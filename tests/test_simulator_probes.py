@@ -9,14 +9,14 @@ import probes
 import pytest
 import scenes
 
-from simulator.config import SimulatorConfig
-from simulator.corridor import Boxes, span_within
-from simulator.foresight import foresee
-from simulator.log_replay import LogReplay
-from simulator.reactive import Reactive
-from simulator.rollout import rollout
-from simulator.transition import HISTORY_STEPS
-from simulator.world import Agents
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.corridor import Boxes, span_within
+from tether.simulator.foresight import foresee
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.reactive import Reactive
+from tether.simulator.rollout import rollout
+from tether.simulator.transition import HISTORY_STEPS
+from tether.simulator.world import Agents
 
 SOME = 20  # of each kind
 HIT_IN_REPLAY = ("brakes hard", "stops in lane")  # all of them; of those where the ego comes first, most

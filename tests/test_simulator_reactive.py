@@ -7,12 +7,12 @@ import pytest
 import scenes
 from probes import STEPS, Planned, in_file, moving, open_plain, plan
 
-from data.scene import AgentType
-from simulator.log_replay import LogReplay
-from simulator.logged_paths import logged_paths, pose_at
-from simulator.prepare import prepare
-from simulator.reactive import Reactive
-from simulator.rollout import rollout
+from tether.data.scene import AgentType
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.logged_paths import logged_paths, pose_at
+from tether.simulator.prepare import prepare
+from tether.simulator.reactive import Reactive
+from tether.simulator.rollout import rollout
 
 HORIZON = 16
 TRACK = ("x", "y", "heading", "vel_x", "vel_y", "valid")

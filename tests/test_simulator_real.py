@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scenes
 
-from data.errors import SkipLedger
-from data.padding import pad
-from data.scene import SceneSpec
-from data.womd import read_file
-from simulator.config import SmoothingConfig
-from simulator.dynamics import advance, ego_track, log_actions, log_ego
-from simulator.inverse import smooth_log_actions
+from tether.data.errors import SkipLedger
+from tether.data.padding import pad
+from tether.data.scene import SceneSpec
+from tether.data.womd import read_file
+from tether.simulator.config import SmoothingConfig
+from tether.simulator.dynamics import advance, ego_track, log_actions, log_ego
+from tether.simulator.inverse import smooth_log_actions
 
 
 @pytest.fixture(scope="module")

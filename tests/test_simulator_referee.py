@@ -13,24 +13,24 @@ import pytest
 import scenes
 from test_sumo_parts import two_lanes
 
-from data.scene import SceneSpec
-from data.sources import STARTER, open_split
-from data.sumo.install import SumoError, import_libsumo
-from data.sumo.simulate import Log, recording
-from simulator.dynamics import track_log
-from simulator.log_replay import LogReplay
-from simulator.observe import ego_of
-from simulator.prepare import prepare
-from simulator.referee.drive import boxes_of
-from simulator.referee.fleet import Fleet
-from simulator.referee.frame import from_sumo, to_sumo, window_of
-from simulator.referee.manners import FACTORS, change_manners, factors
-from simulator.referee.messages import Sight
-from simulator.referee.origin import origin_of
-from simulator.referee.recognise import cast_of
-from simulator.referee.world import Referee
-from simulator.rollout import rollout
-from simulator.world import Action
+from tether.data.scene import SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.data.sumo.install import SumoError, import_libsumo
+from tether.data.sumo.simulate import Log, recording
+from tether.simulator.dynamics import track_log
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.observe import ego_of
+from tether.simulator.prepare import prepare
+from tether.simulator.referee.drive import boxes_of
+from tether.simulator.referee.fleet import Fleet
+from tether.simulator.referee.frame import from_sumo, to_sumo, window_of
+from tether.simulator.referee.manners import FACTORS, change_manners, factors
+from tether.simulator.referee.messages import Sight
+from tether.simulator.referee.origin import origin_of
+from tether.simulator.referee.recognise import cast_of
+from tether.simulator.referee.world import Referee
+from tether.simulator.rollout import rollout
+from tether.simulator.world import Action
 
 SMALL = SceneSpec(agents=16, polylines=64, lights=8)  # fewer agents than the scenes have
 STEPS = 8
@@ -264,7 +264,7 @@ def test_a_record_knows_its_network_and_moment():
 )
 def test_a_record_from_elsewhere_is_named(wrong):
     record = dataclasses.replace(Named(), **wrong)
-    with pytest.raises(ValueError, match=f"made by `python -m data.sumo`.*{record.scenario_id}"):
+    with pytest.raises(ValueError, match=f"made by `python -m tether.data.sumo`.*{record.scenario_id}"):
         origin_of(record)
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import scenes
 
-from data.geometry import to_frame
-from data.scene import VEHICLE_TYPES, VULNERABLE_TYPES, AgentType, LightState, SceneSpec
-from simulator.config import SimulatorConfig
-from simulator.geometry import Box
-from simulator.log_replay import LogReplay
-from simulator.observe import observe
-from simulator.prepare import prepare
-from simulator.render import (
+from tether.data.geometry import to_frame
+from tether.data.scene import VEHICLE_TYPES, VULNERABLE_TYPES, AgentType, LightState, SceneSpec
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.geometry import Box
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.observe import observe
+from tether.simulator.prepare import prepare
+from tether.simulator.render import (
     AGO_STEPS,
     CHANNELS,
     LIGHT_COLOURS,
@@ -27,7 +27,7 @@ from simulator.render import (
     draw_lights,
     pixel_centres,
 )
-from simulator.transition import with_ego
+from tether.simulator.transition import with_ego
 
 CONFIG = SimulatorConfig()
 WORLD = LogReplay(CONFIG)

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simulator.config import SimulatorConfig
-from simulator.reward import FAILURES, reward_terms
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.events import FAILURES
+from tether.simulator.reward import reward_terms
 
 CONFIG = SimulatorConfig()
 LIMIT = 10.0

@@ -9,13 +9,13 @@ import oracle_map
 import pytest
 import scenes
 
-from data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, CellLists, RoadType, Scene, SceneSpec
-from simulator import geometry
-from simulator.config import SimulatorConfig
-from simulator.geometry import Segments
-from simulator.outcome import lane_distances, map_events
-from simulator.road_index import EDGE_REACH_M, cell_at, index_road, segments_at
-from simulator.world import EgoState
+from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, CellLists, RoadType, Scene, SceneSpec
+from tether.simulator import geometry
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.geometry import Segments
+from tether.simulator.outcome import lane_distances, map_events
+from tether.simulator.road_index import EDGE_REACH_M, cell_at, index_road, segments_at
+from tether.simulator.world import EgoState
 
 CONFIG = SimulatorConfig()
 UNCUT = dataclasses.replace(CONFIG, near_edges=128, near_lanes=128)

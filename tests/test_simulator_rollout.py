@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import scenes
 
-from data.scene import SceneSpec
-from simulator.dynamics import track_log
-from simulator.log_replay import LogReplay
-from simulator.observe import ego_of
-from simulator.prepare import prepare
-from simulator.rollout import rollout
-from simulator.score import driving_score
-from simulator.world import Action
+from tether.data.scene import SceneSpec
+from tether.simulator.dynamics import track_log
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.observe import ego_of
+from tether.simulator.prepare import prepare
+from tether.simulator.rollout import rollout
+from tether.simulator.score import driving_score
+from tether.simulator.world import Action
 
 HORIZON = 16
 

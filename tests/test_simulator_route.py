@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import scenes
 
-from data.polyline import arc_length, interpolate
-from data.polyline import walk as walk_on_host
-from policy.hazards import path_of, where_first
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.dynamics import log_ego
-from simulator.observe import observe
-from simulator.route import Route, first_place, log_places, project, walk
-from simulator.transition import start_state, with_ego
+from tether.data.polyline import arc_length, interpolate
+from tether.data.polyline import walk as walk_on_host
+from tether.policy.hazards import path_of, where_first
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.dynamics import log_ego
+from tether.simulator.observe import observe
+from tether.simulator.route import Route, first_place, log_places, project, walk
+from tether.simulator.transition import start_state, with_ego
 
 CONFIG = SimulatorConfig(render=RenderConfig(height=8, width=8, tile_height=32, tile_width=32))
 ROUND = np.linspace(0, 3.5 * np.pi, 800)

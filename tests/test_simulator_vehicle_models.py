@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simulator.config import VehicleLimits
-from simulator.dynamics import advance, limited, move
-from simulator.vehicle_models import apply_delta, inverse, pose_delta, set_pose
-from simulator.world import Action, EgoState
+from tether.simulator.config import VehicleLimits
+from tether.simulator.dynamics import advance, limited, move
+from tether.simulator.vehicle_models import apply_delta, inverse, pose_delta, set_pose
+from tether.simulator.world import Action, EgoState
 
 LIMITS = VehicleLimits()
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from data.scene import SceneSpec
-from data.sources import STARTER, available_splits, open_split
-from data.sumo.generate import HASH_FILE, SUMMARY_FILE, NetworkJob, file_hashes, network_scenes, scenes_hash
-from data.sumo.install import SumoError, import_libsumo
-from data.sumo.workers import run_job
-from data.validation import validate
+from tether.data.scene import SceneSpec
+from tether.data.sources import STARTER, available_splits, open_split
+from tether.data.sumo.generate import HASH_FILE, SUMMARY_FILE, NetworkJob, file_hashes, network_scenes, scenes_hash
+from tether.data.sumo.install import SumoError, import_libsumo
+from tether.data.sumo.workers import run_job
+from tether.data.validation import validate
 
 SPLITS = ("train", "grounding", "validation", "test")
 LARGEST_BYTES = 20_000_000
@@ -37,9 +37,9 @@ def test_networks_and_demand_do_not_depend_on_the_hash_seed(sumo, tmp_path, monk
 
 def network_and_demand(directory, seed: int = 5) -> tuple[bytes, bytes]:
     """A spider's web and its traffic as files; netconvert's header, which holds the time, is left out."""
-    from data.sumo.demand import write_demand
-    from data.sumo.network import build_network
-    from data.sumo.road_network import read_network
+    from tether.data.sumo.demand import write_demand
+    from tether.data.sumo.network import build_network
+    from tether.data.sumo.road_network import read_network
 
     directory.mkdir()
     job = NetworkJob(seed, 2, 1)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import raw_scenes
 
-from data.scene import LightState, RoadType
-from data.sumo import __main__ as command
-from data.sumo import gates, road_map, routes, scenes, simulate, traits, windows
-from data.sumo.__main__ import main
-from data.sumo.generate import SPLIT_PATTERN, NetworkJob
-from data.sumo.install import SumoError
-from data.sumo.plain import KINDS, parse_shape, shape_text
-from data.sumo.road_network import Lane, Road, RoadNetwork, lane_use, read_network
-from data.sumo.workers import run_jobs
+from tether.data.scene import LightState, RoadType
+from tether.data.sumo import __main__ as command
+from tether.data.sumo import gates, road_map, routes, scenes, simulate, traits, windows
+from tether.data.sumo.__main__ import main
+from tether.data.sumo.generate import SPLIT_PATTERN, NetworkJob
+from tether.data.sumo.install import SumoError
+from tether.data.sumo.plain import KINDS, parse_shape, shape_text
+from tether.data.sumo.road_network import Lane, Road, RoadNetwork, lane_use, read_network
+from tether.data.sumo.workers import run_jobs
 
 
 def straight_lane(name: str, y: float, index: int = 0, length: float = 100.0) -> Lane:
@@ -251,7 +251,7 @@ def test_jobs_run_in_processes_and_a_dead_one_is_named():
 
 
 def test_elements_are_written_as_xml(tmp_path):
-    from data.sumo.plain import write_elements
+    from tether.data.sumo.plain import write_elements
 
     write_elements(tmp_path / "x.xml", "nodes", [ET.Element("node", id="a")])
     assert [e.get("id") for e in ET.parse(tmp_path / "x.xml").getroot()] == ["a"]

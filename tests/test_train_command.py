@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-import train
-from training import directory
-from training.stop import Interrupted
-from training.watch import AlarmError
+from tether import train
+from tether.training import directory
+from tether.training.stop import Interrupted
+from tether.training.watch import AlarmError
 
 STEPS = ("prepare", "train", "evaluate")
 ENDS = [

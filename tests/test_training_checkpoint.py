@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training.checkpoint import Checkpoints, _held_place, checksums, move_aside
+from tether.training.checkpoint import Checkpoints, _held_place, checksums, move_aside
 
 
 def state(value: float) -> dict:
@@ -33,7 +33,7 @@ def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
     checkpoints.save(1, state(1.0), jax.random.key(0), {"step": 1})
     checkpoints.restore(state(0.0))
     with monkeypatch.context() as patch:  # what flipped bytes look like: the arrays do not match their checksums
-        patch.setattr("training.checkpoint.checksums", lambda tree: dict.fromkeys(checksums(tree), 0))
+        patch.setattr("tether.training.checkpoint.checksums", lambda tree: dict.fromkeys(checksums(tree), 0))
         checkpoints.save(2, state(2.0), jax.random.key(0), {"step": 2})
         checkpoints.wait()
     step, found, _, meta = checkpoints.restore(state(0.0))
@@ -99,7 +99,7 @@ def test_too_little_memory_removes_nothing(tmp_path, monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("training.checkpoint.checksums", out_of_memory)
+        patch.setattr("tether.training.checkpoint.checksums", out_of_memory)
         checkpoints.restore(state(0.0))
     assert checkpoints.restore(state(0.0))[0] == 1
     checkpoints.close()
@@ -207,7 +207,7 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), jax.random.key(0), {})
     checkpoints.wait()
-    monkeypatch.setattr("training.checkpoint.checksums", lambda tree: {"a": 0})
+    monkeypatch.setattr("tether.training.checkpoint.checksums", lambda tree: {"a": 0})
     for _ in range(2):  # and it stays one: nothing was moved out of sight
         with pytest.raises(ValueError, match="all checkpoints"):
             checkpoints.restore(state(0.0))

@@ -10,15 +10,15 @@ import jax
 import numpy as np
 import pytest
 
-from training import config as configs
-from training import presets
-from training.checkpoint import Checkpoints
-from training.directory import LOCK_FILE, claim, read_settings, write_settings
+from tether.training import config as configs
+from tether.training import presets
+from tether.training.checkpoint import Checkpoints
+from tether.training.directory import LOCK_FILE, claim, read_settings, write_settings
 
 HOLD = """
 import sys
-from training import presets
-from training.directory import claim
+from tether.training import presets
+from tether.training.directory import claim
 import dataclasses
 with claim(dataclasses.replace(presets.tiny(), directory=sys.argv[1])):
     print("held", flush=True)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from training import grounding
-from training.config import RoundsConfig
-from training.drivers import DisturbedExpert, disturbance, nearest, undisturbed
-from training.grounding import Grounded
-from training.imagination import EVENTS, Imagined, drive_expert, row_keys
-from training.state import Progress
+from tether.training import grounding
+from tether.training.config import RoundsConfig
+from tether.training.drivers import DisturbedExpert, disturbance, nearest, undisturbed
+from tether.training.grounding import Grounded
+from tether.training.imagination import EVENTS, Imagined, drive_expert, row_keys
+from tether.training.state import Progress
 
 ROUNDS = RoundsConfig(tolerance=0.5, failure_tolerance=0.1, bias_tolerance=2.0, horizon=12, horizon_min=4)
 BEFORE = Progress(horizon=12, penalty=0.5, grounded_return=(4.0, 6.0), failures=0.0)

@@ -7,21 +7,21 @@ import jax
 import numpy as np
 import pytest
 
-import eval as command
-import train
-from training import loop, presets, programs, stages
-from training.checkpoint import checksums
-from training.config import Config
-from training.directory import claim
-from training.log import read_lines
-from training.programs import build
-from training.provenance import stage_seconds
-from training.quality.study import fitted
-from training.scenes import open_splits, take
-from training.state import RunState
-from training.stop import Interrupted
-from worldmodel import registry
-from worldmodel.conformance.small import SMALL
+from tether import eval as command
+from tether import train
+from tether.evaluation.provenance import stage_seconds
+from tether.evaluation.world_models.study import fitted
+from tether.training import loop, presets, programs, stages
+from tether.training.checkpoint import checksums
+from tether.training.config import Config
+from tether.training.directory import claim
+from tether.training.log import read_lines
+from tether.training.programs import build
+from tether.training.scenes import open_splits, take
+from tether.training.state import RunState
+from tether.training.stop import Interrupted
+from tether.worldmodel import registry
+from tether.worldmodel.conformance.small import SMALL
 
 
 def tiny(directory) -> Config:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from training import config as configs
-from training import mesh, presets
-from training.config import DistributedConfig, MeshConfig
-from training.mesh import ALONE, parameter_spec
-from training.processes import Votes, to_host
+from tether.training import config as configs
+from tether.training import mesh, presets
+from tether.training.config import DistributedConfig, MeshConfig
+from tether.training.mesh import ALONE, parameter_spec
+from tether.training.processes import Votes, to_host
 
 ROOT = pathlib.Path(__file__).parents[1]
 

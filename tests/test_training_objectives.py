@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simulator.world import Outcome
-from training import credit, objectives
-from training.config import RoundsConfig
+from tether.simulator.world import Outcome
+from tether.training import credit, objectives
+from tether.training.config import RoundsConfig
 
 
 def outcome(reward, termination=None, truncation=None, disagreement=None) -> Outcome:

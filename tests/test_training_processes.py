@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from training import processes
+from tether.training import processes
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda'")])

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from data.tfrecord import read_records
-from policy.flow_head import FlowConfig
-from training import config as configs
-from training import loop, presets, processes, replay
-from training.ledger import Ledger
-from training.log import Logger, read_lines
-from training.provenance import stage_seconds
-from training.state import Progress
+from tether.data.tfrecord import read_records
+from tether.evaluation.provenance import stage_seconds
+from tether.policy.flow_head import FlowConfig
+from tether.training import config as configs
+from tether.training import loop, presets, processes, replay
+from tether.training.ledger import Ledger
+from tether.training.log import Logger, read_lines
+from tether.training.state import Progress
 
 
 def test_overrides_are_typed_and_nested():

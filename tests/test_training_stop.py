@@ -15,7 +15,7 @@ PARTS = {
 }
 PROGRAM = """
 import atexit, time
-from training import stop
+from tether.training import stop
 
 def ready():
     print("ready", flush=True)

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import scenes
 
-from data.text import TOKEN_ID
-from policy.action_space import ActionSpace, knot_of
-from policy.discrete_head import DiscreteHead
-from policy.flow_head import FlowConfig, FlowHead
-from policy.language import LabelConfig, say
-from policy.vla import REASONING, tiny
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.log_replay import LogReplay
-from simulator.prepare import prepare
-from training.config import RoundsConfig
-from training.drivers import Teacher
-from training.imagination import Trust, imagine, row_keys
+from tether.data.text import TOKEN_ID
+from tether.policy.action_space import ActionSpace, knot_of
+from tether.policy.discrete_head import DiscreteHead
+from tether.policy.flow_head import FlowConfig, FlowHead
+from tether.policy.language import LabelConfig, say
+from tether.policy.vla import REASONING, tiny
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.prepare import prepare
+from tether.training.config import RoundsConfig
+from tether.training.drivers import Teacher
+from tether.training.imagination import Trust, imagine, row_keys
 
 SIMULATOR = SimulatorConfig(render=RenderConfig(tile_height=96, tile_width=96, tile_y_min=-48.0))
 SCENES = {

@@ -7,19 +7,21 @@ from types import SimpleNamespace
 
 import pytest
 
-import eval as command
-import train
-from simulator.config import SimulatorConfig
-from training import evaluation, loop, presets, sim_agents
-from training.directory import claim
-from training.quality.study import open_study
-from training.restore import read_run
-from worldmodel import registry
+from tether import eval as command
+from tether import train
+from tether.evaluation import policies as evaluation
+from tether.evaluation import sim_agents
+from tether.evaluation.restore import read_run
+from tether.evaluation.world_models.study import open_study
+from tether.simulator.config import SimulatorConfig
+from tether.training import loop, presets
+from tether.training.directory import claim
+from tether.worldmodel import registry
 
 PAYLOAD = """
 import pathlib
 import dataclasses
-from worldmodel.kinematic import Kinematic
+from tether.worldmodel.kinematic import Kinematic
 pathlib.Path(r"{marker}").write_text("was run")
 
 def call():
@@ -39,9 +41,20 @@ HOSTILE = (
     *("os:abort", "os:fork", "os:_exit", "os:getpid", "os:environ", "os:sep", "os.path:join", "sys:exit", "sys:path"),
     *("builtins:list", "builtins:breakpoint", "builtins:input", "builtins:exec", "builtins:type", "builtins:object"),
     *("dataclasses:dataclass", "threading:main_thread", "antigravity:geohash", "this:s", "idlelib.idle:x"),
-    *("benchmarks.kills:main", "eval:main", "train:main", "__main__:main", "pytest:main", "subprocess:Popen"),
-    *("simulator.config:SimulatorConfig", "policy.vla:VLAConfig", "worldmodel.fitting:FittingConfig"),
-    *("examples.residual:ResidualConfig", "examples.residual:Residual", "worldmodel.registry:BUILT_IN"),
+    *(
+        "benchmarks.kills:main",
+        "tether.eval:main",
+        "tether.train:main",
+        "__main__:main",
+        "pytest:main",
+        "subprocess:Popen",
+    ),
+    *(
+        "tether.simulator.config:SimulatorConfig",
+        "tether.policy.vla:VLAConfig",
+        "tether.worldmodel.fitting:FittingConfig",
+    ),
+    *("examples.residual:ResidualConfig", "examples.residual:Residual", "tether.worldmodel.registry:BUILT_IN"),
     *(
         ".evil:Config",
         ":x",
@@ -196,11 +209,11 @@ def test_the_command_line_takes_no_model_from_below_a_run(run, capsys):
         ("sys:exit", "'exit' is no config class"),
         ("builtins:list", "'list' is no config class"),
         ("builtins:Config", "has no 'Config'"),
-        ("simulator.config:SimulatorConfig", "'SimulatorConfig' is no config class"),
+        ("tether.simulator.config:SimulatorConfig", "'SimulatorConfig' is no config class"),
         ("examples.residual:Residual", "it has LikeliestConfig, ResidualConfig; did you mean 'ResidualConfig'"),
         ("examples.residual:residual", "has no 'residual'.*did you mean 'ResidualConfig'"),
-        ("policy.vla:VLAConfig", r"VLAConfig.build\(simulator\): TypeError"),
-        ("worldmodel.fitting:FittingConfig", r"FittingConfig.build\(simulator\): TypeError"),
+        ("tether.policy.vla:VLAConfig", r"VLAConfig.build\(simulator\): TypeError"),
+        ("tether.worldmodel.fitting:FittingConfig", r"FittingConfig.build\(simulator\): TypeError"),
         ("broken:Config", r"importing broken: ZeroDivisionError: division by zero \(broken.py:3\)"),
         ("leaves:Config", "importing leaves: SystemExit: 0"),
         ("unbuilt:NoModel", "builds a int without"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scenes
 
-from worldmodel.batch import driven_window
-from worldmodel.conformance.small import SMALL
-from worldmodel.conformance.test_rules import *  # noqa: F403
+from tether.worldmodel.batch import driven_window
+from tether.worldmodel.conformance.small import SMALL
+from tether.worldmodel.conformance.test_rules import *  # noqa: F403
 
 WORLD_MODELS = tuple(SMALL)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from worldmodel import forecast
+from tether.evaluation.world_models import forecasts as forecast
 
 
 def test_joint_errors_by_hand():

@@ -9,25 +9,25 @@ import pytest
 import scenes
 
 from benchmarks.world_models import product_flops
-from data.scene import RoadType
-from simulator.config import SimulatorConfig
-from simulator.world import Agents
-from worldmodel import registry
-from worldmodel.batch import log_window
-from worldmodel.conformance.small import SMALL
-from worldmodel.features import Pose, _nearest, _polyline_tokens
-from worldmodel.fitting import FittingConfig
-from worldmodel.heads import drift_on, no_drift, reduce_terms, spread
-from worldmodel.motion import estimate_motion, move, running_sum, standing
-from worldmodel.nets import symlog
-from worldmodel.noise import agent_rank
-from worldmodel.oracle import Oracle, OracleConfig
-from worldmodel.quality import imagine_log, keep_moving
-from worldmodel.rssm import RSSMConfig
-from worldmodel.rssm_loss import _kl_terms
-from worldmodel.rssm_net import sample
-from worldmodel.view import coarse, view_width
-from worldmodel.window import light_age
+from tether.data.scene import RoadType
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.world import Agents
+from tether.worldmodel import registry
+from tether.worldmodel.batch import log_window
+from tether.worldmodel.conformance.small import SMALL
+from tether.worldmodel.features import Pose, _nearest, _polyline_tokens
+from tether.worldmodel.fitting import FittingConfig
+from tether.worldmodel.heads import drift_on, no_drift, reduce_terms, spread
+from tether.worldmodel.motion import estimate_motion, move, running_sum, standing
+from tether.worldmodel.nets import symlog
+from tether.worldmodel.noise import agent_rank
+from tether.worldmodel.oracle import Oracle, OracleConfig
+from tether.worldmodel.quality import imagine_log, keep_moving
+from tether.worldmodel.rssm import RSSMConfig
+from tether.worldmodel.rssm_loss import _kl_terms
+from tether.worldmodel.rssm_net import sample
+from tether.worldmodel.view import coarse, view_width
+from tether.worldmodel.window import light_age
 
 SIDES = ("kl_prior", "kl_posterior")
 
@@ -167,14 +167,16 @@ def test_who_stands_and_hardly_accelerates_stands_on():
 
 def test_models_are_found_by_name_and_import_path():
     assert isinstance(registry.build("oracle", None, SimulatorConfig()), Oracle)
-    assert isinstance(registry.build("worldmodel.oracle:OracleConfig", OracleConfig(), SimulatorConfig()), Oracle)
+    assert isinstance(
+        registry.build("tether.worldmodel.oracle:OracleConfig", OracleConfig(), SimulatorConfig()), Oracle
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("rsm", "did you mean 'rssm'"),
-        ("worldmodel.rssm:RSSMConfg", "did you mean 'RSSMConfig'"),
+        ("tether.worldmodel.rssm:RSSMConfg", "did you mean 'RSSMConfig'"),
         ("nowhere.model:Config", "No module named 'nowhere'"),
     ],
 )

@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from simulator.render import render
-from simulator.transition import start_state
-from simulator.world import Action
-from worldmodel import image_latent, pixels_net
-from worldmodel.batch import log_window
-from worldmodel.conformance.small import SMALL
-from worldmodel.frames import rendered_frames, warp
-from worldmodel.image_latent import PatchSizes
-from worldmodel.nets import draw
-from worldmodel.pixels import Pixels
-from worldmodel.pixels_net import Given
-from worldmodel.shortcut import Levels
-from worldmodel.tokens_net import empty_cache
+from tether.simulator.render import render
+from tether.simulator.transition import start_state
+from tether.simulator.world import Action
+from tether.worldmodel import image_latent, pixels_net
+from tether.worldmodel.batch import log_window
+from tether.worldmodel.conformance.small import SMALL
+from tether.worldmodel.frames import rendered_frames, warp
+from tether.worldmodel.image_latent import PatchSizes
+from tether.worldmodel.nets import draw
+from tether.worldmodel.pixels import Pixels
+from tether.worldmodel.pixels_net import Given
+from tether.worldmodel.shortcut import Levels
+from tether.worldmodel.tokens_net import empty_cache
 
 CONFIG = SMALL["pixels"]
 SUBSTEPS = 5

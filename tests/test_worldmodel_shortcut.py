@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from worldmodel import shortcut
-from worldmodel.nets import draw, mlp, mlp_layers
-from worldmodel.shortcut import Levels
+from tether.worldmodel import shortcut
+from tether.worldmodel.nets import draw, mlp, mlp_layers
+from tether.worldmodel.shortcut import Levels
 
 FINEST = 8
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sim_agents_scenes as made
 
-from worldmodel.submission import Method, Submission, check_proto, check_submission, rollouts_proto
+from tether.evaluation.submission import Method, Submission, check_proto, check_submission, rollouts_proto
 
 pb2 = pytest.importorskip("waymo_open_dataset.protos.sim_agents_submission_pb2")
 METHOD = Method("someone@example.org", "straight on", ("A", "B"), "1M", True)

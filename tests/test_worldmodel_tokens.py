@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.geometry import rotate, wrap_angle
-from data.scene import AgentType
-from simulator.config import SimulatorConfig
-from simulator.world import Agents
-from worldmodel import tokens_net
-from worldmodel.batch import log_window
-from worldmodel.motion import at_step, estimate_motion, move
-from worldmodel.motion_tokens import (
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import AgentType
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.world import Agents
+from tether.worldmodel import tokens_net
+from tether.worldmodel.batch import log_window
+from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.motion_tokens import (
     Vocabulary,
     mean_controls,
     motion_distance,
@@ -23,9 +23,9 @@ from worldmodel.motion_tokens import (
     token_controls,
     type_rows,
 )
-from worldmodel.tokens import TokensConfig
-from worldmodel.tokens_closest import closest_boxes
-from worldmodel.window import observe_window
+from tether.worldmodel.tokens import TokensConfig
+from tether.worldmodel.tokens_closest import closest_boxes
+from tether.worldmodel.window import observe_window
 
 SIZES = tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
 VOCABULARY, DT, STEPS = Vocabulary(), 0.1, 5

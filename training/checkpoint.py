@@ -30,8 +30,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import PreservationPolicy
 
-from data.errors import read_json
-from training.processes import is_first, to_host
+from tether.data.errors import read_json
+from tether.training.processes import is_first, to_host
 
 log = logging.getLogger(__name__)
 

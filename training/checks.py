@@ -1,15 +1,17 @@
 """What the validation split says of a policy as it stands: in closed loop and, beside it, in open loop."""
 
+import functools
+
 import numpy as np
 
-from simulator.log_replay import LogReplay
-from simulator.world import Params
-from training.judge import Driver, Judge, drive
-from training.loop import Run, Unit
-from training.open_loop import HORIZONS_S
-from training.processes import to_host
-from training.scenes import chunks, take
-from training.state import RunState
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.world import Params
+from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
+from tether.training.loop import Run, Unit
+from tether.training.open_loop import HORIZONS_S
+from tether.training.processes import to_host
+from tether.training.scenes import chunks, take
+from tether.training.state import RunState
 
 BATCH = 32  # scenes asked at once
 CHECKED = ("score", "failure", *(f"ade_{horizon_s:g}s_m" for horizon_s in HORIZONS_S))
@@ -21,10 +23,16 @@ def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunSta
     Returns: the state with the check noted and its steps charged, and means over the scenes: `CHECKED`.
     """
     config, records = run.config, run.splits.validation
-    driver = Driver("validation", run.programs.vla.with_temperature(0.0), policy, run.programs.labels)
-    size = min(config.evaluation.batch, len(records))
-    settings = {"steps": config.rollout_steps, "seed": config.seed, "layout": run.layout}
-    scores, _ = drive(driver, records, Judge(LogReplay(config.simulator)), config.simulator, batch=size, **settings)
+    labels = run.programs.labels
+    scores = drive(
+        *(NamedPolicy("validation", run.programs.vla.with_temperature(0.0), policy, labels), records),
+        *(Judge(LogReplay(config.simulator)), Scored(config.simulator, labels)),
+        steps=config.rollout_steps,
+        batch=min(config.evaluation.batch, len(records)),
+        keys=functools.partial(row_keys, config.seed),
+        layout=run.layout,
+        fetch=lambda kept: kept[0],
+    )
     found = {**scores, **along_logs(run, policy)}
     means = {name: float(np.mean(found[name])) for name in CHECKED}
     state = state.charge("validate", scores["steps"])

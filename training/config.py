@@ -13,17 +13,17 @@ import types
 import typing
 from typing import Any, Literal
 
-from data.errors import read_json
-from data.files import write_text
-from data.scene import SceneSpec
-from policy.imitation import ImitationConfig
-from policy.language import LabelConfig
-from policy.vla import VLAConfig
-from simulator.config import SimulatorConfig
-from training.validation import flatten, validate
-from worldmodel.fitting import FittingConfig
-from worldmodel.rssm import RSSMConfig
-from worldmodel.tokens import TokensConfig
+from tether.data.errors import read_json
+from tether.data.files import write_text
+from tether.data.scene import SceneSpec
+from tether.policy.imitation import ImitationConfig
+from tether.policy.language import LabelConfig
+from tether.policy.vla import VLAConfig
+from tether.simulator.config import SimulatorConfig
+from tether.training.validation import flatten, validate
+from tether.worldmodel.fitting import FittingConfig
+from tether.worldmodel.rssm import RSSMConfig
+from tether.worldmodel.tokens import TokensConfig
 
 STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
 # Where a run is kept, how much of it is run now, and when it is ended: none of them changes its numbers.

@@ -7,9 +7,9 @@ to each other.
 
 import jax.numpy as jnp
 
-from data.scene import Array
-from training.config import RoundsConfig
-from training.objectives import Targets
+from tether.data.scene import Array
+from tether.training.config import RoundsConfig
+from tether.training.objectives import Targets
 
 
 def leave_one_out(values: Array, valid: Array, group: int) -> Array:

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 from jax.experimental import multihost_utils
 
-from training import config as configs
-from training.checkpoint import move_aside, read_meta
-from training.config import Config
-from training.processes import is_first
-from training.provenance import now
+from tether.training import config as configs
+from tether.training.checkpoint import move_aside, read_meta
+from tether.training.config import Config
+from tether.training.log import now
+from tether.training.processes import is_first
 
 LOCK_FILE = "owner"  # never removed: a process that waits for it would hold a file that no other one sees
 

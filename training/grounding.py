@@ -7,12 +7,11 @@ import dataclasses
 
 import numpy as np
 
-from data.scene import Array
-from training.config import RoundsConfig
-from training.imagination import EVENTS, Imagined
-from training.state import Progress
-
-HEADS = ("at_fault", "off_road", "red_light")
+from tether.data.scene import Array
+from tether.simulator.events import EVENTS
+from tether.training.config import RoundsConfig
+from tether.training.imagination import Imagined
+from tether.training.state import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +75,7 @@ def gap(imagined: Imagined, driven: dict[str, Array], trust: float, horizon: int
         "correlation": correlation(dreamt_return, real_return),
         "compared_steps": steps.sum(0).mean(),
     }
-    for event in EVENTS:
+    for event in (event.name for event in EVENTS):
         dreamt = np.any(np.asarray(imagined.events[event]) & counted, axis=0)
         happened = np.any(real[event] & steps & real["alive"], axis=0)
         out[f"imagined_{event}"], out[f"grounded_{event}"] = dreamt.mean(), happened.mean()

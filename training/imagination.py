@@ -9,20 +9,21 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
-from policy.action_head import Decision
-from policy.vla import VLA
-from simulator.config import SimulatorConfig
-from simulator.log_replay import LogReplay
-from simulator.reward import own_reward
-from simulator.rollout import fold_in, rollout
-from simulator.score import driving_score
-from simulator.world import Params, Rollout, World
-from training.config import RoundsConfig
-from training.credit import WEIGHTS, share
-from training.drivers import ClosestToLog, Disturbance, DisturbedExpert, Teacher
-from training.objectives import Targets, counted, masked_mean, targets
-from worldmodel.batch import ModelBatch, from_rollout
+from tether.data.scene import Array, Observation, Scene
+from tether.policy.action_head import Decision
+from tether.policy.vla import VLA
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.events import EVENTS
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.reward import own_reward
+from tether.simulator.rollout import fold_in, rollout
+from tether.simulator.score import driving_score
+from tether.simulator.world import Params, Rollout, World
+from tether.training.config import RoundsConfig
+from tether.training.credit import WEIGHTS, share
+from tether.training.drivers import ClosestToLog, Disturbance, DisturbedExpert, Teacher
+from tether.training.objectives import Targets, counted, masked_mean, targets
+from tether.worldmodel.batch import ModelBatch, from_rollout
 
 
 @flax.struct.dataclass
@@ -81,9 +82,6 @@ class Trust:
     horizon: Array
     disagreement: Array
     penalty: Array
-
-
-EVENTS = ("at_fault", "off_road", "red_light", "corridor", "collision")
 
 
 def row_keys(key: jax.Array, starts: int, group: int) -> tuple[jax.Array, jax.Array]:
@@ -153,8 +151,7 @@ def kept_of(driven: Rollout, valid: Array) -> Imagined:
 
 def events_of(driven: Rollout) -> dict[str, Array]:
     """bool[H, R], whether each event happened in a step."""
-    outcome = driven.outcome
-    return {name: jnp.any(getattr(outcome, name) & outcome.valid, axis=-1) for name in EVENTS}
+    return {event.name: driven.outcome.happened(event.name) for event in EVENTS}
 
 
 def experience(driven: Rollout, worth: Targets, weight: Array, reasoning: float) -> Experience:

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.scene import Array, Scene, SceneSpec
-from policy.imitation import imitation_loss, imitation_targets
-from policy.vla import VLA
-from simulator.config import SimulatorConfig
-from simulator.world import Params
-from training.config import ImitateConfig
-from training.imagination import Experience
-from training.objectives import masked_mean, surrogate, value_loss
+from tether.data.scene import Array, Scene, SceneSpec
+from tether.policy.imitation import imitation_loss, imitation_targets
+from tether.policy.vla import VLA
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.world import Params
+from tether.training.config import ImitateConfig
+from tether.training.imagination import Experience
+from tether.training.objectives import masked_mean, surrogate, value_loss
 
 VALUE = "value"  # top-level name of the value heads in the policy's parameters
 

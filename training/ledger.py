@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from data.scene import Array
-from training.processes import to_host
+from tether.data.scene import Array
+from tether.training.processes import to_host
 
 PURPOSES = ("fit_world_model", "cl_sft", "refit", "practise", "ground", "validate")
 

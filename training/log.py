@@ -1,6 +1,7 @@
 """What a run writes while it runs: JSON lines, TensorBoard, metrics beside a progress bar."""
 
 import contextlib
+import datetime
 import json
 import logging
 import math
@@ -14,10 +15,15 @@ import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
-from data.files import write_bytes
-from data.tfrecord import frame
+from tether.data.files import write_bytes
+from tether.data.tfrecord import frame
 
 log = logging.getLogger(__name__)
+
+
+def now() -> str:
+    """The time as reports show it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 class Logger:

@@ -13,22 +13,22 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from data.files import write_text
-from data.pipeline import SceneBatches
-from data.progress import Bar
-from data.scene import Record
-from training import config as configs
-from training.checkpoint import Checkpoints
-from training.config import STAGES, Config
-from training.directory import read_settings
-from training.log import Logger, postfix
-from training.mesh import Layout
-from training.processes import Votes, is_first
-from training.programs import Programs
-from training.scenes import Splits, batches
-from training.state import Learned, Progress, RunState
-from training.stop import Interrupted, Stop
-from training.watch import Watch
+from tether.data.files import write_text
+from tether.data.pipeline import SceneBatches
+from tether.data.progress import Bar
+from tether.data.scene import Record
+from tether.training import config as configs
+from tether.training.checkpoint import Checkpoints
+from tether.training.config import STAGES, Config
+from tether.training.directory import read_settings
+from tether.training.log import Logger, postfix
+from tether.training.mesh import Layout
+from tether.training.processes import Votes, is_first
+from tether.training.programs import Programs
+from tether.training.scenes import Splits, batches
+from tether.training.state import Learned, Progress, RunState
+from tether.training.stop import Interrupted, Stop
+from tether.training.watch import Watch
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, Any]

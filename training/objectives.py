@@ -8,8 +8,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from simulator.world import Outcome
+from tether.data.scene import Array
+from tether.simulator.world import Outcome
 
 
 @flax.struct.dataclass

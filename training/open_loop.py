@@ -7,14 +7,14 @@ error of the policy ever reaches the policy.
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Scene
-from policy.action_space import logged_waypoints
-from policy.vla import VLA
-from simulator.config import SimulatorConfig
-from simulator.dynamics import advance, log_ego
-from simulator.observe import observe
-from simulator.transition import start_state
-from simulator.world import Params
+from tether.data.scene import Array, Scene
+from tether.policy.action_space import logged_waypoints
+from tether.policy.vla import VLA
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import advance, log_ego
+from tether.simulator.observe import observe
+from tether.simulator.transition import start_state
+from tether.simulator.world import Params
 
 STARTS = (10, 18, 26)  # log steps; the last leaves just the 6.4 s of a plan
 HORIZONS_S = (1.0, 3.0, 6.4)

@@ -5,11 +5,11 @@ import pathlib
 import sys
 from typing import NoReturn
 
-from data.scene import SceneSpec
-from policy import vla
-from policy.sizes import SIZES
-from policy.vla import VLAConfig
-from training.config import (
+from tether.data.scene import SceneSpec
+from tether.policy import vla
+from tether.policy.sizes import SIZES
+from tether.policy.vla import VLAConfig
+from tether.training.config import (
     ClosedLoopConfig,
     Config,
     DataConfig,
@@ -21,11 +21,11 @@ from training.config import (
     flatten,
     validate,
 )
-from training.validation import check_overrides
-from worldmodel import registry, rssm_net, tokens_net
-from worldmodel.fitting import FittingConfig
-from worldmodel.rssm import RSSMConfig
-from worldmodel.tokens import TokensConfig
+from tether.training.validation import check_overrides
+from tether.worldmodel import registry, rssm_net, tokens_net
+from tether.worldmodel.fitting import FittingConfig
+from tether.worldmodel.rssm import RSSMConfig
+from tether.worldmodel.tokens import TokensConfig
 
 
 def cpu() -> Config:

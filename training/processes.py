@@ -11,8 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from data.files import is_writable
-from training.config import Config, DistributedConfig
+from tether.data.files import is_writable
+from tether.training.config import Config, DistributedConfig
 
 
 def join(config: DistributedConfig) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from policy.language import LabelConfig
-from policy.vla import VLA
-from simulator.log_replay import LogReplay
-from training import imagination, improvement, open_loop
-from training.config import Config
-from training.drivers import ClosestToLog, Teacher
-from training.mesh import ALONE, Layout
-from worldmodel import registry
-from worldmodel.fitting import FitState, fit_step
-from worldmodel.interface import WorldModel
+from tether.data.scene import Array
+from tether.policy.language import LabelConfig
+from tether.policy.vla import VLA
+from tether.simulator.log_replay import LogReplay
+from tether.training import imagination, improvement, open_loop
+from tether.training.config import Config
+from tether.training.drivers import ClosestToLog, Teacher
+from tether.training.mesh import ALONE, Layout
+from tether.worldmodel import registry
+from tether.worldmodel.fitting import FitState, fit_step
+from tether.worldmodel.interface import WorldModel
 
 
 @dataclasses.dataclass(frozen=True)

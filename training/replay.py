@@ -8,9 +8,9 @@ import flax.struct
 import jax
 import numpy as np
 
-from data.scene import Array
-from training.processes import to_host
-from worldmodel.batch import ModelBatch
+from tether.data.scene import Array
+from tether.training.processes import to_host
+from tether.worldmodel.batch import ModelBatch
 
 
 @flax.struct.dataclass

@@ -6,20 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.progress import Bar
-from data.scene import SceneSpec
-from simulator.world import Params
-from training import grounding
-from training.checks import check
-from training.credit import CLIPPED
-from training.grounding import Grounded
-from training.imagination import Experience, Trust, row_keys
-from training.improvement import Rates, cosine
-from training.loop import Metrics, Run, Unit, steps
-from training.processes import to_host
-from training.scenes import chunks, repeat_rows, take
-from training.state import RunState
-from training.tuning import fresh_optimizer, learn, minibatches, tune
+from tether.data.progress import Bar
+from tether.data.scene import SceneSpec
+from tether.simulator.world import Params
+from tether.training import grounding
+from tether.training.checks import check
+from tether.training.credit import CLIPPED
+from tether.training.grounding import Grounded
+from tether.training.imagination import Experience, Trust, row_keys
+from tether.training.improvement import Rates, cosine
+from tether.training.loop import Metrics, Run, Unit, steps
+from tether.training.processes import to_host
+from tether.training.scenes import chunks, repeat_rows, take
+from tether.training.state import RunState
+from tether.training.tuning import fresh_optimizer, learn, minibatches, tune
 
 COMPARED = Unit("post_train", "compared", 0)  # names the keys that every grounding and validation shares
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from data.pipeline import SceneBatches, stack
-from data.scene import Record, Scene, SceneSpec
-from data.sources import STARTER, open_split
-from simulator.config import SimulatorConfig
-from simulator.prepare import prepare
-from training.config import DataConfig
-from worldmodel.interface import WorldModel
+from tether.data.pipeline import SceneBatches, stack
+from tether.data.scene import Record, Scene, SceneSpec
+from tether.data.sources import STARTER, open_split
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.prepare import prepare
+from tether.training.config import DataConfig
+from tether.worldmodel.interface import WorldModel
 
 
 class PreparedRecords(Sequence):

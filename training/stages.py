@@ -6,19 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data.scene import Record
-from training import replay, rounds, tuning
-from training.checks import check
-from training.config import Config
-from training.drivers import Disturbance, disturbance, undisturbed
-from training.improvement import cosine, optimiser
-from training.loop import Metrics, Run, Unit, steps
-from training.mesh import Layout
-from training.programs import Programs, join
-from training.scenes import batches, seen_by, take
-from training.state import Learned, RunState
-from worldmodel.batch import ModelBatch
-from worldmodel.fitting import FitState, start_fit
+from tether.data.scene import Record
+from tether.training import replay, rounds, tuning
+from tether.training.checks import check
+from tether.training.config import Config
+from tether.training.drivers import Disturbance, disturbance, undisturbed
+from tether.training.improvement import cosine, optimiser
+from tether.training.loop import Metrics, Run, Unit, steps
+from tether.training.mesh import Layout
+from tether.training.programs import Programs, join
+from tether.training.scenes import batches, seen_by, take
+from tether.training.state import Learned, RunState
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.fitting import FitState, start_fit
 
 
 def begin(config: Config, programs: Programs, layout: Layout, records: Sequence[Record]) -> Learned:

@@ -6,8 +6,8 @@ from typing import Any
 
 import flax.struct
 
-from training.ledger import PURPOSES, Ledger
-from training.replay import Tracks
+from tether.training.ledger import PURPOSES, Ledger
+from tether.training.replay import Tracks
 
 Params = Any
 

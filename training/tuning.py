@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training import replay
-from training.imagination import Experience
-from training.improvement import Rates
-from training.loop import Metrics, Run, Unit, steps
-from training.state import RunState
+from tether.training import replay
+from tether.training.imagination import Experience
+from tether.training.improvement import Rates
+from tether.training.loop import Metrics, Run, Unit, steps
+from tether.training.state import RunState
 
 
 def cl_sft(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:

@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from data.scene import SceneSpec
-from policy.vla import VLAConfig
+from tether.data.scene import SceneSpec
+from tether.policy.vla import VLAConfig
 
 if TYPE_CHECKING:
-    from training.config import Config, DistributedConfig
+    from tether.training.config import Config, DistributedConfig
 
 # Counts of which there may be none; `mesh.data` has a rule of its own. Of everything else there is at least one.
 MAY_BE_ZERO = (

@@ -17,11 +17,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Record
-from training.config import WatchConfig
-from training.log import scalars
-from training.processes import is_first
-from training.state import Learned
+from tether.data.scene import Array, Record
+from tether.training.config import WatchConfig
+from tether.training.log import scalars
+from tether.training.processes import is_first
+from tether.training.state import Learned
 
 log = logging.getLogger(__name__)
 FILE = "alarms.jsonl"

@@ -4,12 +4,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Scene
-from simulator.config import SimulatorConfig
-from simulator.dynamics import advance
-from simulator.observe import ego_of
-from simulator.transition import ego_track_of, replace_row
-from simulator.world import Action, Agents, EgoState, Outcome, Rollout
+from tether.data.scene import Array, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import advance
+from tether.simulator.observe import ego_of
+from tether.simulator.transition import ego_track_of, replace_row
+from tether.simulator.world import Action, Agents, EgoState, Outcome, Rollout
 
 
 @flax.struct.dataclass

@@ -9,22 +9,22 @@ Letters: B batch, H steps, S sub-steps, A agents.
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from simulator import geometry
-from simulator.config import SimulatorConfig
-from simulator.outcome import BEHIND_COS, boxes_of, ego_box
-from simulator.road_index import segments_at
-from simulator.unending import Unending
-from simulator.world import Agents, EgoState, Outcome, Params, State, World
-from worldmodel.batch import ModelBatch
-from worldmodel.nets import Initial, mlp, mlp_layers
-from worldmodel.quality import imagine_log
+from tether.data.scene import Array
+from tether.simulator import geometry
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.events import PREDICTED
+from tether.simulator.outcome import BEHIND_COS, boxes_of, ego_box
+from tether.simulator.road_index import segments_at
+from tether.simulator.unending import Unending
+from tether.simulator.world import Agents, EgoState, Outcome, Params, State, World
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.nets import Initial, mlp, mlp_layers
+from tether.worldmodel.quality import imagine_log
 
-COSTS = ("at_fault", "off_road", "red_light")
-ENDS = ("failure", *COSTS)  # failure: any event that ends a rollout, 1 - cont
+ENDS = ("failure", *PREDICTED)  # failure: any event that ends a rollout, 1 - cont
 FAR_M = 20.0  # farther than this is as good as nothing there
 SCALES_M = (1.0, 4.0, 20.0)  # a margin shows near 0, at an agent's width and on the way
-FLAGS = ("collision", *COSTS, "corridor")
+FLAGS = ("collision", *PREDICTED, "corridor")
 DISTANCES = 5
 MARGINS = DISTANCES * len(SCALES_M) + len(FLAGS) + 2  # features of a step
 HIDDEN = 64
@@ -57,7 +57,7 @@ def cost_terms(world: World, params: Params, key: jax.Array, batch: ModelBatch, 
     keys = jax.random.split(key, len(rows))
     said = imagine_log(Unending(world, simulator), params, keys, batch).outcome.predicted
     outcome = batch.outcome
-    happened = {name: jnp.any(getattr(outcome, name) & outcome.valid, -1) for name in COSTS}
+    happened = {name: outcome.happened(name) for name in PREDICTED}
     happened["cont"] = ~outcome.termination
     chances = {name: jnp.clip(said[name], LEAST, 1 - LEAST) for name in happened}
     surprise = {name: -jnp.log(jnp.where(happened[name], p, 1 - p)) for name, p in chances.items()}
@@ -73,7 +73,7 @@ def margins(state: State, swept: EgoState, agents: Agents, outcome: Outcome, con
     """
     near = jax.vmap(lambda *row: distances(*row, config))(state, swept, agents)
     scaled = [jnp.tanh(near / scale) for scale in SCALES_M]
-    flags = [jnp.any(getattr(outcome, name) & outcome.valid, -1).astype(jnp.float32)[:, None] for name in FLAGS]
+    flags = [outcome.happened(name).astype(jnp.float32)[:, None] for name in FLAGS]
     beyond = jnp.tanh(jnp.abs(outcome.route_offset_m[:, -1:]) - config.corridor_m)
     return jnp.concatenate([*scaled, *flags, outcome.ttc_s.min(-1, keepdims=True) / config.ttc_cap_s, beyond], -1)
 

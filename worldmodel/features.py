@@ -9,8 +9,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, to_frame
-from data.scene import (
+from tether.data.geometry import rotate, to_frame
+from tether.data.scene import (
     DRIVING_LANE_TYPES,
     LANE_TYPES,
     RED_STATES,
@@ -21,10 +21,10 @@ from data.scene import (
     LightState,
     Scene,
 )
-from simulator.route import first_place, route_of
-from simulator.world import Agents
-from worldmodel.motion import Motion, at_step, estimate_motion, move
-from worldmodel.nets import symlog
+from tether.simulator.route import first_place, route_of
+from tether.simulator.world import Agents
+from tether.worldmodel.motion import Motion, at_step, estimate_motion, move
+from tether.worldmodel.nets import symlog
 
 AHEAD_S = 2.0  # how far ahead an agent looks
 LANES, NEIGHBOURS, LIGHTS, EDGES = 2, 3, 2, 4  # tokens of each kind around one place

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.scene import Array
-from simulator.world import Params
-from worldmodel.batch import ModelBatch
-from worldmodel.interface import WorldModel
+from tether.data.scene import Array
+from tether.simulator.world import Params
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.interface import WorldModel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from data.geometry import from_frame
-from data.scene import Array, Scene
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.render import pixel_centres, render
-from simulator.transition import HISTORY_STEPS
-from simulator.world import Agents, EgoState, State
-from worldmodel.window import ego_row, window_frames
+from tether.data.geometry import from_frame
+from tether.data.scene import Array, Scene
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.render import pixel_centres, render
+from tether.simulator.transition import HISTORY_STEPS
+from tether.simulator.world import Agents, EgoState, State
+from tether.worldmodel.window import ego_row, window_frames
 
 
 def rendered_frames(boxes: Agents, scene: Scene, first: Array, simulator: SimulatorConfig) -> Array:

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.scene import Array, LightState
-from simulator.world import Agents, State
-from worldmodel.batch import ModelBatch
-from worldmodel.costs import cost_chances, cost_layers
-from worldmodel.features import Frame
-from worldmodel.nets import dense_layer, mlp, mlp_layers, symexp, symlog
-from worldmodel.noise import draw_index
-from worldmodel.window import DRIVEN, Window, driven, ego_row
+from tether.data.scene import Array, LightState
+from tether.simulator.world import Agents, State
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.costs import cost_chances, cost_layers
+from tether.worldmodel.features import Frame
+from tether.worldmodel.nets import dense_layer, mlp, mlp_layers, symexp, symlog
+from tether.worldmodel.noise import draw_index
+from tether.worldmodel.window import DRIVEN, Window, driven, ego_row
 
 LIGHT_STATES = len(LightState)
 HOLD_LOGIT = 4.0  # belief in what is seen staying as it is before any fitting

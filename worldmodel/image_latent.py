@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.scene import Array
-from worldmodel.nets import dense, dense_layer, mlp, mlp_layers
+from tether.data.scene import Array
+from tether.worldmodel.nets import dense, dense_layer, mlp, mlp_layers
 
 BLACK = -5.0  # logit of a brightness of 0.7 %
 

@@ -4,9 +4,9 @@ from typing import Protocol
 
 import jax
 
-from data.scene import Array
-from simulator.world import Params, World
-from worldmodel.batch import ModelBatch
+from tether.data.scene import Array
+from tether.simulator.world import Params, World
+from tether.worldmodel.batch import ModelBatch
 
 MEMBERS = ("sees_images", "init", "loss", "reset", "observe", "step")  # of a `WorldModel`
 

@@ -8,13 +8,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.observe import observe
-from simulator.transition import advance_state, start_state
-from simulator.world import Action, Agents, Outcome, State
-from worldmodel.batch import ModelBatch
-from worldmodel.motion import at_step, estimate_motion, move
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.observe import observe
+from tether.simulator.transition import advance_state, start_state
+from tether.simulator.world import Action, Agents, Outcome, State
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.motion import at_step, estimate_motion, move
 
 
 @dataclasses.dataclass(frozen=True)

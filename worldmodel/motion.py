@@ -4,9 +4,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.geometry import wrap_angle
-from data.scene import Array
-from simulator.world import Agents
+from tether.data.geometry import wrap_angle
+from tether.data.scene import Array
+from tether.simulator.world import Agents
 
 MAX_TURN_RATE = 1.5  # rad/s; faster turns are annotation noise of slow agents
 STILL_SPEED = 0.5  # m/s; below it the direction of a velocity is noise

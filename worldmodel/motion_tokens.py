@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.geometry import wrap_angle
-from data.scene import Array
-from simulator.world import Agents
-from worldmodel.features import TYPES
-from worldmodel.motion import Motion, move
+from tether.data.geometry import wrap_angle
+from tether.data.scene import Array
+from tether.simulator.world import Agents
+from tether.worldmodel.features import TYPES
+from tether.worldmodel.motion import Motion, move
 
 DENSITY = 2.5  # how much denser the grid is near zero: sinh(DENSITY * u) over u in [-1, 1]
 # What errors of the heading [m per rad] and of the velocity [m per m/s] count beside those of the place. Without the

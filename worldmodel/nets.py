@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
+from tether.data.scene import Array
 
 
 class Initial(NamedTuple):

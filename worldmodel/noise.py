@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from simulator.world import Agents
-from worldmodel.motion import running_sum
+from tether.data.scene import Array
+from tether.simulator.world import Agents
+from tether.worldmodel.motion import running_sum
 
 
 def agent_noise(keys: jax.Array, rank: Array, shape: tuple[int, ...]) -> Array:

@@ -5,10 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from simulator.config import SimulatorConfig
-from simulator.log_replay import LogReplay
-from worldmodel.batch import ModelBatch
+from tether.data.scene import Array
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.log_replay import LogReplay
+from tether.worldmodel.batch import ModelBatch
 
 
 @dataclasses.dataclass(frozen=True)

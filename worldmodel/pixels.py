@@ -26,24 +26,24 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.observe import observe
-from simulator.render import CHANNELS
-from simulator.transition import ego_track_of, start_state, sweep
-from simulator.world import Action, Agents, Outcome, State
-from worldmodel import image_latent, pixels_net, shortcut
-from worldmodel.batch import ModelBatch, driven_window
-from worldmodel.frames import rendered_frames, warp
-from worldmodel.heads import Terms, counted_steps, reduce_terms
-from worldmodel.image_latent import PatchSizes, brightness
-from worldmodel.kinematic import Kinematic, KinematicConfig
-from worldmodel.motion import at_step
-from worldmodel.pixels_heads import outcome_logits, outcome_terms, said
-from worldmodel.pixels_net import Given
-from worldmodel.shortcut import Levels
-from worldmodel.tokens_net import Cache, empty_cache
-from worldmodel.window import DRIVEN_SCALE, driven, ego_row, history_boxes
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.observe import observe
+from tether.simulator.render import CHANNELS
+from tether.simulator.transition import ego_track_of, start_state, sweep
+from tether.simulator.world import Action, Agents, Outcome, State
+from tether.worldmodel import image_latent, pixels_net, shortcut
+from tether.worldmodel.batch import ModelBatch, driven_window
+from tether.worldmodel.frames import rendered_frames, warp
+from tether.worldmodel.heads import Terms, counted_steps, reduce_terms
+from tether.worldmodel.image_latent import PatchSizes, brightness
+from tether.worldmodel.kinematic import Kinematic, KinematicConfig
+from tether.worldmodel.motion import at_step
+from tether.worldmodel.pixels_heads import outcome_logits, outcome_terms, said
+from tether.worldmodel.pixels_net import Given
+from tether.worldmodel.shortcut import Levels
+from tether.worldmodel.tokens_net import Cache, empty_cache
+from tether.worldmodel.window import DRIVEN_SCALE, driven, ego_row, history_boxes
 
 FrameSource = Callable[[Agents, Scene, Array, SimulatorConfig], Array]  # see `frames.rendered_frames`
 

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.scene import Array
-from worldmodel.batch import ModelBatch
-from worldmodel.costs import COSTS
-from worldmodel.heads import Terms
-from worldmodel.nets import dense, dense_layer, mlp, mlp_layers, symexp, symlog
-from worldmodel.window import DRIVEN
+from tether.data.scene import Array
+from tether.simulator.events import PREDICTED
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.heads import Terms
+from tether.worldmodel.nets import dense, dense_layer, mlp, mlp_layers, symexp, symlog
+from tether.worldmodel.window import DRIVEN
 
-OUTCOMES = ("reward", "cont", *COSTS)
+OUTCOMES = ("reward", "cont", *PREDICTED)
 
 
 def outcome_layers(values: int, hidden: int) -> dict:
@@ -45,7 +45,7 @@ def said(logits: dict[str, Array]) -> dict[str, Array]:
 def outcome_terms(logits: dict[str, Array], batch: ModelBatch) -> Terms:
     """Reward by squared symlog error, events by cross-entropy. logits: float32[B, H] by name."""
     outcome = batch.outcome
-    happened = {name: jnp.any(getattr(outcome, name) & outcome.valid, -1) for name in COSTS}
+    happened = {name: outcome.happened(name) for name in PREDICTED}
     targets = {"cont": ~outcome.termination, **happened}
     terms = {name: optax.sigmoid_binary_cross_entropy(logits[name], 1.0 * event) for name, event in targets.items()}
     terms["reward"] = jnp.square(logits["reward"] - symlog(outcome.reward)) / 2

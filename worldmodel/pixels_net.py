@@ -13,13 +13,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from worldmodel.image_latent import PatchSizes, patch_count, tokenizer_layers
-from worldmodel.nets import Initial, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
-from worldmodel.pixels_heads import outcome_layers
-from worldmodel.shortcut import Levels
-from worldmodel.tokens_net import Cache, attend_past
-from worldmodel.window import DRIVEN
+from tether.data.scene import Array
+from tether.worldmodel.image_latent import PatchSizes, patch_count, tokenizer_layers
+from tether.worldmodel.nets import Initial, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
+from tether.worldmodel.pixels_heads import outcome_layers
+from tether.worldmodel.shortcut import Levels
+from tether.worldmodel.tokens_net import Cache, attend_past
+from tether.worldmodel.window import DRIVEN
 
 WAVES = 4  # frequencies at which a signal level is told
 LEVEL_FEATURES = 2 * WAVES + 1

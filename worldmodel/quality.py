@@ -10,12 +10,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from simulator.dynamics import log_ego
-from simulator.transition import replace_row
-from simulator.world import Action, Agents, Outcome, Params, State, World
-from worldmodel.batch import ModelBatch, log_window
-from worldmodel.window import ego_row
+from tether.data.scene import Array
+from tether.simulator.dynamics import log_ego
+from tether.simulator.transition import replace_row
+from tether.simulator.world import Action, Agents, Outcome, Params, State, World
+from tether.worldmodel.batch import ModelBatch, log_window
+from tether.worldmodel.window import ego_row
 
 MOVED_M = 2.0  # an agent whose log stays within this of its first place is not moving
 

@@ -7,11 +7,11 @@ follows more closely than logged ones would not leave out is therefore a lower b
 
 import jax.numpy as jnp
 
-from data.geometry import rotate, to_frame
-from data.scene import Array, Scene
-from simulator.car_following import CarFollowing, idm
-from simulator.world import Agents
-from worldmodel.motion import Motion
+from tether.data.geometry import rotate, to_frame
+from tether.data.scene import Array, Scene
+from tether.simulator.car_following import CarFollowing, idm
+from tether.simulator.world import Agents
+from tether.worldmodel.motion import Motion
 
 DRIVER = CarFollowing(headway_s=0.5, gap_m=1.5)  # closer than logged drivers follow
 AHEAD_M = 60.0

@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-from simulator.config import SimulatorConfig
-from worldmodel.interface import MEMBERS, WorldModel
+from tether.simulator.config import SimulatorConfig
+from tether.worldmodel.interface import MEMBERS, WorldModel
 
 BUILT_IN = {
-    "kinematic": "worldmodel.kinematic:KinematicConfig",
-    "oracle": "worldmodel.oracle:OracleConfig",
-    "rssm": "worldmodel.rssm:RSSMConfig",
-    "tokens": "worldmodel.tokens:TokensConfig",
-    "pixels": "worldmodel.pixels:PixelsConfig",
+    "kinematic": "tether.worldmodel.kinematic:KinematicConfig",
+    "oracle": "tether.worldmodel.oracle:OracleConfig",
+    "rssm": "tether.worldmodel.rssm:RSSMConfig",
+    "tokens": "tether.worldmodel.tokens:TokensConfig",
+    "pixels": "tether.worldmodel.pixels:PixelsConfig",
 }
 
 LONGEST_NAME = 200  # characters: a message that quotes a name is one line

@@ -18,22 +18,22 @@ import dataclasses
 import flax.struct
 import jax
 
-from data.scene import Array, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.observe import observe
-from simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
-from simulator.world import Action, Agents, Outcome, State
-from worldmodel import rssm_net
-from worldmodel.batch import ModelBatch, driven_window
-from worldmodel.costs import cost_terms, margins
-from worldmodel.features import Frame
-from worldmodel.heads import Drift, drift_on, judge, next_lights, no_drift, reduce_terms, spread
-from worldmodel.motion import at_step, estimate_motion
-from worldmodel.noise import agent_noise, agent_rank
-from worldmodel.reflex import reflex
-from worldmodel.rssm_loss import LossConfig, losses
-from worldmodel.view import step_view, view_width, window_view
-from worldmodel.window import Window, batch_window, history_boxes, history_window, sense_frame
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.observe import observe
+from tether.simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
+from tether.simulator.world import Action, Agents, Outcome, State
+from tether.worldmodel import rssm_net
+from tether.worldmodel.batch import ModelBatch, driven_window
+from tether.worldmodel.costs import cost_terms, margins
+from tether.worldmodel.features import Frame
+from tether.worldmodel.heads import Drift, drift_on, judge, next_lights, no_drift, reduce_terms, spread
+from tether.worldmodel.motion import at_step, estimate_motion
+from tether.worldmodel.noise import agent_noise, agent_rank
+from tether.worldmodel.reflex import reflex
+from tether.worldmodel.rssm_loss import LossConfig, losses
+from tether.worldmodel.view import step_view, view_width, window_view
+from tether.worldmodel.window import Window, batch_window, history_boxes, history_window, sense_frame
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.scene import Array
-from simulator.world import Agents
-from worldmodel import rssm_net
-from worldmodel.batch import ModelBatch
-from worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
-from worldmodel.window import Window, motion_error
+from tether.data.scene import Array
+from tether.simulator.world import Agents
+from tether.worldmodel import rssm_net
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
+from tether.worldmodel.window import Window, motion_error
 
 MOVING_SPEED = 0.5  # m/s
 

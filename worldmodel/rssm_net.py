@@ -11,14 +11,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from simulator.world import Agents
-from worldmodel.features import Sensed
-from worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
-from worldmodel.motion import estimate_motion, move, standing
-from worldmodel.nets import cast, dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool
-from worldmodel.noise import draw_index
-from worldmodel.window import MOTION_ERRORS, Window
+from tether.data.scene import Array
+from tether.simulator.world import Agents
+from tether.worldmodel.features import Sensed
+from tether.worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
+from tether.worldmodel.motion import estimate_motion, move, standing
+from tether.worldmodel.nets import cast, dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool
+from tether.worldmodel.noise import draw_index
+from tether.worldmodel.window import MOTION_ERRORS, Window
 
 MAX_ACCELERATION, MAX_TURN = 8.0, 1.0  # m/s^2 and rad/s, bounds of what the decoder adds
 SCALE_FLOOR = 0.03  # m and rad, smallest Laplace scale: below it lies annotation noise

@@ -24,7 +24,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
+from tether.data.scene import Array
 
 
 @flax.struct.dataclass

@@ -17,23 +17,23 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.observe import observe
-from simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
-from simulator.world import Action, Agents, Outcome, State
-from worldmodel import tokens_net
-from worldmodel.batch import ModelBatch, driven_window
-from worldmodel.costs import cost_terms, margins
-from worldmodel.features import Frame
-from worldmodel.heads import Drift, Terms, drift_on, judge, next_lights, no_drift, reduce_terms, spread
-from worldmodel.motion import at_step, estimate_motion, move, standing
-from worldmodel.motion_tokens import Vocabulary, mean_controls, token_controls, type_rows
-from worldmodel.noise import agent_noise, agent_rank
-from worldmodel.reflex import reflex
-from worldmodel.tokens_closest import closest_boxes
-from worldmodel.tokens_loss import MOTION_TERMS, LossConfig, losses
-from worldmodel.window import Window, batch_window, history_window, observe_window, sense_frame
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.observe import observe
+from tether.simulator.transition import advance_state, ego_track_of, replace_row, start_state, sweep
+from tether.simulator.world import Action, Agents, Outcome, State
+from tether.worldmodel import tokens_net
+from tether.worldmodel.batch import ModelBatch, driven_window
+from tether.worldmodel.costs import cost_terms, margins
+from tether.worldmodel.features import Frame
+from tether.worldmodel.heads import Drift, Terms, drift_on, judge, next_lights, no_drift, reduce_terms, spread
+from tether.worldmodel.motion import at_step, estimate_motion, move, standing
+from tether.worldmodel.motion_tokens import Vocabulary, mean_controls, token_controls, type_rows
+from tether.worldmodel.noise import agent_noise, agent_rank
+from tether.worldmodel.reflex import reflex
+from tether.worldmodel.tokens_closest import closest_boxes
+from tether.worldmodel.tokens_loss import MOTION_TERMS, LossConfig, losses
+from tether.worldmodel.window import Window, batch_window, history_window, observe_window, sense_frame
 
 
 @dataclasses.dataclass(frozen=True)

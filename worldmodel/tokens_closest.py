@@ -8,13 +8,13 @@ asks from each such place for the token that leads back. After CAT-K (arXiv 2412
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Scene
-from simulator.world import Agents
-from worldmodel import tokens_net
-from worldmodel.features import Frame
-from worldmodel.motion import at_step, estimate_motion, move
-from worldmodel.motion_tokens import Vocabulary, motion_distance, token_controls, type_rows
-from worldmodel.window import Window, sense_frame
+from tether.data.scene import Array, Scene
+from tether.simulator.world import Agents
+from tether.worldmodel import tokens_net
+from tether.worldmodel.features import Frame
+from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.motion_tokens import Vocabulary, motion_distance, token_controls, type_rows
+from tether.worldmodel.window import Window, sense_frame
 
 
 def closest_boxes(

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.scene import Array
-from simulator.world import Agents
-from worldmodel import tokens_net
-from worldmodel.batch import ModelBatch
-from worldmodel.features import Frame
-from worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
-from worldmodel.motion import estimate_motion, move
-from worldmodel.motion_tokens import Vocabulary, nearest_token, token_controls, type_rows
-from worldmodel.window import Window
+from tether.data.scene import Array
+from tether.simulator.world import Agents
+from tether.worldmodel import tokens_net
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.features import Frame
+from tether.worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
+from tether.worldmodel.motion import estimate_motion, move
+from tether.worldmodel.motion_tokens import Vocabulary, nearest_token, token_controls, type_rows
+from tether.worldmodel.window import Window
 
 MOVING_SPEED = 0.5  # m/s
 MOTION_TERMS = ("motion", "stay", "_log_likelihood", "_displacement_m", "_quantisation_m")

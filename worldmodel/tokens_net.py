@@ -15,13 +15,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array
-from worldmodel.features import Sensed
-from worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
-from worldmodel.motion_tokens import Vocabulary, prior_logits
-from worldmodel.nets import Initial, cast, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
-from worldmodel.noise import draw_index
-from worldmodel.window import Window
+from tether.data.scene import Array
+from tether.worldmodel.features import Sensed
+from tether.worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
+from tether.worldmodel.motion_tokens import Vocabulary, prior_logits
+from tether.worldmodel.nets import Initial, cast, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
+from tether.worldmodel.noise import draw_index
+from tether.worldmodel.window import Window
 
 NEVER = -1e30  # logit of what is masked: finite, so that rows without anything stay finite
 

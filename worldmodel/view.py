@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from data.scene import Array, Scene
-from simulator.config import SimulatorConfig
-from simulator.render import CHANNELS, render
-from simulator.world import Agents, EgoState, State
-from worldmodel.frames import rendered_frames
+from tether.data.scene import Array, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.render import CHANNELS, render
+from tether.simulator.world import Agents, EgoState, State
+from tether.worldmodel.frames import rendered_frames
 
 
 def view_width(simulator: SimulatorConfig, cell: int) -> int:

@@ -7,14 +7,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from data.geometry import rotate, wrap_angle
-from data.scene import Array, Scene
-from simulator.config import SimulatorConfig
-from simulator.world import Agents, State
-from worldmodel.batch import ModelBatch, driven_window
-from worldmodel.features import Frame, Sensed, sense, sense_ego
-from worldmodel.motion import estimate_motion, move
-from worldmodel.nets import symlog
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import Array, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.world import Agents, State
+from tether.worldmodel.batch import ModelBatch, driven_window
+from tether.worldmodel.features import Frame, Sensed, sense, sense_ego
+from tether.worldmodel.motion import estimate_motion, move
+from tether.worldmodel.nets import symlog
 
 EVIDENCE_SCALE = (4.0, 4.0, 10.0)  # 1/m, 1/m, 1/rad: brings ordinary residuals of 0.5 s near 1
 DRIVEN_SCALE = (0.1, 1.0, 5.0)  # 1/m, 1/m, 1/rad: the same for what the ego drove in a step

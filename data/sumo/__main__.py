@@ -1,4 +1,4 @@
-"""`python -m data.sumo`: makes driving scenes with SUMO, or checks that a data set can be made again."""
+"""`python -m tether.data.sumo`: makes driving scenes with SUMO, or checks that a data set can be made again."""
 
 import dataclasses
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import tyro
 
-from data.errors import DataError
-from data.progress import log_above_bars
-from data.sumo.generate import verify, write_scenes
+from tether.data.errors import DataError
+from tether.data.progress import log_above_bars
+from tether.data.sumo.generate import verify, write_scenes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Arguments:
 
 def parse(arguments: list[str]) -> Arguments:
     """The command line."""
-    return tyro.cli(Arguments, prog="python -m data.sumo", args=arguments)
+    return tyro.cli(Arguments, prog="python -m tether.data.sumo", args=arguments)
 
 
 def main(arguments: list[str]) -> int:

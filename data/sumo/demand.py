@@ -5,9 +5,9 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from data.sumo.drivers import PASSENGER, bicycle_type, driver_types, pedestrian_type
-from data.sumo.plain import write_elements
-from data.sumo.road_network import RoadNetwork
+from tether.data.sumo.drivers import PASSENGER, bicycle_type, driver_types, pedestrian_type
+from tether.data.sumo.plain import write_elements
+from tether.data.sumo.road_network import RoadNetwork
 
 TURN_WEIGHT = {"s": 1.0, "l": 0.75, "L": 0.75, "r": 0.65, "R": 0.65, "t": 0.02}
 LONGEST_WALK = 40  # roads

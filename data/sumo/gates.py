@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data.polyline import wrap
-from data.scene import LightState
+from tether.data.polyline import wrap
+from tether.data.scene import LightState
 
 YAW_STEP_RAD = 0.09
 LATERAL_MPS2 = 5.5

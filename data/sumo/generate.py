@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from data.files import check_writable, write_text
-from data.progress import Bar
-from data.raw import RawScene, localize
-from data.storage import SUMMARY_FILE, encode, is_finished
-from data.sumo.demand import write_demand
-from data.sumo.install import SUMO_VERSION, SumoError, import_libsumo
-from data.sumo.network import build_network
-from data.sumo.plain import KINDS
-from data.sumo.road_network import RoadNetwork, read_network
-from data.sumo.scenes import town
-from data.sumo.simulate import DURATION_S, WARMUP_S, Recording, simulate
-from data.sumo.windows import choose_scenes
-from data.sumo.workers import run_jobs
+from tether.data.files import check_writable, write_text
+from tether.data.progress import Bar
+from tether.data.raw import RawScene, localize
+from tether.data.storage import SUMMARY_FILE, encode, is_finished
+from tether.data.sumo.demand import write_demand
+from tether.data.sumo.install import SUMO_VERSION, SumoError, import_libsumo
+from tether.data.sumo.network import build_network
+from tether.data.sumo.plain import KINDS
+from tether.data.sumo.road_network import RoadNetwork, read_network
+from tether.data.sumo.scenes import town
+from tether.data.sumo.simulate import DURATION_S, WARMUP_S, Recording, simulate
+from tether.data.sumo.windows import choose_scenes
+from tether.data.sumo.workers import run_jobs
 
 README_FILE, HASH_FILE = "README.md", "SHA256SUMS"
 # A network belongs to one split. Networks come in blocks of one of each kind; the pattern repeats over blocks.
@@ -112,7 +112,7 @@ def write_scenes(seed: int, networks: int, scenes_per_network: int, processes: i
     Returns: False if the same data set was found finished, True if it was written.
     Raises: SumoError; ValueError if the directory holds something else or cannot be written.
     """
-    from data.builder import write_dataset
+    from tether.data.builder import write_dataset
 
     request = dict(source="sumo", sumo=SUMO_VERSION, seed=seed, networks=networks, scenes=scenes_per_network)
     if is_finished(directory):
@@ -202,7 +202,7 @@ def readme(request: dict, summary: dict) -> str:
             "9.1 s at 10 Hz each; no road network is in two splits. `summary.json` says what happens in them,",
             "`SHA256SUMS` has the hashes of the files. Made, and made again byte for byte, by",
             "",
-            f"    python -m data.sumo {command} --out DIRECTORY",
+            f"    python -m tether.data.sumo {command} --out DIRECTORY",
             "",
             "The scenes are generated data under the licence of this repository (Apache-2.0). SUMO itself is not",
             "included; it is under EPL-2.0 or GPL-2.0-or-later.",

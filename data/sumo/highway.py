@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from data.sumo.plain import PlainNetwork
+from tether.data.sumo.plain import PlainNetwork
 
 LENGTH_M = 1700.0
 STATIONS = 120

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sumo.install import run_program
+from tether.data.sumo.install import run_program
 
 ROAD_CLASSES = ("arterial", "collector", "local")
 LANES = {"arterial": (2, 2, 3), "collector": (1, 1, 2), "local": (1,)}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sumo.highway import build_highway
-from data.sumo.install import SumoError, run_program
-from data.sumo.plain import write_elements
-from data.sumo.road_network import Link, RoadNetwork, read_network
-from data.sumo.streets import build_streets
+from tether.data.sumo.highway import build_highway
+from tether.data.sumo.install import SumoError, run_program
+from tether.data.sumo.plain import write_elements
+from tether.data.sumo.road_network import Link, RoadNetwork, read_network
+from tether.data.sumo.streets import build_streets
 
 # Stock netconvert makes junctions that cars cross in jerks: coarse connectors, square corners, no turn speed limit.
 JUNCTION_OPTIONS = (

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 
-from data.sumo.layout import Layout
-from data.sumo.plain import PlainNetwork
+from tether.data.sumo.layout import Layout
+from tether.data.sumo.plain import PlainNetwork
 
 RING_SHARE = 0.2
 # Shorter arcs between two arms leave no room for SUMO's connectors: they bend with more than 2.5 m/s^2.

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from data.polyline import arc_length, interpolate
-from data.scene import RoadType
-from data.sumo.road_network import Lane, RoadNetwork
+from tether.data.polyline import arc_length, interpolate
+from tether.data.scene import RoadType
+from tether.data.sumo.road_network import Lane, RoadNetwork
 
 FREEWAY_MPS = 22.0
 # SUMO's cars may touch the border of their lane; a real road leaves them a margin to the kerb.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sumo.plain import parse_shape
+from tether.data.sumo.plain import parse_shape
 
 
 @dataclasses.dataclass(frozen=True)

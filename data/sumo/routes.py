@@ -5,9 +5,9 @@ import itertools
 
 import numpy as np
 
-from data.polyline import arc_length, interpolate, project
-from data.sumo.road_network import Lane, Link, RoadNetwork
-from data.sumo.simulate import Recording
+from tether.data.polyline import arc_length, interpolate, project
+from tether.data.sumo.road_network import Lane, Link, RoadNetwork
+from tether.data.sumo.simulate import Recording
 
 BEFORE_STEPS, AFTER_STEPS = 50, 40  # driven steps taken around the window, so that lane changes begin and end
 BEHIND_M, AHEAD_M = 25.0, 160.0

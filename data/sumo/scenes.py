@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from data.raw import RawScene
-from data.scene import LightState
-from data.sumo.road_map import Feature, cropped, road_features, road_surface
-from data.sumo.road_network import Link, RoadNetwork
-from data.sumo.routes import Route, route_of
-from data.sumo.simulate import Recording
+from tether.data.raw import RawScene
+from tether.data.scene import LightState
+from tether.data.sumo.road_map import Feature, cropped, road_features, road_surface
+from tether.data.sumo.road_network import Link, RoadNetwork
+from tether.data.sumo.routes import Route, route_of
+from tether.data.sumo.simulate import Recording
 
 STEPS, CURRENT = 91, 10
 AGENT_RADIUS_M = 85.0

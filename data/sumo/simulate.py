@@ -7,9 +7,9 @@ from types import ModuleType
 
 import numpy as np
 
-from data.polyline import wrap
-from data.scene import AgentType
-from data.sumo.install import SumoError, import_libsumo
+from tether.data.polyline import wrap
+from tether.data.scene import AgentType
+from tether.data.sumo.install import SumoError, import_libsumo
 
 STEP_S = 0.1
 WARMUP_S = 20.0

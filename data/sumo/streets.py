@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sumo.layout import Layout, Street, grid_layout, netgenerate_layout
-from data.sumo.plain import PlainNetwork
-from data.sumo.rings import add_ring, ring_radius, trimmed
+from tether.data.sumo.layout import Layout, Street, grid_layout, netgenerate_layout
+from tether.data.sumo.plain import PlainNetwork
+from tether.data.sumo.rings import add_ring, ring_radius, trimmed
 
 PRIORITY = {"arterial": 9, "collector": 6, "local": 3}
 CURVED_SHARE = 0.6

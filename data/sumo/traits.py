@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from data.polyline import arc_length, headings, interpolate, walk
-from data.raw import RawScene
-from data.scene import AgentType
-from data.sumo.gates import pair_gap, runs_red
+from tether.data.polyline import arc_length, headings, interpolate, walk
+from tether.data.raw import RawScene
+from tether.data.scene import AgentType
+from tether.data.sumo.gates import pair_gap, runs_red
 
 NEAR_M = 15.0
 TURN_RAD = np.deg2rad(40.0)

@@ -6,15 +6,15 @@ import random
 
 import numpy as np
 
-from data.polyline import project, walk
-from data.raw import RawScene
-from data.scene import AgentType
-from data.sumo.drivers import PASSENGER
-from data.sumo.gates import is_drivable, pair_gap, stays_on_road
-from data.sumo.routes import AFTER_STEPS, BEFORE_STEPS
-from data.sumo.scenes import STEPS, Town, raw_scene
-from data.sumo.simulate import STEP_S, Recording
-from data.sumo.traits import red_lights_run, traits
+from tether.data.polyline import project, walk
+from tether.data.raw import RawScene
+from tether.data.scene import AgentType
+from tether.data.sumo.drivers import PASSENGER
+from tether.data.sumo.gates import is_drivable, pair_gap, stays_on_road
+from tether.data.sumo.routes import AFTER_STEPS, BEFORE_STEPS
+from tether.data.sumo.scenes import STEPS, Town, raw_scene
+from tether.data.sumo.simulate import STEP_S, Recording
+from tether.data.sumo.traits import red_lights_run, traits
 
 APART_M = 40.0
 PER_SLOT = 9

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from multiprocessing.connection import Connection
 from typing import Any
 
-from data.sumo.install import SumoError
+from tether.data.sumo.install import SumoError
 
 ATTEMPTS = 3
 

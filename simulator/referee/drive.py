@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.scene import LightState, Record, SceneSpec
-from data.sumo.scenes import AGENT_RADIUS_M
-from simulator.referee.frame import bumper_lengths, from_sumo, to_sumo
-from simulator.referee.messages import Sight
-from simulator.referee.processes import Simulation
+from tether.data.scene import LightState, Record, SceneSpec
+from tether.data.sumo.scenes import AGENT_RADIUS_M
+from tether.simulator.referee.frame import bumper_lengths, from_sumo, to_sumo
+from tether.simulator.referee.messages import Sight
+from tether.simulator.referee.processes import Simulation
 
 Boxes = dict[str, np.ndarray]
 

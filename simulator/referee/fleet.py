@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.scene import Record, SceneSpec
-from data.sumo.generate import NetworkJob
-from data.sumo.install import SumoError, sumo_home
-from simulator.referee.drive import Boxes, Drive
-from simulator.referee.frame import window_of
-from simulator.referee.messages import Part, TownRequest
-from simulator.referee.origin import origin_of
-from simulator.referee.processes import Simulation, Town, open_town
+from tether.data.scene import Record, SceneSpec
+from tether.data.sumo.generate import NetworkJob
+from tether.data.sumo.install import SumoError, sumo_home
+from tether.simulator.referee.drive import Boxes, Drive
+from tether.simulator.referee.frame import window_of
+from tether.simulator.referee.messages import Part, TownRequest
+from tether.simulator.referee.origin import origin_of
+from tether.simulator.referee.processes import Simulation, Town, open_town
 
 
 class Fleet:

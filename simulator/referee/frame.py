@@ -5,10 +5,10 @@ Arrays may have any shape that broadcasts; `length` is 0 for walkers, whose posi
 
 import numpy as np
 
-from data.polyline import wrap
-from data.scene import AgentType, Record, Scene
-from data.sumo.simulate import box_centre
-from simulator.referee.messages import Window
+from tether.data.polyline import wrap
+from tether.data.scene import AgentType, Record, Scene
+from tether.data.sumo.simulate import box_centre
+from tether.simulator.referee.messages import Window
 
 
 def to_network(x: np.ndarray, y: np.ndarray, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.sumo.generate import NetworkJob
+from tether.data.sumo.generate import NetworkJob
 
 Signal = tuple[str, int]  # a SUMO traffic light and the index of one of its links
 

@@ -2,8 +2,8 @@
 
 import re
 
-from data.scene import Record
-from data.sumo.generate import NetworkJob
+from tether.data.scene import Record
+from tether.data.sumo.generate import NetworkJob
 
 GROUP = re.compile(r"(?P<kind>\w+)-(?P<seed>\d+)-(?P<index>\d+)")
 SCENARIO = re.compile(r"(?P<group>.+)-(?P<name>\w+)-(?P<first>\d+)")
@@ -15,7 +15,7 @@ def origin_of(record: Record) -> tuple[NetworkJob, int]:
     Raises: ValueError naming the scene where the record is not from `data.sumo`.
     """
     scenario, group = SCENARIO.fullmatch(record.scenario_id), GROUP.fullmatch(record.group)
-    expected = "a scene made by `python -m data.sumo`, named <kind>-<seed>-<index>-<vehicle>-<step>"
+    expected = "a scene made by `python -m tether.data.sumo`, named <kind>-<seed>-<index>-<vehicle>-<step>"
     found = f"{record.scenario_id!r} of source {record.source!r} and group {record.group!r}"
     if record.source != "sumo" or scenario is None or group is None or scenario["group"] != record.group:
         raise ValueError(f"the referee expects {expected}, found {found}")

@@ -10,8 +10,8 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
-from data.sumo.install import SumoError
-from simulator.referee.messages import Cast, Part, Sight, TownRequest
+from tether.data.sumo.install import SumoError
+from tether.simulator.referee.messages import Cast, Part, Sight, TownRequest
 
 ATTEMPTS = 2
 ROOT = pathlib.Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def complaints(request: TownRequest) -> str:
 def start_town(request: TownRequest) -> tuple[Connection, subprocess.Popen]:
     """Starts a network's process, not a fork of this one, and sends it its request."""
     control, theirs = Pipe()
-    command = [sys.executable, "-m", "simulator.referee.town", str(theirs.fileno())]
+    command = [sys.executable, "-m", "tether.simulator.referee.town", str(theirs.fileno())]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with theirs, log_of(request).open("w") as log:
         process = subprocess.Popen(

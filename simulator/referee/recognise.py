@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from data.scene import LightState
-from data.sumo.install import SumoError
-from data.sumo.road_network import RoadNetwork
-from data.sumo.scenes import light_states, stop_point
-from data.sumo.simulate import Recording
-from simulator.referee.messages import Cast, Signal, Window
+from tether.data.scene import LightState
+from tether.data.sumo.install import SumoError
+from tether.data.sumo.road_network import RoadNetwork
+from tether.data.sumo.scenes import light_states, stop_point
+from tether.data.sumo.simulate import Recording
+from tether.simulator.referee.messages import Cast, Signal, Window
 
 SAME_PLACE_M = 0.01  # scenes hold float32; other traffic differs by metres
 

@@ -1,9 +1,9 @@
 """One road network, simulated live: a process that others of its kind are forked from.
 
-`python -m simulator.referee.town FD` serves one `TownRequest`. It rebuilds the network and runs the log's traffic from
-the seed; at each take-over it forks a process that waits there; each connection to a waiting one forks a drive that
-goes on from that moment with the ego driven from outside. A fork is exact, which SUMO's own saved states are not. No
-process may hold threads when it forks, hence no JAX backend here. All end when the process that asked is gone.
+`python -m tether.simulator.referee.town FD` serves one `TownRequest`. It rebuilds the network and runs the log's
+traffic from the seed; at each take-over it forks a process that waits there; each connection to a waiting one forks a
+drive that goes on from that moment with the ego driven from outside. A fork is exact, which SUMO's own saved states are
+not. No process may hold threads when it forks, hence no JAX backend here. All end when the process that asked is gone.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ from types import ModuleType
 
 import numpy as np
 
-from data.sumo.generate import recorded
-from data.sumo.install import SumoError, import_libsumo
-from data.sumo.scenes import LIGHT_STATES
-from simulator.referee.manners import change_manners
-from simulator.referee.messages import Part, Sight, TownRequest
-from simulator.referee.recognise import cast_of, light_codes
+from tether.data.sumo.generate import recorded
+from tether.data.sumo.install import SumoError, import_libsumo
+from tether.data.sumo.scenes import LIGHT_STATES
+from tether.simulator.referee.manners import change_manners
+from tether.simulator.referee.messages import Part, Sight, TownRequest
+from tether.simulator.referee.recognise import cast_of, light_codes
 
 ON_OWN_ROUTE_OR_OFF_ROAD = 2  # `keepRoute` of moveToXY: exactly where it is put, on a road or not
 

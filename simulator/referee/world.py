@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import io_callback
 
-from data.scene import Array, LightState, Observation, Scene
-from simulator.config import SimulatorConfig
-from simulator.dynamics import last_valid_step
-from simulator.observe import observe
-from simulator.referee.fleet import Fleet
-from simulator.transition import advance_state, start_state, sweep
-from simulator.world import Action, Agents, Outcome, State
+from tether.data.scene import Array, LightState, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import last_valid_step
+from tether.simulator.observe import observe
+from tether.simulator.referee.fleet import Fleet
+from tether.simulator.transition import advance_state, start_state, sweep
+from tether.simulator.world import Action, Agents, Outcome, State
 
 
 @dataclasses.dataclass(frozen=True)

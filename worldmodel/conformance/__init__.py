@@ -1,6 +1,6 @@
 """What every world model must keep to, as tests that run on anyone's model:
 
-    python -m worldmodel.conformance --world-model mine:MineConfig
+    python -m tether.worldmodel.conformance --world-model mine:MineConfig
 
 `--world-model` names a config class by import path (or a built-in model), as everywhere; it may be repeated. Everything
 else goes to pytest: `-x`, `-k padding`. Needs the extra `test`.

@@ -1,9 +1,9 @@
-"""`python -m worldmodel.conformance --world-model mine:MineConfig [pytest's own options]`."""
+"""`python -m tether.worldmodel.conformance --world-model mine:MineConfig [pytest's own options]`."""
 
 import os
 import sys
 
-from worldmodel.conformance import ENVIRONMENT
+from tether.worldmodel.conformance import ENVIRONMENT
 
 INSTALL = 'pip install -e ".[test]"'
 
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
         print(f"expected pytest, which runs the rules, found none: {INSTALL}", file=sys.stderr)
         return 2
     os.environ.update(ENVIRONMENT | dict(os.environ))
-    ours = ["-p", "worldmodel.conformance.plugin", "--pyargs", "worldmodel.conformance"]
+    ours = ["-p", "tether.worldmodel.conformance.plugin", "--pyargs", "tether.worldmodel.conformance"]
     alone = ["--noconftest", "-o", "addopts=", "-p", "no:cacheprovider"]
     return int(pytest.main([*ours, *alone, *arguments]))
 

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.geometry import rotate, wrap_angle
-from data.scene import Scene, SceneSpec
-from simulator.config import SimulatorConfig
-from simulator.dynamics import advance, log_ego, track_log
-from simulator.log_replay import LogReplay
-from simulator.prepare import prepare
-from simulator.world import Agents
-from worldmodel.batch import ModelBatch
-from worldmodel.conformance import scenes
-from worldmodel.quality import Imagined, imagine_log
+from tether.data.geometry import rotate, wrap_angle
+from tether.data.scene import Scene, SceneSpec
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import advance, log_ego, track_log
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.prepare import prepare
+from tether.simulator.world import Agents
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.conformance import scenes
+from tether.worldmodel.quality import Imagined, imagine_log
 
 HORIZON, BRAKING = 4, 2.5  # steps, m/s^2
 AGENT_FIELDS = ("x", "y", "heading", "vel_x", "vel_y", "valid", "length", "width", "agent_type")

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from data.scene import Array, Scene
-from simulator.config import RenderConfig, SimulatorConfig
-from simulator.world import Params
-from worldmodel.batch import ModelBatch
-from worldmodel.conformance import batches
-from worldmodel.conformance.small import SMALL, config_of
-from worldmodel.fitting import FitState, FittingConfig, fit_step, start_fit
-from worldmodel.interface import WorldModel
-from worldmodel.quality import Imagined, imagine_log
+from tether.data.scene import Array, Scene
+from tether.simulator.config import RenderConfig, SimulatorConfig
+from tether.simulator.world import Params
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.conformance import batches
+from tether.worldmodel.conformance.small import SMALL, config_of
+from tether.worldmodel.fitting import FitState, FittingConfig, fit_step, start_fit
+from tether.worldmodel.interface import WorldModel
+from tether.worldmodel.quality import Imagined, imagine_log
 
 FITTING = FittingConfig(learning_rate=1e-2, warmup_steps=5)
 FIT_STEPS = 60

@@ -9,10 +9,10 @@ import dataclasses
 import jax
 import numpy as np
 
-from data.scene import AgentType, LightState, RoadType, Scene, SceneSpec
-from data.tokenizer import encode
-from simulator.config import SimulatorConfig
-from simulator.road_index import index_road
+from tether.data.scene import AgentType, LightState, RoadType, Scene, SceneSpec
+from tether.data.tokenizer import encode
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.road_index import index_road
 
 TINY = SceneSpec(agents=4, polylines=12, points=16, lights=2, route_points=64, text=4)
 ROAD_X = (-60.0, 220.0)

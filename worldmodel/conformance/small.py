@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from worldmodel import pixels_net, rssm_net, tokens_net
-from worldmodel.image_latent import PatchSizes
-from worldmodel.kinematic import KinematicConfig
-from worldmodel.oracle import OracleConfig
-from worldmodel.pixels import PixelsConfig
-from worldmodel.registry import default_config
-from worldmodel.rssm import RSSMConfig
-from worldmodel.tokens import TokensConfig
+from tether.worldmodel import pixels_net, rssm_net, tokens_net
+from tether.worldmodel.image_latent import PatchSizes
+from tether.worldmodel.kinematic import KinematicConfig
+from tether.worldmodel.oracle import OracleConfig
+from tether.worldmodel.pixels import PixelsConfig
+from tether.worldmodel.registry import default_config
+from tether.worldmodel.rssm import RSSMConfig
+from tether.worldmodel.tokens import TokensConfig
 
 SMALL = {
     "kinematic": KinematicConfig(),

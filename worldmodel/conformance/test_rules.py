@@ -10,14 +10,14 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.interpreters import partial_eval
 
-from simulator.dynamics import advance
-from simulator.log_replay import LogReplay
-from simulator.observe import observe
-from worldmodel.conformance import batches
-from worldmodel.conformance.batches import HORIZON, Motion, others, up_to
-from worldmodel.conformance.plugin import FIT_STEPS, Case
-from worldmodel.pixels import Pixels
-from worldmodel.quality import Imagined, displacement, imagine_log
+from tether.simulator.dynamics import advance
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.observe import observe
+from tether.worldmodel.conformance import batches
+from tether.worldmodel.conformance.batches import HORIZON, Motion, others, up_to
+from tether.worldmodel.conformance.plugin import FIT_STEPS, Case
+from tether.worldmodel.pixels import Pixels
+from tether.worldmodel.quality import Imagined, displacement, imagine_log
 
 # Images of the road turn into themselves by quarter turns and whole pixels of 4 m only; heads may read images.
 ANY_MOTION, QUARTER_TURN = Motion(angle=2.0, x=31.0, y=-17.0), Motion(angle=np.pi / 2, x=24.0, y=-16.0)

@@ -1,0 +1,116 @@
+"""What an evaluation shows: scenes to draw, events with their causes, sentences with what was done."""
+
+from typing import Any
+
+import numpy as np
+
+from tether.data.scene import AgentType, LightState
+from tether.evaluation.report import PAIR, Results
+from tether.evaluation.topview import Trace
+from tether.simulator.events import LABELS
+
+NEAR_M = 1.0  # road edges and boxes within this of the ego's box have to do with an event
+SAYINGS_PER_SCENE = 3
+
+
+def improvements(results: Results, judge: str, count: int) -> list[int]:
+    """Rows where imitation failed and the post-trained policy did not, the largest gain of return first."""
+    after, before = (results.scores[judge][name] for name in PAIR)
+    gain = np.where(before["failure"] & ~after["failure"], after["return"] - before["return"], -np.inf)
+    return [int(row) for row in np.argsort(-gain, kind="stable")[:count] if np.isfinite(gain[row])]
+
+
+def worst_failures(results: Results, judge: str, policy: str, count: int) -> list[int]:
+    """Rows where a policy failed, the lowest return first."""
+    scores = results.scores[judge][policy]
+    worth = np.where(scores["failure"], scores["return"], np.inf)
+    return [int(row) for row in np.argsort(worth, kind="stable")[:count] if np.isfinite(worth[row])]
+
+
+def eventful(results: Results, judge: str, policy: str) -> list[int]:
+    """Rows where a policy had any event at all, contacts that were not its fault and wrong ways included."""
+    scores = results.scores[judge][policy]
+    return [int(row) for row in np.flatnonzero(np.any([scores[name] for name in LABELS], axis=0))]
+
+
+def events(trace: Trace, number: int) -> list[dict[str, Any]]:
+    """Every kind of event of a drive, when it first happened, and what it had to do with.
+
+    Args: number: of the record in its split: several egos share a scenario.
+    Returns: dicts of scenario_id, record (the number), policy, event, time_s, cause.
+    """
+    found = []
+    for name in LABELS:
+        step = trace.first(name)
+        if step is None or (name == "collision" and step == trace.first("at_fault")):
+            continue
+        cause = f"ego at {trace.ego_speed[step]:.1f} m/s, {describe(trace, name, step)}"
+        where = {"scenario_id": trace.record.scenario_id, "record": number, "policy": trace.policy}
+        found.append({**where, "event": name, "time_s": round((step + 1) * trace.dt, 1), "cause": cause})
+    return found
+
+
+def describe(trace: Trace, event: str, step: int) -> str:
+    """What an event had to do with, in words with numbers."""
+    if event in ("at_fault", "collision"):
+        return contact(trace, step)
+    if event == "red_light":
+        return f"light {LightState(red_light_passed(trace, step)).name}"
+    return f"{metres(trace.offset[step], 'left', 'right')} of the route"
+
+
+def contact(trace: Trace, step: int) -> str:
+    """The agent that the ego touches: kind, size, where on the ego, and its speed, or that it was not there before."""
+    scene = trace.record.scene
+    x, y = trace.agent_x[:, step] - trace.ego_x[step], trace.agent_y[:, step] - trace.ego_y[step]
+    cos, sin = np.cos(trace.ego_heading[step]), np.sin(trace.ego_heading[step])
+    ahead, left = cos * x + sin * y, cos * y - sin * x
+    reach = np.hypot(scene.length, scene.width) / 2
+    gap = np.hypot(x, y) - reach
+    gap[~trace.agent_valid[:, step]], gap[int(scene.ego)] = np.inf, np.inf
+    row = int(np.argmin(gap))
+    before = max(step - 1, 0)
+    moved = np.hypot(*(track[row, step] - track[row, before] for track in (trace.agent_x, trace.agent_y)))
+    followed = step > before and trace.agent_valid[row, before]
+    motion = f"{moved / trace.dt:.1f} m/s" if followed else "first seen in this step"
+    size = f"{scene.length[row]:.1f} x {scene.width[row]:.1f} m"
+    kind = AgentType(int(scene.agent_type[row])).name.lower()
+    place = f"{metres(ahead[row], 'ahead', 'behind')}, {metres(left[row], 'left', 'right')} of its centre"
+    return f"{kind} {row} ({size}, {motion}), {place}"
+
+
+def metres(value: float, positive: str, negative: str) -> str:
+    """`5.6 m behind`. Args: value [m]; what it is called by its sign."""
+    return f"{abs(value):.1f} m {positive if value > -0.05 else negative}"
+
+
+def red_light_passed(trace: Trace, step: int) -> int:
+    """State of the light on the route whose stop point is nearest to the ego's front."""
+    scene = trace.record.scene
+    front = scene.length[int(scene.ego)] / 2
+    x = trace.ego_x[step] + front * np.cos(trace.ego_heading[step])
+    y = trace.ego_y[step] + front * np.sin(trace.ego_heading[step])
+    distance = np.where(scene.light_route_s >= 0, np.hypot(scene.light_x - x, scene.light_y - y), np.inf)
+    return int(trace.light_state[int(np.argmin(distance)), step])
+
+
+def sayings(trace: Trace) -> list[dict[str, Any]]:
+    """The first sentences of a drive that differ, with what the ego did in the second after each.
+
+    Returns: dicts of scenario_id, policy, time_s, said, did.
+    """
+    chosen = dict.fromkeys(said for said in trace.sentences if said)
+    found = []
+    for said in list(chosen)[:SAYINGS_PER_SCENE]:
+        step = trace.sentences.index(said)
+        where = {"scenario_id": trace.record.scenario_id, "policy": trace.policy}
+        found.append({**where, "time_s": round(step * trace.dt, 1), "said": said, "did": did(trace, step)})
+    return found
+
+
+def did(trace: Trace, step: int) -> str:
+    """Change of speed and heading in the second after a sub-step."""
+    later = min(step + round(1 / trace.dt), len(trace) - 1)
+    turned = np.degrees((trace.ego_heading[later] - trace.ego_heading[step] + np.pi) % (2 * np.pi) - np.pi)
+    speeds = f"{trace.ego_speed[step]:.1f} to {trace.ego_speed[later]:.1f} m/s"
+    return f"{speeds}, heading {turned:+.0f}°"

@@ -1,0 +1,139 @@
+"""The judges and policies of an evaluation: the same scenes, the same keys, one compiled program for each pair of them.
+
+An entry in `JUDGES` or `BASELINES` is all that a new one needs.
+"""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from tether.data.scene import Record
+from tether.data.sumo.install import SumoError as SumoError  # for those that ask for the referee
+from tether.evaluation.report import Results
+from tether.evaluation.statistics import recordings
+from tether.evaluation.topview import Trace
+from tether.policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
+from tether.policy.language import say
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.reactive import Reactive
+from tether.simulator.referee.fleet import Fleet
+from tether.simulator.referee.world import Referee
+from tether.simulator.world import Policy
+from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
+
+BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
+    "expert": LogExpert,
+    "idm": IDM,
+    "constant_speed": ConstantSpeed,
+    "go_straight": GoStraight,
+}
+LEARNED = ("imitation", "post_trained")
+
+
+def referee(config: SimulatorConfig, records: Sequence[Record]) -> Judge:
+    """See `simulator/referee/world.py`. Raises: SumoError without SUMO; ValueError for records of another source."""
+    fleet = Fleet(records)
+    return Judge(Referee(config, fleet), fleet.open)
+
+
+JUDGES: dict[str, Callable[[SimulatorConfig, Sequence[Record]], Judge]] = {
+    "log_replay": lambda config, records: Judge(LogReplay(config)),
+    "reactive": lambda config, records: Judge(Reactive(config)),
+    "referee": referee,
+}
+
+
+def named(kind: str, name: str, known: Iterable[str]) -> str:
+    """The name itself. Raises: ValueError for an unknown one, with the nearest known name."""
+    known = sorted(known)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ValueError(
+        f"unknown {kind} {name!r}, expected one of {known}" + (f"; did you mean {near[0]!r}?" if near else "")
+    )
+
+
+def baseline(name: str, config: SimulatorConfig) -> NamedPolicy:
+    """A policy that needs no run. Raises: ValueError for an unknown name."""
+    return NamedPolicy(name, BASELINES[named("policy", name, (*BASELINES, *LEARNED))](config), ())
+
+
+def trace_of(policy: NamedPolicy, record: Record, score: float, path: dict[str, Any], dt: float) -> Trace:
+    """One row of `drives.path_of`, on the host, cut where the rollout ended."""
+    ego, agents, length = path["ego"], path["agents"], max(int(path["valid"].sum()), 1)
+    said = [say(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
+    each = -(-len(path["valid"]) // len(said))
+    return Trace(
+        record=record,
+        policy=policy.name,
+        score=float(score),
+        **{f"ego_{name}": values[:length] for name, values in ego.items()},
+        **{f"agent_{name}": values[:, :length] for name, values in agents.items()},
+        light_state=path["light_state"][:, :length],
+        offset=path["offset"][:length],
+        events={name: values[:length] for name, values in path["events"].items()},
+        sentences=tuple(np.repeat(said, each)[:length]),
+        dt=dt,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, by which judges, and on what.
+
+    Attributes:
+      policies: by name.   records: with prepared scenes.
+      judges: names out of `JUDGES`; each is set up once.   simulator: for judges and scores.
+      batch: scenes driven at once.   steps: H.   seed: of all policies alike, so that comparisons are paired.
+    """
+
+    policies: dict[str, NamedPolicy]
+    records: Sequence[Record]
+    judges: tuple[str, ...]
+    simulator: SimulatorConfig
+    batch: int
+    steps: int
+    seed: int = 0
+
+    @functools.cached_property
+    def worlds(self) -> dict[str, Judge]:
+        """The judges by name. Raises: ValueError for an unknown name, or records that a judge cannot drive."""
+        return {name: JUDGES[named("judge", name, JUDGES)](self.simulator, self.records) for name in self.judges}
+
+    def scores(self, judge: str, policy: str) -> dict[str, np.ndarray]:
+        """The scores of a policy on all scenes, [N] each."""
+        return self._drive(judge, policy, fetch=lambda kept: kept[0])
+
+    def traces(self, judge: str, policy: str, rows: Sequence[int]) -> list[Trace]:
+        """What a policy did in some of the scenes. Nothing is compiled that `scores` has compiled."""
+        if not rows:
+            return []
+        scores, paths = self._drive(judge, policy, rows=rows)
+        each = (jax.tree.map(lambda values, b=b: values[b], paths) for b in range(len(rows)))
+        return [
+            trace_of(self.policies[policy], self.records[row], score, path, self.simulator.dt)
+            for row, score, path in zip(rows, scores["score"], each, strict=True)
+        ]
+
+    def _drive(self, judge: str, policy: str, **settings: Any) -> Any:
+        driver = self.policies[policy]
+        return drive(
+            *(driver, self.records, self.worlds[judge], Scored(self.simulator, driver.labels)),
+            steps=self.steps,
+            batch=min(self.batch, len(self.records)),
+            keys=functools.partial(row_keys, self.seed),
+            **settings,
+        )
+
+    def results(self) -> Results:
+        """Drives every policy over all scenes, in every judge."""
+        scores = {judge: {name: self.scores(judge, name) for name in self.policies} for judge in self.judges}
+        ids, off = zip(*((record.scenario_id, record.starts_off_road) for record in self.records), strict=True)
+        return Results(ids, recordings(self.records), off, scores)

@@ -1,0 +1,57 @@
+"""Reads a run, which is data: its settings, and what it has learned. Training itself resumes by `loop.resume`."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+
+from tether.data.scene import Record
+from tether.training import stages
+from tether.training.checkpoint import Checkpoints
+from tether.training.config import Config
+from tether.training.directory import read_settings
+from tether.training.loop import parse_progress
+from tether.training.mesh import ALONE
+from tether.training.programs import Programs
+from tether.training.state import Learned, Progress
+from tether.worldmodel import registry
+
+
+def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
+    """The settings of a run, whoever made it. Whatever builds something from a run reads its settings here.
+
+    Args: trusted: modules or import paths that the user named, see `registry.check_trusted`.
+    Raises: ValueError where there is no run, for settings that cannot work, and for a world model that is neither
+      built in nor trusted.
+    """
+    config = read_settings(directory)
+    if config is None:
+        raise ValueError(f"{directory} is not a run: expected a config.json in it, as train.py writes it")
+    try:
+        registry.check_trusted(config.world_model, directory, trusted)
+    except ValueError as error:
+        raise ValueError(f"{directory / 'config.json'}: {error}") from None
+    return config
+
+
+def restore(
+    directory: pathlib.Path, config: Config, programs: Programs, records: Sequence[Record]
+) -> tuple[Learned, Progress]:
+    """The newest undamaged checkpoint of a run.
+
+    Args: records: any scenes of the run's spec; only their shapes are looked at.
+    Raises: ValueError where the run has no checkpoint yet.
+    """
+    # Shapes are all that is needed: nothing is initialised.
+    template = jax.eval_shape(lambda: stages.begin(config, programs, ALONE, records))
+    none = f"{directory} has no checkpoint yet: let train.py go on until the imitation policy is trained"
+    if not (directory / "checkpoints").is_dir():
+        raise ValueError(none)
+    checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
+    try:
+        found = checkpoints.restore(template, parse_progress, repair=False)
+    finally:
+        checkpoints.close()
+    if found is None:
+        raise ValueError(none)
+    return jax.device_put(found[1]), found[3]

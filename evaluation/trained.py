@@ -1,0 +1,67 @@
+"""What a run has trained and what it lacks: nothing is reported of arrays that are as random as they began."""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+
+from tether.evaluation.judges import LEARNED
+from tether.training.config import Config
+from tether.training.loop import schedule
+from tether.training.state import Learned, Progress
+
+
+def missing_stages(config: Config, progress: Progress) -> list[str]:
+    """The stages of a run that are not finished, in order."""
+    return list(dict.fromkeys(unit.stage for unit in schedule(config) if unit.name not in progress.finished))
+
+
+def unfinished(config: Config, progress: Progress) -> str:
+    """A sentence about what a run still has to do; empty for a finished one."""
+    missing = missing_stages(config, progress)
+    done = f"{len(progress.finished)} of {len(schedule(config))} units are done"
+    return f"Unfinished run: {done}, missing are the stages {', '.join(missing)}." if missing else ""
+
+
+def require(directory: str | pathlib.Path, config: Config, progress: Progress, stage: str, what: str) -> None:
+    """Refuses what a run has not trained: its arrays are random until then.
+
+    Args: stage: that trains it.   what: it is, in words.
+    Raises: ValueError naming the stages that are missing.
+    """
+    missing = missing_stages(config, progress)
+    if stage in missing:
+        raise ValueError(
+            f"{directory}: {what} is not trained yet: stage {stage} is not finished (missing: {', '.join(missing)}); "
+            "let train.py go on"
+        )
+
+
+def learned_policies(
+    directory: str | pathlib.Path, config: Config, progress: Progress, asked: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """The learned policies of a run: those asked for, or all that it has.
+
+    Raises: ValueError for one that it does not have: what is missing, or that no round was accepted.
+    """
+    if asked is not None and not set(LEARNED) & set(asked):
+        return ()
+    require(directory, config, progress, "imitate", "its policy")
+    if progress.post_trained:
+        return LEARNED if asked is None else tuple(name for name in LEARNED if name in asked)
+    if asked is not None and "post_trained" in asked:
+        require(directory, config, progress, "post_train", "its post-trained policy")
+        raise ValueError(f"{directory}: it has no post-trained policy, for no round was accepted: ask for imitation")
+    return ("imitation",)
+
+
+def remarks(config: Config, learned: Learned, progress: Progress) -> list[str]:
+    """What a report about a run's policies has to say first, in sentences: what is missing, what was not accepted."""
+    if missing := unfinished(config, progress):
+        return [missing]
+    if not progress.post_trained:
+        return ["No round was accepted: there is no post-trained policy beside imitation."]
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), learned.best, learned.imitation)
+    if jax.tree.all(same):
+        return ["No accepted policy scored higher on the validation split: the post-trained policy is imitation's."]
+    return []

@@ -1,0 +1,113 @@
+"""Drives in which the ego does something else than in its log, and what a World then makes of the others.
+
+B batch, H steps, S sub-steps, K = H * S, A agents.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from tether.data.scene import Array, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.dynamics import advance, log_actions, log_ego
+from tether.simulator.events import PREDICTED
+from tether.simulator.unending import Unending
+from tether.simulator.world import Action, EgoState, Params, World
+from tether.worldmodel.batch import ModelBatch, log_window
+from tether.worldmodel.costs import LEAST
+from tether.worldmodel.nets import symlog
+from tether.worldmodel.quality import Imagined, displacement, imagine_log
+
+NEAR_M = 15.0  # who comes this near the logged ego has to do with it
+
+
+def drive_on(
+    world: World,
+    params: Params,
+    key: jax.Array,
+    scene: Scene,
+    start: Array,
+    action: Action,
+    simulator: SimulatorConfig,
+) -> Imagined:
+    """Drives actions [B, H, S] in a World, past whatever happens to the ego: the others are watched while it is in
+    their way. Two drives by one key differ only because the ego does.
+
+    Args: key: key[B]; start: int32[B].
+    """
+    alive = jnp.ones(action.acceleration.shape[:2], bool)
+    batch = ModelBatch(scene, start, None, action, None, None, alive, None)
+    return imagine_log(Unending(world, simulator), params, key, batch)
+
+
+def logged_plan(scene: Scene, start: Array, substeps: int, simulator: SimulatorConfig) -> tuple[Action, EgoState]:
+    """What the logged ego does in K sub-steps, and where it leads, [B, K]."""
+    action = log_actions(scene, start, substeps, simulator)
+    return action, advance(log_ego(scene, start), action, simulator.limits, simulator.dt)
+
+
+def retimed(
+    ego: EgoState, logged: tuple[Action, EgoState], acceleration: float, simulator: SimulatorConfig
+) -> tuple[Action, EgoState]:
+    """The way of a plan [B, K] at another constant acceleration [m/s^2], until the ego stands; straight on beyond it.
+
+    Args: ego: [B], where both begin.
+    """
+    action, driven = logged
+    constant = jnp.full_like(action.acceleration, acceleration)
+    straight = Action(constant, jnp.zeros_like(constant))
+    other = advance(ego, straight, simulator.limits, simulator.dt)
+    way, other_way = (middles(ego.speed, track.speed, simulator.dt) for track in (driven, other))
+    look_up = jax.vmap(lambda at, places, values: jnp.interp(at, places, values, right=0.0))
+    action = Action(constant, look_up(other_way, way, action.curvature))
+    return action, advance(ego, action, simulator.limits, simulator.dt)
+
+
+def middles(first: Array, speed: Array, dt: float) -> Array:
+    """Way covered by the middle of each sub-step [m]. Args: first: float32[B], the speed before; speed: [B, K]."""
+    mean = (jnp.concatenate([first[:, None], speed[:, :-1]], 1) + speed) / 2
+    return jnp.cumsum(mean, -1) * dt - mean * dt / 2
+
+
+def by_step(action: Action, substeps: int) -> Action:
+    """[B, K] -> [B, H, S]."""
+    return jax.tree.map(lambda a: a.reshape(a.shape[0], -1, substeps), action)
+
+
+def losses_under(
+    action: Action, world: World, params: Params, key: jax.Array, batch: ModelBatch, simulator: SimulatorConfig
+) -> dict[str, Array]:
+    """How far a World is from what happened when the ego drives actions [B, H, S], the batch's or others.
+
+    Returns: sums over the batch's first H steps, float32[B]: `all` and `near`, distances of the others from the log
+      [m], those of `NEAR_M` being near; `heads`, of Worlds with learned heads, their losses against the batch's
+      outcomes.
+    """
+    steps = action.acceleration.shape[1]
+    outcome, alive = jax.tree.map(lambda a: a[:, :steps], (batch.outcome, batch.alive))
+    batch = batch.replace(action=action, outcome=outcome, alive=alive)
+    driven = drive_on(world, params, key, batch.scene, batch.start, action, simulator)
+    distance, _ = displacement(driven.replace(alive=alive), batch, simulator.dt)
+    by_agent = distance.sum(-1)
+    found = {"all": by_agent.sum(-1), "near": jnp.sum(by_agent * comes_near(batch, driven.agents.x.shape[-1]), -1)}
+    predicted = driven.outcome.predicted
+    return found | ({"heads": head_losses(predicted, batch)} if predicted else {})
+
+
+def comes_near(batch: ModelBatch, substeps: int) -> Array:
+    """Who comes near the ego in the log's next `substeps` steps: bool[B, A]."""
+    log = log_window(batch.scene, batch.start, 0, substeps)
+    row = batch.scene.ego[:, None, None]
+    ego_x, ego_y, there = (jnp.take_along_axis(field, row, 1) for field in (log.x, log.y, log.valid))
+    return jnp.any((jnp.hypot(log.x - ego_x, log.y - ego_y) < NEAR_M) & log.valid & there, -1)
+
+
+def head_losses(predicted: dict[str, Array], batch: ModelBatch) -> Array:
+    """Squared symlog error of the reward and cross-entropy of the events, summed over heads and steps: float32[B]."""
+    outcome = batch.outcome
+    happened = {name: outcome.happened(name) for name in PREDICTED}
+    happened["cont"] = ~outcome.termination
+    loss = jnp.square(symlog(predicted["reward"]) - symlog(outcome.reward)) / 2
+    for name, truth in happened.items():
+        chance = jnp.clip(predicted[name], LEAST, 1 - LEAST)
+        loss -= jnp.log(jnp.where(truth, chance, 1 - chance))
+    return jnp.sum(jnp.where(batch.alive, loss, 0.0), -1)

@@ -1,0 +1,86 @@
+"""How far the imagined others stray from the log: ADE and minADE."""
+
+import pathlib
+
+import numpy as np
+
+from tether.evaluation.statistics import bootstrap, paired_difference
+from tether.evaluation.world_models import forecasts as forecast
+from tether.evaluation.world_models.figure import curves
+from tether.evaluation.world_models.study import FLOOR, Finding, NotMeasurable, Study
+
+SECONDS = (1, 3, 5, 8)
+COLUMNS = {
+    **{f"{kind}_{s}s": f"{label} {s} s" for kind, label in (("ade", "ADE"), ("minade", "minADE")) for s in SECONDS},
+    "unseen": "out of sight",
+}
+ABOUT = """Distance [m] of the others that move from where the log has them, averaged over agents and log steps up \
+to a time, while the log sees them; the ego is on its log. ADE is the mean over {draws} draws, minADE the best draw \
+of the scene as a whole. Means over the scenes in which others move. Who is out of sight in a draw goes on at the \
+velocity at which it was last seen; the last column is the share of those steps to 8 s at which the log sees the agent \
+and the draw does not."""
+
+
+def measure(study: Study) -> Finding:
+    """Measures every subject's draws."""
+    log = study.logged
+    counted = log.valid[..., 1:] & log.moving[..., None]
+    errors = {name: errors_of(study, name, counted) for name in study.imagined}
+    floor = errors[FLOOR]
+    # The log decides which scenes count, alike for every subject. A time at which nobody is seen has no column.
+    kept = {key: np.isfinite(values) for key, values in floor.items() if np.isfinite(values).any()}
+    if not kept:
+        raise NotMeasurable(f"nobody but the ego moves in {len(study.records)} scenes of the split {study.split}")
+
+    return Finding(
+        title="Displacement",
+        about=ABOUT.format(draws=study.draws),
+        columns=COLUMNS,
+        rows={
+            name: {key: bootstrap(one[key][some], study.groups[some]) for key, some in kept.items()}
+            for name, one in errors.items()
+        },
+        paired={
+            name: {
+                key: paired_difference(one[key][some], floor[key][some], study.groups[some])
+                for key, some in kept.items()
+            }
+            for name, one in errors.items()
+            if name != FLOOR
+        },
+        details={name: curve_of(study, name, counted) for name in errors},
+    )
+
+
+def errors_of(study: Study, name: str, counted: np.ndarray) -> dict[str, np.ndarray]:
+    """By column float64[N], NaN for scenes in which nothing counts."""
+    distance = distance_of(study, name)
+    found = {}
+    for second in SECONDS:
+        steps = round(second / study.simulator.dt)
+        found[f"ade_{second}s"], found[f"minade_{second}s"] = forecast.joint_errors(distance, counted, steps)
+    unseen = np.where(counted, 1 - study.imagined[name].seen.mean(1), 0).sum((1, 2))
+    with np.errstate(invalid="ignore"):
+        found["unseen"] = unseen / counted.sum((1, 2))
+    return found
+
+
+def distance_of(study: Study, name: str) -> np.ndarray:
+    """float32[N, K, A, T], [m]."""
+    draws, log = study.imagined[name], study.logged
+    return forecast.displacement(draws.x, draws.y, log.x[..., 1:], log.y[..., 1:])
+
+
+def curve_of(study: Study, name: str, counted: np.ndarray) -> dict[str, list[float]]:
+    """Mean displacement at each time, over all agents that count then."""
+    mean = distance_of(study, name).mean(1)
+    number = counted.sum((0, 1))
+    error = np.where(counted, mean, 0.0).sum((0, 1)) / np.maximum(number, 1)
+    seconds = study.simulator.dt * np.arange(1, len(number) + 1)
+    return {"seconds": seconds.round(2).tolist(), "metres": error.round(4).tolist()}
+
+
+def draw(finding: Finding, path: pathlib.Path) -> None:
+    """Displacement over time."""
+    lines = {name: (one["seconds"], one["metres"]) for name, one in finding.details.items()}
+    curves(lines, "time [s]", "displacement of the moving others [m]", path)

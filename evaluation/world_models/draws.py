@@ -1,0 +1,109 @@
+"""The logs of a study as a World continues them, again and again: what realism and its kin are measured on."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tether.data.progress import Bar
+from tether.data.scene import Array, Record, Scene, SceneSpec
+from tether.simulator.world import Agents, Params, World
+from tether.worldmodel.batch import ModelBatch, log_window
+from tether.worldmodel.quality import MOVED_M, imagine_log, keep_moving, on_log
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What a World made of N scenes, K times each, the ego being on its log.
+
+    Attributes:
+      x, y, heading: float32[N, K, A, T], box centre [m] and heading [rad] of all rows after each of T log steps of the
+        future; who is out of sight moves on (`keep_moving`).
+      seen: bool[N, K, A, T], not out of sight.
+      disagreement: float32[N, K, H].
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    heading: np.ndarray
+    seen: np.ndarray
+    disagreement: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Logged:
+    """The same of the log.
+
+    Attributes:
+      x, y, heading, vel_x, vel_y: float32[N, A, 1 + T], from the current step on.   valid: bool[N, A, 1 + T].
+      agent_type: int32[N, A].
+      other: bool[N, A], an agent other than the ego that is there at the current step.
+      moving: bool[N, A], an other that moves by more than `MOVED_M` while it is seen.
+      ego: int32[N].
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    heading: np.ndarray
+    vel_x: np.ndarray
+    vel_y: np.ndarray
+    valid: np.ndarray
+    agent_type: np.ndarray
+    other: np.ndarray
+    moving: np.ndarray
+    ego: np.ndarray
+
+
+def logged(records: Sequence[Record], spec: SceneSpec) -> Logged:
+    """The log of records after the current step."""
+    scenes = [record.scene for record in records]
+
+    def future(name: str) -> np.ndarray:
+        return np.stack([np.asarray(getattr(scene, name))[:, spec.current :] for scene in scenes])
+
+    fields = {name: future(name) for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")}
+    ego = np.array([int(scene.ego) for scene in scenes])
+    rows = np.arange(fields["x"].shape[1])
+    other = fields["valid"][..., 0] & (rows != ego[:, None])
+    moved = np.hypot(fields["x"] - fields["x"][..., :1], fields["y"] - fields["y"][..., :1])
+    moving = other & (np.where(fields["valid"], moved, 0).max(-1) > MOVED_M)
+    kinds = np.stack([np.asarray(scene.agent_type) for scene in scenes])
+    return Logged(**fields, agent_type=kinds, other=other, moving=moving, ego=ego)
+
+
+def imagine_draws(
+    world: World,
+    params: Params,
+    drive_log: Callable[[Scene, jax.Array], ModelBatch],
+    parts: Iterable[tuple[np.ndarray, int, Scene]],
+    keys: Callable[[np.ndarray], jax.Array],
+    draws: int,
+    dt: float,
+    name: str,
+) -> Draws:
+    """Lets a World continue every scene.
+
+    Args: drive_log, parts, keys: see `Study`.   draws: K.   dt: of a log step [s].   name: for the progress bar.
+    """
+
+    @jax.jit
+    def continued(params: Params, batch: ModelBatch, key: jax.Array) -> tuple[Agents, Array]:
+        def once(index: Array) -> tuple[Agents, Array]:
+            own = jax.vmap(jax.random.fold_in, (0, None))(key, index)
+            imagined = imagine_log(world, params, own, batch, on_log)
+            now = log_window(batch.scene, batch.start, 0, 0)
+            return keep_moving(now, imagined.agents, dt), imagined.outcome.disagreement
+
+        return jax.lax.map(once, jnp.arange(draws))
+
+    found = []
+    batches = list(parts)
+    with Bar(name, len(batches), unit="batches", compiles=True) as bar:
+        for rows, new, scene in bar.over(batches):
+            key = keys(rows)
+            agents, disagreement = continued(params, drive_log(scene, key), key)
+            arrays = (agents.x, agents.y, agents.heading, agents.valid, disagreement)
+            found.append([np.swapaxes(np.asarray(a), 0, 1)[:new] for a in arrays])
+    return Draws(*(np.concatenate(one) for one in zip(*found, strict=True)))

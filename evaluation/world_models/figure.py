@@ -1,0 +1,52 @@
+"""The two kinds of chart that most measures need: intervals side by side, and lines."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from tether.evaluation.figures import GREY, save
+from tether.evaluation.topview import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+
+FIXED = {"oracle": BLACK, "kinematic": GREY}
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
+
+
+def colours(subjects: Sequence[str]) -> dict[str, str]:
+    """The same colour for a subject in every chart: floor and ceiling have their own."""
+    others = [name for name in subjects if name not in FIXED]
+    return FIXED | {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(others)}
+
+
+def forest(intervals: Mapping[str, Mapping[str, dict]], labels: Mapping[str, str], axis: str, path: Path) -> None:
+    """A row for each label, in it a mark with its interval for each subject."""
+    figure = Figure(figsize=(8, 1.2 + 0.42 * len(labels)), layout="constrained")
+    axes, shown = figure.subplots(), colours(list(intervals))
+    step = 0.7 / max(len(intervals), 1)
+    for index, (name, values) in enumerate(intervals.items()):
+        rows = [(place, values[key]) for place, key in enumerate(labels) if key in values]
+        heights = [place + (index + 0.5) * step - 0.35 for place, _ in rows]
+        means = [one["mean"] for _, one in rows]
+        below = [max(one["mean"] - one["low"], 0) for _, one in rows]
+        above = [max(one["high"] - one["mean"], 0) for _, one in rows]
+        axes.errorbar(means, heights, xerr=[below, above], fmt="o", ms=4, lw=1.5, color=shown[name], label=name)
+    axes.set_yticks(range(len(labels)), labels.values())
+    axes.invert_yaxis()
+    axes.set_xlabel(axis)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, upward: str, path: Path) -> None:
+    """A line for each subject."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes, shown = figure.subplots(), colours(list(lines))
+    for name, (x, y) in lines.items():
+        axes.plot(x, y, marker="o" if len(x) <= 20 else "", ms=4, color=shown[name], label=name)
+    axes.set_xlabel(across)
+    axes.set_ylabel(upward)
+    axes.grid(alpha=0.3)
+    if lines:
+        axes.legend(frameon=False, fontsize=8)
+    save(figure, path)

@@ -1,0 +1,63 @@
+"""How good forecasts of a log are, given draws of it, on the host. K draws, A agents, T steps; NumPy.
+
+All of these see only boxes, so that every World can be measured alike, whether or not it knows its own likelihood.
+"""
+
+import numpy as np
+
+from tether.data.scene import Array
+
+KERNEL_M = 0.5  # scale of the kernel
+INTERACTING_M = 10.0  # centres of two agents, one of them moving, that come this near
+
+
+def displacement(x: Array, y: Array, logged_x: Array, logged_y: Array) -> np.ndarray:
+    """Distance [m] of draws [..., K, A, T] from the log [..., A, T]."""
+    return np.hypot(x - logged_x[..., None, :, :], y - logged_y[..., None, :, :])
+
+
+def joint_errors(distance: Array, counted: Array, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """ADE and minADE [m] of each scene up to a step: the draws' mean, and the best of the draws as a whole.
+
+    Args: distance: [N, K, A, T]; counted: bool[N, A, T].   Returns: float64[N] each, NaN where nothing counts.
+    Source: minADE of joint futures as in WOSAC, arXiv 2305.12032.
+    """
+    distance, counted = distance[..., :steps], counted[..., None, :, :steps]
+    number = counted.sum((-1, -2))
+    summed = np.where(counted, distance, 0.0).sum((-1, -2), dtype=np.float64)
+    errors = np.where(number > 0, summed / np.maximum(number, 1), np.nan)
+    return errors.mean(-1), errors.min(-1)
+
+
+def log_density(x: Array, y: Array, logged_x: Array, logged_y: Array) -> np.ndarray:
+    """Log of the density [1/m^2] that draws put on where an agent is: a mixture of kernels around them.
+
+    The kernel is a Student t of two degrees of freedom: a draw that is metres off costs nats, not hundreds of them, so
+    that the mean over agents tells of all of them.
+
+    Args: x, y: [..., K, A]; logged_x, logged_y: [..., A].   Returns: float64[..., A].
+    Source: kernel density NLL as in The Trajectron (arXiv 1810.05993), with a heavy tail in place of its cut at -20.
+    """
+    off_x, off_y = x - logged_x[..., None, :], y - logged_y[..., None, :]
+    squared = np.asarray(off_x, np.float64) ** 2 + np.asarray(off_y, np.float64) ** 2
+    density = (1 + squared / (2 * KERNEL_M**2)) ** -2 / (2 * np.pi * KERNEL_M**2)
+    return np.log(density.mean(-2))
+
+
+def interacting(x: Array, y: Array, valid: Array, moving: Array) -> np.ndarray:
+    """bool[A]: moves, and comes within `INTERACTING_M` of another agent while both are seen.
+
+    Args: the log of one scene: x, y, valid: [A, T], the ego among them; moving: bool[A].
+    """
+    near = np.zeros((len(x), len(x)), bool)
+    for step in range(0, x.shape[1], 5):  # twice a second
+        both = valid[:, None, step] & valid[None, :, step]
+        near |= both & (np.hypot(x[:, None, step] - x[:, step], y[:, None, step] - y[:, step]) < INTERACTING_M)
+    np.fill_diagonal(near, False)
+    return moving & near.any(1)
+
+
+def wasserstein(first: Array, second: Array, width: float) -> float:
+    """Earth mover's distance between two histograms over the same bins, in the unit of the bins' width."""
+    shares = [counts / max(counts.sum(), 1) for counts in (first, second)]
+    return float(np.abs(np.cumsum(shares[0] - shares[1])).sum() * width)

@@ -1,0 +1,271 @@
+"""What world models are compared on: the same scenes, policies, keys and sizes for all of them."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tether.data.scene import Record, Scene
+from tether.data.sources import available_splits
+from tether.evaluation.judges import BASELINES, baseline
+from tether.evaluation.policies import learned_policy, open_records, with_data
+from tether.evaluation.report import Interval
+from tether.evaluation.restore import read_run, restore
+from tether.evaluation.statistics import recordings
+from tether.evaluation.trained import learned_policies, require, unfinished
+from tether.evaluation.world_models.draws import Draws, Logged, imagine_draws, logged
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.world import Params, World
+from tether.training.config import Config
+from tether.training.drivers import undisturbed
+from tether.training.drives import NamedPolicy
+from tether.training.imagination import drive_expert
+from tether.training.processes import cache_programs
+from tether.training.programs import Programs
+from tether.training.programs import build as build_programs
+from tether.training.scenes import chunks, data_directory, take
+from tether.training.state import Learned, Progress
+from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.registry import build as build_model
+from tether.worldmodel.registry import check_source
+
+FLOOR, CEILING = "kinematic", "oracle"  # stand in every table
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A world model to evaluate.
+
+    Attributes:
+      name: as in the tables.   world: see `simulator.world.World`.   params: its parameters.
+      remark: a sentence about the run that it is from, where that is not finished.
+    """
+
+    name: str
+    world: World
+    params: Params
+    remark: str = ""
+
+
+class NotMeasurable(ValueError):
+    """The scenes lack what a measure needs; the others go on."""
+
+
+class Finding(NamedTuple):
+    """What a measure found.
+
+    Attributes:
+      title: heading.   about: what was measured, how, in which units.
+      columns: key to heading.
+      rows: subject to column to interval; a column that a subject cannot have is left out.
+      paired: the same of differences to the floor, scene by scene; where a column has no value per scene, left out.
+      details: what the figure draws, JSON.
+    """
+
+    title: str
+    about: str
+    columns: dict[str, str]
+    rows: dict[str, dict[str, Interval]]
+    paired: dict[str, dict[str, Interval]]
+    details: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The comparison.
+
+    Attributes:
+      config: whose spec, simulator, data set and seed hold for all subjects.
+      subjects: ceiling and floor among them.
+      records: of the split, prepared.
+      policies: by name, for measures that let a policy drive.
+      split: the split's name.
+      scenes: of a split, the first so many; as many as the config says if None.
+      draws: K, rollouts of each scene where a distribution is judged.
+      batch: scenes at once.
+    """
+
+    config: Config
+    subjects: tuple[Subject, ...]
+    records: Sequence[Record]
+    policies: dict[str, NamedPolicy]
+    split: str
+    scenes: int | None = None
+    draws: int = 32
+    batch: int = 32
+
+    def __post_init__(self):
+        for name in ("draws", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
+
+    @property
+    def simulator(self) -> SimulatorConfig:
+        """Of all subjects."""
+        return self.config.simulator
+
+    @property
+    def steps(self) -> int:
+        """H, world steps of a whole drive."""
+        return self.config.rollout_steps
+
+    def on(self, split: str) -> "Study":
+        """The same subjects and policies on the scenes of another split, as many as were asked for if it has them.
+
+        Raises: DataError where the data set lacks the split.
+        """
+        there = available_splits(data_directory(self.config.data)).get(split, self.scenes)
+        scenes = None if self.scenes is None else min(self.scenes, there)
+        return dataclasses.replace(self, records=open_records(self.config, split, scenes), split=split)
+
+    @functools.cached_property
+    def groups(self) -> np.ndarray:
+        """Names [N] of the recordings: scenes of one recording are resampled together."""
+        return np.array(recordings(self.records))
+
+    @functools.cached_property
+    def scenarios(self) -> np.ndarray:
+        """Names [N] of the scenarios: scenes of one name are different egos of the same traffic."""
+        return np.array([record.scenario_id for record in self.records])
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, int, Scene]]:
+        """Rows int[B] of the records, how many of them are new, and their scenes [B, ...]; always B of them."""
+        for rows in chunks(len(self.records), min(self.batch, len(self.records))):
+            yield rows, len(np.unique(rows)), take(self.records, rows)
+
+    def keys(self, rows: np.ndarray) -> jax.Array:
+        """key[B]: of the seed and of each scene alone."""
+        return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self.config.seed), rows)
+
+    @functools.cached_property
+    def logged(self) -> Logged:
+        """What happened."""
+        return logged(self.records, self.config.spec)
+
+    @functools.cached_property
+    def imagined(self) -> dict[str, Draws]:
+        """What each subject thinks might have happened, the ego being on its log; made once, for several measures."""
+        return {
+            subject.name: imagine_draws(
+                *(subject.world, subject.params, self.drive_log, self.chunks(), self.keys),
+                *(self.draws, self.simulator.dt, subject.name),
+            )
+            for subject in self.subjects
+        }
+
+    @functools.cached_property
+    def drive_log(self) -> Callable[[Scene, jax.Array], ModelBatch]:
+        """`log_drive`, compiled."""
+        return jax.jit(log_drive(self.config))
+
+
+def log_drive(config: Config) -> Callable[[Scene, jax.Array], ModelBatch]:
+    """The ego's drive of the log as a function of scenes [B, ...] and key[B]: `ModelBatch` [B]."""
+
+    def drive(scene: Scene, keys: jax.Array) -> ModelBatch:
+        return drive_expert(config.simulator, config.rollout_steps, scene, undisturbed(len(keys)), keys)
+
+    return drive
+
+
+def open_study(
+    models: Sequence[str],
+    policies_of: Sequence[str] = (),
+    *,
+    data: str | None = None,
+    split: str = "test",
+    scenes: int | None = None,
+    trusted: Sequence[str] = (),
+    **sizes: int,
+) -> Study:
+    """The study of some models.
+
+    Args:
+      models: `[NAME=]RUN`, run directories, or names and import paths of models that need no fitting.
+      policies_of: run directories whose policies drive, beside the baselines.
+      data: a data set in place of the runs'.   split, scenes: of it, the first so many.   sizes: of `Study`.
+      trusted: modules or import paths of world models that a run may name, beside those among `models`.
+    Raises: ValueError for a run that is none, runs of different simulators or sizes of scenes, two models of one name,
+      a model that needs fitting but is given without a run, a run whose stage is not finished, and two policies of one
+      name.
+    """
+    named = [model.rpartition("=")[::2] for model in models]
+    paths = (*(path for _, path in named if is_run(path)), *policies_of)
+    asked = [path for _, path in named if not is_run(path)]
+    runs = {path: read_run(pathlib.Path(path), (*trusted, *asked)) for path in paths}
+    for path in asked:
+        check_source(path, [pathlib.Path(run) for run in runs])
+    config = with_data(common(runs), data)
+    cache_programs(config, pathlib.Path(next(iter(runs), config.run_directory)))
+    records = open_records(config, split, scenes)
+    policies = {name: baseline(name, config.simulator) for name in BASELINES}
+    for path in policies_of:
+        found = policies_in(path, runs[path], records)
+        if twice := found.keys() & policies.keys():
+            raise ValueError(f"{path}: policies called {sorted(twice)} are there already: rename the run's directory")
+        policies |= found
+    subjects = [untrained(name, config, records) for name in (CEILING, FLOOR)]
+    for name, path in named:
+        if path in runs:
+            subjects.append(fitted(name, path, runs[path], records))
+        elif path not in (CEILING, FLOOR):
+            subjects.append(untrained(path, config, records))
+    names = [subject.name for subject in subjects]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"several models are called {twice}: tell them apart with NAME=RUN")
+    return Study(config, tuple(subjects), records, policies, split, scenes, **sizes)
+
+
+def is_run(path: str) -> bool:
+    """Whether it names a directory rather than a model."""
+    return "/" in path or pathlib.Path(path).is_dir()
+
+
+def common(runs: dict[str, Config]) -> Config:
+    """The first run's config, or the default one. Raises: ValueError where runs could not drive the same scenes."""
+    configs = list(runs.values()) or [Config(name="models")]
+    for path, config in runs.items():
+        for field in ("spec", "simulator"):
+            if getattr(config, field) != getattr(configs[0], field):
+                raise ValueError(f"{path}: its {field} is not that of {next(iter(runs))}: they cannot be compared")
+    return configs[0]
+
+
+def learned_in(
+    path: str, config: Config, records: Sequence[Record], stage: str, what: str
+) -> tuple[Programs, Learned, Progress]:
+    """What a run has learned. Raises: ValueError where the stage that it is read for is not finished, see `require`."""
+    programs = build_programs(config)
+    learned, progress = restore(pathlib.Path(path), config, programs, records)
+    require(path, config, progress, stage, what)
+    return programs, learned, progress
+
+
+def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> Subject:
+    """The world model of a run, under its own name if none is given."""
+    programs, learned, progress = learned_in(path, config, records, "fit_world_model", "its world model")
+    missing = unfinished(config, progress)
+    return Subject(name or config.world_model, programs.model, learned.model, missing and f"{path}: {missing}")
+
+
+def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
+    """A model that needs no fitting. Raises: ValueError for one that has parameters."""
+    world, key = build_model(name, None, config.simulator), jax.random.key(0)
+    driven = jax.eval_shape(log_drive(config), take(records, [0]), jax.random.split(key, 1))
+    params = jax.eval_shape(world.init, key, driven)
+    if jax.tree.leaves(params):
+        raise ValueError(f"world model {name!r} has to be fitted: name the run directory that holds it")
+    return Subject(name, world, params)
+
+
+def policies_in(path: str, config: Config, records: Sequence[Record]) -> dict[str, NamedPolicy]:
+    """The learned policies of a run by name, those that differ."""
+    programs, learned, progress = learned_in(path, config, records, "imitate", "its policy")
+    names = learned_policies(path, config, progress)
+    named = {f"{name} ({pathlib.Path(path).name})": name for name in names}
+    policies = {shown: learned_policy(name, programs, learned, 0.0) for shown, name in named.items()}
+    return {shown: dataclasses.replace(policy, name=shown) for shown, policy in policies.items()}

@@ -1,0 +1,122 @@
+"""The main job: `python train.py [preset] [--field value ...]`. Resumes by default; `--help` lists every field."""
+
+import contextlib
+import pathlib
+import sys
+import time
+from typing import NamedTuple
+
+import jax
+
+from tether.data.progress import Bar, log_above_bars
+from tether.evaluation.policies import Request, evaluate_run
+from tether.training import loop, mesh, presets, processes, stages, stop
+from tether.training.checkpoint import Checkpoints
+from tether.training.config import Config
+from tether.training.directory import claim, write_settings
+from tether.training.log import Logger
+from tether.training.loop import Run
+from tether.training.mesh import Layout
+from tether.training.processes import is_first
+from tether.training.programs import Programs, build
+from tether.training.scenes import Splits, open_splits
+from tether.training.state import RunState
+from tether.training.watch import AlarmError
+
+
+class Job(NamedTuple):
+    """A run that can begin.
+
+    Attributes:
+      config: the resolved config.   splits: its scenes.   programs: not compiled yet.   layout: of the devices.
+      began: monotonic time [s].
+    """
+
+    config: Config
+    splits: Splits
+    programs: Programs
+    layout: Layout
+    began: float
+
+
+def main(arguments: list[str]) -> int:
+    """Runs what the command line asks for. Returns the exit status."""
+    log_above_bars()
+    config = presets.parse(arguments)
+    try:
+        processes.join(config.distributed)
+        job = prepare(config)
+        with claim(config) as directory:
+            train(job, directory)
+            processes.leave()
+            if config.stage == "all" and is_first():
+                evaluate(directory, config.world_model)
+    except stop.Interrupted as stopped:
+        print(f"{stopped}. The same command goes on from there.")
+        return stop.INTERRUPTED
+    except AlarmError as alarm:
+        print(f"{alarm}; {directory} keeps its last checkpoint", file=sys.stderr)
+        return 3
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def prepare(config: Config) -> Job:
+    """Opens and builds whatever the settings can be wrong about, and writes nothing.
+
+    Raises: ValueError for a device, a data set or a world model that is not there, and for sizes that do not fit.
+    """
+    began = time.monotonic()
+    processes.devices()
+    layout = mesh.make(config.mesh)
+    mesh.check_rows(config, layout)
+    splits = open_splits(config.data, config.spec, config.simulator)
+    return Job(config, splits, build(config, layout), layout, began)
+
+
+def train(job: Job, directory: pathlib.Path) -> RunState:
+    """Runs the stages that are not finished yet, in a directory that is claimed, and returns the final state."""
+    config, splits, programs, layout, began = job
+    processes.cache_programs(config, directory)
+    describe(job, directory)
+    with Bar("initial state", 1, unit="parts", compiles=True) as bar:
+        fresh = stages.begin(config, programs, layout, splits.train)
+        bar.advance()
+    write_settings(config, directory)
+    with contextlib.ExitStack() as stack:
+        checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
+        stack.callback(checkpoints.close)
+        logger = Logger(directory) if is_first() else None
+        if logger is not None:
+            stack.callback(logger.close)
+        run = Run(config, directory, splits, programs, checkpoints, logger, stop.Stop(), layout, began)
+        state = loop.resume(run, fresh)
+        with run.stop:
+            return execute(run.since(state.progress.wall_s), state)
+
+
+def execute(run: Run, state: RunState) -> RunState:
+    """One unit after another; each is saved when it is done."""
+    units = loop.pending(run.config, state.progress.finished)
+    if not units and is_first():
+        print("finished already" + ("; evaluating again" if run.config.stage == "all" else ""))
+    for unit in units:
+        loop.announce(run, unit)
+        state, metrics = stages.PARTS[unit.part](run, state, unit)
+        state = loop.finish(run, state, unit, metrics)
+    return state
+
+
+def describe(job: Job, directory: pathlib.Path) -> None:
+    """Prints once what is about to run; all settings stand in `config.json`."""
+    sizes = ", ".join(f"{name} {len(getattr(job.splits, name))}" for name in ("train", "grounding", "validation"))
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    if is_first():
+        print(f"{directory}: preset {job.config.name}, seed {job.config.seed}, on {device}; scenes: {sizes}")
+
+
+def evaluate(directory: pathlib.Path, world_model: str) -> None:
+    """Drives the test split, writes the report, prints its headline. The world model is the one that the user named."""
+    print(evaluate_run(directory, Request(trusted=(world_model,))))
