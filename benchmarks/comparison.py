@@ -1,4 +1,4 @@
-"""The section of RESULTS.md that compares arms (`benchmarks/experiments.py`), from their cells.
+"""The page of `results/` that compares arms (`benchmarks/experiments.py`), from their cells.
 
 A cell is what one judge says of one arm of one seed, scene by scene. Each scene's mean over the seeds is taken first;
 intervals resample recordings, not seeds.
@@ -137,17 +137,17 @@ def section(title: str, cells: list[Cell], command: str) -> str:
         for name in ("commit", "machine", "seed")
     }
     facts["date"] = f"{min(c['provenance']['date'] for c in cells)} to {max(c['provenance']['date'] for c in cells)}"
-    facts["command"] = command
-    parts = [f"## {title}", table(["", ""], ([name, value] for name, value in facts.items()))]
+    facts |= {"intervals": "95 %, over recordings", "command": command}
+    parts = [f"# {title}", table(["", ""], ([name, value] for name, value in facts.items()))]
     parts += [ABOUT_FORCED] if any(FORCED in cell["arm"] for cell in cells) else []
     judges = grouped(cells, "judge")
     for judge, found in judges.items():
-        parts += [f"### Judged in {judge.replace('_', ' ')}", judge_table(found)]
+        parts += [f"## Evaluated in {judge.replace('_', ' ')}", judge_table(found)]
     first = next(iter(judges.values()))
     about = (
         "Simulator steps that the policy learned from or was gated by, in the order of the seeds; the world model's "
         "perturbed replays count where the model is used. The checks on the validation split, alike for all, do not."
     )
-    parts += ["### Cost", about, cost_table(first), "Minutes of each stage:", stages_table(first)]
-    parts += ["### Imagined against grounded return", rounds_table(first)]
+    parts += ["## Cost", about, cost_table(first), "Minutes of each stage:", stages_table(first)]
+    parts += ["## Imagined against grounded return", rounds_table(first)]
     return "\n\n".join(parts)

@@ -21,7 +21,7 @@ from typing import Any
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from benchmarks import command
-from benchmarks.results import write_section
+from benchmarks.pages import write_section
 from tether.data import womd
 from tether.data.builder import write_dataset
 from tether.data.errors import DataError, SkipLedger

@@ -5,7 +5,7 @@ python -m benchmarks.experiments headline --out out/headline --cells benchmarks/
 Every finished cell (arm, seed, judge) is kept as JSON under --cells and never done again: a killed command goes on
 where it stopped, and more seeds or judges only add to what there is. Those of the default data stand in the repository,
 so that a table can grow over many days and machines. The arms of a seed start from one world model and one imitation
-policy. After each seed the section of RESULTS.md is written from the cells that there are. Words after `--` go to every
+policy. After each seed the page of `results/` is written from the cells that there are. Words after `--` go to every
 train.py, e.g. `-- --data.directory DIR --spec.agents 64`.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.comparison import BEFORE, METRICS, section
-from benchmarks.results import write_section
+from benchmarks.pages import add_folder, write_page
 from tether.data.files import write_text
 from tether.evaluation.forced_reasoning import REASONING_MODES
 from tether.evaluation.judges import BASELINES, JUDGES
@@ -81,7 +81,7 @@ class Experiment:
     """Arms that are compared.
 
     Attributes:
-      title: heading of the section.   arms: the first one sets the budget.
+      title: of the page.   arms: the first one sets the budget.
       words: for every train.py.   judges: by default.
     """
 
@@ -181,8 +181,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cells", type=pathlib.Path, help="where finished cells are kept; OUT/cells by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
     parser.add_argument("--judges", nargs="+", choices=JUDGES, help="the experiment's own by default")
-    parser.add_argument("--section", help="name in the markers; the experiment's by default")
-    parser.add_argument("--file", default="RESULTS.md", type=pathlib.Path, help="default: %(default)s")
+    parser.add_argument("--section", help="name of the page; the experiment's by default")
+    add_folder(parser)
     options = parser.parse_args(own)
     options.passed = tuple(passed)
     return options
@@ -301,7 +301,7 @@ def cells(
 
 
 def main(arguments: list[str]) -> int:
-    """Does what is missing, writes the section after each seed, and returns the exit status."""
+    """Does what is missing, writes the page after each seed, and returns the exit status."""
     options = parse(arguments)
     experiment = EXPERIMENTS[options.experiment]
     judges, kept = tuple(options.judges or experiment.judges), options.cells or options.out / "cells"
@@ -310,7 +310,7 @@ def main(arguments: list[str]) -> int:
     for seed in options.seeds:
         found += cells(options.out, kept, experiment, (*experiment.words, *options.passed), seed, judges)
         title = f"{experiment.title}: {found[0]['provenance']['data']}"
-        write_section(options.file, options.section or options.experiment, section(title, found, command))
+        write_page(options.results, options.section or options.experiment, section(title, found, command))
     return 0
 
 

@@ -3,7 +3,7 @@
 python -m benchmarks.fuzz [--inputs 20000] [--seed 0] [--target NAME ...] [--scenario FILE]
 
 Inputs are valid ones with a few bytes, numbers or entries changed, drawn from the seed. Prints JSON and writes a
-section of RESULTS.md: per target how many were read, refused, uncaught (anything but the errors that the reader
+page `fuzz` of the results: per target how many were read, refused, uncaught (anything but the errors that the reader
 documents) or slow, and the CPU-seconds of the slowest; and by how much the process grew. Each uncaught or slow input is
 kept under --keep; exit status 1 if there was any. `scenario` needs the WOMD protos and the TFRecord FILE to take a
 valid message from.
@@ -33,7 +33,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from benchmarks import command
 from benchmarks.mutate import change_arrays, change_bytes, change_json, change_message
-from benchmarks.results import write_section
+from benchmarks.pages import add_folder, write_page
 from tether.data import sources, storage, tfrecord, womd
 from tether.data.build import read_manifest
 from tether.data.builder import write_dataset
@@ -288,7 +288,7 @@ def address_space() -> int:
 
 
 def section(result: dict[str, Any]) -> str:
-    """Of RESULTS.md."""
+    """The page."""
     facts = made_here()
     facts["command"] = shlex.join(["python", "-m", "benchmarks.fuzz", *map(shown, sys.argv[1:])])
     facts["inputs"] = f"{sum(one['inputs'] for one in result['targets'].values()):,}"
@@ -300,7 +300,7 @@ def section(result: dict[str, Any]) -> str:
     )
     header = ["reader", *next(iter(result["targets"].values()))]
     rows = [[name, *map(str, one.values())] for name, one in result["targets"].items()]
-    return "\n\n".join(["## Hostile input", said, table(["", ""], facts.items()), table(header, rows)])
+    return "\n\n".join(["# Hostile input", said, table(["", ""], facts.items()), table(header, rows)])
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -313,7 +313,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--target", action="append", help="only this one (repeatable)")
     parser.add_argument("--scenario", help="a TFRecord file with a WOMD Scenario")
     parser.add_argument("--keep", type=pathlib.Path, default=pathlib.Path("out/fuzz"))
-    parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
+    add_folder(parser)
     return parser.parse_args(arguments)
 
 
@@ -332,7 +332,7 @@ def main(arguments: list[str]) -> int:
     bad = sum(row["uncaught"] + row["slow"] for row in found.values())
     result = {"seed": options.seed, "targets": found, "bad": bad, "peak_memory_grew_mb": grown // 1024}
     print(json.dumps(result, indent=2))
-    write_section(options.file, "fuzz", section(result))
+    write_page(options.results, "fuzz", section(result))
     return int(bad > 0)
 
 

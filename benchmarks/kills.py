@@ -5,7 +5,7 @@ python -m benchmarks.kills --out out/kills [--kills 30] [--signal KILL TERM] [--
 A checkpoint is written after every step, so that many of the moments lie within a save. Runs follow each other until
 the kills are used up, and the last one is left to end. Runs are killed while they are evaluated as well, which begins
 anew each time. Every kill is noted in `kills.json`: the same command goes on where it was stopped. At the end it writes
-a section of RESULTS.md and prints JSON: kills by stage, how many left an unfinished checkpoint behind, runs compared,
+a page of `results/` and prints JSON: kills by stage, how many left an unfinished checkpoint behind, runs compared,
 and runs lost: not going on, or ending with anything that differs by a bit but for times (arrays, meta, `config.json`,
 `rounds.json`, the log, the report, every scene's score). Exit status 1 if any was lost. What a killed process leaves is
 looked at, nothing of it is repaired by hand.
@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from benchmarks import command
-from benchmarks.results import write_section
+from benchmarks.pages import add_folder, write_page
 from tether.data.files import write_text
 from tether.evaluation.provenance import made_here
 from tether.evaluation.report import table
@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--signal", nargs="+", choices=SIGNALS, default=list(SIGNALS))
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
+    add_folder(parser)
     return parser.parse_args(arguments)
 
 
@@ -244,7 +244,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -> str:
-    """Of RESULTS.md."""
+    """The page."""
     facts = made_here()
     facts["command"] = f"python -m benchmarks.kills --kills {options.kills} --seed {options.seed} --out DIRECTORY"
     stages = list(dict.fromkeys(name for one in summaries.values() for name in one["kills_by_stage"]))
@@ -260,7 +260,7 @@ def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -
         "that nobody killed: arrays and meta of its last checkpoint, settings, rounds, log, report, every scene's "
         "score. Under the stages: kills in each."
     )
-    return "\n\n".join(["## Killed runs", said, table(["", ""], facts.items()), table(header, rows)])
+    return "\n\n".join(["# Killed runs", said, table(["", ""], facts.items()), table(header, rows)])
 
 
 def main(arguments: list[str]) -> int:
@@ -273,7 +273,7 @@ def main(arguments: list[str]) -> int:
     summaries = {name: summary(notes["signals"][name]) for name in options.signal}
     lost = sum(len(one["lost"]) for one in summaries.values())
     print(json.dumps({**notes["settings"], "signals": summaries, "runs_lost": lost}, indent=2))
-    write_section(options.file, "kills", section(options, summaries))
+    write_page(options.results, "kills", section(options, summaries))
     return int(lost > 0)
 
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks import command
-from benchmarks.results import write_section
+from benchmarks.pages import write_section
 from tether.data.pipeline import stack
 from tether.data.progress import Bar
 from tether.data.scene import Record, Scene, SceneSpec

@@ -4,7 +4,7 @@ python -m benchmarks.meshes equality --out out/meshes     # 8 forced host device
 python -m benchmarks.meshes processes --out out/meshes    # two processes against one, the main job of preset tiny
 python -m benchmarks.meshes weak --out out/meshes         # rows grow with the devices, 1 to 8
 
-Prints JSON and writes a section of RESULTS.md. `equality` starts each stage on each mesh from the state in which one
+Prints JSON and writes a page of `results/`. `equality` starts each stage on each mesh from the state in which one
 device began it, restored from that device's checkpoint; `improve` is done with the objective of every preset. A
 difference is |loss - loss of one device|, as it is and over the largest |loss| of the stage. `weak` gives the
 CPU-seconds of a step for each row: all devices are forced out of the same cores, so that the clock could only tell how
@@ -31,7 +31,7 @@ from typing import Any
 import jax
 
 from benchmarks import command
-from benchmarks.results import write_section
+from benchmarks.pages import add_folder, write_page
 from tether.evaluation.provenance import made_here, shown
 from tether.evaluation.report import table
 from tether.training import loop, mesh, presets, stages
@@ -85,8 +85,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--objectives", nargs="+", default=OBJECTIVES[:1], help="of `stages`: each for `improve`")
     parser.add_argument("--again", type=int, default=0, help="of `stages`: times that grounding is repeated")
     parser.add_argument("--parts", nargs="+", choices=stages.PARTS, default=[*stages.PARTS], help="of the main job")
-    parser.add_argument("--section", help="name in the markers; `meshes-` and what is measured by default")
-    parser.add_argument("--file", type=pathlib.Path, default="RESULTS.md", help="of results (default: %(default)s)")
+    parser.add_argument("--section", help="name of the page; `meshes-` and what is measured by default")
+    add_folder(parser)
     return parser.parse_args(arguments)
 
 
@@ -338,13 +338,15 @@ def tabulated(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tupl
 
 
 def section(what: str, found: dict[str, Any]) -> str:
-    """Of RESULTS.md."""
+    """The page."""
     facts = made_here()
     facts["command"] = shlex.join(["python", "-m", "benchmarks.meshes", *map(shown, sys.argv[1:])])
     facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
     named = columns(found)
-    rows = [[unit, *(named[name][unit] for name in named)] for unit in next(iter(named.values()))]
-    parts = [f"## {TITLES[what]}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], rows)]
+    units = list(next(iter(named.values())))
+    rows = [[unit, *(named[name][unit] for name in named)] for unit in units]
+    grounding = " of grounding" if all(unit.endswith("/ground") for unit in units) else ""
+    parts = [f"# {TITLES[what]}{grounding}", ABOUT[what], table(["", ""], facts.items()), table(["unit", *named], rows)]
     return "\n\n".join(parts)
 
 
@@ -358,7 +360,7 @@ def main(arguments: list[str]) -> None:
         return
     found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
     print(json.dumps(found, indent=2))
-    write_section(options.file, options.section or f"meshes-{options.what}", section(options.what, found))
+    write_page(options.results, options.section or f"meshes-{options.what}", section(options.what, found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What holds for world models whatever they are fitted on, their rules and their speed, as a section of RESULTS.md:
+"""What holds for world models whatever they are fitted on, their rules and their speed, as a page of `results/`:
 
-python -m benchmarks.model_properties --out out/properties [--section model-properties] [--file RESULTS.md]
+python -m benchmarks.model_properties --out out/properties [--section model-properties] [--results results]
 
 Holds the built-in models and the example against the conformance suite, and runs `benchmarks.world_models`. What is
 finished under --out is not done again.
@@ -16,7 +16,7 @@ import xml.etree.ElementTree
 from typing import Any
 
 from benchmarks import command
-from benchmarks.results import write_section
+from benchmarks.pages import add_folder, write_page
 from tether.data.files import write_text
 from tether.evaluation.provenance import made_here
 from tether.evaluation.report import table
@@ -29,7 +29,7 @@ ABOUT_SPEED = """\
 At the preset's sizes, one core; a training scene is a whole drive of 16 world steps, and a world step is 0.5 s of one \
 scene: five of the simulator's environment steps of 0.1 s. The simulator is log replay driven by the same loop on the \
 same batch. What was done for these rates, and their profile: \
-[benchmarks/throughput.md](benchmarks/throughput.md)."""
+[benchmarks/throughput.md](../benchmarks/throughput.md)."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -37,7 +37,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.model_properties", description=__doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="where measurements are kept")
     parser.add_argument("--section", default="model-properties", help="name in the markers (default: %(default)s)")
-    parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
+    add_folder(parser)
     return parser.parse_args(arguments)
 
 
@@ -106,12 +106,12 @@ def section(rules: dict[str, dict[str, str]], told: dict[str, Any]) -> str:
     held = "`python -m tether.worldmodel.conformance`; a dash: there is nothing to fit, or the model is the log itself."
     return "\n\n".join(
         [
-            "## World models: rules and speed",
+            "# World models: rules and speed",
             table(["", ""], [[name, value] for name, value in origin.items()]),
-            "### Conformance",
+            "## Conformance",
             held,
             rules_table(rules),
-            "### Speed",
+            "## Speed",
             ABOUT_SPEED,
             speed_table(told),
         ]
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    write_section(pathlib.Path(options.file), options.section, body)
+    write_page(options.results, options.section, body)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Fits world models, trains policies to judge them by, benchmarks the models and writes a section of RESULTS.md:
+"""Fits world models, trains policies to judge them by, benchmarks the models and writes a page of `results/`:
 
 python -m benchmarks.model_results --out out/models [--data DIR --agents 64] --section models --title "World models"
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import command
-from benchmarks.results import write_section
+from benchmarks.pages import add_folder, write_page
 from tether.evaluation.report import table
 from tether.evaluation.world_models.benchmark import tables
 
@@ -35,9 +35,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--agents", type=int, help="agents per scene, as the data set was built")
     parser.add_argument("--steps", type=int, help="optimiser steps of each fit; the preset's by default")
     parser.add_argument("--scenes", type=int, help="scenes in each of them; the preset's by default")
-    parser.add_argument("--section", required=True, help="name in the markers, e.g. models")
+    parser.add_argument("--section", required=True, help="name of the page, e.g. models")
     parser.add_argument("--title", required=True, help="heading")
-    parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
+    add_folder(parser)
     return parser.parse_args(arguments)
 
 
@@ -81,9 +81,9 @@ def section(title: str, told: dict[str, Any]) -> str:
     """The section's text: where it comes from, and each finding's table."""
     shown = ("date", "commit", "machine", "command", "seed", "data", "scenes", "draws")
     facts = [[name, str(told["provenance"][name])] for name in shown]
-    parts = [f"## {title}", "What is measured, and how: [docs/quality.md](docs/quality.md).", table(["", ""], facts)]
+    parts = [f"# {title}", "What is measured, and how: [docs/quality.md](../docs/quality.md).", table(["", ""], facts)]
     for finding in told["findings"].values():
-        parts += [f"### {finding['title']}", finding["about"], tables(finding)]
+        parts += [f"## {finding['title']}", finding["about"], tables(finding)]
     return "\n\n".join(parts)
 
 
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     data = ["--data", options.data] if options.data else []
     call("eval.py", [*models, *policies, *data, "--out", str(options.out)])
     told = json.loads((options.out / "models.json").read_text("utf-8"))
-    write_section(pathlib.Path(options.file), options.section, section(options.title, told))
+    write_page(options.results, options.section, section(options.title, told))
     return 0
 
 

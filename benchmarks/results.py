@@ -1,8 +1,6 @@
-"""Writes a section of RESULTS.md from finished runs, one per seed:
+"""Writes a page of `results/` from finished runs, one per seed:
 
-python -m benchmarks.results RUN RUN RUN --section starter --title "Starter set, two CPU cores" [--file RESULTS.md]
-
-The section stands between markers; everything else in the file is left as it is.
+python -m benchmarks.results RUN RUN RUN --section starter --title "Starter set, two CPU cores" [--results results]
 """
 
 import argparse
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import command
-from tether.data.files import write_text
+from benchmarks.pages import add_folder, write_page
 from tether.evaluation.report import (
     PAIR,
     PAIR_NAME,
@@ -37,10 +35,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run directories with a report, one per seed")
-    parser.add_argument("--section", required=True, help="name in the markers, e.g. starter or real")
+    parser.add_argument("--section", required=True, help="name of the page, e.g. starter or real")
     parser.add_argument("--title", help="heading; the section's name by default")
     parser.add_argument("--judge", default="log_replay", help="whose numbers (default: %(default)s)")
-    parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
+    add_folder(parser)
     return parser.parse_args(arguments)
 
 
@@ -133,7 +131,7 @@ def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, An
     )
     return "\n\n".join(
         [
-            f"## {title}",
+            f"# {title}",
             said,
             table(["", ""], ([name, value] for name, value in facts.items())),
             seeds_table(reports, judge),
@@ -143,25 +141,8 @@ def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, An
     )
 
 
-def write_section(path: pathlib.Path, name: str, body: str) -> None:
-    """Puts a section into a file of results, which is begun where there is none, and says so."""
-    text = path.read_text(encoding="utf-8") if path.exists() else "# Results\n"
-    write_text(path, replace_section(text, name, body))
-    print(f"wrote section {name!r} of {path}", file=sys.stderr)
-
-
-def replace_section(text: str, name: str, body: str) -> str:
-    """The text with the section between its markers replaced, or added at the end."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    marked = f"{begin}\n{body}\n{end}"
-    if begin not in text:
-        return f"{text.rstrip()}\n\n{marked}\n".lstrip()
-    before, rest = text.split(begin, 1)
-    return before + marked + rest.split(end, 1)[1]
-
-
 def main(arguments: list[str]) -> int:
-    """Reads the runs, writes the section, and returns the exit status."""
+    """Reads the runs, writes the page, and returns the exit status."""
     options = parse(arguments)
     try:
         reports, scenes = zip(*(read(run, options.judge) for run in options.runs), strict=True)
@@ -169,7 +150,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    write_section(pathlib.Path(options.file), options.section, body)
+    write_page(options.results, options.section, body)
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Runs every benchmark of the simulator and writes their section of RESULTS.md:
+"""Runs every benchmark of the simulator and writes their page of `results/`:
 
-python -m benchmarks.simulator_report --scenario FILE --real DIR --run RUN --out FOLDER [--file RESULTS.md]
+python -m benchmarks.simulator_report --scenario FILE --real DIR --run RUN --out FOLDER [--results results]
 
 FILE: a TFRecord with a WOMD Scenario; DIR: real logs made by `python -m tether.data.build`; RUN: a run of `train.py` on
 the starter set, judged in every World. Each benchmark's JSON is kept in FOLDER and not measured again.
@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from benchmarks import command
-from benchmarks.results import write_section
+from benchmarks.pages import add_folder, write_page
 from tether.data.files import write_text
 from tether.data.progress import Bar
 from tether.evaluation.provenance import made_here, shown
@@ -29,7 +29,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulator_report", description=__doc__)
     for name in ("scenario", "real", "run", "out"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--file", default="RESULTS.md", help="default: %(default)s")
+    add_folder(parser)
     return parser.parse_args(arguments)
 
 
@@ -193,7 +193,7 @@ def section(found: dict[str, dict[str, Any]]) -> str:
     origin = [[name, *(one["origin"][key] for key in ("date", "commit", "command"))] for name, one in found.items()]
     return "\n\n".join(
         [
-            "## The simulator",
+            "# The simulator",
             speed(result["simulator"]),
             accuracy(result["accuracy"]),
             dynamics(result["dynamics"]),
@@ -221,7 +221,7 @@ def main(arguments: list[str]) -> int:
     except subprocess.CalledProcessError as error:
         print(f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}; what was measured is kept")
         return 2
-    write_section(pathlib.Path(options.file), "simulator", section(found))
+    write_page(options.results, "simulator", section(found))
     return 0
 
 

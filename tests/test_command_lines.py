@@ -1,6 +1,6 @@
 """Every command line of the documents is taken by the program that it is for. Nothing is run.
 
-RESULTS.md is left out: its commands are of the commits that its sections name.
+`results/` is left out: its commands are of the commits that its pages name.
 """
 
 import argparse
@@ -174,8 +174,7 @@ def check(program: str, words: list[str], capsys) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_of_the_pages_are_taken(path, capsys):
-    commands = [] if path.name == "RESULTS.md" else commands_in(path.read_text(encoding="utf-8"))
-    for program, words in commands:
+    for program, words in commands_in(path.read_text(encoding="utf-8")):
         check(program, words, capsys)
 
 

@@ -134,7 +134,7 @@ def test_scenes_without_recordings_are_named(tmp_path, capsys):
     old = json.loads(path.read_text())
     del old["groups"]
     path.write_text(json.dumps(old))
-    assert benchmark.main([directory, "--section", "x", "--file", str(tmp_path / "R.md")]) == 2
+    assert benchmark.main([directory, "--section", "x", "--results", str(tmp_path)]) == 2
     assert "scenes.json: expected the recording of each scene in `groups`, found none" in capsys.readouterr().err
 
 
@@ -209,15 +209,11 @@ def runs(folder: pathlib.Path, gains: tuple[float, ...]) -> list[str]:
     return [str(folder / f"run-{number}") for number in range(len(gains))]
 
 
-def test_results_pool_the_seeds_and_keep_the_rest_of_the_file(tmp_path):
-    target = tmp_path / "RESULTS.md"
-    target.write_text("# Results\n\nWords by hand.\n")
+def test_results_pool_the_seeds(tmp_path):
     directories = runs(tmp_path, (0.2, 0.1, 0.0))
-    for _ in range(2):
-        assert benchmark.main([*directories, "--section", "starter", "--file", str(target)]) == 0
-    text = target.read_text()
-    assert text.startswith("# Results\n\nWords by hand.\n")
-    assert text.count("<!-- starter: begin -->") == text.count("<!-- starter: end -->") == 1
+    assert benchmark.main([*directories, "--section", "starter", "--title", "Seeds", "--results", str(tmp_path)]) == 0
+    text = (tmp_path / "starter.md").read_text()
+    assert text.startswith("# Seeds\n\n<!-- age: begin -->")
     assert "2 of 3 seeds" in text and "+0.100 [+0.100, +0.100]" in text and "| 2 |" in text
 
 
@@ -227,12 +223,11 @@ def test_a_seed_whose_rounds_were_rolled_back_stays_among_the_results(tmp_path, 
     results = made_up(0.0)
     del results.scores["log_replay"]["post_trained"]
     report.write(folder, {**told(results), "rounds": [{**ROUND, "spent": {}}]}, results)
-    target = tmp_path / "R.md"
-    assert benchmark.main([kept, rejected, "--section", "x", "--file", str(target)]) == 0
-    text = target.read_text()
+    assert benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)]) == 0
+    text = (tmp_path / "x.md").read_text()
     assert "1 of 2 seeds" in text and "+0.000 [+0.000, +0.000]" in text and "+0.100 [+0.100, +0.100]" in text
     report.write(folder, {**told(results), "remarks": ["Unfinished run: 3 of 11 units are done."]}, results)
-    assert benchmark.main([kept, rejected, "--section", "x", "--file", str(target)]) == 2
+    assert benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)]) == 2
     assert "run-1: Unfinished run: 3 of 11" in capsys.readouterr().err
 
 
@@ -241,5 +236,5 @@ def test_results_of_different_scenes_are_not_pooled(tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
     report.write(other, told(made_up(count=10)), made_up(count=10))
-    assert benchmark.main([*directories, str(other), "--section", "x", "--file", str(tmp_path / "R.md")]) == 2
+    assert benchmark.main([*directories, str(other), "--section", "x", "--results", str(tmp_path)]) == 2
     assert "other scenes" in capsys.readouterr().err

@@ -144,8 +144,8 @@ def test_the_section_holds_every_table():
     ]
     cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2, rounds)]
     text = comparison.section("Title", cells, "python -m mine")
-    assert "| command | python -m mine |" in text
-    assert text.startswith("## Title") and "Judged in log replay" in text
+    assert "| intervals | 95 %, over recordings |\n| command | python -m mine |" in text
+    assert text.startswith("# Title") and "Evaluated in log replay" in text
     assert (
         "| mine | 160 | 77 | 1.0 |" in text
         and "| policy | imitate |" in text

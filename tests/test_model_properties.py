@@ -1,4 +1,4 @@
-"""The section of RESULTS.md on what holds for world models before they are fitted."""
+"""The page of results on what holds for world models before they are fitted."""
 
 import json
 
@@ -55,10 +55,7 @@ def test_speed_has_the_simulator_beside_the_models(folder):
     assert simulator == "| log replay | - | - | 2,000 | 10,000 | - |"
 
 
-def test_writes_its_section(folder):
-    """Without touching what else the file holds."""
-    path = folder / "RESULTS.md"
-    path.write_text("# Results\n\nkept\n")
-    assert model_properties.main(["--out", str(folder), "--file", str(path)]) == 0
-    text = path.read_text()
-    assert text.startswith("# Results\n\nkept\n") and "### Conformance" in text and "12,345" in text
+def test_writes_its_page(folder):
+    assert model_properties.main(["--out", str(folder), "--results", str(folder / "pages")]) == 0
+    text = (folder / "pages" / "model-properties.md").read_text()
+    assert text.startswith("# World models: rules and speed\n") and "## Conformance" in text and "12,345" in text
