@@ -20,7 +20,7 @@ from tether.worldmodel import registry
 def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
     """The settings of a run, whoever made it. Whatever builds something from a run reads its settings here.
 
-    Args: trusted: modules or import paths that the user named, see `registry.check_trusted`.
+    Args: trusted: modules or import paths that the user named, see `Importable.check_trusted`.
     Raises: ValueError where there is no run, for settings that cannot work, and for a world model that is neither
       built in nor trusted.
     """
@@ -28,7 +28,7 @@ def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
     if config is None:
         raise ValueError(f"{directory} is not a run: expected a config.json in it, as train.py writes it")
     try:
-        registry.check_trusted(config.world_model, directory, trusted)
+        registry.WORLD_MODELS.check_trusted(config.world_model, directory, trusted)
     except ValueError as error:
         raise ValueError(f"{directory / 'config.json'}: {error}") from None
     return config

@@ -190,7 +190,7 @@ def parse(arguments: list[str]) -> Config:
     try:
         validate(config)
         check_overrides(config, preset())
-        registry.check_source(config.world_model, [pathlib.Path(run) for run in runs if run is not None])
+        registry.WORLD_MODELS.check_source(config.world_model, [pathlib.Path(run) for run in runs if run is not None])
     except ValueError as error:
         refuse(str(error))
     return config

@@ -30,8 +30,8 @@ from tether.training.programs import build as build_programs
 from tether.training.scenes import chunks, data_directory, take
 from tether.training.state import Learned, Progress
 from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.registry import WORLD_MODELS
 from tether.worldmodel.registry import build as build_model
-from tether.worldmodel.registry import check_source
 
 FLOOR, CEILING = "kinematic", "oracle"  # stand in every table
 
@@ -198,7 +198,7 @@ def open_study(
     asked = [path for _, path in named if not is_run(path)]
     runs = {path: read_run(pathlib.Path(path), (*trusted, *asked)) for path in paths}
     for path in asked:
-        check_source(path, [pathlib.Path(run) for run in runs])
+        WORLD_MODELS.check_source(path, [pathlib.Path(run) for run in runs])
     config = with_data(common(runs), data)
     cache_programs(config, pathlib.Path(next(iter(runs), config.run_directory)))
     records = open_records(config, split, scenes)

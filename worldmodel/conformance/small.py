@@ -7,7 +7,7 @@ from tether.worldmodel.image_latent import PatchSizes
 from tether.worldmodel.kinematic import KinematicConfig
 from tether.worldmodel.oracle import OracleConfig
 from tether.worldmodel.pixels import PixelsConfig
-from tether.worldmodel.registry import default_config
+from tether.worldmodel.registry import WORLD_MODELS
 from tether.worldmodel.rssm import RSSMConfig
 from tether.worldmodel.tokens import TokensConfig
 
@@ -32,6 +32,6 @@ SMALL = {
 def config_of(name: str) -> Any:
     """The config to test of a model: small for a built-in one, with its defaults for any other.
 
-    Raises: ValueError for a name of which `registry.default_config` makes nothing.
+    Raises: ValueError for a name of which `Importable.default_config` makes nothing.
     """
-    return SMALL[name] if name in SMALL else default_config(name)
+    return SMALL[name] if name in SMALL else WORLD_MODELS.default_config(name)
