@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks import command, timing
 from tether.data.padding import pad
+from tether.data.raw import localize
 from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
 from tether.data.tfrecord import read_records
 from tether.data.womd import convert, parse_scenario, road_features
@@ -63,7 +64,7 @@ class Wanderer:
 def logged_scene(path: str) -> Scene:
     """The first scene of a TFRecord file, its map neither thinned nor cut."""
     scenario = parse_scenario(next(iter(read_records(path))))
-    record = pad(convert(scenario, scenario.scenario_id)[0], SPEC)
+    record = pad(localize(convert(scenario, scenario.scenario_id)[0]), SPEC)
     x, y, heading = record.origin
     lines = []
     for kind, points in road_features(scenario):

@@ -34,7 +34,7 @@ from tether.data.builder import FILE_FORMAT, FORMAT, TetherScenes, place_of, pre
 from tether.data.errors import DataError, Noted, SkipLedger, read_json, too_many
 from tether.data.inputs import fingerprints, list_files
 from tether.data.progress import Bar, log_above_bars
-from tether.data.raw import RawScene
+from tether.data.raw import LocalScene
 from tether.data.recordings import Recordings
 from tether.data.records import CONVERTER, EVALUATED_ON, LEARNED_FROM, Fractions, Rules, kept_scenes
 from tether.data.statistics import Statistics
@@ -173,7 +173,7 @@ def build_alone(config: BuildConfig, rules: Rules, files: Sequence[str], request
     ledger, statistics, recordings = SkipLedger(config.max_skipped), Statistics(), Recordings()
     files_of = {split: [file for file in files if rules.may_give(file, split)] for split in rules.splits}
 
-    def scenes(split: str, bar: Bar) -> Iterator[RawScene]:
+    def scenes(split: str, bar: Bar) -> Iterator[LocalScene]:
         began, count = time.monotonic(), 0
         for file in files_of[split]:
             found = kept_scenes([file], rules, ledger, lambda name: name == split)

@@ -15,7 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from tether.data.errors import DataError, read_json
 from tether.data.inputs import check_reachable
-from tether.data.raw import RawScene, localize
+from tether.data.raw import LocalScene
 from tether.data.storage import ARRAYS, DATASET, REQUEST_FILE, SUMMARY_FILE, TEXTS, VECTORS, encode, is_finished
 
 FORMAT, FILE_FORMAT = "1.1.0", "array_record"
@@ -23,7 +23,7 @@ OWN_FILES = (f"{DATASET}-*.array_record*", "dataset_info.json", "features.json",
 
 log = logging.getLogger(__name__)
 
-Splits = dict[str, Callable[[], Iterable[RawScene]] | Iterable[RawScene]]
+Splits = dict[str, Callable[[], Iterable[LocalScene]] | Iterable[LocalScene]]
 
 
 def _features() -> tfds.features.FeaturesDict:
@@ -91,10 +91,10 @@ class TetherScenes(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         return {name: self._generate_examples(name, scenes) for name, scenes in self._scenes.items()}
 
-    def _generate_examples(self, split: str, scenes: Callable[[], Iterable[RawScene]] | Iterable[RawScene]):
+    def _generate_examples(self, split: str, scenes: Callable[[], Iterable[LocalScene]] | Iterable[LocalScene]):
         index = -1
-        for index, raw in enumerate(scenes() if callable(scenes) else scenes):
-            yield index, encode(localize(raw))
+        for index, scene in enumerate(scenes() if callable(scenes) else scenes):
+            yield index, encode(scene)
         if index < 0:
             raise DataError("no scenes", f"split {split}")
 

@@ -1,4 +1,4 @@
-"""`pad`: a ragged `RawScene` becomes a `Scene` of the static sizes of a `SceneSpec`."""
+"""`pad`: a ragged `LocalScene` becomes a `Record`, its `Scene` of the static sizes of a `SceneSpec`."""
 
 import dataclasses
 
@@ -6,20 +6,18 @@ import numpy as np
 
 from tether.data import tokenizer
 from tether.data.errors import DataError
-from tether.data.polyline import arc_length, drop_repeats, interpolate, simplify, walk, wrap
+from tether.data.instruction import SampledRoute, sampled_route
+from tether.data.polyline import arc_length, interpolate, simplify, walk, wrap
 from tether.data.raw import (
     ROAD_TOLERANCE_M,
-    RawScene,
+    LocalScene,
     agent_distance,
     distance_to_path,
     first_steps,
-    localize,
     sampled_path,
 )
 from tether.data.road_edges import starts_off_road
-from tether.data.route import navigation
 from tether.data.scene import DRIVING_LANE_TYPES, RING_TYPES, ROAD_EDGE_TYPES, Record, Scene, SceneSpec
-from tether.data.text import instruct
 
 EDGE_KEEP_M = 40.0
 LIGHT_LATERAL_M = 2.5
@@ -42,8 +40,8 @@ class Dropped:
     nearest_polyline_m: float
 
 
-def pad(raw: RawScene, spec: SceneSpec) -> Record:
-    """Moves a scene to the ego's frame at the current step and fits it into `spec`.
+def pad(raw: LocalScene, spec: SceneSpec) -> Record:
+    """Fits a scene into `spec`.
 
     Only the first `spec.steps` of its log count. Kept are the agents that come nearest to the ego, and the polylines
     nearest to the ego's log: first road edges within 40 m (they decide what is off-road), then the others, where edges
@@ -55,34 +53,24 @@ def pad(raw: RawScene, spec: SceneSpec) -> Record:
     return pad_counted(raw, spec)[0]
 
 
-def pad_counted(raw: RawScene, spec: SceneSpec) -> tuple[Record, Dropped]:
+def pad_counted(raw: LocalScene, spec: SceneSpec) -> tuple[Record, Dropped]:
     """`pad`, with what was left out."""
     _check_steps(raw, spec)
-    raw = localize(first_steps(raw, spec.steps))
+    raw = first_steps(raw, spec.steps)
     agents, agents_dropped = _agents(raw, spec)
     road, road_dropped, nearest = _road(raw, spec)
-    route = _route(raw, spec)
+    route = sampled_route(raw, spec)
     lights, lights_dropped = _lights(raw, spec, route)
-    said = _instruction(raw, route)
-    ids = tokenizer.encode(said, spec.text)
+    ids = tokenizer.encode(route.instruction, spec.text)
     fields = {**agents, **road, **lights, **_route_fields(route, spec)}
     scene = Scene(**fields, instruction=ids, map_tile=np.zeros((0, 0, 0), np.uint8))
     off_road = starts_off_road(scene, spec.current)
-    record = Record(scene, raw.scenario_id, raw.source, raw.group, said, raw.origin, off_road)
-    cut = max(len(tokenizer.tokens(said)) - spec.text, 0)
+    record = Record(scene, raw.scenario_id, raw.source, raw.group, route.instruction, raw.origin, off_road)
+    cut = max(len(tokenizer.tokens(route.instruction)) - spec.text, 0)
     return record, Dropped(agents_dropped, road_dropped, lights_dropped, cut, nearest)
 
 
-def instruction_of(raw: RawScene, spec: SceneSpec) -> str:
-    """The instruction of a localized scene: what its route asks for next, its speed limit there, its free text."""
-    return _instruction(raw, _route(raw, spec))
-
-
-def _instruction(raw: RawScene, route: dict[str, np.ndarray]) -> str:
-    return instruct(navigation(route["line"]), float(route["limit_now"]), raw.note)
-
-
-def _check_steps(raw: RawScene, spec: SceneSpec) -> None:
+def _check_steps(raw: LocalScene, spec: SceneSpec) -> None:
     if raw.x.shape[1] < spec.steps:
         raise DataError(f"expected at least {spec.steps} steps, found {raw.x.shape[1]}", "x", raw.record_name)
     if raw.current != spec.current:
@@ -96,7 +84,7 @@ def _fit(values: np.ndarray, rows: int, dtype: type, mask: np.ndarray | None = N
     return out
 
 
-def _agents(raw: RawScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int]:
+def _agents(raw: LocalScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int]:
     distance = agent_distance(raw)
     distance[raw.ego] = -1.0
     seen = np.flatnonzero(np.isfinite(distance) & raw.valid.any(1))
@@ -138,7 +126,7 @@ def _road_order(types: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return np.lexsort((distance * weight, later))
 
 
-def _road(raw: RawScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int, float]:
+def _road(raw: LocalScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int, float]:
     parts = [
         (int(road_type), part)
         for road_type, line in zip(raw.road_type, raw.road_points, strict=True)
@@ -158,39 +146,17 @@ def _road(raw: RawScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int, f
     return fields, len(left), float(distance[left].min(initial=np.inf))
 
 
-def _route(raw: RawScene, spec: SceneSpec) -> dict[str, np.ndarray]:
-    line = drop_repeats(raw.route)
-    limit_at = arc_length(raw.route)
-    count = min(int(arc_length(line)[-1] / spec.route_spacing_m + 1e-6) + 1, spec.route_points)
-    if count < 2:
-        reason = f"expected a route of at least {spec.route_spacing_m} m, found {arc_length(line)[-1]:.2f} m"
-        raise DataError(reason, "route", raw.record_name)
-    s = np.arange(count) * spec.route_spacing_m
-    ahead = np.minimum(np.searchsorted(limit_at, s), len(limit_at) - 1)
-    driven = np.stack([raw.x, raw.y], axis=-1)[raw.ego, : raw.current + 1]
-    at_current = walk(driven[raw.valid[raw.ego, : raw.current + 1]], interpolate(line, s))[-1]
-    passed = max(np.searchsorted(s, at_current, side="right") - 1, 0)
-    limit = raw.route_speed_limit[ahead]
-    return dict(points=interpolate(line, s), limit=limit, limit_now=limit[passed], line=_ahead(line, at_current))
-
-
-def _ahead(line: np.ndarray, s: float) -> np.ndarray:
-    """The line from arc length `s` on, from the ego's place at the current step."""
-    along = arc_length(line)
-    return interpolate(line, np.concatenate([[s], along[along > s + 1e-3], along[-1:] + 1e-3]))
-
-
-def _route_fields(route: dict[str, np.ndarray], spec: SceneSpec) -> dict[str, np.ndarray]:
-    points, rows = route["points"], spec.route_points
+def _route_fields(route: SampledRoute, spec: SceneSpec) -> dict[str, np.ndarray]:
+    points, rows = route.points, spec.route_points
     return dict(
         route_x=_fit(points[:, 0], rows, np.float32),
         route_y=_fit(points[:, 1], rows, np.float32),
-        route_speed_limit=_fit(route["limit"], rows, np.float32),
+        route_speed_limit=_fit(route.speed_limit, rows, np.float32),
         route_valid=_fit(np.ones(len(points), bool), rows, bool),
     )
 
 
-def _light_route_s(raw: RawScene, points: np.ndarray) -> np.ndarray:
+def _light_route_s(raw: LocalScene, points: np.ndarray) -> np.ndarray:
     """Arc length of each stop point along the padded route, -1 where it is not on it: float64[L].
 
     Where the route comes by a stop point several times, about as near, the first time counts.
@@ -202,8 +168,8 @@ def _light_route_s(raw: RawScene, points: np.ndarray) -> np.ndarray:
     return np.where(raw.light_on_route & (beside <= LIGHT_LATERAL_M) & ~beyond, s, -1.0)
 
 
-def _lights(raw: RawScene, spec: SceneSpec, route: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int]:
-    route_s = _light_route_s(raw, route["points"])
+def _lights(raw: LocalScene, spec: SceneSpec, route: SampledRoute) -> tuple[dict[str, np.ndarray], int]:
+    route_s = _light_route_s(raw, route.points)
     to_ego = np.hypot(raw.light_x, raw.light_y)
     seen = np.flatnonzero(raw.light_valid.any(1))
     kept = seen[np.lexsort((to_ego[seen], route_s[seen] < 0))][: spec.lights]

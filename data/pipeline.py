@@ -1,7 +1,6 @@
 """Batches of scenes with Grain: deterministic, sharded over hosts, resumable to the exact next batch."""
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -23,11 +22,9 @@ class SceneBatches(Iterator):
     `get_state` before a step and `set_state` later give the same batches again, on any number of hosts.
 
     Args:
-      source: random access to `Record`s.
+      source: random access to `Record`s, whose scenes are taken as they are.
       batch_size: B, of all hosts together.
       seed: of the shuffling, in [0, 2**32).
-      prepare: host-side work on each scene (`simulator.prepare`).
-      cache: keep prepared scenes in memory, so that reading and drawing happen once per scene.
       rows: which of a batch's B rows this host reads; all if None.
     Raises: ValueError for an empty source, an empty batch, or rows that are none of its own.
     """
@@ -37,9 +34,6 @@ class SceneBatches(Iterator):
         source: Sequence[Record],
         batch_size: int,
         seed: int,
-        prepare: Callable[[Scene], Scene],
-        *,
-        cache: bool,
         rows: Sequence[int] | None = None,
     ):
         import grain
@@ -50,9 +44,6 @@ class SceneBatches(Iterator):
         if not len(source):
             raise ValueError("expected a source of one record or more, found none")
         self._source = source
-        self._prepare = prepare
-        self._prepared: dict[int, Scene] | None = {} if cache else None
-        self._lock = threading.Lock()
         order = grain.MapDataset.range(len(source)).shuffle(seed=seed).repeat()
         batches = order.batch(batch_size).map(self._load_rows)
         # The next batch is made by a thread while the device works on this one.
@@ -71,12 +62,4 @@ class SceneBatches(Iterator):
 
     def _load_rows(self, batch: np.ndarray) -> tuple[Scene, np.ndarray]:
         indices = np.asarray(batch, np.int64)
-        return stack([self._load(int(index)) for index in indices[self._rows]]), indices
-
-    def _load(self, index: int) -> Scene:
-        if self._prepared is None:
-            return self._prepare(self._source[index].scene)
-        with self._lock:
-            if index not in self._prepared:
-                self._prepared[index] = self._prepare(self._source[index].scene)
-            return self._prepared[index]
+        return stack([self._source[int(index)].scene for index in indices[self._rows]]), indices

@@ -1,4 +1,4 @@
-"""`RawScene`: what every source hands over, ragged and in world coordinates; `localize` moves it to the ego's frame."""
+"""What every source hands over, a `RawScene` in world coordinates, and its `LocalScene` in the frame of the ego."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class RawScene:
 
     Attributes:
       scenario_id, source, group: see `data.scene.Record`.
-      x, y, heading, vel_x, vel_y: float64[N, T], box centre [m], [rad], [m/s]; in the world while `origin` is None.
+      x, y, heading, vel_x, vel_y: float64[N, T], box centre [m], [rad], [m/s].
       valid: bool[N, T].
       length, width: float64[N], [m].
       agent_type: int[N], `AgentType`.
@@ -40,7 +40,6 @@ class RawScene:
       route_speed_limit: float64[K], [m/s], 0 where unknown.
       note: free text to the driver; empty where there is none.
       current: index of the current step.
-      origin: None in world coordinates; float64[3] (x, y, heading) once localized.
     """
 
     scenario_id: str
@@ -68,7 +67,6 @@ class RawScene:
     route_speed_limit: np.ndarray
     note: str = ""
     current: int = 10
-    origin: np.ndarray | None = None
 
     @property
     def route(self) -> np.ndarray:
@@ -87,10 +85,21 @@ class RawScene:
         return f"{self.scenario_id} (ego {self.ego})"
 
 
-def first_steps(raw: RawScene, steps: int) -> RawScene:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalScene(RawScene):
+    """A scene in the ego's frame at the current step, without what is far away: what data sets store.
+
+    Attributes:
+      origin: float64[3], world x [m], y [m] and heading [rad] of the frame.
+    """
+
+    origin: np.ndarray
+
+
+def first_steps(scene: LocalScene, steps: int) -> LocalScene:
     """The scene as if its log ended after so many steps; its route stays."""
     names = ("x", "y", "heading", "vel_x", "vel_y", "valid", "light_state", "light_valid")
-    return dataclasses.replace(raw, **{name: getattr(raw, name)[:, :steps] for name in names})
+    return dataclasses.replace(scene, **{name: getattr(scene, name)[:, :steps] for name in names})
 
 
 def check_extent(raw: RawScene) -> None:
@@ -131,7 +140,7 @@ def sound_lines(lines: Sequence[np.ndarray], field: str, record: str) -> np.ndar
     return sound
 
 
-def localize(raw: RawScene) -> RawScene:
+def localize(raw: RawScene) -> LocalScene:
     """Moves a scene to the ego's frame at `raw.current` and drops what is far from the ego's log.
 
     The road is thinned to within 5 cm and cut at 150 m from the ego's log, agents that never come within 150 m of the
@@ -139,8 +148,6 @@ def localize(raw: RawScene) -> RawScene:
 
     Raises: DataError if the ego is not valid at the current step, or the route has fewer than two points.
     """
-    if raw.origin is not None:
-        return raw
     if not raw.valid[raw.ego, raw.current]:
         raise DataError(f"the ego is not valid at the current step {raw.current}", "valid", raw.record_name)
     if len(raw.route_x) < 2:
@@ -149,7 +156,7 @@ def localize(raw: RawScene) -> RawScene:
     return _near_agents(_cut_route(_near_road(_moved(raw, origin))))
 
 
-def _moved(raw: RawScene, origin: np.ndarray) -> RawScene:
+def _moved(raw: RawScene, origin: np.ndarray) -> LocalScene:
     cos, sin = np.cos(origin[2]), np.sin(origin[2])
 
     def turn(x, y):
@@ -164,11 +171,11 @@ def _moved(raw: RawScene, origin: np.ndarray) -> RawScene:
     route_x, route_y = move(raw.route_x, raw.route_y)
     points = tuple(np.stack(move(line[:, 0], line[:, 1]), axis=1) for line in raw.road_points)
     moved = dict(x=x, y=y, heading=wrap(raw.heading - origin[2]), vel_x=vel_x, vel_y=vel_y, road_points=points)
-    moved |= dict(light_x=light_x, light_y=light_y, route_x=route_x, route_y=route_y, origin=origin)
-    return dataclasses.replace(raw, **moved)
+    moved |= dict(light_x=light_x, light_y=light_y, route_x=route_x, route_y=route_y)
+    return LocalScene(origin=origin, **{**vars(raw), **moved})  # a TypeError for a scene that has been moved before
 
 
-def _near_road(raw: RawScene) -> RawScene:
+def _near_road(raw: LocalScene) -> LocalScene:
     lines = thin(raw.road_type, raw.road_points)
     distances = distance_to_path(lines, sampled_path(raw))
     parts = [
@@ -224,7 +231,7 @@ def sampled_path(raw: RawScene) -> np.ndarray:
     return np.concatenate([resample(path, 5.0), path[-1:]])
 
 
-def _cut_route(raw: RawScene) -> RawScene:
+def _cut_route(raw: LocalScene) -> LocalScene:
     keep = np.concatenate([[True], np.hypot(np.diff(raw.route_x), np.diff(raw.route_y)) > 1e-3])
     line, limit = raw.route[keep], np.asarray(raw.route_speed_limit, np.float64)[keep]
     along = arc_length(line)
@@ -240,7 +247,7 @@ def agent_distance(raw: RawScene) -> np.ndarray:
     return np.where(raw.valid & raw.valid[raw.ego], apart, np.inf).min(1)
 
 
-def _near_agents(raw: RawScene) -> RawScene:
+def _near_agents(raw: LocalScene) -> LocalScene:
     near = agent_distance(raw) < AGENT_RADIUS_M
     names = ("x", "y", "heading", "vel_x", "vel_y", "valid", "length", "width", "agent_type")
     kept = {name: getattr(raw, name)[near] for name in names}

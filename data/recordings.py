@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tether.data.raw import RawScene
+from tether.data.raw import LocalScene
 
 PLACE_M = 1e-3  # another vehicle on the same lane is elsewhere by more, and what is copied is equal
 OFFSET_M = 3.17e-4  # of the grid of places, so that coordinates rounded by a data set do not lie on its lines
@@ -19,8 +19,8 @@ SPLIT_ORDER = ("test", "validation", "grounding", "train")  # what is evaluated 
 SAME_EGO, OTHER_SPLIT = "same_ego", "group_in_another_split"
 
 
-def places(scene: RawScene) -> np.ndarray:
-    """The distinct places of a localized scene's ego in the world, to 1 mm: uint32[K], hashes in ascending order.
+def places(scene: LocalScene) -> np.ndarray:
+    """The distinct places of a scene's ego in the world, to 1 mm: uint32[K], hashes in ascending order.
 
     A vehicle that stands is at one place however long: that two logs show it standing there does not make them one.
     """

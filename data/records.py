@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from tether.data import womd
 from tether.data.errors import SkipLedger
 from tether.data.padding import Dropped, pad_counted
-from tether.data.raw import RawScene, localize
+from tether.data.raw import LocalScene, RawScene, localize
 from tether.data.recordings import SPLIT_ORDER
 from tether.data.scene import SceneSpec
 from tether.data.validation import validate
@@ -96,12 +96,12 @@ class Kept:
     """A scene that goes into the data set.
 
     Attributes:
-      split: where.   scene: localized.   dropped: what the default spec leaves out of it.
+      split: where.   scene: as it is stored.   dropped: what the default spec leaves out of it.
       starts_off_road: see `data.scene.Record`.
     """
 
     split: str
-    scene: RawScene
+    scene: LocalScene
     dropped: Dropped
     starts_off_road: bool
 

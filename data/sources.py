@@ -1,23 +1,22 @@
-"""Reading what `data.builder` wrote: random access to the records of a split."""
+"""Reading what `data.builder` wrote: random access to the scenes of a split."""
 
+import contextlib
 import difflib
 import pathlib
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from tether.data.errors import DataError, read_json
 from tether.data.inputs import RECORD_FILES
-from tether.data.padding import instruction_of, pad
-from tether.data.raw import RawScene
+from tether.data.padding import pad
+from tether.data.raw import LocalScene
 from tether.data.scene import Record, SceneSpec
 from tether.data.storage import DATASET, decode, is_finished, parse_example
 
 SPLIT_NAME = r"\w{1,64}"  # it is part of file names
-T = TypeVar("T")
 STARTER = pathlib.Path(__file__).parent / "starter"
 
 
@@ -41,19 +40,25 @@ class RecordSource(Sequence):
 
     def __getitem__(self, index: int) -> Record:
         """Raises: IndexError past the end; DataError for a damaged record."""
-        return self.read(index, pad)
+        with self._located(index):
+            return pad(self.scene(index), self._spec)
 
-    def read(self, index: int, made: Callable[[RawScene, SceneSpec], T]) -> T:
-        """What is made of a record's scene. Raises: as `[]`."""
+    def scene(self, index: int) -> LocalScene:
+        """A scene as it is stored, not padded. Raises: as `[]`."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        number = index % len(self)
+        with self._located(index):
+            return decode(parse_example(self._payloads[index % len(self)]))
+
+    @contextlib.contextmanager
+    def _located(self, index: int) -> Iterator[None]:
+        """Names the record in what goes wrong with it."""
         try:
-            return made(decode(parse_example(self._payloads[number])), self._spec)
+            yield
         except DataError as error:
-            raise error.located(self._name, str(number)) from error
+            raise error.located(self._name, str(index % len(self))) from error
         except (RuntimeError, ValueError) as error:  # of the ArrayRecord reader
-            raise DataError(f"damaged record ({_first_line(error)})", "", str(number), self._name) from error
+            raise DataError(f"damaged record ({_first_line(error)})", "", str(index % len(self)), self._name) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -114,9 +119,3 @@ def open_split(directory: str | pathlib.Path, split: str, spec: SceneSpec | None
         reason = f"expected {sum(splits[split])} records, found {len(source)}"
         raise DataError(reason, f"split {split}", file=str(directory))
     return source
-
-
-def instructions(directory: str | pathlib.Path, split: str) -> Iterator[str]:
-    """The instruction of every record of a split, as text. Raises: as `open_split`."""
-    source = open_split(directory, split)
-    return (source.read(index, instruction_of) for index in range(len(source)))

@@ -1,4 +1,4 @@
-"""How a localized `RawScene` becomes compact integers and back: quantised, differenced, split into byte planes.
+"""How a `LocalScene` becomes compact integers and back: quantised, differenced, split into byte planes.
 
 Tracks are rounded to 5 mm, 1 mrad and 2 cm/s, the map to 1 cm. Smooth motion has tiny second differences, and
 once the high bytes stand together they compress to nothing: about 10 KB for a scene of 32 agents with its map.
@@ -11,7 +11,7 @@ import numpy as np
 
 from tether.data.errors import DataError
 from tether.data.polyline import wrap
-from tether.data.raw import RawScene, check_extent
+from tether.data.raw import LocalScene, check_extent
 
 DATASET = "tether_scenes"
 REQUEST_FILE, SUMMARY_FILE = "request.json", "summary.json"
@@ -40,8 +40,8 @@ def is_finished(directory: pathlib.Path) -> bool:
     return (directory / REQUEST_FILE).is_file()
 
 
-def encode(raw: RawScene) -> dict[str, object]:
-    """A localized scene as texts, `shape` int32[4] (N, T, ego, current), `origin` float64[3] and uint8 byte planes."""
+def encode(raw: LocalScene) -> dict[str, object]:
+    """A scene as texts, `shape` int32[4] (N, T, ego, current), `origin` float64[3] and uint8 byte planes."""
     steps = raw.x.shape[1]
     example = {name: getattr(raw, name) for name in TEXTS}
     example["shape"] = np.array([len(raw.x), steps, raw.ego, raw.current], np.int32)
@@ -85,7 +85,7 @@ def _array(name: str, value: bytes) -> np.ndarray:
     return np.frombuffer(value, dtype)
 
 
-def decode(example: Example) -> RawScene:
+def decode(example: Example) -> LocalScene:
     """The inverse of `encode`, within the quantisation; what was not valid comes back as 0.
 
     Raises: DataError for fields that do not fit together or hold what no scene does.
@@ -101,7 +101,7 @@ def decode(example: Example) -> RawScene:
     fields = {name: example[name] for name in TEXTS}
     fields |= _decode_agents(integers, agents, steps) | _decode_road(integers)
     fields |= _decode_lights(integers, steps) | _decode_route(integers)
-    raw = RawScene(**fields, ego=ego, current=current, origin=example["origin"])
+    raw = LocalScene(**fields, ego=ego, current=current, origin=example["origin"])
     check_extent(raw)
     return raw
 
@@ -160,7 +160,7 @@ def _held(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(last >= 0, np.take_along_axis(np.where(valid, values, 0), np.maximum(last, 0), axis=-1), 0)
 
 
-def _agent_integers(raw: RawScene) -> dict[str, np.ndarray]:
+def _agent_integers(raw: LocalScene) -> dict[str, np.ndarray]:
     values = {name: np.where(raw.valid, getattr(raw, name), 0.0) for name, _ in TRACKS}
     values["heading"] = np.unwrap(_held(values["heading"], raw.valid), axis=-1)
     out = {name: _differences(_held(_quantise(values[name], step), raw.valid), 2) for name, step in TRACKS}
@@ -178,7 +178,7 @@ def _decode_agents(integers: dict[str, np.ndarray], agents: int, steps: int) -> 
     return out | {name: integers[name] * MAP_M for name in ("length", "width")}
 
 
-def _road_integers(raw: RawScene) -> dict[str, np.ndarray]:
+def _road_integers(raw: LocalScene) -> dict[str, np.ndarray]:
     points = np.concatenate([np.zeros((0, 2)), *raw.road_points])
     out = {f"road_{axis}": _differences(_quantise(points[:, i], MAP_M), 1) for i, axis in enumerate("xy")}
     return out | {"road_type": raw.road_type, "road_count": np.array([len(line) for line in raw.road_points], np.int64)}
@@ -191,7 +191,7 @@ def _decode_road(integers: dict[str, np.ndarray]) -> dict[str, object]:
     return {"road_type": integers["road_type"].astype(np.int32), "road_points": lines}
 
 
-def _light_integers(raw: RawScene) -> dict[str, np.ndarray]:
+def _light_integers(raw: LocalScene) -> dict[str, np.ndarray]:
     out = {name: _quantise(getattr(raw, name), MAP_M) for name in ("light_x", "light_y")}
     out["light_state"] = _differences(_held(np.asarray(raw.light_state, np.int64), raw.light_valid), 1)
     out["light_valid"] = _differences(raw.light_valid.astype(np.int64), 1)
@@ -205,7 +205,7 @@ def _decode_lights(integers: dict[str, np.ndarray], steps: int) -> dict[str, np.
     return out | {name: integers[name] * MAP_M for name in ("light_x", "light_y")}
 
 
-def _route_integers(raw: RawScene) -> dict[str, np.ndarray]:
+def _route_integers(raw: LocalScene) -> dict[str, np.ndarray]:
     out = {name: _differences(_quantise(getattr(raw, name), MAP_M), 2) for name in ("route_x", "route_y")}
     return out | {"route_speed_limit": _differences(_quantise(raw.route_speed_limit, MAP_M), 1)}
 

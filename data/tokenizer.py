@@ -4,47 +4,29 @@ One vocabulary: first the phrases that the policy says (`data.text.VOCABULARY`),
 then what they merge into. Text never becomes a phrase's token, whatever it holds: nothing that somebody writes into a
 data set can end an instruction or pass for a decision.
 
-python -m tether.data.tokenizer [--data DIR]     # builds data/tokenizer.json again, from the starter set's text
+`data/build_tokenizer.py` makes its file, data/tokenizer.json.
 """
 
-import argparse
 import functools
-import itertools
 import pathlib
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tether.data.errors import DataError, read_json
-from tether.data.text import (
-    CAUSES,
-    DISTANCES,
-    DISTANCES_M,
-    KMH_STEP,
-    LATERAL,
-    LONGITUDINAL,
-    MANEUVERS,
-    VOCABULARY,
-    compose,
-    instruct,
-    navigate,
-)
+from tether.data.text import VOCABULARY
 
 FILE = pathlib.Path(__file__).with_name("tokenizer.json")
-MOST_TOKENS = 1024
 LONGEST = 1000  # characters of one text
-FASTEST_KMH = 130
-WORDS = r" ?[\p{L}/]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"  # merges stay within these: `km/h` is one
 
 
 @functools.cache
 def load(file: pathlib.Path = FILE) -> tokenizers.Tokenizer:
     """The tokenizer of a file. Raises: DataError for a missing file, or one of other phrases than `data.text` has."""
     if not file.is_file():
-        raise DataError("expected a tokenizer (made by `python -m tether.data.tokenizer`), found none", file=str(file))
+        reason = "expected a tokenizer (made by `python -m tether.data.build_tokenizer`), found none"
+        raise DataError(reason, file=str(file))
     read_json(file)
     try:
         loaded = tokenizers.Tokenizer.from_file(str(file))
@@ -89,52 +71,3 @@ def encode(text: str, length: int) -> np.ndarray:
 def decode(ids: Iterable[int]) -> str:
     """The text of ids, phrases and padding left out."""
     return load().decode([int(i) for i in ids])
-
-
-def sentences() -> Iterator[str]:
-    """All that can be said, and every instruction without free text."""
-    yield from itertools.starmap(compose, itertools.product(LONGITUDINAL, LATERAL, CAUSES, DISTANCES))
-    limits = range(0, FASTEST_KMH + 1, KMH_STEP)
-    for maneuver, distance, limit in itertools.product(MANEUVERS, (None, *DISTANCES_M), limits):
-        yield instruct(navigate(maneuver, distance), limit / 3.6, "")
-
-
-def build(texts: Iterable[str]) -> tokenizers.Tokenizer:
-    """A tokenizer for texts; the same ones always make the same one."""
-    made = tokenizers.Tokenizer(models.BPE())
-    words = pre_tokenizers.Split(tokenizers.Regex(WORDS), "isolated")
-    bytewise = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    made.pre_tokenizer = pre_tokenizers.Sequence([words, bytewise])
-    made.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=MOST_TOKENS,
-        special_tokens=list(map(mark, VOCABULARY)),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    made.train_from_iterator(texts, trainer)
-    return made
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
-    from tether.data.sources import STARTER
-
-    parser = argparse.ArgumentParser(prog="python -m tether.data.tokenizer", description="Builds the tokenizer's file.")
-    parser.add_argument("--data", default=STARTER, help="folder of a data set; the starter set by default")
-    parser.add_argument("--out", type=pathlib.Path, default=FILE, help="default: %(default)s")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str]) -> None:
-    """Builds the file."""
-    from tether.data.sources import instructions
-
-    options = parse(arguments)
-    made = build((*sentences(), *instructions(options.data, "train")))
-    made.save(str(options.out))
-    print(f"{options.out}: {made.get_vocab_size()} tokens, {len(VOCABULARY)} of them phrases")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

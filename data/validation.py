@@ -1,12 +1,10 @@
-"""Boundary checks: is this a `Scene` (an `Observation`) of these sizes? The jitted core checks nothing."""
-
-import dataclasses
+"""Boundary checks: is this a `Scene` of these sizes? The jitted core checks nothing."""
 
 import numpy as np
 
 from tether.data import tokenizer
 from tether.data.errors import DataError
-from tether.data.scene import AgentType, LightState, Observation, Record, RoadType, Scene, SceneSpec
+from tether.data.scene import AgentType, LightState, Record, RoadType, Scene, SceneSpec
 
 
 def scene_shapes(spec: SceneSpec) -> dict[str, tuple[type, tuple[int, ...]]]:
@@ -46,14 +44,13 @@ def validate(record: Record, spec: SceneSpec) -> None:
         raise DataError(f"expected three finite numbers, found {record.origin}", "origin", name)
 
 
-def _check_arrays(struct: Scene | Observation, shapes: dict, name: str, batch: tuple[int, ...] = ()) -> None:
+def _check_arrays(scene: Scene, shapes: dict, name: str) -> None:
     for field, (dtype, shape) in shapes.items():
-        value = np.asarray(getattr(struct, field))
-        if value.dtype != dtype or value.shape != batch + shape:
-            expected = f"{np.dtype(dtype).name}{[*batch, *shape]}"
+        value = np.asarray(getattr(scene, field))
+        if value.dtype != dtype or value.shape != shape:
+            expected = f"{np.dtype(dtype).name}{list(shape)}"
             raise DataError(f"expected {expected}, found {value.dtype.name}{list(value.shape)}", field, name)
-        # +inf is how an observation says that a light is not ahead.
-        bad = np.isnan(value) if field == "light_distance" else ~np.isfinite(value)
+        bad = ~np.isfinite(value)
         if bad.any():
             raise DataError(f"expected finite values, found {int(bad.sum())} of {value.size} that are not", field, name)
 
@@ -109,32 +106,3 @@ def _check_route(scene: Scene, spec: SceneSpec, name: str) -> None:
         raise DataError(reason, "route_x, route_y", name)
     if (step_x[1:] * step_x[:-1] + step_y[1:] * step_y[:-1] < 0).any():
         raise DataError("expected a route that goes forward, found one that folds back", "route_x, route_y", name)
-
-
-def observation_shapes(spec: SceneSpec, bev: tuple[int, int, int]) -> dict[str, tuple[type, tuple[int, ...]]]:
-    """dtype and shape of each field of an `Observation`; bev is (H, W, C)."""
-    a, lights, points = spec.agents, spec.lights, spec.route_points
-    agent_floats = ("x", "y", "heading", "vel_x", "vel_y", "length", "width")
-    agents = {f"agent_{name}": (np.float32, (a,)) for name in agent_floats}
-    agents |= dict(agent_type=(np.int32, (a,)), agent_valid=(np.bool_, (a,)))
-    route = dict(route_x=(np.float32, (points,)), route_y=(np.float32, (points,)), route_valid=(np.bool_, (points,)))
-    route |= dict(route_offset=(np.float32, ()))
-    seen = dict(light_distance=(np.float32, (lights,)), light_state=(np.int32, (lights,)))
-    ego = dict(ego=(np.float32, (4,)), pose=(np.float32, (3,)), time=(np.int32, ()))
-    return agents | route | seen | ego | dict(bev=(np.uint8, bev), instruction=(np.int32, (spec.text,)))
-
-
-def validate_observation(
-    observation: Observation, spec: SceneSpec, bev: tuple[int, int, int], batch: tuple[int, ...] = ()
-) -> None:
-    """Checks sizes, types and ranges of an observation with leading axes `batch`.
-
-    Raises: DataError naming the field, with what was expected and found.
-    """
-    shapes = observation_shapes(spec, bev)
-    missing = {field.name for field in dataclasses.fields(observation)} ^ shapes.keys()
-    if missing:
-        raise DataError(f"expected the fields of Observation, differs in {sorted(missing)}", record="observation")
-    _check_arrays(observation, shapes, "observation", batch)
-    if np.asarray(observation.ego)[..., 0].min() < 0:
-        raise DataError("expected speeds >= 0", "ego", "observation")

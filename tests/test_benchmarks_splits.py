@@ -9,6 +9,7 @@ import pytest
 from benchmarks import accuracy, command, pixels, reactive, world_models
 from tests.raw_scenes import straight_road
 from tether.data.builder import write_dataset
+from tether.data.raw import localize
 from tether.training.config import DataConfig
 from tether.training.presets import PRESETS
 
@@ -17,7 +18,7 @@ from tether.training.presets import PRESETS
 def train_alone(tmp_path_factory):
     """A data set of two scenes, both of the split `train`."""
     directory = tmp_path_factory.mktemp("sets") / "train_alone"
-    write_dataset({"train": [straight_road("a"), straight_road("b")]}, directory, {})
+    write_dataset({"train": [localize(straight_road("a")), localize(straight_road("b"))]}, directory, {})
     return str(directory)
 
 

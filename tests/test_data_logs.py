@@ -13,6 +13,7 @@ from tether.data import build
 from tether.data.egos import choose_egos
 from tether.data.errors import DataError
 from tether.data.padding import pad
+from tether.data.raw import localize
 from tether.data.records import Fractions
 from tether.data.scene import (
     DRIVING_LANE_TYPES,
@@ -117,7 +118,7 @@ def test_a_fault_of_one_track_costs_that_track(kind):
     assert noted(notes) == {f"tracks left out: {fault}": 1}
     expected = [-8.0 * row for row in (0, 1, 3)]
     assert [scenes[0].x[row, 0] for row in range(len(scenes[0].x))] == expected and len(scenes) == 3
-    validate(pad(scenes[0], SPEC), SPEC)
+    validate(pad(localize(scenes[0]), SPEC), SPEC)
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -259,7 +260,7 @@ def test_another_rate_is_resampled_by_an_option(dt, steps):
     assert (~scene.valid[1]).sum() == unseen
     left = int(stamps[-1] / 0.1 + 1e-6) + 1 - 91
     assert noted(notes) == {"logs resampled to 10 Hz": 1, "steps of logs that are not used": left}
-    validate(pad(scene, SPEC), SPEC)
+    validate(pad(localize(scene), SPEC), SPEC)
 
 
 def test_a_gap_is_bridged_and_what_is_longer_refused():
@@ -397,7 +398,7 @@ def test_a_long_log_becomes_several_scenes_by_an_option():
         ("made@91", "town", 10, 91),
     ]
     for scene in scenes:
-        validate(pad(scene, SPEC), SPEC)
+        validate(pad(localize(scene), SPEC), SPEC)
     not_used = {"steps of logs that are not used": 17, f"tracks left out: {faults_of.NOT_FINITE}": 1}
     assert noted(notes) == not_used
     made.tracks[0].states[150].heading = NAN
@@ -414,13 +415,13 @@ def test_padding_looks_at_the_steps_of_the_spec_alone():
     x[3, 31:], x[3, :31] = EAST_M, EAST_M + 100.0
     raw = dataclasses.replace(raw, x=x)
     small = SceneSpec(agents=2, steps=31)
-    record = pad(raw, small)
+    record = pad(localize(raw), small)
     assert record.scene.x.shape == (2, 31)
     np.testing.assert_allclose(record.scene.y[:, 10], [0.0, 0.0], atol=1e-6)  # the one 30 m ahead, not row 3
     early = dataclasses.replace(raw, **{n: getattr(raw, n)[:, :31] for n in ("x", "y", "heading", "vel_x", "vel_y")})
     early = dataclasses.replace(early, valid=raw.valid[:, :31], light_state=raw.light_state[:, :31])
     early = dataclasses.replace(early, light_valid=raw.light_valid[:, :31])
-    for name, values in dataclasses.asdict(pad(early, small).scene).items():
+    for name, values in dataclasses.asdict(pad(localize(early), small).scene).items():
         np.testing.assert_array_equal(values, getattr(record.scene, name), err_msg=name)
 
 
@@ -505,7 +506,7 @@ def test_sizes_beyond_reason_are_refused_before_memory_is_spent(field, monkeypat
     made = scenario("x" * 201 if field == "scenario_id" else "made")
     lowered = {"map_features": "womd.MOST_POINTS", "polyline": "womd.MOST_LINE_POINTS", "lanes": "route.MOST_LANES"}
     if field in lowered:
-        monkeypatch.setattr(f"data.{lowered[field]}", 0)
+        monkeypatch.setattr(f"tether.data.{lowered[field]}", 0)
     if field == "tracks":
         made.tracks.extend([type(made.tracks[0])()] * 11_000)
     if field == "dynamic_map_states":
@@ -554,7 +555,7 @@ def test_the_options_of_a_build_are_counted_in_its_summary(tmp_path, capsys):
 def history(made):
     notes = Notes()
     scene = history_scene(made, SPEC.steps, SPEC.dt, notes)
-    validate(pad(scene, SPEC), SPEC)
+    validate(pad(localize(scene), SPEC), SPEC)
     return scene, read_sim_agents(made), noted(notes)
 
 

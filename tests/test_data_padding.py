@@ -9,14 +9,19 @@ from tests.raw_scenes import straight_road, turned
 from tether.data.errors import DataError
 from tether.data.padding import pad, pad_counted
 from tether.data.polyline import project, simplify
+from tether.data.raw import localize
 from tether.data.scene import RoadType, SceneSpec
 from tether.data.validation import validate
 
 SPEC = SceneSpec(agents=4, polylines=16, points=4, lights=2, route_points=100)
 
 
+def padded(raw, spec):
+    return pad(localize(raw), spec)
+
+
 def test_frame_is_the_ego_at_the_current_step():
-    record = pad(straight_road(), SPEC)
+    record = padded(straight_road(), SPEC)
     scene = record.scene
     assert record.origin.tolist() == [1010.0, 500.0, 0.0]
     assert scene.ego == 1
@@ -28,13 +33,13 @@ def test_frame_is_the_ego_at_the_current_step():
 
 def test_the_world_may_be_turned():
     for angle in (1.0, 3.1, -2.0):
-        scene, other = pad(straight_road(), SPEC).scene, pad(turned(straight_road(), angle), SPEC).scene
+        scene, other = padded(straight_road(), SPEC).scene, padded(turned(straight_road(), angle), SPEC).scene
         for field in ("x", "y", "heading", "vel_x", "vel_y", "route_x", "light_x", "road_x"):
             np.testing.assert_allclose(getattr(other, field), getattr(scene, field), atol=1e-4, err_msg=field)
 
 
 def test_invalid_entries_are_zero_and_padding_is_masked():
-    scene = pad(straight_road(), dataclasses.replace(SPEC, agents=9)).scene
+    scene = padded(straight_road(), dataclasses.replace(SPEC, agents=9)).scene
     for field in ("x", "y", "heading", "vel_x", "vel_y"):
         assert not getattr(scene, field)[~scene.valid].any(), field
     assert not scene.valid[4:].any() and not scene.length[4:].any()
@@ -42,8 +47,8 @@ def test_invalid_entries_are_zero_and_padding_is_masked():
 
 
 def test_a_larger_spec_only_adds_padding():
-    small = pad(straight_road(), SPEC).scene
-    large = pad(straight_road(), dataclasses.replace(SPEC, agents=9, polylines=30, lights=5, route_points=200)).scene
+    small = padded(straight_road(), SPEC).scene
+    large = padded(straight_road(), dataclasses.replace(SPEC, agents=9, polylines=30, lights=5, route_points=200)).scene
     np.testing.assert_array_equal(large.x[:4], small.x)
     np.testing.assert_array_equal(large.road_x[:16], small.road_x)
     np.testing.assert_array_equal(large.light_route_s[:2], small.light_route_s)
@@ -51,14 +56,14 @@ def test_a_larger_spec_only_adds_padding():
 
 
 def test_nearest_agents_are_kept_in_order_and_the_rest_is_counted():
-    record, dropped = pad_counted(straight_road(), dataclasses.replace(SPEC, agents=2))
+    record, dropped = pad_counted(localize(straight_road()), dataclasses.replace(SPEC, agents=2))
     assert record.scene.length.tolist() == [4.0, 4.5]  # 3.5 m away and the ego; those 30 and 90 m away are dropped
     assert record.scene.ego == 1
     assert dropped.agents == 2
 
 
 def test_the_ego_is_kept_alone():
-    scene = pad(straight_road(), dataclasses.replace(SPEC, agents=1)).scene
+    scene = padded(straight_road(), dataclasses.replace(SPEC, agents=1)).scene
     assert scene.ego == 0 and scene.length.tolist() == [4.5]
 
 
@@ -67,7 +72,7 @@ def test_near_road_edges_are_dropped_last():
     marks = tuple(np.array([[1000.0 + i, 499.0], [1000.5 + i, 499.0]]) for i in range(20))
     types = np.concatenate([np.full(20, RoadType.LINE_UNKNOWN), raw.road_type])
     raw = dataclasses.replace(raw, road_type=types, road_points=marks + raw.road_points)
-    record, dropped = pad_counted(raw, dataclasses.replace(SPEC, polylines=3))
+    record, dropped = pad_counted(localize(raw), dataclasses.replace(SPEC, polylines=3))
     assert record.scene.road_type.tolist() == [RoadType.EDGE_BOUNDARY] * 2 + [RoadType.LANE_SURFACE]
     assert dropped.polylines == 21
     assert dropped.nearest_polyline_m < 1.5
@@ -78,7 +83,7 @@ def test_chunks_share_end_points_and_rings_close():
     angle = np.linspace(0.0, 1.5, 200)
     arc = np.stack([1000 + 60 * np.sin(angle), 560 - 60 * np.cos(angle)], axis=1)
     raw = dataclasses.replace(raw, road_type=np.append(raw.road_type, 16), road_points=(*raw.road_points, arc))
-    scene = pad(raw, SPEC).scene
+    scene = padded(raw, SPEC).scene
     chunks = [i for i in range(16) if scene.road_type[i] == RoadType.EDGE_MEDIAN]
     ends = {(float(scene.road_x[i, n]), float(scene.road_y[i, n])) for i in chunks for n in (0,)}
     tails = {(float(scene.road_x[i, n - 1]), float(scene.road_y[i, n - 1])) for i in chunks for n in [_count(scene, i)]}
@@ -103,7 +108,7 @@ def test_simplify_stays_within_its_tolerance():
 
 
 def test_a_valid_record_passes():
-    assert validate(pad(straight_road(), SPEC), SPEC) is None, "it raises or says nothing"
+    assert validate(padded(straight_road(), SPEC), SPEC) is None, "it raises or says nothing"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +127,7 @@ def test_a_valid_record_passes():
     ],
 )
 def test_validation_names_the_field(field, change, message):
-    record = pad(straight_road(), SPEC)
+    record = padded(straight_road(), SPEC)
     broken = dataclasses.replace(record, scene=record.scene.replace(**{field: change(getattr(record.scene, field))}))
     if message is None:
         validate(broken, SPEC)  # a route may run either way along x
@@ -133,6 +138,6 @@ def test_validation_names_the_field(field, change, message):
 
 def test_short_logs_and_other_current_steps_are_named():
     with pytest.raises(DataError, match=r"straight \(ego 1\), field x: expected at least 99 steps, found 91"):
-        pad(straight_road(), dataclasses.replace(SPEC, steps=99))
+        padded(straight_road(), dataclasses.replace(SPEC, steps=99))
     with pytest.raises(DataError, match="field current: expected 5, found 10"):
-        pad(straight_road(), dataclasses.replace(SPEC, current=5))
+        padded(straight_road(), dataclasses.replace(SPEC, current=5))

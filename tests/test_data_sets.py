@@ -23,7 +23,7 @@ REQUEST = {"source": "hand", "seed": 3}
 
 
 def scenes(count):
-    return [turned(straight_road(f"scene{i}", speed=4.0 + i), 0.3 * i) for i in range(count)]
+    return [localize(turned(straight_road(f"scene{i}", speed=4.0 + i), 0.3 * i)) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_missing_splits_files_and_empty_splits_are_named(directory, tmp_path):
 
 
 def batches(directory, **arguments):
-    arguments = dict(batch_size=2, seed=5, prepare=lambda scene: scene, cache=True) | arguments
+    arguments = dict(batch_size=2, seed=5) | arguments
     return SceneBatches(open_split(directory, "train", SPEC), **arguments)
 
 
@@ -177,7 +177,7 @@ def take(iterator, count):
 
 def test_batches_are_deterministic_and_reshuffled(directory):
     order = take(batches(directory), 7)
-    assert order == take(batches(directory, cache=False), 7)
+    assert order == take(batches(directory), 7)
     assert order != take(batches(directory, seed=6), 7)
     flat = [i for batch in order for i in batch]
     assert sorted(flat[:7]) == sorted(flat[7:]) == list(range(7)) and flat[:7] != flat[7:]
@@ -235,17 +235,6 @@ def test_resuming_continues_with_the_next_batch(directory):
     resumed = batches(directory)
     resumed.set_state(state)
     assert take(resumed, 6) == expected
-
-
-def test_prepare_runs_once_per_scene_when_cached(directory):
-    calls = []
-
-    def prepare(scene):
-        calls.append(1)
-        return scene
-
-    take(batches(directory, prepare=prepare), 14)
-    assert len(calls) == 7
 
 
 def test_the_ledger_stops_past_its_share_with_the_list():

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.raw_scenes import straight_road
-from tether.data import tokenizer
+from tether.data import build_tokenizer
 from tether.data.errors import DataError
 from tether.data.padding import pad_counted
+from tether.data.raw import localize
 from tether.data.scene import SceneSpec
 from tether.data.text import TOKEN_ID, VOCABULARY, compose, instruct, navigate
 from tether.data.tokenizer import FILE, decode, encode, load, mark, size, tokens
@@ -41,7 +42,7 @@ def test_a_known_word_is_one_token():
 
 
 def test_the_file_is_what_its_command_builds(tmp_path, capsys):
-    tokenizer.main(["--out", str(tmp_path / "again.json")])
+    build_tokenizer.main(["--out", str(tmp_path / "again.json")])
     again, shipped = (json.loads(file.read_text("utf-8")) for file in (tmp_path / "again.json", FILE))
     assert again["model"]["vocab"] == shipped["model"]["vocab"]
     assert again["model"]["merges"] == shipped["model"]["merges"]
@@ -50,7 +51,7 @@ def test_the_file_is_what_its_command_builds(tmp_path, capsys):
 
 
 def test_texts_of_another_data_set_make_other_words():
-    made = tokenizer.build(["mind the tram"] * 9)
+    made = build_tokenizer.build(["mind the tram"] * 9)
     assert len(made.encode("mind the tram").ids) == 3 < len(tokens("mind the tram"))
     assert [made.token_to_id(mark(phrase)) for phrase in VOCABULARY] == list(range(len(VOCABULARY)))
 
@@ -94,13 +95,13 @@ def test_an_instruction_is_composed():
 
 def test_a_note_follows_the_instruction_and_what_is_cut_is_counted():
     raw = dataclasses.replace(straight_road(), note="speed limit")
-    said = pad_counted(raw, SceneSpec())[0].instruction
+    said = pad_counted(localize(raw), SceneSpec())[0].instruction
     assert said.startswith("follow the road") and said.endswith(", speed limit")
     long = dataclasses.replace(raw, note="speed limit " * 4)
-    record, dropped = pad_counted(long, SceneSpec())
+    record, dropped = pad_counted(localize(long), SceneSpec())
     assert dropped.tokens == len(tokens(record.instruction)) - SceneSpec.text > 0
     assert record.instruction.startswith(decode(record.scene.instruction))
-    assert pad_counted(long, SceneSpec(text=32))[1].tokens == 0
+    assert pad_counted(localize(long), SceneSpec(text=32))[1].tokens == 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.raw_scenes import bare_road
 from tether import eval as command
 from tether.data.builder import write_dataset
 from tether.data.errors import DataError
+from tether.data.raw import localize
 from tether.data.scene import Record
 from tether.evaluation import figures, findings
 from tether.evaluation import policies as evaluation
@@ -194,7 +195,7 @@ def test_what_is_not_the_whole_evaluation_has_a_folder_of_its_own():
 def bare(tmp_path_factory):
     """A data set of one split of another name, whose scenes have neither lights nor road edges."""
     directory = tmp_path_factory.mktemp("bare") / "set"
-    write_dataset({"evening": [bare_road(f"scene{i}", f"road{i}") for i in range(3)]}, directory, {})
+    write_dataset({"evening": [localize(bare_road(f"scene{i}", f"road{i}")) for i in range(3)]}, directory, {})
     return str(directory)
 
 

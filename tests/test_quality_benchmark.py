@@ -8,6 +8,7 @@ import pytest
 from tests.raw_scenes import bare_road
 from tether import eval as command
 from tether.data.builder import write_dataset
+from tether.data.raw import localize
 from tether.evaluation.statistics import bootstrap_of, spearman
 from tether.evaluation.world_models import benchmark, disagreement
 from tether.evaluation.world_models.realism import NOBODY, counted
@@ -61,7 +62,7 @@ def test_a_model_that_needs_fitting_is_refused():
 def bare(tmp_path_factory):
     """What the command writes of scenes without lights and road edges, in a set of one split of another name."""
     folder = tmp_path_factory.mktemp("bare")
-    write_dataset({"evening": [bare_road(f"scene{i}", f"road{i}") for i in range(3)]}, folder / "set", {})
+    write_dataset({"evening": [localize(bare_road(f"scene{i}", f"road{i}")) for i in range(3)]}, folder / "set", {})
     measures = [word for name in ("realism", "displacement", "drift") for word in ("--measure", name)]
     words = ["--world-model", "kinematic", "--data", str(folder / "set"), "--split", "evening", "--scenes", "3"]
     status = command.main([*words, "--draws", "2", *measures, "--out", str(folder / "out")])

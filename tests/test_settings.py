@@ -20,6 +20,7 @@ import raw_scenes
 import scenes
 
 from tether.data.padding import pad
+from tether.data.raw import localize
 from tether.data.scene import SceneSpec
 from tether.evaluation import policies as evaluation
 from tether.evaluation.policies import open_records
@@ -191,7 +192,7 @@ def logged(simulator: Any) -> Any:
 
 def padded(config):
     """The scenes that are read."""
-    record = pad(raw_scenes.straight_road(), config.spec)
+    record = pad(localize(raw_scenes.straight_road()), config.spec)
     return digest(record.scene.replace(road_index=()))
 
 

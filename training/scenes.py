@@ -95,7 +95,7 @@ def data_directory(config: DataConfig) -> pathlib.Path:
 
 def batches(records: Sequence[Record], size: int, seed: int, rows: Sequence[int] | None = None) -> SceneBatches:
     """Endless shuffled batches of `size` prepared scenes, of which this process reads its `rows`, or all of them."""
-    return SceneBatches(records, size, seed, prepare=lambda scene: scene, cache=False, rows=rows)
+    return SceneBatches(records, size, seed, rows)
 
 
 def take(records: Sequence[Record], indices: Sequence[int]) -> Scene:

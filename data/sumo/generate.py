@@ -12,7 +12,7 @@ import numpy as np
 
 from tether.data.files import check_writable, write_text
 from tether.data.progress import Bar
-from tether.data.raw import RawScene, localize
+from tether.data.raw import LocalScene, localize
 from tether.data.storage import SUMMARY_FILE, encode, is_finished
 from tether.data.sumo.demand import write_demand
 from tether.data.sumo.install import SUMO_VERSION, SumoError, import_libsumo
@@ -66,9 +66,9 @@ class NetworkJob:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkScenes:
-    """What a network gave: localized scenes, and the traits of each."""
+    """The scenes of a network, and the traits of each."""
 
-    scenes: list[RawScene]
+    scenes: list[LocalScene]
     traits: list[dict[str, bool]]
 
 
@@ -151,7 +151,7 @@ def counts(pairs: list[tuple[NetworkJob, NetworkScenes]]) -> dict[str, float]:
     return {"networks": len(pairs), "scenes": len(scenes), "agents_per_scene": agents} | shares
 
 
-def scenes_hash(scenes: list[RawScene]) -> str:
+def scenes_hash(scenes: list[LocalScene]) -> str:
     """SHA-256 of the scenes as stored; an empty text counts as none, so that a text added later changes nothing."""
     digest = hashlib.sha256()
     for scene in scenes:
