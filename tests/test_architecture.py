@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from benchmarks import architecture
+
 ROOT = pathlib.Path(__file__).parents[1]
 BELOW = {
     "data": set(),
@@ -17,6 +19,7 @@ BELOW = {
     "evaluation": {"data", "simulator", "worldmodel", "policy", "training"},
     "tether": {"data", "simulator", "worldmodel", "policy", "training", "evaluation"},
 }
+FIGURE = ROOT / "docs" / "architecture.svg"
 PROGRAMS = ("train.py", "eval.py")
 OPTIONAL = {"tensorflow", "waymo_open_dataset", "libsumo", "traci", "sumolib", "gcsfs", "wandb"}
 FILES = {package: sorted((ROOT / package).rglob("*.py")) for package in (*BELOW, "examples")}
@@ -113,3 +116,13 @@ def test_the_document_has_this_table():
         if package != "tether":
             told = table[package]
             assert ({"nothing of ours"} == {told} and not below) or set(re.split(r", ", told)) == below, package
+
+
+def test_the_figure_is_of_these_packages(tmp_path):
+    """Its arrows are those of the table that no others imply, and the picture in the repository has all its words."""
+    reached = {package: set().union(*(BELOW[one] for one in below)) for package, below in BELOW.items()}
+    direct = {(package, one) for package, below in BELOW.items() for one in below - reached[package]}
+    assert set(architecture.arrows()) == direct
+    architecture.main(["--file", str(tmp_path / "new.svg")])
+    drawn, kept = (re.findall(r">([^<>\n]+)</t", path.read_text("utf-8")) for path in (tmp_path / "new.svg", FIGURE))
+    assert drawn == kept and BELOW.keys() <= set(drawn)
