@@ -26,7 +26,7 @@ PURSUIT_M = (3.5, 15.0)
 class GoStraight:
     """Keeps the heading and the current speed."""
 
-    config: SimulatorConfig
+    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
 
     def reset(self, params: Params, scene: Scene) -> tuple[()]:
         """No carry."""
@@ -42,7 +42,7 @@ class GoStraight:
 class ConstantSpeed:
     """Follows the route at the current speed, whatever is on it."""
 
-    config: SimulatorConfig
+    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
 
     def reset(self, params: Params, scene: Scene) -> tuple[()]:
         """No carry."""
@@ -61,7 +61,7 @@ class IDM:
     It heeds whatever is in the corridor along the route, but foresees nobody's entering it.
     """
 
-    config: SimulatorConfig
+    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
     driver: DriverConfig = dataclasses.field(default_factory=lambda: DriverConfig(foresight_s=0.0))
 
     def reset(self, params: Params, scene: Scene) -> tuple[()]:
@@ -79,7 +79,7 @@ class IDM:
 class LogExpert:
     """Drives where the logged ego drove. Privileged: its carry is the logged scene."""
 
-    config: SimulatorConfig
+    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
 
     def reset(self, params: Params, scene: Scene) -> Scene:
         """The scene, for its log; without the map tile, too large for a loop's carry."""

@@ -17,7 +17,7 @@ from tether.simulator.world import Action, Outcome, State
 class LogReplay:
     """A World without parameters: `params` is () everywhere. It ends with the ego's log."""
 
-    config: SimulatorConfig
+    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
 
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
         """See `World.reset`."""

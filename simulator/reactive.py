@@ -141,7 +141,7 @@ class Setting:
 class Reactive:
     """A World without parameters: `params` is () everywhere. It ends with the ego's log."""
 
-    config: SimulatorConfig
+    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
     drivers: ReactiveConfig = ReactiveConfig()
 
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:

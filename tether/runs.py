@@ -1,0 +1,77 @@
+"""What a run has learned: its policies and its world model, read and never written."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from tether.data.sources import STARTER
+from tether.evaluation.policies import learned_policy, open_records, with_data
+from tether.evaluation.restore import read_run, restore
+from tether.evaluation.trained import learned_policies, require
+from tether.scenes import Scenes
+from tether.scenes import open_split as open_starter
+from tether.training.config import Config
+from tether.training.drives import Judge, NamedPolicy
+from tether.training.programs import Programs, build
+from tether.training.scenes import data_directory
+from tether.training.state import Learned, Progress
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A run of `train.py`, as its newest undamaged checkpoint has it.
+
+    Attributes:
+      directory: the run's.   config: its settings.   progress: which stages are finished, its rounds and its ledger.
+      programs: models and compiled functions.   learned: their parameters, random where a stage is not finished.
+    """
+
+    directory: pathlib.Path
+    config: Config
+    progress: Progress
+    programs: Programs
+    learned: Learned
+
+    def __repr__(self) -> str:
+        return f"<run {self.directory}, {len(self.progress.finished)} units done>"
+
+    @property
+    def policies(self) -> dict[str, NamedPolicy]:
+        """By name, greedy: imitation, and post_trained once a round was accepted.
+
+        Raises: ValueError where imitation is not finished.
+        """
+        names = learned_policies(self.directory, self.config, self.progress)
+        return {name: learned_policy(name, self.programs, self.learned, temperature=0.0) for name in names}
+
+    @property
+    def world_model(self) -> Judge:
+        """The World that policies practise in. Raises: ValueError where it is not fitted yet."""
+        require(self.directory, self.config, self.progress, "fit_world_model", "its world model")
+        return Judge(self.programs.model, lambda rows: self.learned.model)
+
+    def open_split(self, split: str, directory: str | pathlib.Path | None = None) -> Scenes:
+        """Scenes of this run's sizes: of its data set, as many as it uses, or all of another one.
+
+        Raises: DataError, a ValueError, for a missing or damaged data set, or a split that it does not have.
+        """
+        config = with_data(self.config, None if directory is None else str(directory))
+        records = open_records(config, split)
+        name = f"split {split!r} of {data_directory(config.data)}"
+        return Scenes(name, records, range(len(records)), config.spec, config.simulator)
+
+
+def load_run(directory: str | pathlib.Path, trust: Sequence[str] = ()) -> Run:
+    """Reads a run. A run is data: nothing in its directory is run, and nothing is written into it.
+
+    Args: trust: modules or import paths of world models that its settings may name, see SECURITY.md; built-in models
+      need none.
+    Raises: ValueError where there is no run, or no checkpoint yet, for settings that cannot work, and for a world model
+      that is neither built in nor trusted.
+    """
+    directory = pathlib.Path(directory)
+    config = read_run(directory, trust)
+    programs = build(config)
+    starter = open_starter("train", STARTER, spec=config.spec, simulator=config.simulator)
+    learned, progress = restore(directory, config, programs, starter.records)  # looks at the shapes of scenes alone
+    return Run(directory, config, progress, programs, learned)

@@ -1,0 +1,32 @@
+"""The Worlds that the public face drives in, by name or as they are."""
+
+from tether.evaluation.judges import JUDGES, named
+from tether.evaluation.world_models.study import untrained
+from tether.scenes import Scenes
+from tether.simulator.world import World
+from tether.training.config import Config
+from tether.training.drives import Judge
+from tether.worldmodel.registry import BUILT_IN
+
+
+def judge_of(world: World | Judge | str, scenes: Scenes) -> tuple[str, Judge]:
+    """A World with its parameters, and its name.
+
+    Args: world: see `rollouts.drive`.
+    Raises: ValueError for an unknown name, a model that has to be fitted, and anything that is no World; SumoError
+      where the referee lacks SUMO.
+    """
+    if isinstance(world, Judge):
+        return type(world.world).__name__, world
+    if not isinstance(world, str):
+        missing = [name for name in ("reset", "observe", "step") if not callable(getattr(world, name, None))]
+        if missing or isinstance(world, type):
+            raise ValueError(f"world: expected a name or a World, with reset, observe and step, found {world!r}")
+        return type(world).__name__, Judge(world)
+    if ":" not in world:
+        named("world", world, (*JUDGES, *BUILT_IN))
+    if world in JUDGES:
+        return world, JUDGES[world](scenes.simulator, scenes.records)
+    config = Config(name="world", spec=scenes.spec, simulator=scenes.simulator)
+    subject = untrained(world, config, scenes.records)
+    return world, Judge(subject.world, lambda rows: subject.params)
