@@ -6,21 +6,20 @@ logged schedule, exactly. Decisions:
 - Vehicles that move along their path react; pedestrians, cyclists and parked vehicles are replayed.
 - The acceleration is the smallest of what the schedule asks for, what IDM allows behind each box in the corridor of
   the vehicle's own path, and what IDM allows towards the place where the ego is about to enter that corridor.
-- The log's allowance: logged drivers follow closer and yield later than any fixed IDM. So the same terms are
-  evaluated on the log at the same time, pair by pair: a driver keeps the share of IDM's wanted gap that the log shows,
-  and may do with as much more than IDM allows as the log did. On the log itself no term then asks for less than the
-  logged acceleration, whatever IDM's parameters; off it, the reaction grows continuously with how much worse things
-  are. Counting only the ego and late vehicles as leaders would switch abruptly, and would let a late vehicle drive
-  into one that is on time.
+- The log's allowance: logged drivers follow closer and yield later than any fixed IDM. So each term is compared with
+  the same term on the log at the same time: a = min over boxes of IDM(now) + max(a_log - IDM(log), 0). IDM's gap and
+  headway are scaled by the fraction of its wanted gap that the log shows, between `least_share` and 1. On the log
+  itself no term is then below the logged acceleration, whatever IDM's parameters. Off the log the reaction grows
+  continuously with the difference. To count only the ego and late vehicles as leaders would switch abruptly, and would
+  let a late vehicle drive into one that is on time.
 - A vehicle is never ahead of its schedule: what the log waited for (a light, a gap) is waited for. One that is late
   drives at the speeds logged around each place and stops behind its own schedule where that stands. It may pass a
   light that changed after the log passed it.
-- Yielding: the ego is foreseen for a few seconds at its present speed and turn, or, if it brakes, as braking on. Where
-  it is then in the corridor, and the vehicle at its present speed would not have reached it, the ego is first, and the
-  vehicle treats it as if it were there already; who sees it brake to let him pass, passes. Of the others only what they
-  occupy now counts.
-- Nobody knows what has not happened yet: in each sub-step all act on the boxes, the ego's included, as the sub-step
-  before left them.
+- Yielding: the ego is extrapolated for a few seconds at its present speed and turn, or at its present braking. If it
+  enters a vehicle's corridor before that vehicle arrives there at its present speed, the ego is first, and the
+  vehicle reacts as if the ego were there already. If the ego brakes to let the vehicle pass, the vehicle passes. Of
+  the others only the boxes that they occupy now count.
+- Causality: in each sub-step all vehicles act on the boxes, the ego's included, as the sub-step before left them.
 - A vehicle appears when its log begins. It vanishes when its log ends; if it is late, where its log ends.
 Letters as in `simulator/world.py`; P times at which the ego is foreseen.
 """
@@ -56,21 +55,22 @@ ON_TIME_M = 1e-3  # a vehicle this close to its schedule is on it
 
 @dataclasses.dataclass(frozen=True)
 class ReactiveConfig(CarFollowing):
-    """The drivers of the traffic, beyond the driver model's own parameters.
+    """How the traffic drives, beyond the parameters of the car-following model.
 
     Attributes:
-      headway_s: below the driver model's default, about what logged drivers keep.
-      least_share: of IDM's wanted gap, however close a logged driver follows.
-      tolerance: a driver on schedule ignores what asks for this much less acceleration or less [m/s^2].
+      headway_s: time headway of the car-following model [s]; below its default, about what logged drivers keep.
+      least_share: smallest fraction of IDM's wanted gap that a vehicle keeps, however close its log follows.
+      tolerance: a vehicle on schedule ignores a reduction of its acceleration of at most this [m/s^2].
       parked_m: tracks that never get this far from where they begin are replayed [m].
-      place_m: a late vehicle wants the highest speed logged within this distance along its path [m],
-      slowest: but at least this [m/s],
-      hurry: times this: it makes up for lost time.
-      corridor_points: looked at along the path ahead; they are
-      spacing_m, spacing_s: apart by the former, or by the way within the latter if that is farther.
-      grazing_m: reach into a corridor's side that does not count [m]: boxes and chords are no more exact.
-      foresight_s: how far ahead the ego is foreseen [s].
-      foresight_points: P, times within it.
+      place_m: a late vehicle wants the highest speed logged within this distance along its path [m].
+      slowest: lowest speed that a late vehicle wants [m/s].
+      hurry: factor on the speed that a late vehicle wants, with which it makes up for lost time.
+      corridor_points: number of points at which the corridor along a vehicle's path is sampled.
+      spacing_m: least distance between two points of the corridor [m].
+      spacing_s: time in which a vehicle covers the distance between two points of the corridor, if that is farther [s].
+      grazing_m: an overlap with a corridor's side of at most this does not count [m]; boxes are no more exact.
+      foresight_s: time for which the ego's motion is extrapolated [s].
+      foresight_points: P, number of extrapolated times.
     """
 
     headway_s: float = 1.0

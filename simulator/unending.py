@@ -1,4 +1,4 @@
-"""A World in which failures are told but end nothing: whoever drives goes on as if nothing had been there."""
+"""A World that reports terminating events without ending the rollout."""
 
 import dataclasses
 
@@ -14,11 +14,11 @@ from tether.simulator.world import Action, Outcome, Params, State, World
 
 @dataclasses.dataclass(frozen=True)
 class Unending:
-    """Another World whose rows live on after a terminating event; only the log's end still ends them.
+    """Another World whose rows continue after a terminating event; only the log's end still ends them.
 
-    What could happen later is defined for every row then, and what a policy does after a failure does not betray that
-    there was one: a World that stops would show it the same view for the rest of the rollout. What the outcome says
-    of steps after the first with a termination is measured from wherever the ego has got to.
+    So later events are defined for every row, and a policy's actions after a failure do not reveal that there was one:
+    a World that stops would show it the same view for the rest of the rollout. After the first termination, outcomes
+    are measured from the place where the ego has got to.
 
     Attributes:
       world: any World.   config: of its simulator.

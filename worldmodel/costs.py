@@ -1,8 +1,8 @@
 """The heads of costs and cont: how likely each event is in a step that a learned World imagines.
 
 They read margins, how near the imagined boxes came to each event, and are fitted in imagination on what happened in the
-replay. With the true boxes an event is no more than a margin passing 0; with imagined ones, a head has to learn how
-often a gap of so much goes with a crash, and its chances hold what the model does not know about the others.
+replay. With the true boxes an event is a margin that passes 0. With imagined boxes a head learns the probability of
+the event given the margin, of a crash given a gap for example, and so accounts for the model's own errors.
 Letters: B batch, H steps, S sub-steps, A agents.
 """
 

@@ -1,8 +1,9 @@
-"""A bound on what imagined agents do: nobody drives on into what stands in its way. A rule, not learned.
+"""A rule that bounds the acceleration of imagined agents, so that they brake for what stands in their way.
 
-Logs hold few who brake hard and nobody who has to because the ego does what it never did, so a model of logs that keeps
-on with what it was doing is right nearly always, and drives through an ego that stops. Braking that a driver who
-follows more closely than logged ones would not leave out is therefore a lower bound of each agent's own.
+Logs hold little hard braking, and none that answers an ego that does what it never did. A model of logs is therefore
+nearly always right when an agent keeps its acceleration, and its agents drive through an ego that stops. The rule: an
+agent accelerates at most as a car follower (IDM) would that keeps a shorter headway than logged drivers. Nothing is
+learned.
 """
 
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ def reflex(now: Agents, scene: Scene, motion: Motion) -> Array:
     x, y = to_frame(now.x, now.y, *frame)
     cos, sin = (jnp.abs(part) for part in (jnp.cos(now.heading - frame[2]), jnp.sin(now.heading - frame[2])))
     bend = motion.turn_rate / jnp.maximum(motion.speed, BEND_SPEED)
-    # Straight on as well as along the turn: drawn on for long, a turn leads into those who wait beside the road.
+    # Straight on as well as along the turn: a turn that is continued for long leads into cars beside the road.
     aside = jnp.maximum(jnp.abs(y), jnp.abs(y - bend[:, None] * jnp.square(x) / 2))
     reach = (scene.width[:, None] + cos * scene.width + sin * scene.length) / 2
     gap = x - (scene.length[:, None] + cos * scene.length + sin * scene.width) / 2
