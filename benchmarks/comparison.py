@@ -24,9 +24,9 @@ DIFFERENCES = {
 }
 CHANGES = (*DIFFERENCES.values(), "score lifted by", "failures cut by")
 ABOUT_FORCED = (
-    "A policy that is told what to say is compared with itself on its own words, in place of imitation. `Shuffled`: at "
-    "each step the words that it would say in another scene of its batch; `blank`: none. `Acts otherwise`: share of "
-    "steps in which that changes the action by more than 0.1 m/s^2, in the same state; then the acceleration's change."
+    "A policy with replaced reasoning is compared with itself on its own reasoning, not with imitation. `Shuffled`: at "
+    "each step its reasoning for another scene of the batch; `blank`: none. `Acts otherwise`: fraction of steps in "
+    "which that changes the action by more than 0.1 m/s^2, in the same state; then the acceleration's change."
 )
 Cell = dict[str, Any]
 

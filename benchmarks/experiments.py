@@ -123,7 +123,7 @@ EXPERIMENTS = {
         judges=("log_replay",),
     ),
     "reasoning": Experiment(
-        title="Driving on words that are not one's own",
+        title="Driving with other reasoning than the policy's own",
         arms=(
             IMAGINED,
             *(dataclasses.replace(IMAGINED, reasoning=mode) for mode in REASONING_MODES),
@@ -148,7 +148,7 @@ EXPERIMENTS = {
         judges=("log_replay",),
     ),
     "guards": Experiment(
-        title="What each guard of the rounds is worth",
+        title="What each guard of the rounds contributes",
         arms=(
             Arm("all guards", ()),
             Arm("no refit", NO_REFIT),

@@ -82,13 +82,13 @@ GROUNDED, DIRECT, NEAR_LOG = (
 FEWEST, EPOCHS = "grounded imagination by 8 scenes without refit", "direct practice with 8 epochs"
 SCORE, GAIN, FEWER, STEPS = "driving score", "score - imitation's", "failures cut by", "until a score of 0.8"
 CLAIMS = (
-    Claim("Driving score of imitation", "headline", LOG_REPLAY, ("imitation",), SCORE),
-    Claim("Driving score after post-training in imagination", "headline", LOG_REPLAY, (GROUNDED,), SCORE),
-    Claim("Gain of the driving score", "headline", LOG_REPLAY, (GROUNDED,), GAIN, readme=True),
-    Claim("Failures avoided", "headline", LOG_REPLAY, (GROUNDED,), FEWER, readme=True),
+    Claim("Driving score of imitation", "headline", LOG_REPLAY, ("imitation",), SCORE, readme=True),
+    Claim("… after post-training in imagination", "headline", LOG_REPLAY, (GROUNDED,), SCORE, readme=True),
+    Claim("Gain", "headline", LOG_REPLAY, (GROUNDED,), GAIN, readme=True),
+    Claim("Failures avoided by post-training", "headline", LOG_REPLAY, (GROUNDED,), FEWER, readme=True),
     Claim("… evaluated in traffic that reacts", "headline", REACTIVE, (GROUNDED,), FEWER, readme=True),
     Claim("… evaluated in SUMO", "headline", SUMO, (GROUNDED,), FEWER, readme=True),
-    Claim("Real logs: gain of the driving score", "headline-real", LOG_REPLAY, (GROUNDED,), GAIN, readme=True),
+    Claim("Real logs: gain", "headline-real", LOG_REPLAY, (GROUNDED,), GAIN, readme=True),
     Claim("Real logs: failures avoided", "headline-real", LOG_REPLAY, (GROUNDED,), FEWER, readme=True),
     Claim("Control: gain of fine-tuning towards the log", "headline", LOG_REPLAY, (NEAR_LOG,), GAIN, readme=True),
     Claim("Control: gain of practice in the simulator", "headline", LOG_REPLAY, (DIRECT,), GAIN, readme=True),
@@ -100,8 +100,8 @@ CLAIMS = (
     Claim("… of constant turn rate and speed", "models", "Realism", ("kinematic",), "realism", readme=True),
     Claim("… of the log itself", "models", "Realism", ("oracle",), "realism", readme=True),
     Claim("Simulator steps per CPU-second, one scene", "simulator", "", ("1", "1"), "ego outcomes", readme=True),
-    Claim("Decisions compared with a float64 oracle", "simulator", "", (), "steps"),
-    Claim("Decisions that differ from the oracle's", "simulator", "", (), "differ", readme=True),
+    Claim("Events on real scenes compared with an oracle", "simulator", "", (), "steps"),
+    Claim("Events that differ from a float64 oracle's", "simulator", "", (), "differ", readme=True),
     Claim("Killed runs that differ from a run left alone", "kills", "", (), "runs lost"),
     Claim("Damaged inputs that met no clear error", "fuzz", "", (), "uncaught"),
 )
