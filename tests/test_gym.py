@@ -1,5 +1,6 @@
 """The Gymnasium environment keeps Gymnasium's rules and drives as everything else does."""
 
+import importlib.util
 import warnings
 
 import numpy as np
@@ -8,9 +9,7 @@ import pytest
 import tether
 from tether.gym import DrivingEnv
 
-gymnasium = pytest.importorskip("gymnasium")
-checker = pytest.importorskip("gymnasium.utils.env_checker")
-
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("gymnasium") is None, reason="the extra `gym` is missing")
 STRAIGHT_ON = np.zeros(2, np.float32)
 
 
@@ -37,9 +36,11 @@ def drive(env, **options):
 
 
 def test_it_keeps_the_rules(env):
+    from gymnasium.utils.env_checker import check_env
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of spaces that are in SI units, and an environment that is not registered
-        checker.check_env(env)
+        check_env(env)
 
 
 def test_an_episode_is_the_rollout_of_its_scene(env, scenes):
@@ -81,6 +82,8 @@ def test_any_field_of_the_observation_can_be_seen_and_episodes_cut(scenes):
 
 
 def test_what_is_wrong_is_one_clear_error(env, scenes):
+    from gymnasium.error import ResetNeeded
+
     for wrong, message in (
         ({"sees": ("bve",)}, "did you mean 'bev'"),
         ({"render_mode": "human"}, "unknown render_mode 'human', expected one of .'rgb_array'."),
@@ -96,5 +99,5 @@ def test_what_is_wrong_is_one_clear_error(env, scenes):
         with pytest.raises(ValueError, match="action: expected two finite numbers, acceleration and curvature"):
             env.step(action)
     drive(env)
-    with pytest.raises(gymnasium.error.ResetNeeded):
+    with pytest.raises(ResetNeeded):
         env.step(STRAIGHT_ON)

@@ -11,8 +11,6 @@ import zipfile
 
 import pytest
 
-setuptools = pytest.importorskip("setuptools", minversion="77", reason="builds a wheel without a network")
-
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
@@ -36,7 +34,8 @@ def run(*command: str, **options) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> pathlib.Path:
-    """Built from a copy, so that no build folder is left behind."""
+    """Built from a copy, so that no build folder is left behind; without a network."""
+    pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
