@@ -130,7 +130,7 @@ def cell_of(page: str, claim: Claim) -> str:
 
 def row_of(pages: dict[str, str], claim: Claim) -> list[str]:
     """A claim's words, number, interval and page."""
-    number, _, interval = cell_of(pages[claim.section], claim).partition(" [")
+    number, _, interval = cell_of(pages.get(claim.section, ""), claim).partition(" [")
     return [claim.words, number, interval.rstrip("]"), f"[{claim.section}](results/{claim.section}.md)"]
 
 
