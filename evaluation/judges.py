@@ -1,6 +1,6 @@
 """The judges and policies of an evaluation: the same scenes, the same keys, one compiled program for each pair of them.
 
-An entry in `JUDGES` or `BASELINES` is all that a new one needs.
+An entry in `JUDGES` or `BASELINES` is all that a new one needs; one of your own needs none: its import path will do.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tether.data.importing import Importable
 from tether.data.scene import Record
 from tether.data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from tether.evaluation.report import Results
@@ -48,6 +49,9 @@ JUDGES: dict[str, Callable[[SimulatorConfig, Sequence[Record]], Judge]] = {
     "referee": referee,
 }
 
+POLICIES = Importable("policy", dict.fromkeys((*BASELINES, *LEARNED), ""), ("reset", "act"))
+WORLDS = Importable("judge", dict.fromkeys(JUDGES, ""), ("reset", "observe", "step"))
+
 
 def named(kind: str, name: str, known: Iterable[str]) -> str:
     """The name itself. Raises: ValueError for an unknown one, with the nearest known name."""
@@ -61,8 +65,27 @@ def named(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def baseline(name: str, config: SimulatorConfig) -> NamedPolicy:
-    """A policy that needs no run. Raises: ValueError for an unknown name."""
-    return NamedPolicy(name, BASELINES[named("policy", name, (*BASELINES, *LEARNED))](config), ())
+    """A policy that needs no run: one of `BASELINES`, or your own by import path, whose params are ().
+
+    Raises: ValueError for an unknown name, a learned policy, and as `Importable.build`.
+    """
+    if name in LEARNED:
+        raise ValueError(f"policy {name!r} is learned: name the run directory that holds it")
+    policy = BASELINES[name](config) if name in BASELINES else POLICIES.build(name, None, config)
+    return NamedPolicy(name, policy, ())
+
+
+def open_judge(name: str, config: SimulatorConfig, records: Sequence[Record]) -> Judge:
+    """One of `JUDGES`, or the World behind your own import path.
+
+    A World's params are (), unless it has `open(records)`, which returns `Judge.params_of`.
+
+    Raises: ValueError for an unknown name, records that a judge cannot drive, and as `Importable.build`.
+    """
+    if name in JUDGES:
+        return JUDGES[name](config, records)
+    world = WORLDS.build(name, None, config)
+    return Judge(world, world.open(records)) if hasattr(world, "open") else Judge(world)
 
 
 def trace_of(policy: NamedPolicy, record: Record, score: float, path: dict[str, Any], dt: float) -> Trace:
@@ -90,7 +113,7 @@ class Evaluation:
 
     Attributes:
       policies: by name.   records: with prepared scenes.
-      judges: names out of `JUDGES`; each is set up once.   simulator: for judges and scores.
+      judges: names out of `JUDGES`, or import paths; each is set up once.   simulator: for judges and scores.
       batch: scenes driven at once.   steps: H.   seed: of all policies alike, so that comparisons are paired.
     """
 
@@ -104,8 +127,8 @@ class Evaluation:
 
     @functools.cached_property
     def worlds(self) -> dict[str, Judge]:
-        """The judges by name. Raises: ValueError for an unknown name, or records that a judge cannot drive."""
-        return {name: JUDGES[named("judge", name, JUDGES)](self.simulator, self.records) for name in self.judges}
+        """The judges by name. Raises: as `open_judge`."""
+        return {name: open_judge(name, self.simulator, self.records) for name in self.judges}
 
     def scores(self, judge: str, policy: str) -> dict[str, np.ndarray]:
         """The scores of a policy on all scenes, [N] each."""

@@ -13,10 +13,11 @@ from tether.data.files import check_writable, publish
 from tether.data.sources import open_split
 from tether.evaluation import figures, findings, report
 from tether.evaluation.forced_reasoning import REASONING_MODES, ForcedReasoning
-from tether.evaluation.judges import BASELINES, LEARNED, Evaluation, baseline, named
+from tether.evaluation.judges import BASELINES, LEARNED, POLICIES, WORLDS, Evaluation, baseline, named
 from tether.evaluation.provenance import provenance, stage_seconds
 from tether.evaluation.report import PAIR, Results
 from tether.evaluation.restore import read_run, restore
+from tether.evaluation.shipped import open_shipped
 from tether.evaluation.topview import Trace
 from tether.evaluation.trained import learned_policies, missing_stages, remarks
 from tether.evaluation.world_models import one_run as model_quality
@@ -44,8 +45,8 @@ class Request:
     """What to evaluate.
 
     Attributes:
-      policies: names; None for all that there are.
-      judges: names out of `judge.JUDGES`; figures and listed events are under the first.
+      policies: names, or import paths of your own; None for all that there are.
+      judges: names out of `judges.JUDGES`, or import paths; figures and listed events are under the first.
       split: of the data set.   data: another data set than the run's, or the starter set.
       scenes: the first so many of the split; the run's own choice if None.
       temperature: of the learned policies, at least 0; 0 is greedy.
@@ -93,14 +94,13 @@ def evaluate_run(
     output = directory / request.folder if output is None else pathlib.Path(output)
     config = with_data(read_run(directory, request.trusted), request.data)
     cache_programs(config, Config().run_directory)  # never beside a run that may be somebody's: programs are code
-    chosen = [named("policy", name, (*BASELINES, *LEARNED)) for name in request.policies or (*BASELINES, *LEARNED)]
+    chosen = request.policies or tuple(BASELINES)
+    check_names(request, directory)
     records, programs = open_records(config, request.split, request.scenes), build(config)
     learned, progress = restore(directory, config, programs, records)
     names = learned_policies(directory, config, progress, request.policies)
-    own = [learned_policy(name, programs, learned, request.temperature) for name in names]
-    own += [forced(policy, mode) for policy in own for mode in request.reasoning]
-    policies = {name: baseline(name, config.simulator) for name in chosen if name in BASELINES}
-    policies |= {policy.name: policy for policy in own}
+    policies = {name: baseline(name, config.simulator) for name in chosen if name not in LEARNED}
+    policies |= learned_by_name(names, programs, learned, request)
     evaluation = evaluation_of(policies, records, config, request)
     check_output(output, evaluation, request)
     spent = {
@@ -116,22 +116,37 @@ def evaluate_run(
 def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
     """Evaluates policies that need no run, on the starter set or another data set, and writes the report.
 
+    Learned policies that are asked for are those that ship, `shipped.py`, and all drive under that run's settings.
+
     Returns: the report's headline.
-    Raises: ValueError for an unknown name, or one that needs a run; otherwise as `evaluate_run`.
+    Raises: ValueError for an unknown name, or a learned policy where none ships; otherwise as `evaluate_run`.
     """
     began, output = time.monotonic(), pathlib.Path(output)
-    config = with_data(Config(name="baseline"), request.data)
-    cache_programs(config, config.run_directory)
-    names = request.policies or tuple(BASELINES)
-    if request.reasoning:
-        raise ValueError("only learned policies speak: name the run directory whose reasoning is to be forced")
-    for name in names:
-        if named("policy", name, (*BASELINES, *LEARNED)) in LEARNED:
-            raise ValueError(f"policy {name!r} is learned: name the run directory that holds it")
-    policies = {name: baseline(name, config.simulator) for name in names}
+    check_names(request)
+    chosen = request.policies or tuple(BASELINES)
+    names = [name for name in chosen if name in LEARNED]
+    if request.reasoning and not names:
+        raise ValueError("only learned policies speak: name one, or a run, whose reasoning is to be forced")
+    config, progress, own = Config(name="baseline"), Progress(), {}
+    if names:
+        config, programs, learned, progress = open_shipped()
+        own = learned_by_name(names, programs, learned, request)
+    config = with_data(config, request.data)
+    cache_programs(config, Config().run_directory)
+    policies = {name: baseline(name, config.simulator) for name in chosen if name not in LEARNED} | own
     evaluation = evaluation_of(policies, open_records(config, request.split, request.scenes), config, request)
     check_output(output, evaluation, request)
-    return write_report(output, evaluation, config, request, Progress(), {}, {}, began)
+    return write_report(output, evaluation, config, request, progress, {}, {}, began)
+
+
+def check_names(request: Request, *runs: pathlib.Path) -> None:
+    """Looks at the names of policies and judges before anything of them is imported. Args: runs: that are opened.
+
+    Raises: ValueError for an unknown one, and for code that lies in a run's folder.
+    """
+    for kind, names in ((POLICIES, request.policies or ()), (WORLDS, request.judges)):
+        for name in names:
+            kind.check_source(name, runs)
 
 
 def folder_name(asked: dict[str, Any], usual: dict[str, Any]) -> str:
@@ -189,6 +204,15 @@ def learned_policy(name: str, programs: Programs, learned: Learned, temperature:
     """The imitation policy of a run, or the best one that its rounds accepted."""
     params = {"imitation": learned.imitation, "post_trained": learned.best}[name]
     return NamedPolicy(name, programs.vla.with_temperature(temperature), params, programs.labels)
+
+
+def learned_by_name(
+    names: Sequence[str], programs: Programs, learned: Learned, request: Request
+) -> dict[str, NamedPolicy]:
+    """The learned policies, and each of them on every kind of reasoning that is not its own."""
+    own = [learned_policy(name, programs, learned, request.temperature) for name in names]
+    own += [forced(policy, mode) for policy in own for mode in request.reasoning]
+    return {policy.name: policy for policy in own}
 
 
 def forced(policy: NamedPolicy, mode: str) -> NamedPolicy:
@@ -308,7 +332,8 @@ def showcases(evaluation: Evaluation, results: Results, count: int) -> list[tupl
         for number, row in enumerate(findings.improvements(results, judge, count), 1):
             caption = f"Best improvement {number}: imitation failed, post-trained did not."
             shown.append((f"improvement_{number}", caption, ("imitation", "post_trained"), row))
-    subject = next(name for name in (*PAIR, *BASELINES_BY_INTEREST) if name in policies)
+    yours = (name for name in policies if name not in BASELINES)
+    subject = next(name for name in (*PAIR, *yours, *BASELINES_BY_INTEREST) if name in policies)
     beside = tuple(dict.fromkeys((subject, *(name for name in ("expert",) if name in policies))))
     for number, row in enumerate(findings.worst_failures(results, judge, subject, count), 1):
         caption = f"Worst remaining failure {number} of {figures.policy_name(subject)}."

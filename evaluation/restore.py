@@ -34,6 +34,11 @@ def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
     return config
 
 
+def template(config: Config, programs: Programs, records: Sequence[Record]) -> Learned:
+    """Shapes of all arrays of a run; nothing is initialised. Args: records: as in `restore`."""
+    return jax.eval_shape(lambda: stages.begin(config, programs, ALONE, records))
+
+
 def restore(
     directory: pathlib.Path, config: Config, programs: Programs, records: Sequence[Record]
 ) -> tuple[Learned, Progress]:
@@ -42,14 +47,12 @@ def restore(
     Args: records: any scenes of the run's spec; only their shapes are looked at.
     Raises: ValueError where the run has no checkpoint yet.
     """
-    # Shapes are all that is needed: nothing is initialised.
-    template = jax.eval_shape(lambda: stages.begin(config, programs, ALONE, records))
     none = f"{directory} has no checkpoint yet: let train.py go on until the imitation policy is trained"
     if not (directory / "checkpoints").is_dir():
         raise ValueError(none)
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
     try:
-        found = checkpoints.restore(template, parse_progress, repair=False)
+        found = checkpoints.restore(template(config, programs, records), parse_progress, repair=False)
     finally:
         checkpoints.close()
     if found is None:

@@ -138,7 +138,6 @@ def test_the_report_of_a_drive_is_written(judged, tmp_path, sim_config):
     [
         (["nowhere"], "nowhere is not a run"),
         (["--policy", "imd"], "did you mean 'idm'?"),
-        (["--policy", "imitation"], "name the run directory"),
         (["--reasoning", "blank"], "only learned policies speak"),
         (["--judge", "log_reply"], "did you mean 'log_replay'?"),
         (["--data", "nowhere"], "found none"),

@@ -1,10 +1,20 @@
-"""The examples keep the rules, named by import path like anyone's model, and can be fitted by the main job."""
+"""The examples work, named by import path like anyone's: a world model, a policy, a judge, a data source, a run."""
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import scenes
 
+from examples import json_logs
+from examples.fog import FogConfig
 from tether import train
+from tether.data.scene import Record, SceneSpec
+from tether.data.sources import available_splits, open_split
+from tether.data.validation import validate
+from tether.evaluation.judges import Evaluation, baseline
+from tether.simulator.prepare import prepare
 from tether.training import presets
 from tether.training.directory import claim
 from tether.training.log import read_lines
@@ -28,3 +38,39 @@ def test_the_main_job_fits_an_example(tmp_path):
     losses = [line["loss"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert len(losses) == 3 and np.isfinite(losses).all()
     assert state.progress.finished == ("0/fit_world_model",)
+
+
+def test_a_policy_and_a_judge_by_import_path_are_driven(sim_config):
+    """A vehicle stands 20 m ahead, 24.5 m between the centres, which can be seen in fog of 25 m."""
+    records = [
+        Record(prepare(scene, sim_config), name, "hand", name, "follow the road", np.zeros(3))
+        for name, scene in {"free": scenes.straight(), "blocked": scenes.lead_vehicle(speed=0.0)}.items()
+    ]
+    policy, judge = baseline("examples.time_gap:TimeGapConfig", sim_config), "examples.fog:FogConfig"
+    evaluation = Evaluation({policy.name: policy}, records, (judge,), sim_config, 2, 12)
+    scores = evaluation.scores(judge, policy.name)
+    np.testing.assert_array_equal(scores["at_fault"], [False, False])
+    assert scores["progress"][0] > 0.9 > 0.5 > scores["progress"][1]
+
+
+def test_fog_hides_those_that_are_far(sim_config, keys):
+    scene = jax.tree.map(lambda a: np.asarray(a)[None], prepare(scenes.lead_vehicle(speed=0.0), sim_config))
+
+    def seen(range_m):
+        world = dataclasses.replace(FogConfig(), range_m=range_m).build(sim_config)
+        state = world.reset((), keys[:1], scene, jnp.full(1, 10))
+        return world.observe((), state).agent_valid.any()
+
+    assert jax.jit(lambda: [seen(range_m) for range_m in (24.0, 25.0)])() == [False, True]
+
+
+def test_logs_of_another_format_become_a_data_set(tmp_path):
+    (tmp_path / "logs").write_text("\n".join(json_logs.made_up(number) for number in range(12)))
+    json_logs.main(["--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "set")])
+    assert sum(available_splits(tmp_path / "set").values()) == 12
+    record = open_split(tmp_path / "set", "train")[0]
+    validate(record, SceneSpec())
+    number = int(record.scenario_id.removeprefix("drive"))
+    assert (record.group, record.source, record.instruction) == (f"road{number}", "json_logs", "follow the road")
+    np.testing.assert_allclose(record.scene.vel_x[:2, 10], [8.0, 8.0 - 0.1 * number], atol=0.05)
+    np.testing.assert_allclose(record.scene.x[:2, 10], [0.0, 45.0 - 0.1 * number], atol=0.05)

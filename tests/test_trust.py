@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from types import SimpleNamespace
 
@@ -200,6 +201,34 @@ def test_the_command_line_takes_no_model_from_below_a_run(run, capsys):
         with pytest.raises(SystemExit, match="2"):
             presets.parse(["tiny", "--world_model", IN_RUN[0], option, str(run)])
         assert "lies in a run's folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--policy", "--judge"])
+@pytest.mark.parametrize("name", [*IN_RUN, "payload:Mine"])
+def test_no_policy_and_no_judge_is_loaded_from_below_a_run(run, capsys, option, name):
+    write(run, "rssm")
+    before = set(sys.modules)
+    assert command.main(["fetched/run_7", option, name]) == 2
+    message = capsys.readouterr().err
+    assert "lies in a run's folder" in message and len(message.splitlines()) == 1
+    assert set(sys.modules) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--policy", "mine"), "policy 'mine': expected one of .*'idm'.* or package.module:Config"),
+        (("--policy", "nowhere.mine:Mine"), "policy 'nowhere.mine:Mine': there is no module 'nowhere.mine'"),
+        (("--policy", "examples.time_gap:TimeGap"), "'TimeGap' is no config class.*did you mean 'TimeGapConfig'"),
+        (("--policy", "os:abort"), "'abort' is no config class, a dataclass with build.simulator.; it has none"),
+        (("--policy", "examples.fog:FogConfig"), r"FogConfig builds a Fog without \['act'\]"),
+        (("--judge", "examples.time_gap:TimeGapConfig"), r"judge .* builds a TimeGap without \['observe', 'step'\]"),
+    ],
+)
+def test_what_a_policy_and_a_judge_may_stand_for(words, message, capsys, tmp_path):
+    assert command.main([*words, "--scenes", "1", "--out", str(tmp_path)]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 python eval.py RUN_DIR                  the policies of a run beside the baselines
 python eval.py --policy idm             a baseline
+python eval.py --policy post_trained    the learned policy that ships, without a run
+python eval.py --policy mine:MyPolicy   your own, by import path; judges likewise
 python eval.py --world-model RUN_DIR    the world model of a run beside the kinematic floor and the logged oracle
 
 A report goes into the run, or into out/eval; what is not the whole evaluation goes into a folder of its own beside it.
@@ -15,7 +17,7 @@ import sys
 
 from tether.data.progress import log_above_bars
 from tether.evaluation.forced_reasoning import REASONING_MODES
-from tether.evaluation.judges import JUDGES, LEARNED, SumoError
+from tether.evaluation.judges import BASELINES, JUDGES, LEARNED, SumoError
 from tether.evaluation.policies import Request, evaluate_baselines, evaluate_run, folder_name
 from tether.evaluation.terminal import show
 from tether.evaluation.world_models.benchmark import MEASURES, markdown, run
@@ -34,14 +36,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", nargs="?", help="directory of a run; without it, baselines are evaluated")
-    parser.add_argument(
-        "--policy", action="append", help="evaluate this one (repeatable); all that there are by default"
+    parser.add_argument("run", nargs="?", help="directory of a run; without it, policies that need none are evaluated")
+    policies = (
+        f"evaluate this one (repeatable): {', '.join((*BASELINES, *LEARNED))}, or the import path of your own, "
+        "package.module:Config; by default all of a run, or all that need no training"
     )
+    parser.add_argument("--policy", action="append", help=policies)
     parser.add_argument("--data", help="folder of a data set; the run's, or the starter set, by default")
     parser.add_argument("--split", default=Request.split, help="split of the data set (default: %(default)s)")
     parser.add_argument("--scenes", type=int, help="only the first so many scenes")
-    judges = f"world to drive in: {', '.join(JUDGES)} (repeatable; default: log_replay)"
+    judges = (
+        f"world to drive in (repeatable): {', '.join(JUDGES)}, or the import path of your own, package.module:Config "
+        "(default: log_replay)"
+    )
     parser.add_argument("--judge", action="append", help=judges)
     parser.add_argument("--temperature", type=float, help="of learned policies; 0, the default, is greedy")
     forced = "learned policies also drive on words not their own: another scene's, or none (repeatable)"
@@ -75,10 +82,10 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"{', '.join(given)}: about {kind}, and --world-model is not: name policies by --policies-of")
     if given:
         raise ValueError(f"{', '.join(given)}: about {kind}: name one with --world-model")
-    learned = options.run and (options.policy is None or set(options.policy) & set(LEARNED))
+    learned = set(options.policy or ()) & set(LEARNED) or (options.run and options.policy is None)
     idle = [f"--{name}" for name in FOR_LEARNED if getattr(options, name) is not None]
     if idle and not (options.world_model or learned):
-        said = "only learned policies speak and have a temperature, and none is asked for: name a run that holds one"
+        said = "only learned policies speak and have a temperature, and none is asked for: name one, or a run"
         raise ValueError(f"{', '.join(idle)}: {said}")
 
 

@@ -1,0 +1,56 @@
+"""A World of one's own as a judge: log replay in fog, where nobody farther away than 25 m is seen.
+
+    python eval.py --policy idm --judge log_replay --judge examples.fog:FogConfig --scenes 48
+
+A path names a config: a dataclass with `build(simulator)` and defaults for all its fields. What it builds has `reset`,
+`observe` and `step`, like every World (`simulator/world.py`). Boxes, events and scores stay the simulator's: only what
+the policy sees is another, its image and its list of agents alike.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.log_replay import LogReplay
+from tether.simulator.world import Action, Outcome, State, World
+
+
+@dataclasses.dataclass(frozen=True)
+class FogConfig:
+    """How thick it is.
+
+    Attributes:
+      range_m: distance between the ego's centre and another's beyond which it is not seen [m].
+    """
+
+    range_m: float = 25.0
+
+    def build(self, simulator: SimulatorConfig) -> "Fog":
+        """Fog over log replay; over any other World it would be as short."""
+        return Fog(LogReplay(simulator), self.range_m)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fog:
+    """A `simulator.world.World` around another one."""
+
+    world: World
+    range_m: float
+
+    def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
+        """Starts from the logged history."""
+        return self.world.reset(params, key, scene, start)
+
+    def observe(self, params: tuple, state: State) -> Observation:
+        """What is left to see of `history`, `Agents` [B, A, K]."""
+        boxes, ego = state.history, state.ego
+        away = jnp.hypot(boxes.x - ego.x[:, None, None], boxes.y - ego.y[:, None, None])
+        seen = boxes.replace(valid=boxes.valid & (away < self.range_m))
+        return self.world.observe(params, state.replace(history=seen))
+
+    def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """Drives on among all that are there."""
+        return self.world.step(params, key, state, action)
