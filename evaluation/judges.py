@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tether.data.importing import Importable
-from tether.data.scene import Record
+from tether.data.scene import Record, Scene, SceneSpec
 from tether.data.sumo.install import SumoError as SumoError  # for those that ask for the referee
 from tether.evaluation.report import Results
 from tether.evaluation.statistics import recordings
@@ -25,8 +26,13 @@ from tether.simulator.log_replay import LogReplay
 from tether.simulator.reactive import Reactive
 from tether.simulator.referee.fleet import Fleet
 from tether.simulator.referee.world import Referee
-from tether.simulator.world import Policy
+from tether.simulator.rollout import rollout
+from tether.simulator.world import Params, Policy
 from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
+from tether.training.scenes import take
+from tether.worldmodel.batch import ModelBatch, from_rollout
+from tether.worldmodel.interface import WorldModel
+from tether.worldmodel.registry import BUILT_IN
 
 BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
     "expert": LogExpert,
@@ -50,7 +56,7 @@ JUDGES: dict[str, Callable[[SimulatorConfig, Sequence[Record]], Judge]] = {
 }
 
 POLICIES = Importable("policy", dict.fromkeys((*BASELINES, *LEARNED), ""), ("reset", "act"))
-WORLDS = Importable("judge", dict.fromkeys(JUDGES, ""), ("reset", "observe", "step"))
+WORLDS = Importable("judge", dict.fromkeys(JUDGES, "") | BUILT_IN, ("reset", "observe", "step"))
 
 
 def named(kind: str, name: str, known: Iterable[str]) -> str:
@@ -76,16 +82,41 @@ def baseline(name: str, config: SimulatorConfig) -> NamedPolicy:
 
 
 def open_judge(name: str, config: SimulatorConfig, records: Sequence[Record]) -> Judge:
-    """One of `JUDGES`, or the World behind your own import path.
+    """One of `JUDGES`, a world model that needs no fitting, or your own World by import path.
 
-    A World's params are (), unless it has `open(records)`, which returns `Judge.params_of`.
+    A World's params are (), unless it has `open(records)`, which returns `Judge.params_of`, or `init` as world models.
 
-    Raises: ValueError for an unknown name, records that a judge cannot drive, and as `Importable.build`.
+    Raises: ValueError for an unknown name, a model that has to be fitted, records that a judge cannot drive, and as
+      `Importable.build`.
     """
     if name in JUDGES:
         return JUDGES[name](config, records)
     world = WORLDS.build(name, None, config)
-    return Judge(world, world.open(records)) if hasattr(world, "open") else Judge(world)
+    if hasattr(world, "open"):
+        return Judge(world, world.open(records))
+    params = unfitted(name, world, config, records) if hasattr(world, "init") else ()
+    return Judge(world, lambda rows: params)
+
+
+def unfitted(name: str, world: WorldModel, config: SimulatorConfig, records: Sequence[Record]) -> Params:
+    """The params of a world model that needs no fitting: a tree without arrays.
+
+    Args: records: any; only the shapes of the first one are looked at.
+    Raises: ValueError for a model that has to be fitted.
+    """
+    scene, key = take(records, [0]), jax.random.key(0)
+    start = jnp.full(1, SceneSpec.current)
+    steps = (scene.valid.shape[-1] - 1 - SceneSpec.current) // config.substeps
+
+    def init(scene: Scene, keys: jax.Array) -> Params:
+        logged = rollout(LogReplay(config), (), LogExpert(config), (), scene, steps, keys, keys)
+        batch: ModelBatch = from_rollout(scene, start, logged, jnp.full(1, True))
+        return world.init(key, batch)
+
+    params = jax.eval_shape(init, scene, key[None])
+    if jax.tree.leaves(params):
+        raise ValueError(f"world model {name!r} has to be fitted: name the run directory that holds it")
+    return params
 
 
 def trace_of(policy: NamedPolicy, record: Record, score: float, path: dict[str, Any], dt: float) -> Trace:

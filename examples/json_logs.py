@@ -1,4 +1,4 @@
-"""A data source of one's own: a reader makes a `RawScene` of each logged drive, the builder makes a data set of them.
+"""A data source of one's own: a reader makes a `RawScene` of each logged drive, the builder a data set of them.
 
     python -m examples.json_logs --out out/json_logs
     python eval.py --data out/json_logs --policy idm --policy expert
@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 from tether.data.builder import write_dataset
-from tether.data.raw import RawScene
+from tether.data.raw import LocalScene, RawScene, localize
 from tether.data.records import Fractions, split_of
 from tether.data.route import Lane, derive_route
 from tether.data.scene import AgentType, RoadType
@@ -67,9 +67,9 @@ def main(arguments: list[str]) -> None:
     """Reads every drive, and writes the splits that there are drives for: no place is in two of them."""
     options = parse(arguments)
     lines = options.logs.read_text("utf-8").splitlines() if options.logs else [made_up(number) for number in range(40)]
-    splits: dict[str, list[RawScene]] = {}
+    splits: dict[str, list[LocalScene]] = {}
     for raw in map(read, lines):
-        splits.setdefault(split_of(raw.group, 0, Fractions()), []).append(raw)
+        splits.setdefault(split_of(raw.group, 0, Fractions()), []).append(localize(raw))
     write_dataset(splits, options.out, {"logs": len(lines)})
     print(f"{options.out}: { ({name: len(scenes) for name, scenes in splits.items()}) }")
 

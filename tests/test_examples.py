@@ -1,5 +1,6 @@
 """The examples work, named by import path like anyone's: a world model, a policy, a judge, a data source, a run."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -7,17 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import scenes
 
-from examples import json_logs
+import tether
+from examples import json_logs, read_run
 from examples.fog import FogConfig
 from tether import train
 from tether.data.scene import Record, SceneSpec
 from tether.data.sources import available_splits, open_split
 from tether.data.validation import validate
 from tether.evaluation.judges import Evaluation, baseline
+from tether.evaluation.restore import template
 from tether.simulator.prepare import prepare
-from tether.training import presets
-from tether.training.directory import claim
+from tether.training import loop, presets
+from tether.training.checkpoint import Checkpoints
+from tether.training.directory import claim, write_settings
 from tether.training.log import read_lines
+from tether.training.programs import build
+from tether.training.state import Progress
 from tether.worldmodel.conformance.test_rules import *  # noqa: F403
 
 WORLD_MODELS = ("examples.residual:ResidualConfig",)
@@ -74,3 +80,22 @@ def test_logs_of_another_format_become_a_data_set(tmp_path):
     assert (record.group, record.source, record.instruction) == (f"road{number}", "json_logs", "follow the road")
     np.testing.assert_allclose(record.scene.vel_x[:2, 10], [8.0, 8.0 - 0.1 * number], atol=0.05)
     np.testing.assert_allclose(record.scene.x[:2, 10], [0.0, 45.0 - 0.1 * number], atol=0.05)
+
+
+def test_a_run_is_read_and_driven(tmp_path, capsys):
+    """A run of preset tiny with random weights, which are zeros after post-training."""
+    config = presets.tiny()
+    programs = build(config)
+    shapes = template(config, programs, tether.open_split("train"))
+    learned = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    learned = learned.replace(imitation=programs.vla.init(jax.random.key(0)))
+    units = tuple(unit.name for unit in loop.schedule(config))
+    progress = Progress(finished=units, rounds=({"round": 1, "decision": "accept", "spent": {}},))
+    meta = {"progress": progress.to_json(), "settings": dataclasses.asdict(config)}
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints", 1)) as checkpoints:
+        checkpoints.save(1, learned, jax.random.key(0), meta)
+    write_settings(config, tmp_path)
+    read_run.main([str(tmp_path), "--scenes", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "seed 0, 1 rounds, 0 simulator steps"
+    assert lines[1].startswith("score: ") and lines[2].endswith("on 2 scenes")

@@ -45,10 +45,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", help="folder of a data set; the run's, or the starter set, by default")
     parser.add_argument("--split", default=Request.split, help="split of the data set (default: %(default)s)")
     parser.add_argument("--scenes", type=int, help="only the first so many scenes")
-    judges = (
-        f"world to drive in (repeatable): {', '.join(JUDGES)}, or the import path of your own, package.module:Config "
-        "(default: log_replay)"
-    )
+    named = ", ".join((*JUDGES, "kinematic", "oracle"))
+    judges = f"world to drive in (repeatable): {named}, or the import path of your own (default: log_replay)"
     parser.add_argument("--judge", action="append", help=judges)
     parser.add_argument("--temperature", type=float, help="of learned policies; 0, the default, is greedy")
     forced = "learned policies also drive on words not their own: another scene's, or none (repeatable)"

@@ -1,12 +1,9 @@
 """The Worlds that the public face drives in, by name or as they are."""
 
-from tether.evaluation.judges import JUDGES, named
-from tether.evaluation.world_models.study import untrained
+from tether.evaluation.judges import open_judge
 from tether.scenes import Scenes
 from tether.simulator.world import World
-from tether.training.config import Config
 from tether.training.drives import Judge
-from tether.worldmodel.registry import BUILT_IN
 
 
 def judge_of(world: World | Judge | str, scenes: Scenes) -> tuple[str, Judge]:
@@ -23,10 +20,4 @@ def judge_of(world: World | Judge | str, scenes: Scenes) -> tuple[str, Judge]:
         if missing or isinstance(world, type):
             raise ValueError(f"world: expected a name or a World, with reset, observe and step, found {world!r}")
         return type(world).__name__, Judge(world)
-    if ":" not in world:
-        named("world", world, (*JUDGES, *BUILT_IN))
-    if world in JUDGES:
-        return world, JUDGES[world](scenes.simulator, scenes.records)
-    config = Config(name="world", spec=scenes.spec, simulator=scenes.simulator)
-    subject = untrained(world, config, scenes.records)
-    return world, Judge(subject.world, lambda rows: subject.params)
+    return world, open_judge(world, scenes.simulator, scenes.records)

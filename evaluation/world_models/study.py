@@ -11,7 +11,7 @@ import numpy as np
 
 from tether.data.scene import Record, Scene
 from tether.data.sources import available_splits
-from tether.evaluation.judges import BASELINES, baseline
+from tether.evaluation.judges import BASELINES, baseline, unfitted
 from tether.evaluation.policies import learned_policy, open_records, with_data
 from tether.evaluation.report import Interval
 from tether.evaluation.restore import read_run, restore
@@ -254,12 +254,8 @@ def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> S
 
 def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
     """A model that needs no fitting. Raises: ValueError for one that has parameters."""
-    world, key = build_model(name, None, config.simulator), jax.random.key(0)
-    driven = jax.eval_shape(log_drive(config), take(records, [0]), jax.random.split(key, 1))
-    params = jax.eval_shape(world.init, key, driven)
-    if jax.tree.leaves(params):
-        raise ValueError(f"world model {name!r} has to be fitted: name the run directory that holds it")
-    return Subject(name, world, params)
+    world = build_model(name, None, config.simulator)
+    return Subject(name, world, unfitted(name, world, config.simulator, records))
 
 
 def policies_in(path: str, config: Config, records: Sequence[Record]) -> dict[str, NamedPolicy]:

@@ -1,0 +1,48 @@
+"""Reading a run: drives what it has learned on held-out scenes, and prints the gain with its interval.
+
+    python -m examples.read_run runs/cpu-seed0 --scenes 48
+
+A run is data: nothing in its directory is run, and nothing is written into it. `run.world_model` is a World as well:
+`tether.drive(run.policies["imitation"], scenes, run.world_model)` shows what the policy does in imagination.
+"""
+
+import argparse
+import sys
+
+import tether
+from tether.evaluation.statistics import paired_difference, recordings
+
+
+def gain(run: tether.Run, scenes: tether.Scenes) -> dict[str, dict[str, float]]:
+    """Driving score and failure: post-trained minus imitation, `{mean, low, high, n, groups}` each.
+
+    Both drive the same scenes with the same keys, so that the differences are paired; recordings are resampled.
+
+    Raises: KeyError where no round of the run was accepted.
+    """
+    after, before = (tether.drive(run.policies[name], scenes).scores for name in ("post_trained", "imitation"))
+    groups = recordings(scenes)
+    return {name: paired_difference(after[name], before[name], groups) for name in ("score", "failure")}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m examples.read_run", description=__doc__.partition("\n")[0])
+    parser.add_argument("run", help="directory of a run")
+    parser.add_argument("--scenes", type=int, default=192, help="of the test split (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Reads, drives, prints."""
+    options = parse(arguments)
+    run = tether.load_run(options.run)
+    progress = run.progress
+    print(f"seed {run.config.seed}, {len(progress.rounds)} rounds, {progress.ledger.total} simulator steps")
+    scenes = run.open_split("test")[: options.scenes]
+    for name, change in gain(run, scenes).items():
+        print(f"{name}: {change['mean']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}] on {change['n']} scenes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
