@@ -40,6 +40,7 @@ PAGES, PROGRAMS = (
     for kind in ("*.md", "*.py")
 )
 OURS, FOREIGN = ("train.py", "eval.py"), ("venv", "pytest", "pip")
+COPIES = {"my_logs": "examples.json_logs"}  # what a page has the reader make, and from what
 SHELL = set("();<>|&") | {"&&", "||", ";;"}
 # What stands for a placeholder where only some values are taken.
 EXAMPLES = {("--measure", "NAME"): "realism", ("--scenes", "N"): "1", ("--batch", "B"): "1"}
@@ -66,7 +67,7 @@ def parser_of(program: str):
     """What takes the words of a program's command line."""
     if program in PARSERS:
         return PARSERS[program]
-    return importlib.import_module(program).parse
+    return importlib.import_module(COPIES.get(program, program)).parse
 
 
 def code_of(page: str) -> list[tuple[str, str]]:
