@@ -25,12 +25,13 @@ from benchmarks import command
 from tether.data.geometry import wrap_angle
 from tether.data.scene import Array, Record, Scene, SceneSpec
 from tether.data.sources import STARTER, available_splits, open_split
-from tether.simulator.config import KinematicBounds, SimulatorConfig, SmoothingConfig
+from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import advance, ego_track, last_valid_step, log_actions, log_ego
-from tether.simulator.inverse import smooth_log_actions
-from tether.simulator.log_metrics import kinematic_infeasibility, log_divergence
+from tether.simulator.studies.config import KinematicBounds, SmoothingConfig
+from tether.simulator.studies.exact_inverse import inverse
+from tether.simulator.studies.inverse import smooth_log_actions
+from tether.simulator.studies.log_metrics import kinematic_infeasibility, log_divergence
 from tether.simulator.transition import ego_track_of
-from tether.simulator.vehicle_models import inverse
 from tether.simulator.world import Action, Agents, EgoState
 
 WITHIN_M = 0.1

@@ -25,18 +25,18 @@ import numpy as np
 from benchmarks import command, timing
 from tether.data.padding import pad
 from tether.data.raw import localize
-from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec
+from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec, is_type
 from tether.data.tfrecord import read_records
 from tether.data.womd import convert, parse_scenario, road_features
 from tether.simulator import geometry
 from tether.simulator.config import SimulatorConfig
-from tether.simulator.everyone import logged_routes, measure_everyone, place
 from tether.simulator.log_replay import LogReplay
-from tether.simulator.outcome import ego_box, is_type, lane_distances
+from tether.simulator.outcome import ego_box, lane_distances
 from tether.simulator.prepare import prepare
 from tether.simulator.render import rasterize_map
 from tether.simulator.road_index import index_road
 from tether.simulator.rollout import rollout
+from tether.simulator.studies.everyone import logged_routes, measure_everyone, place
 from tether.simulator.transition import ego_track_of, log_agents, log_lights, replace_row, sweep
 from tether.simulator.world import Action, EgoState, State
 
@@ -174,7 +174,7 @@ def motion_alone(substeps: int) -> Callable:
 
 
 def all_outcomes(substeps: int) -> Callable:
-    """The same measures for every agent (`simulator/everyone.py`)."""
+    """The same measures for every agent (`simulator/studies/everyone.py`)."""
 
     def episode(scene, keys):
         routes = jax.vmap(lambda one: logged_routes(one, CONFIG))(scene)

@@ -11,6 +11,7 @@ import enum
 from typing import Any
 
 import flax.struct
+import jax.numpy as jnp
 import numpy as np
 
 Array = Any  # np.ndarray on the host, jax.Array on a device
@@ -81,6 +82,11 @@ class LightState(enum.IntEnum):
 
 RED_STATES = (LightState.ARROW_STOP, LightState.STOP)
 YELLOW_STATES = (LightState.ARROW_CAUTION, LightState.CAUTION)
+
+
+def is_type(values: Array, types: tuple[int, ...]) -> Array:
+    """Whether each code is one of `types`: bool[...]."""
+    return jnp.any(jnp.stack([values == kind for kind in types]), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.geometry import rotate, wrap_angle
-from tether.data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation
+from tether.data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation, is_type
 from tether.data.text import CAUSES
 from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.route import Route, first_place
@@ -167,7 +167,7 @@ def _lights(config: DriverConfig, o: Observation, desired: Array) -> tuple[Array
     speed = o.ego[0]
 
     def nearest(states: tuple) -> tuple[Array, Array]:
-        showing = jnp.isin(o.light_state, jnp.array(states))
+        showing = is_type(o.light_state, states)
         distance = jnp.min(jnp.where(showing, o.light_distance, jnp.inf))
         allowed = idm(config, speed, desired, distance + config.gap_m / 2, jnp.zeros(()))
         return jnp.where(distance < FAR_M, allowed, jnp.inf), distance

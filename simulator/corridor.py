@@ -70,7 +70,7 @@ class View:
     ahead: Array
 
 
-def boxes_of(agents: Agents, scene: Scene) -> Boxes:
+def boxes_now(agents: Agents, scene: Scene) -> Boxes:
     """The agents [A] as they are now."""
     return Boxes(
         x=agents.x,

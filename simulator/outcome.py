@@ -22,7 +22,7 @@ Decisions, where the field differs:
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import RED_STATES, Array, RoadIndex, Scene
+from tether.data.scene import RED_STATES, Array, RoadIndex, Scene, is_type
 from tether.simulator import geometry
 from tether.simulator.config import ComfortBounds, SimulatorConfig
 from tether.simulator.geometry import Box, Segments
@@ -33,11 +33,6 @@ from tether.simulator.world import Agents, EgoState, State
 STANDING_MPS = 0.05  # nuPlan's threshold of a stopped vehicle
 BEHIND_COS = -0.866  # cos 150 degrees
 WITH_COS, AGAINST_COS = 0.0, -0.5  # a lane that runs with the ego; one against it
-
-
-def is_type(values: Array, types: tuple[int, ...]) -> Array:
-    """Whether each value is one of `types`."""
-    return jnp.any(jnp.stack([values == kind for kind in types]), axis=0)
 
 
 def ego_box(ego: EgoState) -> Box:

@@ -30,15 +30,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import VEHICLE_TYPES, Array, Observation, Scene
+from tether.data.scene import VEHICLE_TYPES, Array, Observation, Scene, is_type
 from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.config import SimulatorConfig
-from tether.simulator.corridor import Boxes, Corridor, boxes_of, corridor_ahead, joined, look
+from tether.simulator.corridor import Boxes, Corridor, boxes_now, corridor_ahead, joined, look
 from tether.simulator.dynamics import last_valid_step
 from tether.simulator.foresight import foresee
 from tether.simulator.logged_paths import Paths, logged_paths, pose_at
 from tether.simulator.observe import observe
-from tether.simulator.outcome import is_type
 from tether.simulator.transition import (
     HISTORY_STEPS,
     advance_state,
@@ -188,8 +187,8 @@ class Reactive:
 
         def body(carry, step):
             (traffic, agents), (time, ego_now, ego_in_log, log_now, log_next) = carry, step
-            now = Moment(traffic, joined(boxes_of(agents, scene), ego_now))
-            in_log = Moment(on_schedule(setting.paths, time), joined(boxes_of(log_now, scene), ego_in_log))
+            now = Moment(traffic, joined(boxes_now(agents, scene), ego_now))
+            in_log = Moment(on_schedule(setting.paths, time), joined(boxes_now(log_now, scene), ego_in_log))
             traffic = self._advance(setting, traffic, self._allowed(setting, now, in_log, time), time)
             agents = placed(setting.paths, traffic, log_next, time + 1)
             return (traffic, agents), agents

@@ -26,10 +26,10 @@ from tether.data.scene import (
     LightState,
     RoadType,
     Scene,
+    is_type,
 )
 from tether.simulator.config import RenderConfig, SimulatorConfig
 from tether.simulator.geometry import Box
-from tether.simulator.outcome import is_type
 from tether.simulator.world import EgoState, State
 
 MAP_CHANNELS = ("road_edge", "lane", "marking", "route")

@@ -9,9 +9,9 @@ from oracle_drives import CONFIG, Drive, changed, follow
 
 from tether.data.scene import LightState, SceneSpec
 from tether.data.sources import STARTER, open_split
-from tether.simulator.everyone import logged_routes, measure_everyone, place
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.rollout import driven
+from tether.simulator.studies.everyone import logged_routes, measure_everyone, place
 from tether.simulator.transition import log_lights
 from tether.simulator.world import Action
 

@@ -8,10 +8,11 @@ import pytest
 import scenes
 
 from tether.data.scene import SceneSpec
-from tether.simulator.config import SimulatorConfig, SmoothingConfig
+from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import advance, ego_track, limited, log_ego
-from tether.simulator.inverse import smooth_log_actions
-from tether.simulator.vehicle_models import inverse
+from tether.simulator.studies.config import SmoothingConfig
+from tether.simulator.studies.exact_inverse import inverse
+from tether.simulator.studies.inverse import smooth_log_actions
 from tether.simulator.world import Action
 
 CONFIG, SETTINGS = SimulatorConfig(), SmoothingConfig()

@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tether.simulator.config import KinematicBounds, VehicleLimits
+from tether.simulator.config import VehicleLimits
 from tether.simulator.dynamics import advance
-from tether.simulator.log_metrics import kinematic_infeasibility, log_divergence
+from tether.simulator.studies.config import KinematicBounds
+from tether.simulator.studies.log_metrics import kinematic_infeasibility, log_divergence
 from tether.simulator.transition import ego_track_of
 from tether.simulator.world import Action, Agents, EgoState
 

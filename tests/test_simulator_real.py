@@ -11,9 +11,9 @@ from tether.data.padding import pad
 from tether.data.raw import localize
 from tether.data.scene import SceneSpec
 from tether.data.womd import read_file
-from tether.simulator.config import SmoothingConfig
 from tether.simulator.dynamics import advance, ego_track, log_actions, log_ego
-from tether.simulator.inverse import smooth_log_actions
+from tether.simulator.studies.config import SmoothingConfig
+from tether.simulator.studies.inverse import smooth_log_actions
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tether.simulator.dynamics import track_log
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.observe import ego_of
 from tether.simulator.prepare import prepare
-from tether.simulator.referee.drive import boxes_of
+from tether.simulator.referee.drive import boxes_from_sumo
 from tether.simulator.referee.fleet import Fleet
 from tether.simulator.referee.frame import from_sumo, to_sumo, window_of
 from tether.simulator.referee.manners import FACTORS, change_manners, factors
@@ -288,7 +288,7 @@ def test_boxes_have_the_velocity_of_their_displacement_and_vanish_far_off():
         agents = np.array([[step, 0.0, 90.0, 3.0], [84.0 + 2 * step, 0.0, 90.0, 0.0], late, nan])
         return Sight(agents, np.zeros(1, np.int32), np.inf)
 
-    boxes = boxes_of([sight(step) for step in range(3)], 0, np.array([4.0, 4.0, 0.0, 0.0]), origin)
+    boxes = boxes_from_sumo([sight(step) for step in range(3)], 0, np.array([4.0, 4.0, 0.0, 0.0]), origin)
     np.testing.assert_array_equal(boxes["valid"], [[1, 1], [0, 0], [1, 1], [0, 0]])
     np.testing.assert_allclose(boxes["x"], [[-1, 0], [0, 0], [11, 12], [0, 0]], atol=1e-5)
     np.testing.assert_allclose(boxes["vel_x"], [[10, 10], [0, 0], [9, 10], [0, 0]], atol=1e-5)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tether.simulator.config import SmoothingConfig
-from tether.simulator.tracking import PREVIOUS, Plan, Problem, Split, Weights, linearise, solve
+from tether.simulator.studies.config import SmoothingConfig
+from tether.simulator.studies.tracking import PREVIOUS, Plan, Problem, Split, Weights, linearise, solve
 
 STEPS = 7
 FAR = 1e3

@@ -20,6 +20,7 @@ from tether.data.scene import (
     Array,
     LightState,
     Scene,
+    is_type,
 )
 from tether.simulator.route import first_place, route_of
 from tether.simulator.world import Agents
@@ -103,7 +104,7 @@ def sense_ego(sensed: Sensed, frame: Frame, scene: Scene) -> Array:
     """What the outcome heads read: all that the ego senses, road edges near it, its route. float32[F]."""
     row = jax.tree.map(lambda a: a[scene.ego], (sensed.own, sensed.lanes, sensed.neighbours, sensed.lights))
     here = Pose(*(field[scene.ego][None] for field in (frame.now.x, frame.now.y, frame.now.heading)))
-    is_edge = jnp.isin(scene.road_type, jnp.asarray(ROAD_EDGE_TYPES))
+    is_edge = is_type(scene.road_type, ROAD_EDGE_TYPES)
     index, mask = _nearest(jnp.where(is_edge, _chord_distance(scene, here), jnp.inf), EDGES)
     edges = jnp.where(mask[..., None], _polyline_tokens(scene, index, here, here), 0.0)
     parts = (*row, edges, _route(scene, here.x[0], here.y[0], here.heading[0]))
@@ -187,10 +188,10 @@ def _lanes(scene: Scene, place: Pose, frame: Pose) -> tuple[Array, Array]:
     norm = jnp.hypot(end_x - start_x, end_y - start_y) + 1e-6
     cos, sin = (end_x - start_x) / norm, (end_y - start_y) / norm
     agreement = jnp.cos(place.heading)[:, None] * cos + jnp.sin(place.heading)[:, None] * sin
-    is_lane = jnp.isin(scene.road_type, jnp.asarray(LANE_TYPES))
+    is_lane = is_type(scene.road_type, LANE_TYPES)
     cost = jnp.where(is_lane, _chord_distance(scene, place) + HEADING_COST * (1 - agreement), jnp.inf)
     index, mask = _nearest(cost, LANES)
-    drivable = jnp.isin(scene.road_type, jnp.asarray(DRIVING_LANE_TYPES))[index]
+    drivable = is_type(scene.road_type, DRIVING_LANE_TYPES)[index]
     return jnp.concatenate([_polyline_tokens(scene, index, place, frame), drivable[..., None]], -1), mask
 
 
@@ -243,6 +244,6 @@ def _lights(frame: Frame, scene: Scene, place: Pose, origin: Pose) -> tuple[Arra
     pose = origin.x[:, None], origin.y[:, None], origin.heading[:, None]
     x, y = to_frame(scene.light_x[index], scene.light_y[index], *pose)
     state = frame.light_state[index]
-    shown = [jnp.isin(state, jnp.asarray(states)) for states in (RED_STATES, YELLOW_STATES, GREEN_STATES)]
+    shown = [is_type(state, states) for states in (RED_STATES, YELLOW_STATES, GREEN_STATES)]
     columns = [symlog(x), symlog(y), symlog(frame.light_age[index]), *shown]
     return jnp.stack([c.astype(jnp.float32) for c in columns], -1), mask

@@ -38,7 +38,7 @@ class Drive:
     def hear(self) -> tuple[Boxes, np.ndarray]:
         """The boxes after each sub-step, fields [A, S], and the light states int32[L, S]."""
         sights = self._simulation.hear()
-        boxes = boxes_of([self._before, *sights], self._ego, self._length, self._origin)
+        boxes = boxes_from_sumo([self._before, *sights], self._ego, self._length, self._origin)
         self._before = sights[-1]
         self.unlisted_m += [sight.unlisted_m for sight in sights]
         return boxes, np.stack([sight.light_state for sight in sights], axis=-1)
@@ -46,7 +46,7 @@ class Drive:
     def nothing(self, substeps: int) -> tuple[Boxes, np.ndarray]:
         """What `hear` returns, of a drive that is over."""
         nowhere = Sight(np.full((len(self._length), 4), np.nan), np.zeros(self._lights, np.int32), np.inf)
-        boxes = boxes_of([nowhere] * (substeps + 1), self._ego, self._length, self._origin)
+        boxes = boxes_from_sumo([nowhere] * (substeps + 1), self._ego, self._length, self._origin)
         return boxes, np.full((self._lights, substeps), LightState.UNKNOWN, np.int32)
 
     def end(self) -> None:
@@ -54,7 +54,7 @@ class Drive:
         self._simulation.close()
 
 
-def boxes_of(sights: Sequence[Sight], ego: int, length: np.ndarray, origin: np.ndarray) -> Boxes:
+def boxes_from_sumo(sights: Sequence[Sight], ego: int, length: np.ndarray, origin: np.ndarray) -> Boxes:
     """Boxes in the scene's frame as the default logs have them.
 
     An agent is valid while it is within 85 m of the ego. Its velocity is that of its displacement, SUMO's speed along

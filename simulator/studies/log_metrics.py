@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from tether.data.geometry import wrap_angle
 from tether.data.scene import Array
-from tether.simulator.config import KinematicBounds
+from tether.simulator.studies.config import KinematicBounds
 from tether.simulator.world import Agents
 
 

@@ -1,15 +1,15 @@
 """The smoothing inverse of a log: limited actions whose drive stays within centimetres of the logged track.
 
-Differences of a log's poses (`vehicle_models.inverse`) copy its noise: they jump, exceed the limits and drift away when
+Differences of a log's poses (`exact_inverse`) copy its noise: they jump, exceed the limits and drift away when
 driven. Here the smoothest actions are looked for, by Tikhonov regularisation as in Alpamayo's action space, subject to
 the vehicle's limits and to a tube around the logged positions, so that 8 s driven open loop still end in the tube:
 
   minimise  sum_t |u_t - u_(t-1)|^2 / change^2 + |p_t - log p_t|^2 / position^2 + (h_t - log h_t)^2 / heading^2
   subject to  |p_t - log p_t| <= tube,  u_t within the limits,  p_t and h_t centre and heading of the box as driven.
 
-Sequential quadratic programming: linearise the drive, solve by ADMM (`simulator/tracking.py`), drive the plan through
-the simulator's own dynamics with the limits and the regulator's feedback, and linearise anew around that drive. Where
-no drive within the limits can stay in the tube (logs jump), what comes out is limited and leaves the tube.
+Sequential quadratic programming: linearise the drive, solve by ADMM (`tracking.py`), drive the plan through the
+simulator's own dynamics with the limits and the regulator's feedback, and linearise anew around that drive. Where no
+drive within the limits can stay in the tube (logs jump), what comes out is limited and leaves the tube.
 
 N steps.
 """
@@ -19,10 +19,11 @@ import jax.numpy as jnp
 
 from tether.data.geometry import rotate, wrap_angle
 from tether.data.scene import Array, Scene, SceneSpec
-from tether.simulator.config import SimulatorConfig, SmoothingConfig, VehicleLimits
+from tether.simulator.config import SimulatorConfig, VehicleLimits
 from tether.simulator.dynamics import ego_track, last_valid_step, limited, log_ego, move, rear_axle
-from tether.simulator.tracking import Plan, Problem, Split, Weights, linearise, solve
-from tether.simulator.vehicle_models import inverse
+from tether.simulator.studies.config import SmoothingConfig
+from tether.simulator.studies.exact_inverse import inverse
+from tether.simulator.studies.tracking import Plan, Problem, Split, Weights, linearise, solve
 from tether.simulator.world import Action, EgoState
 
 START_CHANGE = 10.0  # how many steps' change the first action may differ from the log's: hardly weighed

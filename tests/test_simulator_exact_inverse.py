@@ -1,4 +1,4 @@
-"""Pose increments, poses as given, and the exact inverse of a step."""
+"""The exact inverse of a step."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from tether.simulator.config import VehicleLimits
 from tether.simulator.dynamics import advance, limited, move
-from tether.simulator.vehicle_models import apply_delta, inverse, pose_delta, set_pose
+from tether.simulator.studies.exact_inverse import inverse
 from tether.simulator.world import Action, EgoState
 
 LIMITS = VehicleLimits()
@@ -54,32 +54,3 @@ def test_the_inverse_takes_no_slip_for_curvature():
     swept = advance(ego(5.0), action, LIMITS, 0.1)
     before, after = (jax.tree.map(lambda field, at=at: field[:, at], swept) for at in (0, 1))
     np.testing.assert_allclose(inverse(before, after, 0.1), [[0.0], [0.1]], atol=1e-4)
-
-
-def test_deltas_play_a_track_back_across_the_wrap(rng):
-    track = ego(5.0, rng.normal(0, 1, 40).cumsum(), rng.normal(0, 1, 40).cumsum(), rng.uniform(-np.pi, np.pi, 40))
-    state = jax.tree.map(lambda field: field[0], track)
-    for step in range(1, 40):
-        after = jax.tree.map(lambda field, step=step: field[step], track)
-        delta = pose_delta(jax.tree.map(lambda field, step=step: field[step - 1], track), after)
-        state = apply_delta(state, delta, 0.1)
-        np.testing.assert_allclose([state.x, state.y], [after.x, after.y], atol=1e-3)
-        np.testing.assert_allclose(np.cos(state.heading - after.heading), 1.0, atol=1e-6)
-
-
-def test_a_delta_is_seen_from_the_pose_before():
-    # facing up, to one metre above and two to the left
-    delta = pose_delta(ego(1.0, 5.0, 5.0, np.pi / 2), ego(1.0, 3.0, 6.0, np.pi))
-    np.testing.assert_allclose(np.array(delta)[:, 0], [1.0, 2.0, np.pi / 2], atol=1e-5)
-
-
-def test_a_pose_as_given_implies_speed_and_curvature():
-    # The rear axle, at (-1.25, 0), on a quarter circle of radius 2 m to the left in 1 s: pi metres.
-    put = set_pose(ego(1.0), 2.0 - 1.25, 2.0 + 1.25, np.pi / 2, 1.0)
-    np.testing.assert_allclose(
-        [put.speed[0], put.curvature[0], put.acceleration[0]], [np.pi, 0.5, np.pi - 1], rtol=1e-5
-    )
-    behind = set_pose(ego(1.0), -1.0, 0.0, 0.0, 0.1)
-    assert behind.speed[0] == 0 and behind.curvature[0] == 0
-    turned = set_pose(ego(0.0, length=0.0), 0.0, 0.0, 0.5, 0.1)
-    assert turned.speed[0] == 0 and turned.curvature[0] == 0 and turned.heading == 0.5

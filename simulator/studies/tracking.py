@@ -1,4 +1,4 @@
-"""Following a logged track with bounded actions: a linear-quadratic regulator inside ADMM, for `simulator/inverse.py`.
+"""Following a logged track with bounded actions: a linear-quadratic regulator inside ADMM, for `inverse.py`.
 
 The drive is linear here, around a plan; its cost is quadratic; actions have bounds and positions a tube around the log.
 ADMM keeps copies of what is bounded and pulls plan and copies together. The pull is quadratic, so each of its steps is
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tether.data.scene import Array
-from tether.simulator.config import SmoothingConfig
+from tether.simulator.studies.config import SmoothingConfig
 
 PREVIOUS = np.eye(2, 6, 4, dtype=np.float32)  # PREVIOUS @ state is the action before it
 
