@@ -23,3 +23,10 @@ def test_an_experiment_answers_the_question_that_the_index_shows(path):
     assert question.startswith("# ") and question.endswith("?") and verdict.startswith("**Verdict:** ")
     rows = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").splitlines()
     assert sum(f"(experiments/{path.name}) |" in row for row in rows) == 1
+
+
+def test_the_five_lines_of_the_readme_are_the_quickstart():
+    """Which another test runs."""
+    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    quickstart = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
+    assert quickstart.partition('"""\n\n')[2] == shown
