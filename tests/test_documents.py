@@ -30,3 +30,14 @@ def test_the_five_lines_of_the_readme_are_the_quickstart():
     (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.S)
     quickstart = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
     assert quickstart.partition('"""\n\n')[2] == shown
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_are_there(path):
+    """Those named with their folder, in backticks; pages of results are of the commits that they name."""
+    text = "" if path.parent.name == "results" else path.read_text(encoding="utf-8")
+    named = re.findall(
+        r"`((?:benchmarks|data|docs|evaluation|examples|policy|simulator|tests|tether|training|worldmodel)/[\w/.]+)",
+        text,
+    )
+    assert not [name for name in named if not (ROOT / name).exists()]
