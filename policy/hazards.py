@@ -22,6 +22,13 @@ CAUSE = {name: index for index, name in enumerate(CAUSES)}
 FAR_M = 200.0
 BEHIND_M = 15.0  # agents are looked for on the route from this far behind the ego on
 REACHED_M = 3.0  # what is not this much nearer to a later place on the route is met at the earlier one
+CLOSING_MPS = 0.3  # an agent outside the corridor that comes nearer more slowly does not enter it
+MOVING_MPS = 0.5  # a slower agent crosses nothing
+ACROSS_SIN = 0.5  # an agent turned by more than 30 degrees from the route is across it
+CURVE_STEP_M, CURVE_WINDOW_M = 2.0, 6.0  # curvature is looked at this often, each time averaged over the window
+STRAIGHT = 1e-4  # curvature [1/m] below which no curve limits the speed
+CURVE_BEGINS = 0.5  # a curve begins at this fraction of its largest curvature
+COMFORTABLE = 3.0  # a yellow light that asks for harder braking than this [m/s^2] is no reason to stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +126,10 @@ def heading_at(path: Path, arc: Array) -> Array:
     return path.heading[_segment_at(path, arc)]
 
 
-def curvature_ahead(path: Path, arc: Array, window_m: float = 6.0) -> Array:
+def curvature_ahead(path: Path, arc: Array) -> Array:
     """Mean route curvature [1/m] centred at each arc length [N]: single corners are noise."""
-    half = window_m / 2
-    return wrap_angle(heading_at(path, arc + half) - heading_at(path, arc - half)) / window_m
+    half = CURVE_WINDOW_M / 2
+    return wrap_angle(heading_at(path, arc + half) - heading_at(path, arc - half)) / CURVE_WINDOW_M
 
 
 def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, desired: Array) -> dict:
@@ -135,30 +142,31 @@ def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, de
     half_along = (jnp.abs(jnp.cos(turned)) * o.agent_length + jnp.abs(jnp.sin(turned)) * o.agent_width) / 2
     outside = jnp.abs(place.offset) - half_across - ego_width / 2 - config.corridor_margin_m
     closing = -jnp.sign(place.offset) * speed_across
-    enters_in = jnp.where(outside <= 0, 0.0, jnp.where(closing > 0.3, outside / jnp.maximum(closing, 0.3), jnp.inf))
+    until = jnp.where(closing > CLOSING_MPS, outside / jnp.maximum(closing, CLOSING_MPS), jnp.inf)
+    enters_in = jnp.where(outside <= 0, 0.0, until)
     arc_then = place.arc + speed_along * jnp.minimum(enters_in, config.foresight_s)
     gap = arc_then - ego_arc - half_along - ego_length / 2
     relevant = o.agent_valid & (enters_in <= config.foresight_s) & (place.arc > ego_arc) & (gap < FAR_M)
     allowed = idm(config, o.ego[0], desired, gap, jnp.maximum(speed_along, 0.0))
     # Who comes in from aside and along the route is a lead vehicle soon; who stands across it crosses nothing.
-    across = (jnp.abs(jnp.sin(turned)) > 0.5) | (jnp.cos(turned) < 0)
+    across = (jnp.abs(jnp.sin(turned)) > ACROSS_SIN) | (jnp.cos(turned) < 0)
     return {
         "allowed": jnp.where(relevant, allowed, jnp.inf),
         "gap": jnp.maximum(gap, 0.0),
-        "crossing": across & (jnp.hypot(o.agent_vel_x, o.agent_vel_y) > 0.5),
+        "crossing": across & (jnp.hypot(o.agent_vel_x, o.agent_vel_y) > MOVING_MPS),
     }
 
 
 def _curve(config: DriverConfig, speed: Array, path: Path, ego_arc: Array) -> tuple[Array, Array]:
     """Allowed acceleration in the curves ahead, and the distance to where the sharpest of them begins."""
-    ahead = jnp.arange(0.0, config.curve_horizon_m, 2.0)
+    ahead = jnp.arange(0.0, config.curve_horizon_m, CURVE_STEP_M)
     curvature = curvature_ahead(path, ego_arc + ahead)
-    allowed_speed = jnp.sqrt(config.lateral_acceleration / jnp.maximum(jnp.abs(curvature), 1e-4))
+    allowed_speed = jnp.sqrt(config.lateral_acceleration / jnp.maximum(jnp.abs(curvature), STRAIGHT))
     # The speed is met a second early, and already inside a curve within about a second.
     room = jnp.maximum(ahead - speed, jnp.maximum(speed, 1.0))
     needed = jnp.clip((allowed_speed**2 - speed**2) / (2 * room), -config.strongest_braking, config.acceleration)
     worst = jnp.argmin(needed)
-    begins = jnp.argmax(jnp.abs(curvature) >= 0.5 * jnp.max(jnp.abs(curvature)))
+    begins = jnp.argmax(jnp.abs(curvature) >= CURVE_BEGINS * jnp.max(jnp.abs(curvature)))
     return needed[worst], ahead[begins]
 
 
@@ -174,7 +182,7 @@ def _lights(config: DriverConfig, o: Observation, desired: Array) -> tuple[Array
 
     red, red_m = nearest(RED_STATES)
     yellow, yellow_m = nearest(YELLOW_STATES)
-    comfortable = speed**2 / (2 * jnp.maximum(yellow_m, 0.1)) < 3.0
+    comfortable = speed**2 / (2 * jnp.maximum(yellow_m, 0.1)) < COMFORTABLE
     return red, red_m, jnp.where(comfortable, yellow, jnp.inf), yellow_m
 
 

@@ -33,6 +33,9 @@ SLOTS = (LONGITUDINAL, LATERAL, CAUSES, DISTANCES)
 
 GIVEN_WAY = ("crossing vehicle", "pedestrian", "cyclist")
 TRAFFIC = ("lead vehicle", *GIVEN_WAY, "red light", "yellow light")
+LEAST_PREVIEW_M, MOST_PREVIEW_M = 3.0, 25.0
+BEND_AT_M = (2.0, 6.0, 10.0)  # ahead of the ego, where the route's curvature is averaged
+UNHINDERED = 0.95  # of the driver's acceleration: what allows as much hinders nobody
 
 # What an acceleration must be for a longitudinal decision to be true, in units of `LabelConfig.steady`.
 HONEST_ACCELERATION = {
@@ -102,7 +105,7 @@ def slot_masks() -> np.ndarray:
 
 def preview(config: LabelConfig, speed: Array) -> Array:
     """How far ahead a decision is looked at [m]."""
-    return jnp.clip(speed * config.preview_s, 3.0, 25.0)
+    return jnp.clip(speed * config.preview_s, LEAST_PREVIEW_M, MOST_PREVIEW_M)
 
 
 def turns(config: LabelConfig, speed: Array, curvature: Array) -> Array:
@@ -119,7 +122,7 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     there = along_arc(here, curvature, preview(config, o.ego[0]))
     _, offset = walk(path.route, o.route_s, jnp.stack([here.x, there.x]), jnp.stack([here.y, there.y]))
     shift = offset[0] - o.route_offset
-    bend = jnp.mean(curvature_ahead(path, o.route_s + jnp.array([2.0, 6.0, 10.0])))
+    bend = jnp.mean(curvature_ahead(path, o.route_s + jnp.array(BEND_AT_M)))
     moving = o.ego[0] > config.standing_mps
     # In a bend, or with the heading off, the route comes nearer on a side that one does not steer to.
     steered = jnp.sign(shift) * curvature > -config.bend_curvature
@@ -148,7 +151,7 @@ def _binding(config: LabelConfig, o: Observation, found: Hazards, acceleration: 
     meant |= among("speed limit") & ~stops & (limit > 0)
     traffic = among(*TRAFFIC)
     near = traffic & (found.distance < config.follow_m + config.follow_s * speed)
-    near &= found.acceleration < 0.95 * config.driver.acceleration
+    near &= found.acceleration < UNHINDERED * config.driver.acceleration
     matters = near | ((braking | ~traffic) & (found.acceleration < config.binding))
     # Nothing but a vehicle that moves on makes one speed up.
     matters &= (acceleration < config.steady) | (near & among("lead vehicle"))

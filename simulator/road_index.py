@@ -34,8 +34,10 @@ def index_road(scene: Scene, config: SimulatorConfig) -> RoadIndex:
     kinds = np.repeat(scene.road_type, scene.road_x.shape[-1])
     there = np.isfinite(ends).all(-1)
     chosen = [np.flatnonzero(there & np.isin(kinds, types)) for types in (ROAD_EDGE_TYPES, DRIVING_LANE_TYPES)]
-    cells = config.index_cells
-    while (lists := lists_of(ends, *chosen, grid := grid_over(ends[np.concatenate(chosen)], cells), config)) is None:
+    cells, lists = config.index_cells, None
+    while lists is None:
+        grid = grid_over(ends[np.concatenate(chosen)], cells)
+        lists = lists_of(ends, *chosen, grid, config)
         cells //= 2
     return RoadIndex(np.where(there[:, None], ends, 0.0).astype(np.float32), grid.astype(np.float32), *lists)
 
