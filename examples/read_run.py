@@ -28,7 +28,7 @@ def gain(run: tether.Run, scenes: tether.Scenes) -> dict[str, dict[str, float]]:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m examples.read_run", description=__doc__.partition("\n")[0])
-    parser.add_argument("run", help="directory of a run")
+    parser.add_argument("run", nargs="?", help="directory of a run; the one that ships by default")
     parser.add_argument("--scenes", type=int, default=192, help="of the test split (default: %(default)s)")
     return parser.parse_args(arguments)
 

@@ -10,7 +10,9 @@ import jax
 import numpy as np
 import pytest
 
+import tether
 from tether import eval as command
+from tether import runs
 from tether.data.sources import STARTER, open_split
 from tether.evaluation import policies as evaluation
 from tether.evaluation import ship, shipped
@@ -105,7 +107,8 @@ def test_it_is_driven_without_a_run(folder, learned, monkeypatch, tmp_path):
         evaluated.append(self)
         raise Interrupted("noted")
 
-    monkeypatch.setattr(evaluation, "open_shipped", functools.partial(shipped.open_shipped, folder))
+    for user in (evaluation, runs):
+        monkeypatch.setattr(user, "open_shipped", functools.partial(shipped.open_shipped, folder))
     monkeypatch.setattr(Evaluation, "results", noted)
     words = ("--policy", "post_trained", "--policy", "idm", "--policy", "imitation", "--reasoning", "blank")
     with pytest.raises(Interrupted):
@@ -115,6 +118,9 @@ def test_it_is_driven_without_a_run(folder, learned, monkeypatch, tmp_path):
     for name, part in shipped_names().items():
         jax.tree.map(np.testing.assert_array_equal, policies[name].params, getattr(learned, part))
     assert policies["post_trained"].policy.temperature == 0.5
+    run = tether.load_run()
+    assert run.policies.keys() == shipped_names().keys()
+    jax.tree.map(np.testing.assert_array_equal, run.world_model.params_of(np.arange(1)), learned.model)
 
 
 def shipped_names():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tether.data.sources import STARTER
 from tether.evaluation.policies import learned_policy, open_records, with_data
 from tether.evaluation.restore import read_run, restore
+from tether.evaluation.shipped import FOLDER, open_shipped
 from tether.evaluation.trained import learned_policies, require
 from tether.scenes import Scenes
 from tether.scenes import open_split as open_starter
@@ -61,14 +62,19 @@ class Run:
         return Scenes(name, records, range(len(records)), config.spec, config.simulator)
 
 
-def load_run(directory: str | pathlib.Path, trust: Sequence[str] = ()) -> Run:
+def load_run(directory: str | pathlib.Path | None = None, trust: Sequence[str] = ()) -> Run:
     """Reads a run. A run is data: nothing in its directory is run, and nothing is written into it.
 
-    Args: trust: modules or import paths of world models that its settings may name, see SECURITY.md; built-in models
-      need none.
+    Args:
+      directory: the run's; None for the one that ships with Tether, without what only training needs.
+      trust: modules or import paths of world models that its settings may name, see SECURITY.md; built-in models need
+        none.
     Raises: ValueError where there is no run, or no checkpoint yet, for settings that cannot work, and for a world model
       that is neither built in nor trusted.
     """
+    if directory is None:
+        config, programs, learned, progress = open_shipped()
+        return Run(FOLDER, config, progress, programs, learned)
     directory = pathlib.Path(directory)
     config = read_run(directory, trust)
     programs = build(config)
