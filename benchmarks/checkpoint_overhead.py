@@ -20,11 +20,9 @@ import numpy as np
 
 from benchmarks import command
 from tether.evaluation.provenance import made_here
-from tether.training import stages
+from tether.training import models
 from tether.training.checkpoint import Checkpoints
-from tether.training.mesh import ALONE
 from tether.training.presets import PRESETS
-from tether.training.programs import build
 from tether.training.scenes import open_splits
 from tether.training.state import Learned
 
@@ -47,7 +45,7 @@ def random_state(preset: str) -> Learned:
     """Arrays as the preset trains them."""
     config = PRESETS[preset]()
     splits = open_splits(config.data, config.spec, config.simulator)
-    shapes = jax.eval_shape(lambda: stages.begin(config, build(config), ALONE, splits.train))
+    shapes = jax.eval_shape(lambda: models.begin(config, models.build(config), splits.train))
     rng = np.random.default_rng(0)
 
     def filled(leaf: Any) -> np.ndarray:

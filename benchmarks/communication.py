@@ -14,6 +14,7 @@ Prints a table. Each chip has the preset's batch, so batches grow with the chips
 
 import argparse
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,12 +26,13 @@ from benchmarks import command
 from tether.evaluation.policies import open_records
 from tether.evaluation.report import table
 from tether.policy.imitation import imitation_loss, imitation_targets
-from tether.training import presets
+from tether.simulator.log_replay import LogReplay
+from tether.training import models, presets
 from tether.training.config import Config
-from tether.training.imagination import Trust
-from tether.training.improvement import Rates, loss
-from tether.training.mesh import parameter_spec
-from tether.training.programs import build
+from tether.training.drives import roll_out, steps_of
+from tether.training.imagination import Trust, track
+from tether.training.learning import Rates, loss, transitions
+from tether.training.mesh import ALONE, parameter_spec
 from tether.training.scenes import take
 
 MESHES = {"data": (1, 1), "fsdp 8": (8, 1), "tensor 8": (1, 8)}  # the rest of the chips is along `data`
@@ -69,7 +71,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def stages_of(config: Config) -> dict[str, Stage]:
     """The programs that update or roll out parameters."""
-    programs, rounds, imitation = build(config), config.rounds, config.imitation
+    built, rounds, imitation = models.build(config), config.rounds, config.imitation
     records = open_records(config, "train")
     shape = jax.eval_shape
     key = shape(lambda: jax.random.key(0))
@@ -81,34 +83,49 @@ def stages_of(config: Config) -> dict[str, Stage]:
         return shape(lambda: jax.random.split(jax.random.key(0), count))
 
     rows, samples = rounds.scenes * rounds.group, imitation.scenes * imitation.starts
-    policy = shape(programs.vla.init, key)
-    driven = shape(programs.drive, policy, scenes(config.fit.scenes), keys(config.fit.scenes))[0]
-    model = shape(programs.model.init, key, driven)
+    policy = shape(built.vla.init, key)
+    simulator, whole = LogReplay(config.simulator), config.rollout_steps
+    practice, vla = models.practice(config, built), built.vla
+
+    def drive(policy: Any, scene: Any, key: Any) -> Any:
+        return roll_out(simulator, vla, track, whole, ALONE, (), policy, scene, (key, key))
+
+    def ground(policy: Any, scene: Any, key: Any) -> Any:
+        return roll_out(simulator, built.deployed, steps_of, whole, ALONE, (), policy, scene, (key, key))
+
+    def imagine(model: Any, policy: Any, scene: Any, start: Any, keys: Any, trust: Any) -> Any:
+        program = built.world_model, vla, practice, rounds.horizon, ALONE
+        return roll_out(*program, model, policy, scene, keys, start, keys[0], trust)
+
+    driven = shape(drive, policy, scenes(config.fit.scenes), keys(config.fit.scenes))
+    model = shape(built.world_model.init, key, driven)
     start = jax.ShapeDtypeStruct((samples,), jnp.int32)
     targets = shape(
         lambda scene, start, key: imitation_targets(
-            scene, start, key, programs.vla, config.simulator, imitation.loss, imitation.labels
+            scene, start, key, built.vla, config.simulator, imitation.loss, imitation.labels
         ),
         *(scenes(samples), start, keys(samples)),
     )
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     imagined = (scenes(rows), jax.ShapeDtypeStruct((rows,), jnp.int32), (keys(rows), keys(rows)))
     trust = Trust(jax.ShapeDtypeStruct((), jnp.int32), scalar, scalar)
-    shown = shape(programs.imagine, model, policy, *imagined, trust)[0]
-    minibatch = shape(programs.gather, shown, jax.ShapeDtypeStruct((rounds.minibatch,), jnp.int32))
+    shown = shape(imagine, model, policy, *imagined, trust).experience
+    minibatch = shape(
+        functools.partial(transitions, ALONE), shown, jax.ShapeDtypeStruct((rounds.minibatch,), jnp.int32)
+    )
     rates = Rates(*[scalar] * 5)
     return {
-        "fit the world model": Stage(programs.model.loss, (model,), (key, driven), True),
-        "imitate": Stage(lambda p, b: imitation_loss(programs.vla, p, b, imitation.loss), (policy,), (targets,), True),
+        "fit the world model": Stage(built.world_model.loss, (model,), (key, driven), True),
+        "imitate": Stage(lambda p, b: imitation_loss(built.vla, p, b, imitation.loss), (policy,), (targets,), True),
         "improve": Stage(
-            lambda p, reference, b, r: loss(programs.vla, p, reference, b, r),
+            lambda p, reference, b, r: loss(built.vla, p, reference, b, r),
             (policy, policy),
             (minibatch, rates),
             True,
             sum(map(size, jax.tree.leaves(minibatch))),
         ),
-        "imagine": Stage(programs.imagine, (model, policy), (*imagined, trust), False),
-        "ground": Stage(programs.drive_deployed, (policy,), (scenes(rows), keys(rows)), False),
+        "imagine": Stage(imagine, (model, policy), (*imagined, trust), False),
+        "ground": Stage(ground, (policy,), (scenes(rows), keys(rows)), False),
     }
 
 

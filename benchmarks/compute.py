@@ -48,7 +48,7 @@ def steps(config: Config) -> dict[str, float]:
         "imitate": config.imitation.steps,
         "imagine": batches + config.value.steps,
         "improve": batches * rounds.epochs * rows * rounds.horizon / rounds.minibatch,
-        "ground": (rounds.rounds + 1) * rounds.grounding_scenes / rows,
+        "ground": (rounds.rounds + 1) * config.grounding.scenes / rows,
     }
 
 

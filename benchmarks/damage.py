@@ -26,15 +26,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks import command
-from tether.training import config as configs
+from tether.data.files import write_text
+from tether.training import settings
 from tether.training.checkpoint import Checkpoints, checksums
+from tether.training.config import Config
 from tether.training.directory import check_settings, write_settings
 from tether.training.log import Logger, read_lines
-from tether.training.loop import parse_progress, write_rounds
+from tether.training.loop import write_rounds
 from tether.training.presets import tiny
+from tether.training.resume import parse_progress
 from tether.training.state import Progress
 
 STATE = {"weights": np.arange(512, dtype=np.float32).reshape(16, 32), "count": np.int32(7), "ring": np.ones(3)}
@@ -48,11 +50,11 @@ class Files:
     """As much of a run as writes its files; stands in for `loop.Run`."""
 
     directory: pathlib.Path
-    config: configs.Config
+    config: Config
 
     def write(self, name: str, text: str) -> None:
         """See `loop.Run`."""
-        configs.write_text(self.directory / name, text)
+        write_text(self.directory / name, text)
 
 
 class Messages(logging.Handler):
@@ -116,8 +118,8 @@ def go_on(files: Files) -> int:
     assert checksums(arrays) == checksums(state(step)) and stands == progress(step), "other arrays or progress"
     assert (jax.random.key_data(key) == jax.random.key_data(jax.random.key(step))).all(), "another key"
     assert json.loads((files.directory / "rounds.json").read_text("utf-8")) == list(progress(step).rounds), "rounds"
-    written = configs.read(files.directory / "config.json")
-    assert not configs.differences(files.config, written), "other settings"
+    written = settings.read(files.directory / "config.json")
+    assert not settings.differences(files.config, written), "other settings"
     return step
 
 
@@ -157,7 +159,7 @@ def checkpoint_file(directory: pathlib.Path, rng: np.random.Generator) -> pathli
 def flips(whole: Files, work: Files, target: str, count: int, seed: int, messages: Messages) -> dict[str, int]:
     """Flips of one target, each in a copy of the whole run. Returns: outcomes, counted."""
     found: collections.Counter[str] = collections.Counter()
-    for index in tqdm(range(count), target, mininterval=5.0):
+    for index in range(count):
         rng = np.random.default_rng((seed, index))
         shutil.rmtree(work.directory, ignore_errors=True)
         shutil.copytree(whole.directory, work.directory)
@@ -177,7 +179,7 @@ def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[s
     """Everything is written a second time where no file may grow beyond a size. Returns: outcomes, counted."""
     found: collections.Counter[str] = collections.Counter()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for index in tqdm(range(count), "disks", mininterval=5.0):
+    for index in range(count):
         most = int(2 ** np.random.default_rng((seed, index)).uniform(0, 14))
         shutil.rmtree(work.directory, ignore_errors=True)
         work.directory.mkdir(parents=True)

@@ -26,14 +26,15 @@ from tether.evaluation.forced_reasoning import REASONING_MODES
 from tether.evaluation.judges import BASELINES, JUDGES
 from tether.evaluation.provenance import shown
 from tether.evaluation.report import FORCED, groups_of
-from tether.training import config as configs
+from tether.training import settings
 from tether.training.config import Config
+from tether.training.stages import STAGES
 from tether.training.state import some_accepted
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED_STAGES = ("fit_world_model", "imitate")
+SHARED_STAGES = tuple(stage.name for stage in STAGES if stage.shared)
 NO_REFIT = ("--fit.refit_steps", "0")
-NO_ROLL_BACK = "--rounds.roll_back=false"
+NO_ROLL_BACK = "--grounding.roll_back=false"
 OF_A_ROUND = ("imagined_return", "grounded_return", "bias", "decision", "validation_score", "wall_s")  # kept in cells
 OF_THE_RUN = ("date", "commit", "machine", "seed", "wall_s_by_stage")
 DIRECT = ("--rounds.world", "simulator", *NO_REFIT)
@@ -113,13 +114,13 @@ EXPERIMENTS = {
         title="The same with few simulator steps: a world model of the logs alone",
         arms=(
             IMAGINED,
-            Arm("grounded imagination by 8 scenes", ("--rounds.grounding_scenes", "8")),
-            Arm("grounded imagination by 8 scenes without refit", ("--rounds.grounding_scenes", "8", *NO_REFIT)),
+            Arm("grounded imagination by 8 scenes", ("--grounding.scenes", "8")),
+            Arm("grounded imagination by 8 scenes without refit", ("--grounding.scenes", "8", *NO_REFIT)),
             Arm("direct practice in the simulator", DIRECT, budgeted=True),
             Arm("direct practice with 8 epochs", (*DIRECT, "--rounds.epochs", "8"), budgeted=True),
             *UNTRAINED,
         ),
-        words=("cpu", "--fit.perturbed", "0", "--rounds.grounding_scenes", "32"),
+        words=("cpu", "--fit.perturbed", "0", "--grounding.scenes", "32"),
         judges=("log_replay",),
     ),
     "reasoning": Experiment(
@@ -155,7 +156,7 @@ EXPERIMENTS = {
             Arm("no dynamic horizon", ("--rounds.dynamic_horizon=false",)),
             Arm("no disagreement penalty", ("--rounds.penalty", "0")),
             Arm("no KL", ("--rounds.kl_weight", "0")),
-            Arm("no pessimism", ("--rounds.pessimistic=false",)),
+            Arm("no pessimism", ("--returns.pessimistic=false",)),
             Arm("no roll-back", (NO_ROLL_BACK,)),
             *UNTRAINED,
         ),
@@ -225,7 +226,7 @@ def practise(
     directory = out / "runs" / slug(arm.name, seed)
     given = [*words, *arm.words, "--seed", str(seed), "--directory", str(directory), "--start_from", str(shared)]
     if arm.budgeted:
-        given += ["--rounds.iterations", str(iterations(configs.read(shared / "config.json"), arm, budget))]
+        given += ["--rounds.iterations", str(iterations(settings.read(shared / "config.json"), arm, budget))]
     for stage in ("cl_sft", "fit_value", "post_train"):
         call("train.py", [*given, "--stage", stage])
     return directory

@@ -47,7 +47,7 @@ from tether.data.tokenizer import decode, encode, tokens
 from tether.data.validation import validate
 from tether.evaluation.provenance import made_here, shown
 from tether.evaluation.report import table
-from tether.training import config as configs
+from tether.training import settings
 from tether.training.checkpoint import Checkpoints, checksums
 from tether.training.presets import PRESETS
 
@@ -174,12 +174,12 @@ def groups_target(folder: pathlib.Path) -> Target:
 def config_target(folder: pathlib.Path) -> Target:
     """The settings of a run."""
     path = folder / "config.json"
-    configs.write(PRESETS["tiny"](), path)
+    settings.write(PRESETS["tiny"](), path)
     valid = path.read_bytes()
 
     def read(damaged: bytes) -> None:
         path.write_bytes(damaged)
-        configs.read(path)
+        settings.read(path)
 
     return Target(0.1, lambda rng: either(rng, valid), read, (ValueError,))
 

@@ -22,10 +22,11 @@ from tether.policy.sizes import parameters
 from tether.policy.vla import VLA
 from tether.training import presets
 from tether.training.config import Config
-from tether.training.drivers import Teacher
-from tether.training.imagination import Experience
-from tether.training.improvement import Rates, improve, optimiser
+from tether.training.experience import Experience
+from tether.training.learning import Rates, optimiser, policy_step
+from tether.training.mesh import ALONE
 from tether.training.scenes import take
+from tether.training.teacher import Teacher
 
 ROWS = 128
 
@@ -38,7 +39,7 @@ def programs(vla: VLA, config: Config, keys: jax.Array, params: Any, scene: Any)
     rates = Rates(*map(jnp.float32, (1e-4, 1e-3, 0.1, 0.0, 0.2)))
     explore = jax.jit(lambda params, seen: vla.act(params, keys, seen, ()))
     deploy = jax.jit(lambda params, seen: vla.with_temperature(0.0).act(params, keys, seen, ()))
-    update = jax.jit(lambda params, state, shown: improve(vla, params, state, params, shown, rates))
+    update = jax.jit(lambda params, state, shown: policy_step(vla, ALONE, params, state, params, shown, rates))
     gradient = jax.jit(jax.grad(lambda params, batch: imitation_loss(vla, params, batch, loss)[0]))
 
     def experience(decision: Decision) -> Experience:

@@ -34,12 +34,12 @@ from benchmarks import command
 from benchmarks.pages import add_folder, write_page
 from tether.evaluation.provenance import made_here, shown
 from tether.evaluation.report import table
-from tether.training import loop, mesh, presets, stages
+from tether.training import mesh, models, presets, stages
 from tether.training.checkpoint import Checkpoints
 from tether.training.config import Config, MeshConfig
 from tether.training.log import read_lines, scalars
 from tether.training.loop import Run, Unit
-from tether.training.programs import build
+from tether.training.resume import resume
 from tether.training.scenes import open_splits
 from tether.training.state import Progress, RunState
 from tether.training.stop import Stop
@@ -48,6 +48,7 @@ from tether.training.watch import LOSSES
 ROOT = pathlib.Path(__file__).parents[1]
 MESHES = {"data=8": (8, 1, 1), "data=2,fsdp=4": (2, 4, 1), "data=2,tensor=4": (2, 1, 4), "2 x 2 x 2": (2, 2, 2)}
 ROWS = 8  # of a batch in `equality`
+PARTS = tuple(dict.fromkeys(unit.part for unit in stages.schedule(presets.tiny())))  # of the main job
 OBJECTIVES = ("pmpo", "dagger")  # of the presets
 GROUNDED_AGAIN = 3  # times, by `weak`: the first grounding compiles
 INTERRUPTED = 130  # how train.py ends when it was asked to stop
@@ -84,7 +85,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--begin", type=pathlib.Path, help="of `stages`: the states to begin with, by stage")
     parser.add_argument("--objectives", nargs="+", default=OBJECTIVES[:1], help="of `stages`: each for `improve`")
     parser.add_argument("--again", type=int, default=0, help="of `stages`: times that grounding is repeated")
-    parser.add_argument("--parts", nargs="+", choices=stages.PARTS, default=[*stages.PARTS], help="of the main job")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS], help="of the main job")
     parser.add_argument("--section", help="name of the page; `meshes-` and what is measured by default")
     add_folder(parser)
     return parser.parse_args(arguments)
@@ -139,9 +140,9 @@ def run_stages(
     mesh.check_rows(config, layout)
     splits = open_splits(config.data, config.spec, config.simulator)
     found: dict[str, list[dict[str, Any]]] = {}
-    units = [unit for unit in loop.schedule(config) if unit.part in parts]
-    bare = Run(config, out, splits, build(config, layout), Checkpoints(out, 1), None, Stop(), layout, time.monotonic())
-    fresh = stages.begin(config, bare.programs, layout, splits.train)
+    units = [unit for unit in stages.schedule(config) if unit.part in parts]
+    bare = Run(config, out, splits, models.build(config), Checkpoints(out, 1), None, Stop(), layout, time.monotonic())
+    fresh = models.begin(config, bare.models, splits.train, layout)
     state = RunState(fresh, Progress(horizon=config.rounds.horizon, penalty=config.rounds.penalty))
     for unit in units:
         checkpoints = Checkpoints((begin or out) / place(unit), 1)
@@ -149,18 +150,18 @@ def run_stages(
         if begin is None:
             run.save(state)
         else:
-            state = loop.resume(run, fresh)
+            state = resume(run, fresh)
         checkpoints.close()
         before = state
         for objective in objectives if unit.part == "improve" else objectives[:1]:
             name = f"{unit.name}, {objective}" if unit.part == "improve" else unit.name
             recorder = Recorder()
             run = aimed(dataclasses.replace(run, logger=recorder), objective)
-            state, metrics = stages.PARTS[unit.part](run, before, unit)
+            state, metrics = stages.part(unit)(run, before, unit)
             if metrics:  # of grounding
                 run.record(state, unit, metrics)
                 for _ in range(again):
-                    run.record(state, unit, stages.PARTS[unit.part](run, before, unit)[1])
+                    run.record(state, unit, stages.part(unit)(run, before, unit)[1])
             found[name] = recorder.lines
         state = state.note(step=0, iterator=None, total=state.progress.closing)
     return found
@@ -169,7 +170,7 @@ def run_stages(
 def aimed(run: Run, objective: str) -> Run:
     """The run with another objective of its rounds."""
     config = dataclasses.replace(run.config, rounds=dataclasses.replace(run.config.rounds, objective=objective))
-    return run if config == run.config else dataclasses.replace(run, config=config, programs=build(config, run.layout))
+    return dataclasses.replace(run, config=config)
 
 
 def place(unit: Unit) -> str:

@@ -28,8 +28,7 @@ from benchmarks import command, timing
 from tether.evaluation.policies import open_records
 from tether.training import presets
 from tether.training.config import Config, DataConfig
-from tether.training.drivers import disturbance
-from tether.training.imagination import drive_expert
+from tether.training.disturbed_expert import disturbance, drive_expert
 from tether.training.scenes import WithoutTiles, batches
 from tether.worldmodel import registry
 from tether.worldmodel.batch import ModelBatch

@@ -161,6 +161,5 @@ def log_above_bars() -> None:
     Libraries set up logging when they are imported, so what is there is replaced.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[Messages()], force=True)
-    for package in ("data", "training"):
-        logging.getLogger(package).setLevel(logging.INFO)
+    logging.getLogger("tether").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns about multi-process merges on every save

@@ -23,8 +23,8 @@ from tether.evaluation.trained import learned_policies, missing_stages, remarks
 from tether.evaluation.world_models import one_run as model_quality
 from tether.training.config import Config, DataConfig
 from tether.training.drives import NamedPolicy
+from tether.training.models import Models, build
 from tether.training.processes import cache_programs
-from tether.training.programs import Programs, build
 from tether.training.scenes import PreparedRecords, data_directory
 from tether.training.state import Learned, Progress
 from tether.worldmodel.registry import build as build_model
@@ -96,11 +96,11 @@ def evaluate_run(
     cache_programs(config, Config().run_directory)  # never beside a run that may be somebody's: programs are code
     chosen = request.policies or tuple(BASELINES)
     check_names(request, directory)
-    records, programs = open_records(config, request.split, request.scenes), build(config)
-    learned, progress = restore(directory, config, programs, records)
+    records, models = open_records(config, request.split, request.scenes), build(config)
+    learned, progress = restore(directory, config, models, records)
     names = learned_policies(directory, config, progress, request.policies)
     policies = {name: baseline(name, config.simulator) for name in chosen if name not in LEARNED}
-    policies |= learned_by_name(names, programs, learned, request)
+    policies |= learned_by_name(names, models, learned, request)
     evaluation = evaluation_of(policies, records, config, request)
     check_output(output, evaluation, request)
     spent = {
@@ -109,7 +109,7 @@ def evaluate_run(
     }
     said = remarks(config, learned, progress) if names else []
     fitted = request.policies is None and "fit_world_model" not in missing_stages(config, progress)
-    quality = compare_models(config, programs, learned, records) if fitted else {}
+    quality = compare_models(config, models, learned, records) if fitted else {}
     return write_report(output, evaluation, config, request, progress, quality, spent, began, said)
 
 
@@ -129,8 +129,8 @@ def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
         raise ValueError("only learned policies speak: name one, or a run, whose reasoning is to be forced")
     config, progress, own = Config(name="baseline"), Progress(), {}
     if names:
-        config, programs, learned, progress = open_shipped()
-        own = learned_by_name(names, programs, learned, request)
+        config, models, learned, progress = open_shipped()
+        own = learned_by_name(names, models, learned, request)
     config = with_data(config, request.data)
     cache_programs(config, Config().run_directory)
     policies = {name: baseline(name, config.simulator) for name in chosen if name not in LEARNED} | own
@@ -200,17 +200,15 @@ def open_records(config: Config, split: str, scenes: int | None = None) -> Prepa
     return PreparedRecords(source, config.simulator, count, config.data.cached_scenes)
 
 
-def learned_policy(name: str, programs: Programs, learned: Learned, temperature: float) -> NamedPolicy:
+def learned_policy(name: str, models: Models, learned: Learned, temperature: float) -> NamedPolicy:
     """The imitation policy of a run, or the best one that its rounds accepted."""
     params = {"imitation": learned.imitation, "post_trained": learned.best}[name]
-    return NamedPolicy(name, programs.vla.with_temperature(temperature), params, programs.labels)
+    return NamedPolicy(name, models.vla.with_temperature(temperature), params, models.labels)
 
 
-def learned_by_name(
-    names: Sequence[str], programs: Programs, learned: Learned, request: Request
-) -> dict[str, NamedPolicy]:
+def learned_by_name(names: Sequence[str], models: Models, learned: Learned, request: Request) -> dict[str, NamedPolicy]:
     """The learned policies, and each of them on every kind of reasoning that is not its own."""
-    own = [learned_policy(name, programs, learned, request.temperature) for name in names]
+    own = [learned_policy(name, models, learned, request.temperature) for name in names]
     own += [forced(policy, mode) for policy in own for mode in request.reasoning]
     return {policy.name: policy for policy in own}
 
@@ -229,10 +227,10 @@ def evaluation_of(
     return Evaluation(policies, records, request.judges, config.simulator, batch, config.rollout_steps, config.seed)
 
 
-def compare_models(config: Config, programs: Programs, learned: Learned, records: PreparedRecords) -> dict[str, Any]:
+def compare_models(config: Config, models: Models, learned: Learned, records: PreparedRecords) -> dict[str, Any]:
     """The run's world model and the kinematic one on the first batch of scenes."""
     models = {
-        config.world_model: (programs.model, learned.model),
+        config.world_model: (models.world_model, learned.model),
         "kinematic": (build_model("kinematic", None, config.simulator), ()),
     }
     some = [records[i] for i in range(min(config.evaluation.batch, len(records)))]

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import jax
 
 from tether.data.scene import Record
-from tether.training import stages
+from tether.training import models
 from tether.training.checkpoint import Checkpoints
 from tether.training.config import Config
 from tether.training.directory import read_settings
-from tether.training.loop import parse_progress
-from tether.training.mesh import ALONE
-from tether.training.programs import Programs
+from tether.training.models import Models
+from tether.training.resume import parse_progress
 from tether.training.state import Learned, Progress
 from tether.worldmodel import registry
 
@@ -34,13 +33,13 @@ def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
     return config
 
 
-def template(config: Config, programs: Programs, records: Sequence[Record]) -> Learned:
+def template(config: Config, built: Models, records: Sequence[Record]) -> Learned:
     """Shapes of all arrays of a run; nothing is initialised. Args: records: as in `restore`."""
-    return jax.eval_shape(lambda: stages.begin(config, programs, ALONE, records))
+    return jax.eval_shape(lambda: models.begin(config, built, records))
 
 
 def restore(
-    directory: pathlib.Path, config: Config, programs: Programs, records: Sequence[Record]
+    directory: pathlib.Path, config: Config, built: Models, records: Sequence[Record]
 ) -> tuple[Learned, Progress]:
     """The newest undamaged checkpoint of a run.
 
@@ -52,7 +51,7 @@ def restore(
         raise ValueError(none)
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
     try:
-        found = checkpoints.restore(template(config, programs, records), parse_progress, repair=False)
+        found = checkpoints.restore(template(config, built, records), parse_progress, repair=False)
     finally:
         checkpoints.close()
     if found is None:

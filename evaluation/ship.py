@@ -15,7 +15,7 @@ from tether.evaluation.shipped import FOLDER, write_shipped
 from tether.evaluation.trained import learned_policies, unfinished
 from tether.training import stop
 from tether.training.config import Config
-from tether.training.programs import build
+from tether.training.models import build
 from tether.training.scenes import PreparedRecords
 
 OF_THE_MACHINE = ("directory", "start_from", "fresh", "stage", "mesh", "distributed")  # settings of no interest later

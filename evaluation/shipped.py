@@ -21,9 +21,9 @@ from tether.data.files import write_bytes
 from tether.data.sources import STARTER, open_split
 from tether.evaluation.provenance import made_here
 from tether.evaluation.restore import template
-from tether.training import config as configs
+from tether.training import settings
 from tether.training.config import Config
-from tether.training.programs import Programs, build
+from tether.training.models import Models, build
 from tether.training.scenes import PreparedRecords
 from tether.training.state import Learned, Progress
 
@@ -34,7 +34,7 @@ LARGEST = 3 * 2**20  # bytes of the folder: it is in every clone and every wheel
 AGAIN = "make it again: python -m tether.evaluation.ship RUN"
 
 
-def open_shipped(folder: pathlib.Path = FOLDER) -> tuple[Config, Programs, Learned, Progress]:
+def open_shipped(folder: pathlib.Path = FOLDER) -> tuple[Config, Models, Learned, Progress]:
     """What ships, as `restore` gives it of any run; of `Learned`, what only training needs is ().
 
     Raises: ValueError where none ship, for files that are not what was written, and for arrays of other models.
@@ -43,16 +43,16 @@ def open_shipped(folder: pathlib.Path = FOLDER) -> tuple[Config, Programs, Learn
         none = f"no trained policy ships with this version, {folder.name} is empty"
         raise ValueError(f"{none}: name the run directory that holds one")
     check_files(folder)
-    config = configs.read(folder / SETTINGS)
-    programs = build(config)
+    config = settings.read(folder / SETTINGS)
+    models = build(config)
     # Any scene of these sizes will do: only its shapes are looked at.
     records = PreparedRecords(open_split(STARTER, "test", config.spec), config.simulator, 1, 1)
     with np.load(folder / ARRAYS, allow_pickle=False) as file:
         arrays = dict(file)
-    shapes = template(config, programs, records)
+    shapes = template(config, models, records)
     filled = fill({part: getattr(shapes, part) for part in PARTS}, arrays, folder / ARRAYS)
     nothing = dict.fromkeys((field.name for field in dataclasses.fields(Learned)), ())
-    return config, programs, Learned(**nothing | filled), Progress.from_json(read_json(folder / PROGRESS))
+    return config, models, Learned(**nothing | filled), Progress.from_json(read_json(folder / PROGRESS))
 
 
 def check_files(folder: pathlib.Path) -> None:

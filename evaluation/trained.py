@@ -7,7 +7,7 @@ import jax
 
 from tether.evaluation.judges import LEARNED
 from tether.training.config import Config
-from tether.training.loop import schedule
+from tether.training.stages import schedule
 from tether.training.state import Learned, Progress
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from tether.training import mesh, presets, processes
 from tether.training.checkpoint import Checkpoints, checksums
 from tether.training.config import DistributedConfig, MeshConfig
-from tether.training.improvement import optimiser
+from tether.training.learning import imitation_step, optimiser
+from tether.training.learning import transitions as chosen
 from tether.training.mesh import ALONE, Layout
-from tether.training.programs import build
 from tether.training.scenes import open_splits, take
 
 SMALL = 64  # elements: nearly all parameters of the tiny policy are cut
@@ -42,12 +42,13 @@ def imitation(layout: Layout) -> dict[str, Any]:
     """Losses of a few steps, how many leaves the axes cut, and whether they lie after the steps as before them."""
     config = presets.tiny()
     config = dataclasses.replace(config, imitation=dataclasses.replace(config.imitation, scenes=4, starts=1))
-    programs, records = build(config, layout), open_splits(config.data, config.spec, config.simulator).train
-    policy = programs.vla.init(jax.random.key(0))
+    vla = config.policy.build(config.simulator, config.spec)
+    records, policy = open_splits(config.data, config.spec, config.simulator).train, vla.init(jax.random.key(0))
     state = layout.place_parameters((policy, optimiser().init(policy)))
     before, scene, losses = placement(state), layout.assemble(take(records, range(4))), []
     for step in range(STEPS):
-        *state, metrics = programs.imitate(*state, scene, jax.random.key(step), jnp.float32(1e-3))
+        static = vla, config.simulator, config.imitation, layout
+        *state, metrics = imitation_step(*static, *state, scene, jax.random.key(step), jnp.float32(1e-3))
         losses.append(float(metrics["action_cross_entropy"]))
     cut = {axis: sum(axis in spec for spec in before) for axis in ("fsdp", "tensor")}
     return {"losses": losses, "cut": cut, "kept": placement(tuple(state)) == before}
@@ -77,7 +78,7 @@ def transitions(layout: Layout) -> bool:
     whole = np.arange(3 * 8 * 2).reshape(3, 8, 2)
     numbers = np.array([23, 0, 9, 8, 17, 1, 15, 16])
     shown = jax.device_put(whole, jax.sharding.NamedSharding(layout.mesh, jax.sharding.PartitionSpec(None, "data")))
-    found = build(presets.tiny(), layout).gather({"a": shown}, numbers)["a"]
+    found = chosen(layout, {"a": shown}, numbers)["a"]
     rows = found.sharding.shard_shape(found.shape)[0]
     return bool((np.asarray(found) == whole.reshape(24, 2)[numbers]).all()) and rows == len(numbers) // layout.row_parts
 

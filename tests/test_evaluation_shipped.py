@@ -18,16 +18,17 @@ from tether.evaluation import policies as evaluation
 from tether.evaluation import ship, shipped
 from tether.evaluation.judges import Evaluation
 from tether.evaluation.restore import template
-from tether.training import loop, presets
+from tether.training import presets, stages
 from tether.training.checkpoint import Checkpoints
-from tether.training.config import DataConfig, MeshConfig, write
-from tether.training.programs import build
+from tether.training.config import DataConfig, MeshConfig
+from tether.training.models import build
 from tether.training.scenes import PreparedRecords
+from tether.training.settings import write
 from tether.training.state import Progress
 from tether.training.stop import Interrupted
 
 CONFIG = dataclasses.replace(presets.tiny(), directory="/somewhere/of/mine", mesh=MeshConfig(data=1))
-UNITS = tuple(unit.name for unit in loop.schedule(CONFIG))
+UNITS = tuple(unit.name for unit in stages.schedule(CONFIG))
 ACCEPTED = ({"round": 1, "decision": "accept", "spent": {}},)
 FINISHED = Progress(finished=UNITS, rounds=ACCEPTED)
 
@@ -66,13 +67,13 @@ def folder(learned, tmp_path):
 def test_a_finished_run_ships_and_opens_as_it_was(run, learned, tmp_path, capsys):
     assert ship.main([str(run(FINISHED)), "--out", str(tmp_path / "out")]) == 0
     assert "0.2" in capsys.readouterr().out
-    config, programs, opened, progress = shipped.open_shipped(tmp_path / "out")
+    config, models, opened, progress = shipped.open_shipped(tmp_path / "out")
     usual = presets.tiny()
     assert config == usual and "somewhere" not in (tmp_path / "out" / "config.json").read_text()
     for part in shipped.PARTS:
         jax.tree.map(np.testing.assert_array_equal, getattr(opened, part), getattr(learned, part))
     assert jax.tree.leaves((opened.policy_optimizer, opened.model_optimizer, opened.tracks)) == []
-    assert programs.vla.config == usual.policy and progress == FINISHED
+    assert models.vla.config == usual.policy and progress == FINISHED
     shutil.rmtree(tmp_path / "run")
     again = shipped.write_shipped(config, opened, progress, tmp_path / "again")
     assert again == sum(path.stat().st_size for path in (tmp_path / "out").iterdir())

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import pytest
 
 from tether.evaluation.trained import learned_policies, missing_stages, remarks, require
-from tether.training import loop, presets
+from tether.training import presets, stages
 from tether.training.state import Progress, some_accepted
 
 CONFIG = presets.tiny()
-UNITS = [unit.name for unit in loop.schedule(CONFIG)]
+UNITS = [unit.name for unit in stages.schedule(CONFIG)]
 
 
 def progress(count: int, *decisions: str) -> Progress:
@@ -70,7 +70,7 @@ def test_fine_tuning_that_was_accepted_counts():
 def test_what_a_report_has_to_say_first():
     same, other = Arrays({"w": jnp.ones(2)}, {"w": jnp.ones(2)}), Arrays({"w": jnp.ones(2)}, {"w": jnp.zeros(2)})
     [unfinished] = remarks(CONFIG, same, progress(3))
-    assert unfinished == "Unfinished run: 3 of 11 units are done, missing are the stages fit_value, post_train."
+    assert unfinished == "Unfinished run: 3 of 12 units are done, missing are the stages fit_value, post_train."
     [rejected] = remarks(CONFIG, same, progress(len(UNITS), "accept", "roll_back"))
     assert "No round was accepted" in rejected
     done = progress(len(UNITS), "accept", "accept")

@@ -1,4 +1,4 @@
-"""The examples work, named by import path like anyone's: a world model, a policy, a judge, a data source, a run."""
+"""The examples work, named by import path like anyone's: models, policies, judges, objectives, data sources, runs."""
 
 import contextlib
 import dataclasses
@@ -18,11 +18,12 @@ from tether.data.validation import validate
 from tether.evaluation.judges import Evaluation, baseline
 from tether.evaluation.restore import template
 from tether.simulator.prepare import prepare
-from tether.training import loop, presets
+from tether.training import objectives, presets, stages
 from tether.training.checkpoint import Checkpoints
 from tether.training.directory import claim, write_settings
 from tether.training.log import read_lines
-from tether.training.programs import build
+from tether.training.models import build
+from tether.training.returns import Targets
 from tether.training.state import Progress
 from tether.worldmodel.conformance.test_rules import *  # noqa: F403
 
@@ -44,6 +45,17 @@ def test_the_main_job_fits_an_example(tmp_path):
     losses = [line["loss"] for line in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert len(losses) == 3 and np.isfinite(losses).all()
     assert state.progress.finished == ("0/fit_world_model",)
+
+
+def test_an_objective_by_import_path_learns_from_the_best_rollouts():
+    """Two groups of four; the second transition of the best rollout of the second one is invalid."""
+    returns, valid = np.array([1.0, 5, 2, 3, 0, -4, -1, -2]), np.ones((2, 8), bool)
+    valid[1, 4] = False
+    weights = objectives.build("examples.best_fraction:BestFraction", None).weights(
+        Targets(np.zeros((2, 8)), np.zeros((2, 8)), valid, returns), 4
+    )
+    np.testing.assert_array_equal(np.argwhere(weights > 0), [[0, 1], [0, 4], [1, 1]])
+    assert float(weights.mean()) == 1
 
 
 def test_a_policy_and_a_judge_by_import_path_are_driven(sim_config):
@@ -85,11 +97,11 @@ def test_logs_of_another_format_become_a_data_set(tmp_path):
 def test_a_run_is_read_and_driven(tmp_path, capsys):
     """A run of preset tiny with random weights, which are zeros after post-training."""
     config = presets.tiny()
-    programs = build(config)
-    shapes = template(config, programs, tether.open_split("train"))
+    models = build(config)
+    shapes = template(config, models, tether.open_split("train"))
     learned = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    learned = learned.replace(imitation=programs.vla.init(jax.random.key(0)))
-    units = tuple(unit.name for unit in loop.schedule(config))
+    learned = learned.replace(imitation=models.vla.init(jax.random.key(0)))
+    units = tuple(unit.name for unit in stages.schedule(config))
     progress = Progress(finished=units, rounds=({"round": 1, "decision": "accept", "spent": {}},))
     meta = {"progress": progress.to_json(), "settings": dataclasses.asdict(config)}
     with contextlib.closing(Checkpoints(tmp_path / "checkpoints", 1)) as checkpoints:

@@ -95,7 +95,7 @@ def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "call", lambda program, words: called.append((program, words)))
     monkeypatch.setattr(experiments, "judged", judged)
     monkeypatch.setattr(experiments, "iterations", lambda config, arm, budget: budget)
-    monkeypatch.setattr("tether.training.config.read", lambda path: presets.tiny())
+    monkeypatch.setattr("tether.training.settings.read", lambda path: presets.tiny())
     first = list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 0, ("log_replay",)))
     assert [one["arm"] for one in first] == [arm.name for arm in experiment.arms]
     budgeted = [words for _, words in called if "--rounds.iterations" in words]

@@ -15,8 +15,9 @@ from tether.policy.action_space import ActionSpace
 from tether.policy.flow_head import Chain, FlowConfig, FlowHead, Shown, log_density, normalise, times, transition
 from tether.policy.imitation import ImitationConfig, imitation_loss
 from tether.policy.vla import REASONING, tiny
-from tether.training.imagination import Experience
-from tether.training.improvement import Rates, improve, optimiser
+from tether.training.experience import Experience
+from tether.training.learning import Rates, optimiser, policy_step
+from tether.training.mesh import ALONE
 
 VLA = tiny(head="flow").build(SIMULATOR, scenes.TINY)
 LOSS = ImitationConfig(perturbed=1.0)
@@ -238,7 +239,7 @@ def test_what_is_good_becomes_likelier_and_what_is_bad_less(acted, evaluate, par
     )
     rates = Rates(*map(jnp.float32, (1e-3, 0.0, 0.01, 0.0, 0.0)))
     reference = params
-    step = jax.jit(lambda params, state, shown: improve(VLA, params, state, reference, shown, rates))
+    step = jax.jit(lambda params, state, shown: policy_step(VLA, ALONE, params, state, reference, shown, rates))
     for sign in (1.0, -1.0):
         told = shown.replace(weight=sign * shown.weight)
         moved, state, first = step(params, optimiser().init(params), told)

@@ -18,7 +18,8 @@ from tether.data.womd_history import history_scene
 from tether.evaluation import sim_agents
 from tether.evaluation.submission import Submission
 from tether.evaluation.world_models.study import Subject
-from tether.training import config as configs
+from tether.training import settings
+from tether.training.config import Config
 from tether.training.stop import Interrupted
 from tether.worldmodel.kinematic import KinematicConfig
 
@@ -115,10 +116,10 @@ def write(path, *payloads):
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """The command for a run of the kinematic model, which nobody has to fit: (records, more options) -> status."""
-    simulator = configs.Config(name="cpu").simulator
+    simulator = Config(name="cpu").simulator
     subject = Subject("kinematic", KinematicConfig().build(simulator), ())
     monkeypatch.setattr(sim_agents, "fitted", lambda *_: subject)
-    configs.write(configs.Config(name="cpu", world_model="kinematic"), tmp_path / "config.json")
+    settings.write(Config(name="cpu", world_model="kinematic"), tmp_path / "config.json")
 
     def run(records, *more):
         words = (
@@ -194,7 +195,7 @@ def test_what_is_not_as_it_was_logged_is_printed(tmp_path, proto, capsys):
     for state in bare.tracks[1].states:
         state.length = -1.3
     path = write(tmp_path / "some.tfrecord", cut(proto, "a"), bare)
-    found = sim_agents.survey([str(path)], SPEC, configs.Config(name="cpu").simulator)
+    found = sim_agents.survey([str(path)], SPEC, Config(name="cpu").simulator)
     assert found["bare"].tolist() == [0, 1, 2]
     line = f"agents without a size that have their type's usual box: 1 in 1 records, such as {path}, record 1\n"
     assert capsys.readouterr().out == line
@@ -223,7 +224,7 @@ def test_settings_that_cannot_work_are_one_line(tmp_path, command, capsys, more,
 
 
 def test_runs_of_other_steps_are_refused():
-    config = configs.Config(name="cpu")
+    config = Config(name="cpu")
     sim_agents.check_steps(config)
     for field, value in (("dt", 0.2), ("substeps", 3)):
         simulator = dataclasses.replace(config.simulator, **{field: value})

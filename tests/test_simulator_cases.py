@@ -18,7 +18,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.rollout import rollout
 from tether.simulator.score import driving_score
-from tether.training.imagination import per_step
+from tether.training.drives import steps_of
 
 CONFIG = SimulatorConfig()
 HORIZON = 16
@@ -30,7 +30,7 @@ def _drive(scene, plans):
     keys = jax.random.split(jax.random.key(0), 1)
     driven = rollout(LogReplay(CONFIG), (), Planned(CONFIG), plans, scene, HORIZON, keys, keys)
     outcome = driven.outcome.replace(valid=driven.outcome.valid & driven.alive[..., None])
-    own_return = per_step(driven)["own_reward"].sum(0)
+    own_return = steps_of(driven, None).own_reward.sum(1)
     return driven.ego, outcome, driving_score(driven, scene, CONFIG) | {"own_return": own_return}
 
 

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from tether.training import config as configs
-from tether.training import presets
+from tether.training import presets, settings
 from tether.training.checkpoint import Checkpoints
 from tether.training.directory import LOCK_FILE, claim, read_settings, write_settings
 
@@ -49,7 +48,7 @@ def test_other_settings_are_refused_with_the_list(tmp_path):
     config = tiny(tmp_path / "run")
     make(config)
     make(dataclasses.replace(config, log_every=7))  # changes no numbers
-    assert configs.read(tmp_path / "run" / "config.json") == config  # written once
+    assert settings.read(tmp_path / "run" / "config.json") == config  # written once
     with pytest.raises(ValueError, match=r"seed: 0 -> 1"):
         make(dataclasses.replace(config, seed=1))
 
@@ -59,7 +58,7 @@ def test_fresh_moves_the_earlier_run_aside(tmp_path):
     (make(config) / "metrics.jsonl").write_text("{}\n")
     make(dataclasses.replace(config, fresh=True, seed=1))
     assert (tmp_path / "run.1" / "metrics.jsonl").exists()
-    assert configs.read(tmp_path / "run" / "config.json").seed == 1
+    assert settings.read(tmp_path / "run" / "config.json").seed == 1
 
 
 def test_a_directory_that_holds_no_run_is_not_moved(tmp_path):
@@ -112,7 +111,7 @@ def test_without_a_config_the_checkpoints_decide(tmp_path):
         make(dataclasses.replace(config, seed=5))
     assert not (tmp_path / "config.json").exists()
     make(config)
-    assert configs.read(tmp_path / "config.json") == config
+    assert settings.read(tmp_path / "config.json") == config
 
 
 def test_a_changed_config_is_held_against_the_checkpoints(tmp_path):

@@ -1,4 +1,4 @@
-"""The gap between imagined and driven, the rule about a round, and the drivers of training, on hand-made numbers."""
+"""The gap between imagined and grounded, the rule about a round, and policies of training, on hand-made numbers."""
 
 import dataclasses
 
@@ -7,34 +7,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tether.simulator.events import EVENTS
 from tether.training import grounding
-from tether.training.config import RoundsConfig
-from tether.training.drivers import DisturbedExpert, disturbance, nearest, undisturbed
+from tether.training.closest_to_log import nearest
+from tether.training.config import Config, GroundingConfig, RoundsConfig
+from tether.training.disturbed_expert import DisturbedExpert, disturbance, drive_expert, undisturbed
+from tether.training.drives import Steps
 from tether.training.grounding import Grounded
-from tether.training.imagination import EVENTS, Imagined, drive_expert, row_keys
+from tether.training.imagination import row_keys
 from tether.training.state import Progress
 
-ROUNDS = RoundsConfig(tolerance=0.5, failure_tolerance=0.1, bias_tolerance=2.0, horizon=12, horizon_min=4)
+CONFIG = Config(
+    rounds=RoundsConfig(horizon=12),
+    grounding=GroundingConfig(tolerance=0.5, failure_tolerance=0.1, bias_tolerance=2.0, horizon_min=4),
+)
 BEFORE = Progress(horizon=12, penalty=0.5, grounded_return=(4.0, 6.0), failures=0.0)
 
 
-def events(**happened) -> dict[str, np.ndarray]:
-    return {name: np.asarray(happened.get(name, np.zeros((3, 2))), bool) for name in EVENTS}
-
-
-def imagined(**changes) -> Imagined:
-    """Three steps of two rows, reward 1 each."""
+def steps(predicted=None, **changes) -> Steps:
+    """Three steps of two rows, reward 1 each, nothing happens; events by name."""
     ones = np.ones((3, 2), np.float32)
-    plain = Imagined(ones > 0, ones, 0 * ones, events(), {"at_fault": 0 * ones})
+    events = {event.name: np.asarray(changes.pop(event.name, 0 * ones), bool) for event in EVENTS}
+    plain = Steps(ones > 0, ones < 0, ones, ones, 0 * ones, events, predicted or {})
     return dataclasses.replace(plain, **changes)
 
 
-def driven(**changes) -> dict[str, np.ndarray]:
-    return {"reward": np.ones((3, 2)), "alive": np.ones((3, 2), bool), **events(), **changes}
+def imagined(**changes) -> Steps:
+    """With a head for collisions that says 0."""
+    return steps({"at_fault": np.zeros((3, 2), np.float32)}, **changes)
 
 
 def test_equal_drives_have_no_gap():
-    found = grounding.gap(imagined(), driven(), trust=1.0, horizon=3)
+    found = grounding.gap(imagined(), steps(), trust=1.0, horizon=3)
     assert (found["bias"], found["gap"], found["imagined_return"], found["compared_steps"]) == (0, 0, 3, 3)
 
 
@@ -42,7 +46,7 @@ def test_a_crash_that_was_not_imagined_is_a_positive_bias():
     crash = np.array([[0, 0], [1, 0], [0, 0]], bool)
     alive = np.array([[1, 1], [1, 1], [0, 1]], bool)
     reward = np.array([[1, 1], [-20, 1], [0, 1]], float)
-    found = grounding.gap(imagined(), driven(at_fault=crash, alive=alive, reward=reward), trust=1.0, horizon=3)
+    found = grounding.gap(imagined(), steps(at_fault=crash, alive=alive, reward=reward), trust=1.0, horizon=3)
     # row 0: imagined 3, driven -19; row 1: no difference
     assert (found["bias"], found["gap"]) == (11, 11)
     assert (found["imagined_at_fault"], found["grounded_at_fault"], found["gap_at_fault"]) == (0, 0.5, -0.5)
@@ -52,7 +56,7 @@ def test_a_crash_that_was_not_imagined_is_a_positive_bias():
 
 def test_only_what_imagination_vouches_for_is_compared():
     doubted = imagined(disagreement=np.array([[0, 0], [0, 9], [0, 0]]))
-    found = grounding.gap(doubted, driven(), trust=1.0, horizon=2)
+    found = grounding.gap(doubted, steps(), trust=1.0, horizon=2)
     assert found["compared_steps"] == 1.5  # two steps by the horizon; one until the doubt
     assert found["grounded_return"] == 1.5
 
@@ -75,23 +79,24 @@ def test_chances_of_steps_join_to_the_chance_of_a_rollout():
 )
 def test_the_rule(returns, failures, bias, accept, horizon, penalty):
     now = Grounded(np.array(returns), np.array(failures, bool))
-    decision = grounding.decide(ROUNDS, BEFORE, now, bias)
+    decision = grounding.decide(CONFIG, BEFORE, now, bias)
     assert (decision.accept, decision.horizon, decision.penalty) == (accept, horizon, penalty)
     assert "own return" in decision.reason
 
 
 def test_each_guard_can_be_left_out():
     worse = Grounded(np.array([0.0, 0.0]), np.ones(2, bool))
-    fixed = dataclasses.replace(ROUNDS, dynamic_horizon=False)
+    fixed = dataclasses.replace(CONFIG, rounds=dataclasses.replace(CONFIG.rounds, dynamic_horizon=False))
     assert grounding.decide(fixed, BEFORE, worse, bias=5.0).horizon == BEFORE.horizon
-    trusting = grounding.decide(dataclasses.replace(ROUNDS, roll_back=False), BEFORE, worse, bias=5.0)
+    no_gate = dataclasses.replace(CONFIG, grounding=dataclasses.replace(CONFIG.grounding, roll_back=False))
+    trusting = grounding.decide(no_gate, BEFORE, worse, bias=5.0)
     assert (trusting.accept, trusting.horizon, trusting.penalty) == (True, BEFORE.horizon, BEFORE.penalty)
 
 
 def test_the_horizon_has_a_floor():
     short = dataclasses.replace(BEFORE, horizon=5)
     worse = Grounded(np.array([0.0, 0.0]), np.zeros(2, bool))
-    assert grounding.decide(ROUNDS, short, worse, bias=5.0).horizon == 4
+    assert grounding.decide(CONFIG, short, worse, bias=5.0).horizon == 4
 
 
 def test_groups_share_the_worlds_noise_and_not_the_policys():

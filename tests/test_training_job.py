@@ -1,6 +1,7 @@
 """The whole job on the tiny preset: every stage, a kill and a resume to the same numbers, and the report."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -11,13 +12,15 @@ from tether import eval as command
 from tether import train
 from tether.evaluation.provenance import stage_seconds
 from tether.evaluation.world_models.study import fitted
-from tether.training import loop, presets, programs, stages
+from tether.simulator.log_replay import LogReplay
+from tether.training import loop, models, presets, stages
 from tether.training.checkpoint import checksums
 from tether.training.config import Config
 from tether.training.directory import claim
+from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
 from tether.training.log import read_lines
-from tether.training.programs import build
-from tether.training.scenes import open_splits, take
+from tether.training.scenes import open_splits
+from tether.training.stages import world_model
 from tether.training.state import RunState
 from tether.training.stop import Interrupted
 from tether.worldmodel import registry
@@ -32,15 +35,6 @@ def run(config: Config) -> RunState:
     """What `train.py` does, but for the evaluation."""
     with claim(config) as directory:
         return train.train(train.prepare(config), directory)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """All runs of this file share their compiled programs, which do not depend on the directory."""
-    shared = build(presets.tiny())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build", lambda config, layout: shared)
-        yield shared
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +68,22 @@ def interrupted(tmp_path_factory):
     return config.run_directory, run(config)
 
 
-def test_grounding_drives_without_chance(compiled_once, uninterrupted):
-    """Other keys, the same drive; the exploring policy, which refits learn from, drives otherwise."""
+def test_grounding_drives_without_chance(uninterrupted):
+    """Other keys, the same rollout; the exploring policy, which refits learn from, drives otherwise."""
     config, policy = presets.tiny(), uninterrupted[1].learned.policy
-    scene = take(open_splits(config.data, config.spec, config.simulator).grounding, range(4))
-    keys = [jax.random.split(jax.random.key(seed), 4) for seed in (0, 1)]
-    for program, same in ((compiled_once.drive_deployed, True), (compiled_once.drive, False)):
-        one, other = (program(policy, scene, key)[2]["reward"] for key in keys)
-        assert bool((one == other).all()) == same
+    built, records = models.build(config), open_splits(config.data, config.spec, config.simulator).grounding
+    judge, keep = Judge(LogReplay(config.simulator)), Scored(config.simulator, built.labels)
+    for vla, same in ((built.deployed, True), (built.vla, False)):
+        one, other = (
+            drive(
+                *(NamedPolicy("tried", vla, policy), records, judge, keep),
+                steps=config.rollout_steps,
+                batch=4,
+                keys=functools.partial(row_keys, seed),
+            )[1]
+            for seed in (0, 1)
+        )
+        assert bool((one.reward == other.reward).all()) == same
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(uninterrupted, interrupted):
@@ -110,9 +112,9 @@ def test_a_shared_start_leads_to_the_same_numbers(uninterrupted, shared, tmp_pat
 
 
 def test_practice_in_the_simulator_is_charged(shared, tmp_path):
-    unguarded = {"roll_back": False, "dynamic_horizon": False}
-    rounds = dataclasses.replace(presets.tiny().rounds, world="simulator", rounds=1, **unguarded)
-    config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), rounds=rounds)
+    rounds = dataclasses.replace(presets.tiny().rounds, world="simulator", rounds=1, dynamic_horizon=False)
+    grounding = dataclasses.replace(presets.tiny().grounding, roll_back=False)
+    config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), rounds=rounds, grounding=grounding)
     state = run(config)
     driven = rounds.scenes * rounds.group * rounds.horizon * (rounds.iterations + config.value.steps)
     assert driven / 4 < state.progress.ledger.spent["practise"] <= driven
@@ -145,14 +147,14 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted):
 
 def test_every_stage_left_its_mark(uninterrupted):
     directory, state = uninterrupted
-    assert [*state.progress.finished] == [unit.name for unit in loop.schedule(tiny(directory))]
+    assert [*state.progress.finished] == [unit.name for unit in stages.schedule(tiny(directory))]
     spent = state.progress.ledger.spent
     assert {purpose for purpose, steps in spent.items() if steps == 0} == {"practise"}  # in imagination alone
     # Validation is charged as it was driven: less than whole rollouts where some ended early.
     checks, whole = state.progress.checks, 4 * tiny(directory).rollout_steps
     assert sum(one["failure"] for one in checks) > 0 and 0 < spent["validate"] < whole * len(checks)
     lines = list(read_lines(directory / "metrics.jsonl"))
-    assert {line["stage"] for line in lines} == set(stages.PARTS)
+    assert {line["stage"] for line in lines} == {unit.part for unit in stages.schedule(tiny(directory))}
     assert all({"round", "stage", "step", "simulator_steps", "wall_s"} <= line.keys() for line in lines)
 
 
@@ -193,11 +195,11 @@ def test_what_a_run_has_not_trained_is_refused(shared, capsys):
     assert "not trained yet: stage post_train is not finished (missing: cl_sft, " in capsys.readouterr().err
     config = tiny(shared)
     records = open_splits(config.data, config.spec, config.simulator).train
-    assert "Unfinished run: 2 of 11 units" in fitted("", str(shared), config, records).remark
+    assert "Unfinished run: 2 of 12 units" in fitted("", str(shared), config, records).remark
 
 
 @pytest.mark.parametrize("name", [name for name in registry.BUILT_IN if name != "rssm"])
-def test_every_built_in_model_runs_through_the_whole_job(compiled_once, name, tmp_path):
+def test_every_built_in_model_runs_through_the_whole_job(name, tmp_path, monkeypatch):
     """All units, with one round; `rssm` runs in the tests above. What does not depend on the model is compiled once."""
     small = presets.tiny()
     config = dataclasses.replace(
@@ -209,24 +211,21 @@ def test_every_built_in_model_runs_through_the_whole_job(compiled_once, name, tm
         value=dataclasses.replace(small.value, steps=1),
         rounds=dataclasses.replace(small.rounds, rounds=1, iterations=1),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(programs, "build_model", lambda config: SMALL[name].build(config.simulator))
-        own = build(config)
-    shown, fit = [], own.fit
+    small_models = dataclasses.replace(models.build(config), world_model=SMALL[name].build(config.simulator))
+    monkeypatch.setattr(models, "build", lambda config: small_models)
+    shapes, fit = [], world_model.model_step
 
-    def watched(state, key, batch):
-        shown.append(batch.scene.map_tile.shape)
-        return fit(state, key, batch)
+    def watched(*args):
+        shapes.append(args[-1].scene.map_tile.shape)
+        return fit(*args)
 
-    own = dataclasses.replace(compiled_once, model=own.model, fit=watched, imagine=own.imagine, foresee=own.foresee)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "build", lambda config, layout: own)
-        state = run(config)
-    assert [*state.progress.finished] == [unit.name for unit in loop.schedule(config)]
+    monkeypatch.setattr(world_model, "model_step", watched)
+    state = run(config)
+    assert [*state.progress.finished] == [unit.name for unit in stages.schedule(config)]
     assert all(np.isfinite(one["gap"]) for one in state.progress.rounds)
     # A model that sees images is fitted with the map that it imagines with.
     render = config.simulator.render
     drawn = (render.tile_height, render.tile_width) if name == "pixels" else (1, 1)
-    assert {shape[1:3] for shape in shown} == {drawn} and len(shown) == 3
+    assert {shape[1:3] for shape in shapes} == {drawn} and len(shapes) == 3
     lines = list(read_lines(tmp_path / "metrics.jsonl"))
     assert all(np.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))

@@ -1,6 +1,6 @@
-"""Objectives against numbers worked out by hand."""
+"""Returns and objectives against numbers worked out by hand."""
 
-from typing import get_args, get_type_hints
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from tether.simulator.world import Outcome
-from tether.training import credit, objectives
-from tether.training.config import RoundsConfig
+from tether.training import learning, objectives, returns
+from tether.training.config import Config
+from tether.training.objectives.actor_critic import ActorCritic
+from tether.training.objectives.advantages import leave_one_out
+from tether.training.objectives.closed_loop_sft import ClosedLoopSFT
+from tether.training.objectives.grpo import GRPO
+from tether.training.objectives.pmpo import PMPO, balanced
+from tether.training.objectives.ppo import PPO
+from tether.training.returns import ReturnsConfig, Targets
 
 
 def outcome(reward, termination=None, truncation=None, disagreement=None) -> Outcome:
@@ -26,35 +33,40 @@ def column(*values):
     return jnp.asarray(values, jnp.float32)[:, None]
 
 
-def solve(out: Outcome, value, final, **changes) -> objectives.Targets:
+def counted(out: Outcome, horizon=99, trust=1e9, alive=None):
+    """`returns.counted` of an outcome."""
+    alive = jnp.ones(out.reward.shape, bool) if alive is None else alive
+    return returns.counted(alive, out.truncation, out.disagreement, horizon, trust)
+
+
+def solve(out: Outcome, value, final, horizon=99, penalty=0.0, **changes) -> Targets:
     """`targets` of one row with two equal value heads, everything else at plain settings."""
-    valid = objectives.counted(jnp.ones(out.reward.shape, bool), out, jnp.int32(changes.pop("horizon", 99)), 1e9)
-    heads = jnp.repeat(value[..., None], 2, -1)
-    settings = {"discount": 0.9, "lam": 0.5, "penalty": 0.0, "pessimistic": True, **changes}
-    return objectives.targets(out, valid, heads, jnp.asarray([[final, final]], jnp.float32), **settings)
+    heads, last = jnp.repeat(value[..., None], 2, -1), jnp.asarray([[final, final]], jnp.float32)
+    config = dataclasses.replace(ReturnsConfig(discount=0.9, lam=0.5), **changes)
+    return returns.targets(out, counted(out, horizon), heads, last, penalty, config)
 
 
 def test_returns_of_a_three_state_chain():
     # a -> b -> c -> end, rewards 1, 2, 4 on leaving a, b, c; gamma 0.5; lam 1: the plain discounted sums.
-    returns = objectives.lambda_return(column(1, 2, 4), column(0.5, 0.5, 0.0), column(7, 7, 7), jnp.array([9.0]), 1.0)
+    solved = returns.lambda_return(column(1, 2, 4), column(0.5, 0.5, 0.0), column(7, 7, 7), jnp.array([9.0]), 1.0)
     # c: 4;  b: 2 + 0.5 * 4 = 4;  a: 1 + 0.5 * 4 = 3
-    np.testing.assert_allclose(returns[:, 0], [3, 4, 4])
+    np.testing.assert_allclose(solved[:, 0], [3, 4, 4])
 
 
 def test_lambda_mixes_value_and_return():
-    returns = objectives.lambda_return(column(1, 2), column(0.9, 0.9), column(5, 6), jnp.array([10.0]), 0.5)
+    solved = returns.lambda_return(column(1, 2), column(0.9, 0.9), column(5, 6), jnp.array([10.0]), 0.5)
     # R_1 = 2 + 0.9 * 10 = 11;  R_0 = 1 + 0.9 * (0.5 * 6 + 0.5 * 11) = 8.65
-    np.testing.assert_allclose(returns[:, 0], [8.65, 11.0], rtol=1e-6)
+    np.testing.assert_allclose(solved[:, 0], [8.65, 11.0], rtol=1e-6)
 
 
 def test_zero_lambda_is_one_step_bootstrapping():
-    returns = objectives.lambda_return(column(1, 2), column(0.9, 0.9), column(5, 6), jnp.array([10.0]), 0.0)
-    np.testing.assert_allclose(returns[:, 0], [1 + 0.9 * 6, 2 + 0.9 * 10], rtol=1e-6)
+    solved = returns.lambda_return(column(1, 2), column(0.9, 0.9), column(5, 6), jnp.array([10.0]), 0.0)
+    np.testing.assert_allclose(solved[:, 0], [1 + 0.9 * 6, 2 + 0.9 * 10], rtol=1e-6)
 
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="must agree"):
-        objectives.lambda_return(column(1, 2), column(1), column(1, 2), jnp.zeros(1))
+        returns.lambda_return(column(1, 2), column(1), column(1, 2), jnp.zeros(1))
 
 
 def test_reward_belongs_to_the_transition():
@@ -65,11 +77,8 @@ def test_reward_belongs_to_the_transition():
 def test_no_bootstrap_after_termination():
     out = outcome(column(1, -5, 0), termination=[[0], [1], [1]])
     alive = jnp.asarray([[1], [1], [0]], bool)
-    valid = objectives.counted(alive, out, jnp.int32(99), 1e9)
-    value = jnp.full((3, 1, 2), 100.0)
-    got = objectives.targets(
-        out, valid, value, jnp.full((1, 2), 100.0), discount=0.9, lam=1.0, penalty=0.0, pessimistic=True
-    )
+    valid, value = counted(out, alive=alive), jnp.full((3, 1, 2), 100.0)
+    got = returns.targets(out, valid, value, jnp.full((1, 2), 100.0), 0.0, ReturnsConfig(discount=0.9, lam=1.0))
     # R_1 = -5 (no value of the crash's state);  R_0 = 1 + 0.9 * -5 = -3.5
     np.testing.assert_allclose(got.returns[:2, 0], [-3.5, -5.0], rtol=1e-6)
     assert not got.valid[2, 0]
@@ -88,17 +97,18 @@ def test_horizon_and_lost_trust_cut_like_a_truncation():
     by_horizon = solve(outcome(column(1, 2, 50)), column(0, 0, 10), 77.0, lam=1.0, horizon=2)
     np.testing.assert_allclose(by_horizon.returns[:2, 0], [10.9, 11.0], rtol=1e-6)
     doubted = outcome(column(1, 2, 50), disagreement=column(0, 0, 3))
-    valid = objectives.counted(jnp.ones((3, 1), bool), doubted, jnp.int32(99), 2.0)
+    valid = counted(doubted, trust=2.0)
     np.testing.assert_array_equal(valid[:, 0], [True, True, False])
 
 
 def test_bootstrap_is_the_lowest_head_and_the_baseline_their_mean():
     out, valid = outcome(column(1)), jnp.ones((1, 1), bool)
     value, final = jnp.asarray([[[1.0, 3.0]]]), jnp.asarray([[4.0, 8.0]])
-    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0, pessimistic=True)
+    config = ReturnsConfig(discount=0.5, lam=1.0)
+    got = returns.targets(out, valid, value, final, 0.0, config)
     assert got.returns[0, 0] == 1 + 0.5 * 4
     assert got.advantage[0, 0] == 3 - 2
-    got = objectives.targets(out, valid, value, final, discount=0.5, lam=1.0, penalty=0.0, pessimistic=False)
+    got = returns.targets(out, valid, value, final, 0.0, dataclasses.replace(config, pessimistic=False))
     assert got.returns[0, 0] == 1 + 0.5 * 6  # without the pessimism their mean
 
 
@@ -110,84 +120,92 @@ def test_penalty_lowers_the_reward_by_the_disagreement():
 def test_group_baseline_is_the_mean_of_the_others():
     values, valid = jnp.asarray([[1.0, 2.0, 6.0, 5.0]]), jnp.asarray([[1, 1, 1, 0]], bool)
     # groups (1, 2) and (6, invalid): others of 1 -> 2, of 2 -> 1, of 6 -> nobody, of the invalid one -> 6
-    np.testing.assert_allclose(credit.leave_one_out(values, valid, 2)[0], [2, 1, 0, 6])
+    np.testing.assert_allclose(leave_one_out(values, valid, 2)[0], [2, 1, 0, 6])
 
 
-def worth(advantage, returns=None, valid=None, undiscounted=None) -> objectives.Targets:
+def aims(advantage, returns=None, valid=None, undiscounted=None) -> Targets:
     """`Targets` [1, B] with an advantage for each row."""
     advantage = jnp.asarray([advantage], jnp.float32)
     valid = jnp.ones(advantage.shape, bool) if valid is None else jnp.asarray([valid], bool)
     returns = advantage if returns is None else jnp.asarray([returns], jnp.float32)
     total = advantage[0] if undiscounted is None else jnp.asarray(undiscounted, jnp.float32)
-    return objectives.Targets(returns, jnp.where(valid, advantage, 0.0), valid, total)
+    return Targets(returns, jnp.where(valid, advantage, 0.0), valid, total)
 
 
 def test_pmpo_compares_with_the_others_of_the_group():
-    weight = credit.pmpo(worth([1, 1, 0, 4]), RoundsConfig(group=2, dead_band=0.0, alpha=0.5))
+    weight = PMPO(dead_band=0.0).weights(aims([1, 1, 0, 4]), group=2)
     # centred 0, 0, -4, 4: one good, one bad, N = 4
     np.testing.assert_allclose(weight[0], [0, 0, -2, 2])
 
 
 def test_pmpo_near_ties_say_nothing():
-    weight = credit.pmpo(worth([0, 0.1, 0, 4]), RoundsConfig(group=2, dead_band=0.5, alpha=0.5))
+    weight = PMPO(dead_band=0.5).weights(aims([0, 0.1, 0, 4]), group=2)
     np.testing.assert_allclose(weight[0], [0, 0, -2, 2])
 
 
 def test_grpo_weighs_whole_rollouts_by_their_lead_in_the_group():
-    weight = credit.grpo(worth([9, 9, 9, 9], undiscounted=[1, 3, 5, 5]), RoundsConfig(group=2, dead_band=0.0))
+    weight = GRPO(dead_band=0.0).weights(aims([9, 9, 9, 9], undiscounted=[1, 3, 5, 5]), group=2)
     # leads -2, 2, 0, 0 have a root mean square of sqrt(2); the second group carries no signal
     np.testing.assert_allclose(weight[0], [-np.sqrt(2), np.sqrt(2), 0, 0], rtol=1e-6)
 
 
 def test_grpo_leaves_out_groups_without_signal():
-    config = RoundsConfig(group=2, dead_band=0.25)
-    weight = credit.grpo(worth([0, 0, 0, 0], undiscounted=[0, 10, 5, 5.1]), config)
+    weight = GRPO(dead_band=0.25).weights(aims([0, 0, 0, 0], undiscounted=[0, 10, 5, 5.1]), group=2)
     assert np.all(weight[0, 2:] == 0) and weight[0, 1] > 0 > weight[0, 0]
 
 
 def test_actor_critic_divides_by_the_range_of_returns_only_if_it_is_above_one():
-    small = credit.actor_critic(worth([0.5, -0.5], returns=[0.1, 0.2]), RoundsConfig())
+    small = ActorCritic().weights(aims([0.5, -0.5], returns=[0.1, 0.2]), group=1)
     np.testing.assert_allclose(small[0], [0.5, -0.5])
-    large = credit.actor_critic(worth([5, -5], returns=[0, 100]), RoundsConfig())
+    large = ActorCritic().weights(aims([5, -5], returns=[0, 100]), group=1)
     np.testing.assert_allclose(large[0], [5 / 90, -5 / 90], rtol=1e-5)
 
 
 def test_ppo_has_mean_zero_and_spread_one():
-    weight = credit.ppo(worth([1, 3, 5, 7]), RoundsConfig())
+    weight = PPO().weights(aims([1, 3, 5, 7]), group=1)
     np.testing.assert_allclose(weight[0], np.array([-3, -1, 1, 3]) / np.sqrt(5), rtol=1e-5)
 
 
-def test_every_objective_says_what_imagined_decisions_weigh():
+def test_every_objective_is_built_by_its_name_with_its_settings():
+    config = dataclasses.replace(Config(), ppo=PPO(clip=0.1))
+    for name in objectives.BUILT_IN:
+        built = objectives.build(name, config.objective_settings(name))
+        assert isinstance(built, objectives.OBJECTIVES.config_type(name)) and hash(built) == hash(
+            dataclasses.replace(built)
+        )
+    assert objectives.build("ppo", config.ppo).clip == 0.1
+    with pytest.raises(ValueError, match=r"objective 'pppo': expected one of .*'ppo'"):
+        objectives.build("pppo", None)
+
+
+def test_imagined_decisions_weigh_nothing_where_demonstrations_are_learned():
     """The gap to grounding is measured in imagination under every objective, also one that does not learn there."""
-    named = set(get_args(get_type_hints(RoundsConfig)["objective"]))
-    assert set(credit.WEIGHTS) == named - {"dagger"}
-    assert not np.any(credit.cl_sft(worth([1, -2, 3, 0.5]), RoundsConfig()))
+    assert not np.any(ClosedLoopSFT().weights(aims([1, -2, 3, 0.5]), group=1))
 
 
-@pytest.mark.parametrize("objective", credit.WEIGHTS)
+@pytest.mark.parametrize("objective", [PMPO(dead_band=0.0), GRPO(dead_band=0.0), ActorCritic(), PPO()])
 def test_invalid_transitions_weigh_nothing_and_change_nothing(objective):
-    config, weigh = RoundsConfig(group=2, dead_band=0.0), credit.WEIGHTS[objective]
-    plain = worth([1, -2, 3, 0.5])
+    plain = aims([1, -2, 3, 0.5])
     invalid = jax.tree.map(lambda a: jnp.concatenate([a, 77 * a]), plain)
     valid = jnp.concatenate([plain.valid, jnp.zeros_like(plain.valid)])
     padded = invalid.replace(
         valid=valid, advantage=jnp.where(valid, invalid.advantage, 0.0), undiscounted=plain.undiscounted
     )
-    weight = weigh(padded, config)
+    weight = objective.weights(padded, 2)
     assert np.all(weight[1] == 0)
     # As many transitions again that are invalid: the valid ones weigh twice, so that the mean stays what it was.
-    np.testing.assert_allclose(weight[0], 2 * weigh(plain, config)[0], rtol=1e-5)
+    np.testing.assert_allclose(weight[0], 2 * objective.weights(plain, 2)[0], rtol=1e-5)
 
 
 def test_the_surrogate_is_the_log_probability_without_a_clip():
     log_prob, drawn, weight = jnp.asarray([-1.0, -2.0]), jnp.asarray([-1.5, -1.0]), jnp.asarray([2.0, -1.0])
-    np.testing.assert_allclose(objectives.surrogate(log_prob, drawn, weight, jnp.float32(0)), [-2.0, 2.0])
+    np.testing.assert_allclose(learning.surrogate(log_prob, drawn, weight, jnp.float32(0)), [-2.0, 2.0])
 
 
 def test_the_clipped_surrogate_stops_pushing_where_the_ratio_has_moved():
     drawn, weight, clip = jnp.zeros(4), jnp.asarray([1.0, 1.0, -1.0, -1.0]), jnp.float32(0.2)
     log_prob = jnp.log(jnp.asarray([1.5, 0.5, 1.5, 0.5]))
-    value, slope = jax.vmap(jax.value_and_grad(lambda p, d, w: objectives.surrogate(p, d, w, clip)))(
+    value, slope = jax.vmap(jax.value_and_grad(lambda p, d, w: learning.surrogate(p, d, w, clip)))(
         log_prob, drawn, weight
     )
     # A good decision is not pushed beyond 1.2, a bad one not below 0.8; the way back is open.
@@ -199,19 +217,19 @@ def test_before_the_first_update_the_clipped_gradient_is_the_plain_one():
     log_prob, weight = jnp.asarray([-1.0, -3.0]), jnp.asarray([2.0, -1.0])
 
     def slope(clip):
-        return jax.grad(lambda p: objectives.surrogate(p, log_prob, weight, clip).sum())(log_prob)
+        return jax.grad(lambda p: learning.surrogate(p, log_prob, weight, clip).sum())(log_prob)
 
     np.testing.assert_allclose(slope(jnp.float32(0.2)), slope(jnp.float32(0.0)))
 
 
 def test_pmpo_splits_by_sign_and_balances_counts():
-    weight = credit.pmpo_weight(jnp.asarray([3.0, 0.01, -2.0, 0.0]), alpha=0.5)
+    weight = balanced(jnp.asarray([3.0, 0.01, -2.0, 0.0]), alpha=0.5)
     # N = 4: two good ones get 0.5 * 4 / 2 = 1 each, the bad one -0.5 * 4 / 1 = -2, the tie nothing
     np.testing.assert_allclose(weight, [1, 1, -2, 0])
 
 
 def test_pmpo_gradient_raises_good_and_lowers_bad_actions():
-    weight = credit.pmpo_weight(jnp.asarray([1.0, -1.0]), alpha=0.5)
+    weight = balanced(jnp.asarray([1.0, -1.0]), alpha=0.5)
     taken = jnp.asarray([0, 1])
 
     def loss(logits):
@@ -223,15 +241,15 @@ def test_pmpo_gradient_raises_good_and_lowers_bad_actions():
 
 
 def test_pmpo_without_bad_actions_is_cross_entropy():
-    np.testing.assert_allclose(credit.pmpo_weight(jnp.asarray([1.0, 2.0]), alpha=0.5), [0.5, 0.5])
+    np.testing.assert_allclose(balanced(jnp.asarray([1.0, 2.0]), alpha=0.5), [0.5, 0.5])
 
 
 def test_value_loss_is_huber_over_heads():
     # errors 0.5 -> 0.125, 3 -> 2.5; mean 1.3125
-    np.testing.assert_allclose(objectives.value_loss(jnp.asarray([[1.5, 4.0]]), jnp.asarray([1.0])), [1.3125])
+    np.testing.assert_allclose(learning.value_loss(jnp.asarray([[1.5, 4.0]]), jnp.asarray([1.0])), [1.3125])
 
 
 def test_masked_mean_ignores_what_is_invalid():
     values, valid = jnp.asarray([1.0, 3.0, np.nan]), jnp.asarray([True, True, False])
-    assert objectives.masked_mean(values, valid) == 2
-    assert objectives.masked_mean(values, ~jnp.ones(3, bool)) == 0
+    assert returns.masked_mean(values, valid) == 2
+    assert returns.masked_mean(values, ~jnp.ones(3, bool)) == 0

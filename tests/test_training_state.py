@@ -15,10 +15,11 @@ from tether.data.tfrecord import read_records
 from tether.evaluation.provenance import stage_seconds
 from tether.policy.flow_head import FlowConfig
 from tether.training import config as configs
-from tether.training import loop, presets, processes, replay
+from tether.training import presets, processes, settings, stages, tracks
 from tether.training.ledger import Ledger
 from tether.training.log import Logger, read_lines
 from tether.training.state import Progress
+from tether.training.validation import validate
 
 
 def test_overrides_are_typed_and_nested():
@@ -35,7 +36,7 @@ def test_the_preset_may_be_left_out():
     [
         (["tiny", "--rounds.gruop", "4"], "--rounds.group"),
         (["tiny", "--rounds.group", "x"], "--rounds.group"),
-        (["tiny", "--rounds.no_roll_back"], "--rounds.roll_back"),
+        (["tiny", "--grounding.no_roll_back"], "--grounding.roll_back"),
         (["tiny", "--learning_rate", "1e-3"], "--fit.optimizer.learning_rate"),
         (["tiny", "--fresh", "perhaps"], "'True'"),
         (["tinny"], "did you mean 'tiny'?"),
@@ -68,11 +69,11 @@ def test_truths_are_written_out_or_left_out(options, detect):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--rounds.clip", "0.3"], "rounds.clip: acts with rounds.objective grpo or ppo, found pmpo"),
+        (["--ppo.clip", "0.3"], "ppo.clip: acts with rounds.objective ppo, found pmpo"),
         (["--tokens.temperature", "0.5"], "tokens.temperature: acts with world_model tokens, found rssm"),
         (["--rssm.context", "1", "--world_model", "pixels"], "rssm.context: acts with world_model rssm, found pixels"),
         (["--policy.flow.steps", "5"], "policy.flow.steps: acts with policy.head flow, found discrete"),
-        (["--rounds.alpha", "0.3", "--rounds.objective", "dagger"], "rounds.alpha: acts with rounds.objective pmpo"),
+        (["--pmpo.alpha", "0.3", "--rounds.objective", "dagger"], "pmpo.alpha: acts with rounds.objective pmpo"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(options, message, capsys):
@@ -86,8 +87,8 @@ def test_an_option_that_would_do_nothing_is_refused(options, message, capsys):
     [
         ("policy.actions.curvatures", 8, "curvatures must be odd"),
         ("policy.stem", [], "policy.stem: expected at least one convolution"),
-        ("rounds.tolerance", 10**400, "tolerance: expected float"),
-        ("rounds.tolerance", 1e300, "rounds.tolerance: expected a finite number"),
+        ("grounding.tolerance", 10**400, "tolerance: expected float"),
+        ("grounding.tolerance", 1e300, "grounding.tolerance: expected a finite number"),
     ],
 )
 def test_hostile_values_of_a_run_are_told_by_its_file(name, value, message, tmp_path):
@@ -97,7 +98,7 @@ def test_hostile_values_of_a_run_are_told_by_its_file(name, value, message, tmp_
     functools.reduce(dict.__getitem__, outer, written)[last] = value
     path.write_text(json.dumps(written))
     with pytest.raises(ValueError, match=rf"(?s)config\.json.*{message}"):
-        configs.read(path)
+        settings.read(path)
 
 
 def test_an_option_that_waits_for_its_model_acts_with_it():
@@ -128,7 +129,7 @@ def test_values_that_cannot_work_are_listed():
     config = presets.tiny()
     wrong = dataclasses.replace(config, rounds=dataclasses.replace(config.rounds, group=1, minibatch=7))
     with pytest.raises(ValueError, match=r"(?s)rounds\.group: expected at least 2, found 1.*rounds\.minibatch"):
-        configs.validate(wrong)
+        validate(wrong)
 
 
 def test_sizes_that_no_machine_holds_are_told_as_such():
@@ -136,7 +137,7 @@ def test_sizes_that_no_machine_holds_are_told_as_such():
     with pytest.raises(
         ValueError, match=r"spec\.polylines x spec\.points: expected at most 16777216, found 1073741824"
     ):
-        configs.validate(dataclasses.replace(presets.tiny(), spec=spec))
+        validate(dataclasses.replace(presets.tiny(), spec=spec))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_sizes_that_no_machine_holds_are_told_as_such():
 def test_policies_that_cannot_work_are_told(changes, message):
     config = presets.tiny()
     with pytest.raises(ValueError, match=message):
-        configs.validate(dataclasses.replace(config, policy=dataclasses.replace(config.policy, **changes)))
+        validate(dataclasses.replace(config, policy=dataclasses.replace(config.policy, **changes)))
 
 
 @pytest.mark.parametrize(
@@ -183,42 +184,42 @@ def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name
         presets.parse(["tiny", f"--{name}", str(value)])
     assert f"{name}: expected {message}" in capsys.readouterr().err
     path = tmp_path / "config.json"
-    configs.write(presets.tiny(), path)
+    settings.write(presets.tiny(), path)
     written = json.loads(path.read_text())
     *outer, last = name.split(".")
     functools.reduce(dict.__getitem__, outer, written)[last] = value
     path.write_text(json.dumps(written))
     with pytest.raises(ValueError, match=rf"(?s)config\.json: .*{re.escape(name)}: expected {message}"):
-        configs.read(path)
+        settings.read(path)
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS.values())
 def test_presets_are_valid_and_survive_json(preset, tmp_path):
     config = preset()
-    configs.validate(config)
-    configs.write(config, tmp_path / "config.json")
-    assert configs.read(tmp_path / "config.json") == config
+    validate(config)
+    settings.write(config, tmp_path / "config.json")
+    assert settings.read(tmp_path / "config.json") == config
 
 
 def test_an_unknown_field_of_a_saved_config_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"sed": 1}))
     with pytest.raises(ValueError, match=r"unknown field 'sed'.*did you mean seed"):
-        configs.read(tmp_path / "config.json")
+        settings.read(tmp_path / "config.json")
 
 
 def test_a_stage_alone_needs_what_comes_before():
     config = presets.tiny()
     only = dataclasses.replace(config, stage="cl_sft")
     with pytest.raises(ValueError, match="0/fit_world_model"):
-        loop.pending(only, ("0/imitate",))
-    assert [unit.name for unit in loop.pending(only, ("0/fit_world_model", "0/imitate"))] == ["0/cl_sft"]
-    assert loop.pending(dataclasses.replace(config, stage="imitate"), ())[0].part == "imitate"
+        stages.pending(only, ("0/imitate",))
+    assert [unit.name for unit in stages.pending(only, ("0/fit_world_model", "0/imitate"))] == ["0/cl_sft"]
+    assert stages.pending(dataclasses.replace(config, stage="imitate"), ())[0].part == "imitate"
 
 
 def test_the_schedule_grounds_before_and_after_each_round():
-    names = [unit.name for unit in loop.schedule(presets.tiny())]
-    assert names[:5] == ["0/fit_world_model", "0/imitate", "0/cl_sft", "0/fit_value", "0/ground"]
-    assert names[5:8] == ["1/refit", "1/improve", "1/ground"]
+    names = [unit.name for unit in stages.schedule(presets.tiny())]
+    assert names[:5] == ["0/fit_world_model", "0/imitate", "0/cl_sft", "0/measure_trust", "0/fit_value"]
+    assert names[5:9] == ["0/ground", "1/refit", "1/improve", "1/ground"]
 
 
 def test_progress_survives_json():
@@ -227,11 +228,11 @@ def test_progress_survives_json():
 
 
 def test_the_ledger_counts_driven_steps_only():
-    ledger = Ledger().charge("ground", np.array([[1, 1], [1, 0]], bool)).charge("refit", np.ones((2, 2), bool))
-    assert (ledger.total, ledger.settle().spent["ground"]) == (7, 3)
-    assert Progress.from_json(json.loads(json.dumps(Progress(ledger=ledger).to_json()))).ledger == ledger.settle()
+    ledger = Ledger().add("ground", np.array([[1, 1], [1, 0]], bool)).add("refit", np.ones((2, 2), bool))
+    assert (ledger.total, ledger.count().spent["ground"]) == (7, 3)
+    assert Progress.from_json(json.loads(json.dumps(Progress(ledger=ledger).to_json()))).ledger == ledger.count()
     with pytest.raises(KeyError):
-        ledger.charge("elsewhere", np.ones(1))
+        ledger.add("elsewhere", np.ones(1))
 
 
 WHERE = {"round_index": 1, "stage": "improve", "step": 2, "total": 9, "simulator_steps": 64, "wall_s": 1.5}
@@ -331,12 +332,12 @@ jax.tree_util.register_dataclass(Bare, ["value", "scene"], [])
 
 
 def test_the_ring_overwrites_the_oldest_tracks():
-    ring = replay.empty(Bare(np.zeros((2, 1), np.float32)), 3)
+    ring = tracks.empty(Bare(np.zeros((2, 1), np.float32)), 3)
     with pytest.raises(ValueError, match="no policy rollout"):
-        replay.draw(ring, jax.random.key(0), 1)
+        tracks.draw(ring, jax.random.key(0), 1)
     for first in (0, 2):
         batch = Bare(np.array([[first], [first + 1]], np.float32))
-        ring = replay.add(ring, np.array([first, first + 1]), batch)
+        ring = tracks.add(ring, np.array([first, first + 1]), batch)
     assert ring.scene.tolist() == [3, 1, 2]
-    scenes, batch = replay.draw(ring, jax.random.key(0), 8)
+    scenes, batch = tracks.draw(ring, jax.random.key(0), 8)
     np.testing.assert_array_equal(batch.value[:, 0], scenes)

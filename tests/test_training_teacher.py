@@ -17,9 +17,13 @@ from tether.policy.vla import REASONING, tiny
 from tether.simulator.config import RenderConfig, SimulatorConfig
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.prepare import prepare
-from tether.training.config import RoundsConfig
-from tether.training.drivers import Teacher
-from tether.training.imagination import Trust, imagine, row_keys
+from tether.training.drives import roll_out
+from tether.training.imagination import Imagine, Trust, row_keys
+from tether.training.mesh import ALONE
+from tether.training.objectives.dagger import DAgger
+from tether.training.objectives.pmpo import PMPO
+from tether.training.returns import ReturnsConfig
+from tether.training.teacher import Teacher
 
 SIMULATOR = SimulatorConfig(render=RenderConfig(tile_height=96, tile_width=96, tile_y_min=-48.0))
 SCENES = {
@@ -82,22 +86,12 @@ def imagined():
     params, trust = vla.init(jax.random.key(2)), Trust(jnp.int32(3), jnp.float32(1), jnp.float32(0))
 
     def both(params, scene):
-        config = RoundsConfig(horizon=4, group=1)
-        return {
-            objective: imagine(
-                LogReplay(SIMULATOR),
-                vla,
-                TEACHER,
-                dataclasses.replace(config, objective=objective),
-                (),
-                params,
-                scene,
-                jnp.full(2, 10),
-                keys,
-                trust,
-            )[0]
-            for objective in ("pmpo", "dagger")
-        }
+        def imagine(objective):
+            keep = Imagine(objective, ReturnsConfig(), TEACHER, 1)
+            program = LogReplay(SIMULATOR), vla, keep, 4, ALONE
+            return roll_out(*program, (), params, scene, keys, jnp.full(2, 10), keys[0], trust).experience
+
+        return {"pmpo": imagine(PMPO()), "dagger": imagine(DAgger())}
 
     return jax.device_get(jax.jit(both)(params, scene))
 

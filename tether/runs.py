@@ -13,7 +13,7 @@ from tether.scenes import Scenes
 from tether.scenes import open_split as open_starter
 from tether.training.config import Config
 from tether.training.drives import Judge, NamedPolicy
-from tether.training.programs import Programs, build
+from tether.training.models import Models, build
 from tether.training.scenes import data_directory
 from tether.training.state import Learned, Progress
 
@@ -24,13 +24,13 @@ class Run:
 
     Attributes:
       directory: the run's.   config: its settings.   progress: which stages are finished, its rounds and its ledger.
-      programs: models and compiled functions.   learned: their parameters, random where a stage is not finished.
+      models: what was trained.   learned: its parameters, random where a stage is not finished.
     """
 
     directory: pathlib.Path
     config: Config
     progress: Progress
-    programs: Programs
+    models: Models
     learned: Learned
 
     def __repr__(self) -> str:
@@ -43,13 +43,13 @@ class Run:
         Raises: ValueError where imitation is not finished.
         """
         names = learned_policies(self.directory, self.config, self.progress)
-        return {name: learned_policy(name, self.programs, self.learned, temperature=0.0) for name in names}
+        return {name: learned_policy(name, self.models, self.learned, temperature=0.0) for name in names}
 
     @property
     def world_model(self) -> Judge:
         """The World that policies practise in. Raises: ValueError where it is not fitted yet."""
         require(self.directory, self.config, self.progress, "fit_world_model", "its world model")
-        return Judge(self.programs.model, lambda rows: self.learned.model)
+        return Judge(self.models.world_model, lambda rows: self.learned.model)
 
     def open_split(self, split: str, directory: str | pathlib.Path | None = None) -> Scenes:
         """Scenes of this run's sizes: of its data set, as many as it uses, or all of another one.
@@ -77,7 +77,7 @@ def load_run(directory: str | pathlib.Path | None = None, trust: Sequence[str] =
         return Run(FOLDER, config, progress, programs, learned)
     directory = pathlib.Path(directory)
     config = read_run(directory, trust)
-    programs = build(config)
+    models = build(config)
     starter = open_starter("train", STARTER, spec=config.spec, simulator=config.simulator)
-    learned, progress = restore(directory, config, programs, starter.records)  # looks at the shapes of scenes alone
-    return Run(directory, config, progress, programs, learned)
+    learned, progress = restore(directory, config, models, starter.records)  # looks at the shapes of scenes alone
+    return Run(directory, config, progress, models, learned)

@@ -1,6 +1,7 @@
 """The main job: `python train.py [preset] [--field value ...]`. Resumes by default; `--help` lists every field."""
 
 import contextlib
+import logging
 import pathlib
 import sys
 import time
@@ -10,31 +11,34 @@ import jax
 
 from tether.data.progress import Bar, log_above_bars
 from tether.evaluation.policies import Request, evaluate_run
-from tether.training import loop, mesh, presets, processes, stages, stop
+from tether.training import loop, mesh, models, presets, processes, stages, stop
 from tether.training.checkpoint import Checkpoints
 from tether.training.config import Config
 from tether.training.directory import claim, write_settings
 from tether.training.log import Logger
 from tether.training.loop import Run
 from tether.training.mesh import Layout
+from tether.training.models import Models
 from tether.training.processes import is_first
-from tether.training.programs import Programs, build
+from tether.training.resume import resume
 from tether.training.scenes import Splits, open_splits
 from tether.training.state import RunState
 from tether.training.watch import AlarmError
+
+log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
     """A run that can begin.
 
     Attributes:
-      config: the resolved config.   splits: its scenes.   programs: not compiled yet.   layout: of the devices.
+      config: the resolved config.   splits: its scenes.   models: what is trained.   layout: of the devices.
       began: monotonic time [s].
     """
 
     config: Config
     splits: Splits
-    programs: Programs
+    models: Models
     layout: Layout
     began: float
 
@@ -73,16 +77,18 @@ def prepare(config: Config) -> Job:
     layout = mesh.make(config.mesh)
     mesh.check_rows(config, layout)
     splits = open_splits(config.data, config.spec, config.simulator)
-    return Job(config, splits, build(config, layout), layout, began)
+    built = models.build(config)
+    models.practice(config, built)
+    return Job(config, splits, built, layout, began)
 
 
 def train(job: Job, directory: pathlib.Path) -> RunState:
     """Runs the stages that are not finished yet, in a directory that is claimed, and returns the final state."""
-    config, splits, programs, layout, began = job
+    config, splits, built, layout, began = job
     processes.cache_programs(config, directory)
     describe(job, directory)
     with Bar("initial state", 1, unit="parts", compiles=True) as bar:
-        fresh = stages.begin(config, programs, layout, splits.train)
+        fresh = models.begin(config, built, splits.train, layout)
         bar.advance()
     write_settings(config, directory)
     with contextlib.ExitStack() as stack:
@@ -91,20 +97,21 @@ def train(job: Job, directory: pathlib.Path) -> RunState:
         logger = Logger(directory) if is_first() else None
         if logger is not None:
             stack.callback(logger.close)
-        run = Run(config, directory, splits, programs, checkpoints, logger, stop.Stop(), layout, began)
-        state = loop.resume(run, fresh)
+        run = Run(config, directory, splits, built, checkpoints, logger, stop.Stop(), layout, began)
+        state = resume(run, fresh)
         with run.stop:
             return execute(run.since(state.progress.wall_s), state)
 
 
 def execute(run: Run, state: RunState) -> RunState:
     """One unit after another; each is saved when it is done."""
-    units = loop.pending(run.config, state.progress.finished)
+    units = stages.pending(run.config, state.progress.finished)
     if not units and is_first():
         print("finished already" + ("; evaluating again" if run.config.stage == "all" else ""))
     for unit in units:
-        loop.announce(run, unit)
-        state, metrics = stages.PARTS[unit.part](run, state, unit)
+        if is_first():
+            log.info(stages.title(unit, run.config.rounds.rounds))
+        state, metrics = stages.part(unit)(run, state, unit)
         state = loop.finish(run, state, unit, metrics)
     return state
 

@@ -8,7 +8,7 @@ from tether.simulator.log_replay import LogReplay
 from tether.simulator.world import Params
 from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
 from tether.training.loop import Run, Unit
-from tether.training.open_loop import HORIZONS_S
+from tether.training.open_loop import HORIZONS_S, open_loop
 from tether.training.processes import to_host
 from tether.training.scenes import chunks, take
 from tether.training.state import RunState
@@ -23,9 +23,9 @@ def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunSta
     Returns: the state with the check noted and its steps charged, and means over the scenes: `CHECKED`.
     """
     config, records = run.config, run.splits.validation
-    labels = run.programs.labels
+    labels = run.models.labels
     scores = drive(
-        *(NamedPolicy("validation", run.programs.vla.with_temperature(0.0), policy, labels), records),
+        *(NamedPolicy("validation", run.models.deployed, policy, labels), records),
         *(Judge(LogReplay(config.simulator)), Scored(config.simulator, labels)),
         steps=config.rollout_steps,
         batch=min(config.evaluation.batch, len(records)),
@@ -35,7 +35,7 @@ def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunSta
     )
     found = {**scores, **along_logs(run, policy)}
     means = {name: float(np.mean(found[name])) for name in CHECKED}
-    state = state.charge("validate", scores["steps"])
+    state = state.add_steps("validate", scores["steps"])
     where = {"stage": unit.part, "round": unit.round, "step": state.progress.step}
     return state.note(checks=(*state.progress.checks, {**where, **means})), means
 
@@ -47,5 +47,5 @@ def along_logs(run: Run, policy: Params) -> dict[str, np.ndarray]:
     parts = []
     for rows in chunks(len(records), size):
         scene = layout.assemble(take(records, rows[layout.own(size)]))
-        parts.append(to_host(run.programs.open_loop(policy, scene)))
+        parts.append(to_host(open_loop(run.models.deployed, run.config.simulator, run.layout, policy, scene)))
     return {name: np.concatenate([part[name] for part in parts])[: len(records)] for name in parts[0]}

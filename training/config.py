@@ -1,38 +1,26 @@
 """Settings of a run: frozen dataclasses, set from the command line (`python train.py cpu --rounds.group 8`).
 
-`training/presets.py` holds the presets; this file says what the fields mean, and writes the resolved config beside the
-run. `training/validation.py` checks their values.
+`presets.py` holds the presets; this file says what the fields mean. `validation.py` checks their values, `settings.py`
+writes them beside the run and reads them back.
 """
 
 import dataclasses
-import difflib
-import json
 import pathlib
-import sys
-import types
-import typing
 from typing import Any, Literal
 
-from tether.data.errors import read_json
-from tether.data.files import write_text
 from tether.data.scene import SceneSpec
 from tether.policy.imitation import ImitationConfig
 from tether.policy.language import LabelConfig
 from tether.policy.vla import VLAConfig
 from tether.simulator.config import SimulatorConfig
-from tether.training.validation import flatten, validate
+from tether.training.objectives.actor_critic import ActorCritic
+from tether.training.objectives.grpo import GRPO
+from tether.training.objectives.pmpo import PMPO
+from tether.training.objectives.ppo import PPO
+from tether.training.returns import ReturnsConfig
 from tether.worldmodel.fitting import FittingConfig
 from tether.worldmodel.rssm import RSSMConfig
 from tether.worldmodel.tokens import TokensConfig
-
-STAGES = ("fit_world_model", "imitate", "cl_sft", "fit_value", "post_train")
-# Where a run is kept, how much of it is run now, and when it is ended: none of them changes its numbers.
-FREE_FIELDS = (
-    *("directory", "start_from", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints"),
-    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.whole_below"),  # but for rounding
-    *("distributed.detect", "distributed.coordinator", "distributed.processes", "distributed.index"),
-    *("watch.not_finite", "watch.most_skipped", "watch.least_entropy", "watch.most_kl", "watch.stall_s"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,65 +189,65 @@ class RoundsConfig:
     """Rounds of imagination and grounding.
 
     Attributes:
-      rounds: how many.
+      rounds: how many rounds there are.
       iterations: imagined batches per round.
-      objective: `pmpo`, `grpo`, `actor_critic` and `ppo` learn from what imagined decisions were worth, each by its own
-        weights (`training/credit.py`); `dagger` from what a rule-based teacher says in the states that the imagining
-        policy gets itself into; `cl_sft` is the fine-tuning of stage 2 again, in the simulator in place of imagination.
-      world: where the policy practises: in the learned model, or in the log-replay simulator itself, the baseline
-        whose steps the ledger counts.
-      scenes: logged starts per batch.   group: G, rollouts from each, with common random numbers.
-      horizon: H, world steps imagined at most.   horizon_min: roll-backs shorten it no further.
-      minibatch: transitions per update.   epochs: times each transition is used.
-      learning_rate: of the policy, peak; linear warm-up and cosine decay to zero over all rounds together.
-      alpha: share of the good actions, for `pmpo`.   dead_band: for `pmpo` and `grpo`, see `training/credit.py`.
-      clip: of the probability ratio, for `grpo` and `ppo`.
-      reasoning_weight: of the reasoning's log-probability against 1 for the action's in what is learned from imagined
-        decisions; with 0 the reasoning is held by the KL alone. Demonstrations teach both.
-      kl_weight: of KL(policy || imitation).   entropy_weight: of the action entropy.
-      discount: per world step.   lam: lambda of the returns.
-      pessimistic: whether the smallest of the value heads is believed where a rollout is cut; else their mean.
+      objective: what is learned from a batch, by short name (`training/objectives`) or import path. `pmpo`, `grpo`,
+        `actor_critic` and `ppo` weigh the imagined decisions by what they led to, `dagger` learns what a rule-based
+        teacher would do in the states that the policy got itself into, `cl_sft` fine-tunes on demonstrations in the
+        simulator. Settings of an objective: `--pmpo.alpha` and so on.
+      world: where the policy practises, the learned model or the log-replay simulator. The latter is a baseline, whose
+        steps the ledger counts.
+      scenes: logged starts per batch.
+      group: rollouts from each start, with common random numbers.
+      horizon: world steps that are imagined at most.
+      minibatch: transitions per update.
+      epochs: times that each transition is used.
+      learning_rate: peak of the policy's learning rate; linear warm-up and cosine decay to zero over all rounds.
+      kl_weight: weight of KL(policy || imitation policy).
+      entropy_weight: weight of the action entropy.
       dynamic_horizon: whether imagination ends where the disagreement exceeds that of held-out logs, and roll-backs may
-        shorten it; else H steps are believed.
-      penalty: first weight of the disagreement in the imagined reward; `penalty_growth` raises it on a roll-back.
-      roll_back: whether grounding decides: a round may be rolled back, and the best on the validation split is the
-        result. Else every round is accepted and the last policy is the result; the gap is measured all the same.
-      grounding_scenes: scenes driven for real after each round, from the same starts as imagined ones; spread evenly
-        over the split.
-      tolerance: a round is accepted if its grounded return, without contacts that are not the ego's fault, fell by no
-        more than this [reward].
-      failure_tolerance: nor its failure rate rose by more than this.
-      bias_tolerance: |imagined - grounded return| beyond which a roll-back distrusts the model: shorter horizon.
+        shorten the horizon; otherwise all steps are believed.
+      penalty: first weight of the disagreement in the imagined reward.
     """
 
     rounds: int = 4
     iterations: int = 12
-    objective: Literal["pmpo", "grpo", "actor_critic", "ppo", "dagger", "cl_sft"] = "pmpo"
+    objective: str = "pmpo"
     world: Literal["model", "simulator"] = "model"
     scenes: int = 8
     group: int = 8
     horizon: int = 12
-    horizon_min: int = 4
     minibatch: int = 128
     epochs: int = 1
     learning_rate: float = 1e-4
-    alpha: float = 0.5
-    dead_band: float = 0.25
-    clip: float = 0.2
-    reasoning_weight: float = 0.0
     kl_weight: float = 0.1
     entropy_weight: float = 0.0
-    discount: float = 0.95
-    lam: float = 0.95
-    pessimistic: bool = True
     dynamic_horizon: bool = True
     penalty: float = 0.5
-    penalty_growth: float = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundingConfig:
+    """Grounding: the policy is driven in the simulator after each round, and the round is accepted or rolled back.
+
+    Attributes:
+      scenes: grounding scenes that are driven, spread evenly over the split.
+      roll_back: whether grounding decides. Otherwise every round is accepted and the last policy is the result.
+      tolerance: fall of the grounded return, without contacts that are not the ego's fault, that is still accepted
+        [reward].
+      failure_tolerance: rise of the failure rate that is still accepted.
+      bias_tolerance: |imagined - grounded return| beyond which a roll-back shortens the horizon as well [reward].
+      horizon_min: world steps that roll-backs leave of the horizon at least.
+      penalty_growth: factor by which a roll-back raises the penalty on disagreement.
+    """
+
+    scenes: int = 64
     roll_back: bool = True
-    grounding_scenes: int = 64
     tolerance: float = 0.3
     failure_tolerance: float = 0.02
     bias_tolerance: float = 2.0
+    horizon_min: int = 4
+    penalty_growth: float = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,10 +274,16 @@ class Config:
       start_from: directory of another run that has fitted its world model and imitated, and nothing more: a new run
         goes on from there. All settings of these stages must be the same. Runs that differ in what follows share them.
       fresh: start anew: an earlier run in the directory is moved aside, to `<directory>.1` or the next free number.
-      stage: run this stage alone (those it needs must be finished), or `all`.
+      stage: name of the stage to run alone (`training/stages`), whose needs must be finished; or `all`.
       world_model: short name or import path, see `worldmodel/registry.py`.
-      rssm, tokens: settings of these two, which act where `world_model` is that short name; any other model has its
-        defaults.
+      rssm: settings of the world model `rssm`, which act where it is chosen.
+      tokens: settings of the world model `tokens`, which act where it is chosen.
+      returns: how returns are made of imagined rewards.
+      pmpo: settings of the objective `pmpo`, which act where it is chosen.
+      grpo: settings of the objective `grpo`, which act where it is chosen.
+      actor_critic: settings of the objective `actor_critic`, which act where it is chosen.
+      ppo: settings of the objective `ppo`, which act where it is chosen.
+      grounding: how a round is grounded and decided about.
       compilation_cache: keep compiled programs in `<directory>/../.compiled`, so that a resumed run starts at once.
       log_every: steps between log lines.
       checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.
@@ -303,27 +297,33 @@ class Config:
     directory: str | None = None
     start_from: str | None = None
     fresh: bool = False
-    stage: Literal["all", "fit_world_model", "imitate", "cl_sft", "fit_value", "post_train"] = "all"
+    stage: str = "all"
     world_model: str = "rssm"
     compilation_cache: bool = True
     log_every: int = 10
     checkpoint_every_s: float = 60.0
     keep_checkpoints: int = 2
     watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)
-    mesh: MeshConfig = MeshConfig()
-    distributed: DistributedConfig = DistributedConfig()
-    data: DataConfig = DataConfig()
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
     spec: SceneSpec = dataclasses.field(default_factory=SceneSpec)
     simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
     rssm: RSSMConfig = dataclasses.field(default_factory=RSSMConfig)
     tokens: TokensConfig = dataclasses.field(default_factory=TokensConfig)
     policy: VLAConfig = dataclasses.field(default_factory=VLAConfig)
-    fit: FitConfig = FitConfig()
-    imitation: ImitateConfig = ImitateConfig()
-    closed_loop: ClosedLoopConfig = ClosedLoopConfig()
-    value: ValueConfig = ValueConfig()
-    rounds: RoundsConfig = RoundsConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+    imitation: ImitateConfig = dataclasses.field(default_factory=ImitateConfig)
+    closed_loop: ClosedLoopConfig = dataclasses.field(default_factory=ClosedLoopConfig)
+    value: ValueConfig = dataclasses.field(default_factory=ValueConfig)
+    returns: ReturnsConfig = dataclasses.field(default_factory=ReturnsConfig)
+    rounds: RoundsConfig = dataclasses.field(default_factory=RoundsConfig)
+    pmpo: PMPO = dataclasses.field(default_factory=PMPO)
+    grpo: GRPO = dataclasses.field(default_factory=GRPO)
+    actor_critic: ActorCritic = dataclasses.field(default_factory=ActorCritic)
+    ppo: PPO = dataclasses.field(default_factory=PPO)
+    grounding: GroundingConfig = dataclasses.field(default_factory=GroundingConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     @property
     def run_directory(self) -> pathlib.Path:
@@ -334,82 +334,23 @@ class Config:
         """A world model's settings; None for one from elsewhere, which has its own defaults."""
         return {"rssm": self.rssm, "tokens": self.tokens}.get(name)
 
+    def objective_settings(self, name: str) -> Any:
+        """An objective's settings; None for one without, or from elsewhere, which has its own defaults."""
+        return {"pmpo": self.pmpo, "grpo": self.grpo, "actor_critic": self.actor_critic, "ppo": self.ppo}.get(name)
+
     @property
     def rollout_steps(self) -> int:
         """World steps from the current log step to the log's end: a whole drive."""
         return self.spec.future_steps // self.simulator.substeps
 
 
-def write(config: Config, path: pathlib.Path) -> None:
-    """Writes the resolved config as JSON."""
-    write_text(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-
-
-def read(path: pathlib.Path) -> Config:
-    """The config of a run.
-
-    Raises: ValueError for a file that is no JSON, a field that `Config` does not have, with the nearest name, a value
-      of another type, and values that cannot work.
-    """
-    return from_json(read_json(path), str(path))
-
-
-def from_json(values: Any, where: str) -> Config:
-    """The config that was written as JSON. Args: where: it stands. Raises: ValueError as `read`."""
-    config = _build(Config, values, where)
-    try:
-        validate(config)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    return config
-
-
-def differences(config: Config, earlier: Config) -> list[str]:
-    """The fields that two configs disagree on, `name: earlier -> now`; those in `FREE_FIELDS` may differ."""
-    now, then = flatten(config), flatten(earlier)
-    return [
-        f"{name}: {then[name]} -> {now[name]}" for name in now if name not in FREE_FIELDS and now[name] != then[name]
-    ]
-
-
-def _build(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"{where}: expected the fields of {kind.__name__}, found {str(values)[:80]}")
-    hints = typing.get_type_hints(kind)
-    for name in values.keys() - hints.keys():
-        near = difflib.get_close_matches(name, hints, n=1)
-        raise ValueError(
-            f"{where}: unknown field {name!r} of {kind.__name__}" + (f"; did you mean {near[0]}?" if near else "")
-        )
-    fields = {name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()}
-    try:
-        return kind(**fields)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """A JSON value as the type that a field has."""
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, where)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        kinds = typing.get_args(hint)
-        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-        if len(kinds) == len(value):
-            return tuple(_value(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-    if _fits(hint, value):
-        return float(value) if hint is float else value
-    raise ValueError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {str(value)[:80]!r}")
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    if typing.get_origin(hint) is typing.Literal:
-        return value in typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return any(_fits(kind, value) for kind in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        return False  # of which no list was made
-    if hint is float:
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-        return whole or isinstance(value, float)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every field by its dotted name, as the command line calls it; tuples become lists, as in JSON."""
+    out = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            out |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            out[prefix + field.name] = list(value) if isinstance(value, tuple) else value
+    return out

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from jax.experimental import multihost_utils
 
-from tether.training import config as configs
+from tether.training import settings
 from tether.training.checkpoint import move_aside, read_meta
 from tether.training.config import Config
 from tether.training.log import now
@@ -90,7 +90,7 @@ def _lock(directory: pathlib.Path) -> int:
 def check_settings(config: Config, directory: pathlib.Path) -> None:
     """Raises: ValueError listing the fields that differ from those of the run that is there."""
     earlier = read_settings(directory)
-    changed = configs.differences(config, earlier) if earlier else []
+    changed = settings.differences(config, earlier) if earlier else []
     if changed:
         listed = "\n  ".join(changed)
         raise ValueError(
@@ -103,7 +103,7 @@ def write_settings(config: Config, directory: pathlib.Path) -> None:
     """Writes `config.json` where there is none. It is never written again: all that may change later is free."""
     path = directory / "config.json"
     if is_first() and not path.exists():
-        configs.write(config, path)
+        settings.write(config, path)
 
 
 def read_settings(directory: pathlib.Path) -> Config | None:
@@ -117,8 +117,8 @@ def read_settings(directory: pathlib.Path) -> Config | None:
     if not path.exists():
         return written_under
     try:
-        config = configs.read(path)
-        changed = configs.differences(config, written_under) if written_under else []
+        config = settings.read(path)
+        changed = settings.differences(config, written_under) if written_under else []
         if changed:
             listed = "\n  ".join(changed)
             raise ValueError(f"{path} does not hold the settings of the run's checkpoints:\n  {listed}")
@@ -133,7 +133,7 @@ def _of_checkpoints(folder: pathlib.Path) -> Config | None:
     steps = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
     for step in sorted(steps, reverse=True):
         try:
-            return configs.from_json(read_meta(folder / str(step))["settings"], f"checkpoint {step}")
+            return settings.from_json(read_meta(folder / str(step))["settings"], f"checkpoint {step}")
         except (ValueError, KeyError) as error:
             log.debug("settings are not read from checkpoint %d: %s", step, error)  # which reading it will name
     return None

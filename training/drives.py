@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ from tether.data.scene import Array, Record, Scene
 from tether.policy.language import LabelConfig, consistency
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.events import EVENTS
+from tether.simulator.reward import own_reward
 from tether.simulator.rollout import rollout
 from tether.simulator.score import driving_score
 from tether.simulator.world import Params, Policy, Rollout, World
@@ -28,7 +30,7 @@ from tether.training.scenes import chunks, take
 # Extras of a policy whose mean over the steps driven is one of its scores, beside `consistency`.
 REASONING_CHANGES = ("words_changed", "action_changed", "acceleration_change")
 
-Keep = Callable[[Rollout, Scene], Any]  # what is kept of the rollout of scenes [B, ...]: arrays [B, ...]
+Keep = Callable[..., Any]  # (Rollout of scenes [B, ...], the scenes, more arguments) -> what is kept of it
 Keys = tuple[jax.Array, jax.Array]  # the policy's and the World's, one for each scene
 
 
@@ -78,10 +80,18 @@ def roll_out(
     params: Params,
     scene: Scene,
     keys: Keys,
+    start: Array | None = None,
+    *more: Any,
 ) -> Any:
-    """Drives `Scene` [B, ...] for `steps` from the current step, with key[B] each. Returns: what `keep` does."""
+    """Drives `Scene` [B, ...] for `steps`, with key[B] each.
+
+    Args:
+      keep: hashable; equal ones share a compiled program.   more: further arguments of it.
+      start: int32[B], log step to start from; the current step if None.
+    Returns: what `keep` does.
+    """
     world_params, params = layout.gathered((world_params, params))
-    return keep(rollout(world, world_params, policy, params, scene, steps, *keys), scene)
+    return keep(rollout(world, world_params, policy, params, scene, steps, *keys, start), scene, *more)
 
 
 def drive(
@@ -100,7 +110,7 @@ def drive(
     """Drives scenes in batches of one size, so that nothing is compiled twice; what pads the last one is dropped.
 
     Args:
-      records: with prepared scenes.   keep: hashable; equal ones share a compiled program.
+      records: with prepared scenes.   keep: see `roll_out`; gives arrays [B, ...].
       steps: H.   batch: B; grows to what the devices can share equally.
       keys: of records int[B]. A scene's result does not depend on which others are driven.
       rows: which records; all if None.   layout: of the rows; parameters lie there already.
@@ -123,7 +133,7 @@ def drive(
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Keeps the scores of a rollout, and its path.
+    """Keeps the scores of a rollout, its steps and its path: what checks, grounding and evaluation look at.
 
     Attributes:
       config: of the simulator.   labels: see `NamedPolicy`.
@@ -132,9 +142,39 @@ class Scored:
     config: SimulatorConfig
     labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)
 
-    def __call__(self, driven: Rollout, scene: Scene) -> tuple[dict[str, Array], dict[str, Any]]:
-        """`driving_score` and `reasoning_scores` [B], and `path_of` [B, ...]."""
-        return driving_score(driven, scene, self.config) | reasoning_scores(driven, self.labels), path_of(driven)
+    def __call__(self, driven: Rollout, scene: Scene) -> tuple[dict[str, Array], "Steps", dict[str, Any]]:
+        """`driving_score` and `reasoning_scores` [B], `steps_of` [B, H], and `path_of` [B, ...]."""
+        scores = driving_score(driven, scene, self.config) | reasoning_scores(driven, self.labels)
+        return scores, steps_of(driven, scene), path_of(driven)
+
+
+@flax.struct.dataclass
+class Steps:
+    """The steps of rollouts; arrays [B, H].
+
+    Attributes:
+      alive: bool, before the step.   truncation: bool.
+      reward: float32.   own_reward: float32, see `simulator.reward.own_reward`.   disagreement: float32.
+      events: bool by name, whether it happened in the step.
+      predicted: float32 by name, what the World's heads say of the step; empty without heads.
+    """
+
+    alive: Array
+    truncation: Array
+    reward: Array
+    own_reward: Array
+    disagreement: Array
+    events: dict[str, Array]
+    predicted: dict[str, Array]
+
+
+def steps_of(driven: Rollout, scene: Scene) -> Steps:
+    """Keeps the steps of a rollout, without rewards after its end."""
+    outcome = driven.outcome
+    rewards = (jnp.where(driven.alive, one, 0.0) for one in (outcome.reward, own_reward(outcome)))
+    events = {event.name: outcome.happened(event.name) for event in EVENTS}
+    steps = Steps(driven.alive, outcome.truncation, *rewards, outcome.disagreement, events, outcome.predicted)
+    return jax.tree.map(lambda field: jnp.swapaxes(field, 0, 1), steps)
 
 
 def reasoning_scores(driven: Rollout, labels: LabelConfig) -> dict[str, Array]:

@@ -1,16 +1,17 @@
-"""Imagined against driven: the gap of the same policy from the same starts, and the rule that decides about a round.
+"""Imagined against grounded: the gap of the same policy from the same starts, and the rule that decides about a round.
 
 Letters: H steps, R rows (scenes of the grounding split).
 """
 
 import dataclasses
 
+import jax
 import numpy as np
 
-from tether.data.scene import Array
 from tether.simulator.events import EVENTS
-from tether.training.config import RoundsConfig
-from tether.training.imagination import Imagined
+from tether.training.config import Config
+from tether.training.drives import Steps
+from tether.training.returns import counted
 from tether.training.state import Progress
 
 
@@ -44,17 +45,17 @@ class Decision:
     penalty: float
 
 
-def window(imagined: Imagined, trust: float, horizon: int) -> np.ndarray:
+def window(imagined: Steps, trust: float, horizon: int) -> np.ndarray:
     """bool[H, R], the steps that are compared: those that imagination would have believed, ended rollouts included."""
     believed = np.cumsum(np.asarray(imagined.disagreement) > trust, axis=0) == 0
     return believed & (np.arange(len(believed))[:, None] < horizon)
 
 
-def gap(imagined: Imagined, driven: dict[str, Array], trust: float, horizon: int) -> dict[str, float]:
+def gap(imagined: Steps, driven: Steps, trust: float, horizon: int) -> dict[str, float]:
     """How imagination differs from the simulator, paired by row and over the same steps.
 
     Args:
-      imagined: [H, R].   driven: `imagination.per_step`, [H' >= H, R].
+      imagined: [H, R].   driven: [H' >= H, R].
     Returns: `imagined_return`, `grounded_return` and their mean difference `bias` (positive: imagination is too
       optimistic), the mean absolute difference `gap`, their `correlation`; for each event
       `imagined_<event>`, `grounded_<event>` rates and `gap_<event>`; for each cost head its Brier score
@@ -62,26 +63,28 @@ def gap(imagined: Imagined, driven: dict[str, Array], trust: float, horizon: int
       rate.
     """
     steps = window(imagined, trust, horizon)
-    counted = steps & np.asarray(imagined.valid)
-    real = {name: np.asarray(values)[: len(steps)] for name, values in driven.items()}
-    dreamt_return = np.sum(np.asarray(imagined.reward) * counted, axis=0)
-    real_return = np.sum(real["reward"] * (steps & real["alive"]), axis=0)
-    difference = dreamt_return - real_return
+    believed = counted(imagined.alive, imagined.truncation, imagined.disagreement, horizon, trust)
+    believed = steps & np.asarray(believed)
+    real = jax.tree.map(lambda field: np.asarray(field)[: len(steps)], driven)
+    lived = steps & real.alive
+    imagined_return = np.sum(np.asarray(imagined.reward) * believed, axis=0)
+    real_return = np.sum(real.reward * lived, axis=0)
+    difference = imagined_return - real_return
     out = {
-        "imagined_return": dreamt_return.mean(),
+        "imagined_return": imagined_return.mean(),
         "grounded_return": real_return.mean(),
         "bias": difference.mean(),
         "gap": np.abs(difference).mean(),
-        "correlation": correlation(dreamt_return, real_return),
+        "correlation": correlation(imagined_return, real_return),
         "compared_steps": steps.sum(0).mean(),
     }
     for event in (event.name for event in EVENTS):
-        dreamt = np.any(np.asarray(imagined.events[event]) & counted, axis=0)
-        happened = np.any(real[event] & steps & real["alive"], axis=0)
-        out[f"imagined_{event}"], out[f"grounded_{event}"] = dreamt.mean(), happened.mean()
-        out[f"gap_{event}"] = dreamt.mean() - happened.mean()
+        foreseen = np.any(np.asarray(imagined.events[event]) & believed, axis=0)
+        happened = np.any(real.events[event] & lived, axis=0)
+        out[f"imagined_{event}"], out[f"grounded_{event}"] = foreseen.mean(), happened.mean()
+        out[f"gap_{event}"] = foreseen.mean() - happened.mean()
         if event in imagined.predicted:
-            out |= calibration(event, np.asarray(imagined.predicted[event]), counted, happened)
+            out |= calibration(event, np.asarray(imagined.predicted[event]), believed, happened)
     return {name: float(value) for name, value in out.items()}
 
 
@@ -101,7 +104,7 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 0 else 0.0
 
 
-def decide(config: RoundsConfig, progress: Progress, now: Grounded, bias: float) -> Decision:
+def decide(config: Config, progress: Progress, now: Grounded, bias: float) -> Decision:
     """Accepts a round, or rolls back and says what changes.
 
     A round is accepted if, on the same scenes with the same keys, the own return did not fall by more than
@@ -114,13 +117,13 @@ def decide(config: RoundsConfig, progress: Progress, now: Grounded, bias: float)
     change = float(np.mean(now.returns - np.asarray(progress.grounded_return)))
     rise = float(now.failures.mean() - progress.failures)
     facts = f"own return {change:+.3f}, failure rate {rise:+.3f}, bias {bias:+.3f}"
-    if not config.roll_back:
+    if not config.grounding.roll_back:
         return Decision(True, f"accepted unasked: {facts}", **keep)
-    if change >= -config.tolerance and rise <= config.failure_tolerance:
+    if change >= -config.grounding.tolerance and rise <= config.grounding.failure_tolerance:
         return Decision(True, f"accepted: {facts}", **keep)
-    penalty = progress.penalty * config.penalty_growth
-    if abs(bias) <= config.bias_tolerance or not config.dynamic_horizon:
+    penalty = progress.penalty * config.grounding.penalty_growth
+    if abs(bias) <= config.grounding.bias_tolerance or not config.rounds.dynamic_horizon:
         return Decision(False, f"rolled back, penalty raised to {penalty:g}: {facts}", progress.horizon, penalty)
-    horizon = max(config.horizon_min, progress.horizon * 2 // 3)
+    horizon = max(config.grounding.horizon_min, progress.horizon * 2 // 3)
     reason = f"rolled back, horizon cut to {horizon}, penalty raised to {penalty:g}: {facts}"
     return Decision(False, reason, horizon, penalty)

@@ -16,30 +16,30 @@ class Ledger:
 
     Attributes:
       spent: steps by purpose, one of `PURPOSES`, as far as they are counted.
-      owed: rollouts that are not: a purpose and bool[H, B] or int[B] each. To count is to wait for the device, which
-        the loop over batches must not do in every step.
+      uncounted: rollouts that are not counted yet: a purpose and bool[H, B] or int[B] each. To count is to wait for the
+        device, which the loop over batches must not do in every step.
     """
 
     spent: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(PURPOSES, 0))
-    owed: tuple[tuple[str, Array], ...] = ()
+    uncounted: tuple[tuple[str, Array], ...] = ()
 
     @property
     def total(self) -> int:
         """All steps so far."""
-        return sum(self.settle().spent.values())
+        return sum(self.count().spent.values())
 
-    def charge(self, purpose: str, alive: Array) -> "Ledger":
-        """Adds the steps that were driven: the number of ones in bool[H, B], or the sum of int[B].
+    def add(self, purpose: str, alive: Array) -> "Ledger":
+        """With the steps of a rollout: the number of ones in bool[H, B], or the sum of int[B].
 
         Raises: KeyError for a purpose that is not in `PURPOSES`.
         """
         if purpose not in self.spent:
             raise KeyError(f"purpose {purpose!r}: expected one of {PURPOSES}")
-        return dataclasses.replace(self, owed=(*self.owed, (purpose, alive)))
+        return dataclasses.replace(self, uncounted=(*self.uncounted, (purpose, alive)))
 
-    def settle(self) -> "Ledger":
+    def count(self) -> "Ledger":
         """With everything counted; with several processes all have to call it."""
         spent = dict(self.spent)
-        for purpose, alive in self.owed:
+        for purpose, alive in self.uncounted:
             spent[purpose] += int(np.sum(to_host(alive)))
         return Ledger(spent)

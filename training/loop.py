@@ -17,22 +17,19 @@ from tether.data.files import write_text
 from tether.data.pipeline import SceneBatches
 from tether.data.progress import Bar
 from tether.data.scene import Record
-from tether.training import config as configs
 from tether.training.checkpoint import Checkpoints
-from tether.training.config import STAGES, Config
-from tether.training.directory import read_settings
+from tether.training.config import Config
 from tether.training.log import Logger, postfix
 from tether.training.mesh import Layout
+from tether.training.models import Models
 from tether.training.processes import Votes, is_first
-from tether.training.programs import Programs
 from tether.training.scenes import Splits, batches
-from tether.training.state import Learned, Progress, RunState
+from tether.training.state import Progress, RunState
 from tether.training.stop import Interrupted, Stop
 from tether.training.watch import Watch
 
 log = logging.getLogger(__name__)
 Metrics = dict[str, Any]
-SHARED = ("0/fit_world_model", "0/imitate")  # the units whose result does not depend on what follows
 Body = Callable[[RunState, int, jax.Array, Any], tuple[RunState, Metrics]]
 
 
@@ -41,7 +38,7 @@ class Unit:
     """A piece of work that is finished or not.
 
     Attributes:
-      stage: what `--stage` calls it.   part: the function in `stages.PARTS`.   round: 0 before the rounds.
+      stage: the name of its stage.   part: the name of a function of that stage.   round: 0 before the rounds.
     """
 
     stage: str
@@ -53,39 +50,8 @@ class Unit:
         """As `Progress.finished` holds it."""
         return f"{self.round}/{self.part}"
 
-    def title(self, rounds: int) -> str:
-        """The same for people. Args: rounds: of the run."""
-        stage = f"stage {STAGES.index(self.stage) + 1} of {len(STAGES)}, {self.stage}"
-        return stage if self.part == self.stage else f"{stage}: round {self.round} of {rounds}, {self.part}"
 
-
-def schedule(config: Config) -> list[Unit]:
-    """All units of a run, in order."""
-    first = [Unit(stage, stage, 0) for stage in ("fit_world_model", "imitate", "cl_sft", "fit_value")]
-    rounds = [
-        Unit("post_train", part, index)
-        for index in range(1, config.rounds.rounds + 1)
-        for part in ("refit", "improve", "ground")
-    ]
-    return [*first, Unit("post_train", "ground", 0), *rounds]
-
-
-def pending(config: Config, finished: tuple[str, ...]) -> list[Unit]:
-    """The units to run now.
-
-    Raises: ValueError where `--stage` asks for one whose earlier units are not finished.
-    """
-    units = schedule(config)
-    if config.stage == "all":
-        return [unit for unit in units if unit.name not in finished]
-    chosen = [unit for unit in units if unit.stage == config.stage]
-    # The world model and the imitation policy do not need each other.
-    free = config.stage in ("fit_world_model", "imitate")
-    earlier = [] if free else units[: units.index(chosen[0])]
-    missing = [unit.name for unit in earlier if unit.name not in finished]
-    if missing:
-        raise ValueError(f"stage {config.stage} needs {', '.join(missing)} first: run those, or --stage all")
-    return [unit for unit in chosen if unit.name not in finished]
+COMPARED = Unit("", "compared", 0)  # names the keys that every grounding shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +60,7 @@ class Run:
 
     Attributes:
       config: the resolved config.   directory: the run's.
-      splits: the scenes.   programs: the compiled functions.
+      splits: the scenes.   models: what is trained.
       checkpoints, logger, stop: see there; `logger` is None for the processes that write nothing.
       layout: of rows and parameters on the devices.
       compiled: parts whose steps this process has compiled.
@@ -104,7 +70,7 @@ class Run:
     config: Config
     directory: pathlib.Path
     splits: Splits
-    programs: Programs
+    models: Models
     checkpoints: Checkpoints
     logger: Logger | None
     stop: Stop
@@ -154,7 +120,7 @@ class Run:
 
     def save(self, state: RunState) -> RunState:
         """Writes a checkpoint of the state and returns it with the time noted."""
-        state = state.settle().note(wall_s=self.wall_s)
+        state = state.count_steps().note(wall_s=self.wall_s)
         key = jax.random.key(self.config.seed)
         now = state.progress
         meta = {"progress": now.to_json(), "settings": dataclasses.asdict(self.config)}
@@ -188,7 +154,7 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
             state = state.note(step=step + 1, total=state.progress.total + 1)
             if (step + 1) % run.config.log_every == 0 or step + 1 == count:
                 # Only here does the host wait for the device: between two lines it runs ahead with the next batches.
-                state = state.settle()
+                state = state.count_steps()
                 run.record(state, unit, metrics)
                 bar.show(postfix(metrics))
             due, stop = votes.cast(time.monotonic() - saved > run.config.checkpoint_every_s, run.stop.requested)
@@ -200,12 +166,6 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
             if stop:
                 raise run.interrupted(f"in {unit.name} at step {step + 1} of {count}")
     return state
-
-
-def announce(run: Run, unit: Unit) -> None:
-    """Logs what begins, once for all processes."""
-    if is_first():
-        log.info(unit.title(run.config.rounds.rounds))
 
 
 def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
@@ -227,66 +187,3 @@ def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
 def write_rounds(run: Run, progress: Progress) -> None:
     """Writes `rounds.json`."""
     run.write("rounds.json", json.dumps(list(progress.rounds), indent=2) + "\n")
-
-
-def resume(run: Run, fresh: Learned) -> RunState:
-    """The state to go on from: the newest undamaged checkpoint, of whatever mesh, or the beginning.
-
-    `rounds.json` is made what the checkpoint says.
-
-    Raises: ValueError where several processes do not see the same checkpoints.
-    """
-    found = run.checkpoints.restore(fresh, parse_progress)
-    seen = np.unique(multihost_utils.process_allgather(np.int32(-1 if found is None else found[0])))
-    if len(seen) > 1:
-        raise ValueError(f"{run.directory}: expected all processes to see it, but they found checkpoints {seen}")
-    if found is None and run.config.start_from is not None:
-        return shared_start(run, fresh)
-    if found is None:
-        rounds = run.config.rounds
-        return RunState(fresh, Progress(horizon=rounds.horizon, penalty=rounds.penalty))
-    step, learned, _, progress = found
-    log.info("resuming from step %d: %s finished", step, ", ".join(progress.finished) or "no unit")
-    if run.logger is not None and not run.logger.lines_before:
-        log.warning("%s has no line of the steps before: its times in reports begin now", run.logger.path)
-    write_rounds(run, progress)
-    return placed(run, learned, progress)
-
-
-def parse_progress(meta: dict[str, Any]) -> Progress:
-    """Where a run stood, by what stands beside a checkpoint's arrays. Raises: ValueError, KeyError."""
-    return Progress.from_json(meta["progress"])
-
-
-def shared_start(run: Run, fresh: Learned) -> RunState:
-    """The state that another run, `start_from`, was left in after the stages that need nothing else.
-
-    Raises: ValueError where there is no such run, its settings of these stages differ, or it has done less or more.
-    """
-    source = pathlib.Path(run.config.start_from)
-    settings = read_settings(source)
-    if settings is None:
-        raise ValueError(f"start_from: {source} is not a run: expected a config.json in it")
-    later = ("closed_loop.", "value.", "rounds.", "evaluation.", "fit.refit_steps", "name")
-    changed = configs.differences(run.config, settings)
-    changed = [difference for difference in changed if not difference.startswith(later)]
-    if changed:
-        raise ValueError(f"start_from: {source} has other settings:\n  " + "\n  ".join(changed))
-    checkpoints = Checkpoints(source / "checkpoints", run.config.keep_checkpoints)
-    try:
-        found = checkpoints.restore(fresh, parse_progress, repair=False)
-    finally:
-        checkpoints.close()
-    done = found[3].finished if found else ()
-    if set(done) != set(SHARED):
-        raise ValueError(f"start_from: expected {source} to have finished {SHARED} and nothing else, found {done}")
-    if run.logger:
-        run.logger.go_on_from(source)
-    rounds = run.config.rounds
-    return placed(run, found[1], found[3]).note(horizon=rounds.horizon, penalty=rounds.penalty)
-
-
-def placed(run: Run, learned: Learned, progress: Progress) -> RunState:
-    """The state that a checkpoint holds. The tracks stay on the host: rows of them are written and drawn at random."""
-    parameters = run.layout.place_parameters(learned.replace(tracks=()))
-    return RunState(parameters.replace(tracks=learned.tracks), progress)

@@ -4,6 +4,8 @@ It stands beside the closed-loop score so that everyone sees how little the one 
 error of the policy ever reaches the policy.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -15,12 +17,14 @@ from tether.simulator.dynamics import advance, log_ego
 from tether.simulator.observe import observe
 from tether.simulator.transition import start_state
 from tether.simulator.world import Params
+from tether.training.mesh import Layout
 
 STARTS = (10, 18, 26)  # log steps; the last leaves just the 6.4 s of a plan
 HORIZONS_S = (1.0, 3.0, 6.4)
 
 
-def open_loop(vla: VLA, simulator: SimulatorConfig, params: Params, scene: Scene) -> dict[str, Array]:
+@functools.partial(jax.jit, static_argnames=("vla", "simulator", "layout"))
+def open_loop(vla: VLA, simulator: SimulatorConfig, layout: Layout, params: Params, scene: Scene) -> dict[str, Array]:
     """Average displacement of the greedy plan from the log [m], over all of `STARTS`.
 
     The plan is driven by the exact dynamics from the log's state; steps where the log is invalid do not count.
@@ -28,7 +32,7 @@ def open_loop(vla: VLA, simulator: SimulatorConfig, params: Params, scene: Scene
     Args: scene: `Scene` [B, ...], prepared.
     Returns: `ade_1s_m`, `ade_3s_m`, `ade_6.4s_m`, float32[B].
     """
-    rows = scene.ego.shape[0]
+    params, rows = layout.gathered(params), scene.ego.shape[0]
     scene = jax.tree.map(lambda a: jnp.repeat(a, len(STARTS), axis=0), scene)
     time = jnp.tile(jnp.array(STARTS), rows)
     plan = vla.plan(params, observe(start_state(scene, time, ()), simulator))

@@ -15,13 +15,14 @@ from tether.training.config import (
     DataConfig,
     EvaluationConfig,
     FitConfig,
+    GroundingConfig,
     ImitateConfig,
     RoundsConfig,
     ValueConfig,
     flatten,
-    validate,
 )
-from tether.training.validation import check_overrides
+from tether.training.objectives import OBJECTIVES
+from tether.training.validation import check_overrides, validate
 from tether.worldmodel import registry, rssm_net, tokens_net
 from tether.worldmodel.fitting import FittingConfig
 from tether.worldmodel.rssm import RSSMConfig
@@ -55,11 +56,9 @@ def cpu() -> Config:
             horizon=16,
             learning_rate=5e-4,
             kl_weight=0.0,
-            grounding_scenes=96,
-            # About one standard error of the return's paired difference over 96 scenes, and about five of these scenes.
-            tolerance=1.0,
-            failure_tolerance=0.05,
         ),
+        # About one standard error of the return's paired difference over 96 scenes, and about five of these scenes.
+        grounding=GroundingConfig(scenes=96, tolerance=1.0, failure_tolerance=0.05),
     )
 
 
@@ -90,8 +89,8 @@ def tiny() -> Config:
             group=2,
             horizon=8,
             minibatch=16,
-            grounding_scenes=4,
         ),
+        grounding=GroundingConfig(scenes=4),
         evaluation=EvaluationConfig(batch=4, animations=1),
     )
 
@@ -151,8 +150,8 @@ def h200() -> Config:
             minibatch=512,
             learning_rate=1e-4,
             kl_weight=0.0,
-            grounding_scenes=1024,
         ),
+        grounding=GroundingConfig(scenes=1024),
         evaluation=EvaluationConfig(batch=256, animations=4),
     )
 
@@ -186,11 +185,12 @@ def parse(arguments: list[str]) -> Config:
         use_underscores=True,
         config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
     )
-    runs = (config.run_directory, config.start_from)
+    runs = [pathlib.Path(run) for run in (config.run_directory, config.start_from) if run is not None]
     try:
         validate(config)
         check_overrides(config, preset())
-        registry.WORLD_MODELS.check_source(config.world_model, [pathlib.Path(run) for run in runs if run is not None])
+        registry.WORLD_MODELS.check_source(config.world_model, runs)
+        OBJECTIVES.check_source(config.rounds.objective, runs)
     except ValueError as error:
         refuse(str(error))
     return config

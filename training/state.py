@@ -7,7 +7,7 @@ from typing import Any
 import flax.struct
 
 from tether.training.ledger import PURPOSES, Ledger
-from tether.training.replay import Tracks
+from tether.training.tracks import Tracks
 
 Params = Any
 
@@ -86,7 +86,7 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
         values = dataclasses.asdict(dataclasses.replace(self, ledger=Ledger()))
-        return {**values, "ledger": {"spent": self.ledger.settle().spent}}
+        return {**values, "ledger": {"spent": self.ledger.count().spent}}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
@@ -132,10 +132,10 @@ class RunState:
         """With some of the progress replaced."""
         return dataclasses.replace(self, progress=dataclasses.replace(self.progress, **changes))
 
-    def charge(self, purpose: str, alive: Any) -> "RunState":
-        """With driven simulator steps, bool[H, B] or int[B], added to the ledger."""
-        return self.note(ledger=self.progress.ledger.charge(purpose, alive))
+    def add_steps(self, purpose: str, alive: Any) -> "RunState":
+        """With the steps of a simulator rollout, bool[H, B] or int[B], added to the ledger."""
+        return self.note(ledger=self.progress.ledger.add(purpose, alive))
 
-    def settle(self) -> "RunState":
-        """With every driven step counted; waits for the device."""
-        return self.note(ledger=self.progress.ledger.settle())
+    def count_steps(self) -> "RunState":
+        """With all steps of the ledger counted; waits for the device."""
+        return self.note(ledger=self.progress.ledger.count())

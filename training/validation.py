@@ -1,15 +1,13 @@
 """Checks the settings of a run before anything is computed: a setting that is accepted acts, and can work."""
 
-import dataclasses
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tether.data.scene import SceneSpec
 from tether.policy.vla import VLAConfig
-
-if TYPE_CHECKING:
-    from tether.training.config import Config, DistributedConfig
+from tether.training import objectives, stages
+from tether.training.config import Config, DistributedConfig, flatten
 
 # Counts of which there may be none; `mesh.data` has a rule of its own. Of everything else there is at least one.
 MAY_BE_ZERO = (
@@ -36,29 +34,30 @@ POSITIVE = (
     *("simulator.reward.ttc_safe", "tokens.vocabulary.max_acceleration", "tokens.vocabulary.max_turn"),
     *("policy.actions.finesse", "policy.actions.max_curvature", "policy.actions.lateral_acceleration"),
     *("policy.actions.dt", "policy.actions.along_m", "policy.actions.across_m", "policy.actions.heading_rad"),
-    *("policy.actions.speed_mps", "policy.flow.noise", "fit.optimizer.clip", "fit.trust_quantile", "rounds.discount"),
+    *("policy.actions.speed_mps", "policy.flow.noise", "fit.optimizer.clip", "fit.trust_quantile", "returns.discount"),
     *("imitation.labels.driver.acceleration", "imitation.labels.driver.deceleration", "watch.stall_s"),
-    *("imitation.labels.driver.default_speed_mps", "imitation.labels.driver.curve_horizon_m", "rounds.clip"),
+    *("imitation.labels.driver.default_speed_mps", "imitation.labels.driver.curve_horizon_m", "grpo.clip", "ppo.clip"),
 )
 AT_MOST_ONE = (
     *("fit.trust_quantile", "fit.optimizer.final_share", "imitation.loss.perturbed", "rssm.sizes.unimix"),
-    *("tokens.least_share", "rounds.alpha", "rounds.discount", "rounds.lam", "rounds.clip"),
+    *("tokens.least_share", "pmpo.alpha", "returns.discount", "returns.lam", "grpo.clip", "ppo.clip"),
 )
 
 # Settings that act with some values of another one alone.
 ACTS_WITH = {
-    "rssm.": ("world_model", ("rssm",)),
-    "tokens.": ("world_model", ("tokens",)),
-    "policy.flow.": ("policy.head", ("flow",)),
-    "rounds.alpha": ("rounds.objective", ("pmpo",)),
-    "rounds.dead_band": ("rounds.objective", ("pmpo", "grpo")),
-    "rounds.clip": ("rounds.objective", ("grpo", "ppo")),
+    "rssm.": ("world_model", "rssm"),
+    "tokens.": ("world_model", "tokens"),
+    "policy.flow.": ("policy.head", "flow"),
+    "pmpo.": ("rounds.objective", "pmpo"),
+    "grpo.": ("rounds.objective", "grpo"),
+    "actor_critic.": ("rounds.objective", "actor_critic"),
+    "ppo.": ("rounds.objective", "ppo"),
 }
 
 Need = tuple[str, Any, bool, str]  # a field, what was found, whether it is good, what was expected
 
 
-def validate(config: "Config") -> None:
+def validate(config: Config) -> None:
     """Checks values before anything is computed.
 
     Raises: ValueError listing every field that is wrong, with what was expected and found.
@@ -71,7 +70,7 @@ def validate(config: "Config") -> None:
             raise ValueError(f"these settings cannot work:\n{listed}")
 
 
-def check_overrides(config: "Config", preset: "Config") -> None:
+def check_overrides(config: Config, preset: Config) -> None:
     """Checks that what was set on the command line acts; a preset's own settings wait for their model or objective.
 
     Raises: ValueError listing the fields that would do nothing.
@@ -79,14 +78,14 @@ def check_overrides(config: "Config", preset: "Config") -> None:
     now, before = flatten(config), flatten(preset)
     idle = []
     for name in (name for name in now if now[name] != before[name]):
-        for beginning, (other, values) in ACTS_WITH.items():
-            if name.startswith(beginning) and now[other] not in values:
-                idle.append(f"  {name}: acts with {other} {' or '.join(values)}, found {now[other]}")
+        for beginning, (other, value) in ACTS_WITH.items():
+            if name.startswith(beginning) and now[other] != value:
+                idle.append(f"  {name}: acts with {other} {value}, found {now[other]}")
     if idle:
         raise ValueError("\n".join(["these settings would do nothing:", *idle]))
 
 
-def _numbers(config: "Config") -> Iterator[Need]:
+def _numbers(config: Config) -> Iterator[Need]:
     """Each number by itself, those in lists included."""
     for name, value in flatten(config).items():
         for number in value if isinstance(value, list) else [value]:
@@ -108,11 +107,13 @@ def _fraction_need(name: str, number: float) -> tuple[bool, str]:
     return good and number <= most, ("above 0" if name in POSITIVE else "at least 0") + ", at most 1" * (most == 1)
 
 
-def _relations(config: "Config") -> list[Need]:
+def _relations(config: Config) -> list[Need]:
     """How numbers go together."""
     rounds, fit, mesh, several = config.rounds, config.fit, config.mesh, config.distributed
     some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
-    least_group = 2 if rounds.objective in ("pmpo", "grpo") else 1  # these compare the rollouts of a group
+    least_group = objectives.least_group(rounds.objective)
+    least, clips = config.grounding.horizon_min, {"grpo": config.grpo.clip, "ppo": config.ppo.clip}
+    names = [stage.name for stage in stages.STAGES]
     checks, steps, horizon = config.imitation.checks, config.imitation.steps, config.rollout_steps
     return [
         *_fixed(config),
@@ -121,9 +122,10 @@ def _relations(config: "Config") -> list[Need]:
         ("fit.perturbed", fit.perturbed, some_are_logged, "0 to below 1"),
         ("imitation.checks", checks, checks <= steps, f"1 to imitation.steps = {steps}"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= horizon, f"1 to {horizon}"),
-        ("rounds.horizon_min", rounds.horizon_min, rounds.horizon_min <= rounds.horizon, "1 to rounds.horizon"),
+        ("grounding.horizon_min", least, least <= rounds.horizon, "1 to rounds.horizon"),
         ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
-        ("rounds.clip", rounds.clip, rounds.clip < 1, "between 0 and 1"),
+        *((f"{name}.clip", clip, clip < 1, "between 0 and 1") for name, clip in clips.items()),
+        ("stage", config.stage, config.stage in ("all", *names), f"all, or one of {', '.join(names)}"),
         ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
         ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),
         ("mesh.data", mesh.data, mesh.data == -1 or 0 < mesh.data <= LARGEST, "at least 1, or -1"),
@@ -134,7 +136,7 @@ def _relations(config: "Config") -> list[Need]:
     ]
 
 
-def _fixed(config: "Config") -> list[Need]:
+def _fixed(config: Config) -> list[Need]:
     """What all data and code share: fields that say so, and can have one value."""
     actions, dt, current = config.policy.actions, SceneSpec.dt, SceneSpec.current
     return [
@@ -152,7 +154,7 @@ def _fixed(config: "Config") -> list[Need]:
     ]
 
 
-def _areas(config: "Config") -> Iterator[Need]:
+def _areas(config: Config) -> Iterator[Need]:
     spec, render = config.spec, config.simulator.render
     fine = render.tile_height * render.tile_width * render.supersampling**2
     for name, value in (
@@ -165,7 +167,7 @@ def _areas(config: "Config") -> Iterator[Need]:
         yield name, value, value <= LARGEST_AREA, f"at most {LARGEST_AREA}"
 
 
-def _coordinator(several: "DistributedConfig") -> tuple[bool, str]:
+def _coordinator(several: DistributedConfig) -> tuple[bool, str]:
     if several.detect:
         return several.coordinator is None, "none, since distributed.detect asks the launcher"
     if several.coordinator is None:
@@ -174,7 +176,7 @@ def _coordinator(several: "DistributedConfig") -> tuple[bool, str]:
     return bool(host) and port.isdecimal() and 0 < int(port) < 2**16, "host:port of the first process"
 
 
-def _model_needs(config: "Config") -> Iterator[Need]:
+def _model_needs(config: Config) -> Iterator[Need]:
     tokens, substeps = config.tokens, config.simulator.substeps
     sizes, words, render = tokens.sizes, tokens.vocabulary, config.simulator.render
     cell, image = config.rssm.view_cell, (render.height, render.width)
@@ -193,7 +195,7 @@ def _model_needs(config: "Config") -> Iterator[Need]:
         yield f"{name}.context", context, good, f"1 to {most}, world steps of the history"
 
 
-def _policy_needs(config: "Config") -> list[Need]:
+def _policy_needs(config: Config) -> list[Need]:
     policy, flow, actions = config.policy, config.policy.flow, config.policy.actions
     rising = list(actions.accelerations) == sorted(set(actions.accelerations))
     future = config.spec.future_steps
@@ -212,7 +214,7 @@ def _reads(policy: VLAConfig) -> bool:
     return policy.head == "discrete" or 0 < policy.flow.layers <= policy.layers
 
 
-def _imagined(config: "Config") -> int:
+def _imagined(config: Config) -> int:
     return config.rounds.scenes * config.rounds.group * config.rounds.horizon
 
 
@@ -220,22 +222,10 @@ def _divides(part: int, whole: int) -> bool:
     return part > 0 and whole % part == 0
 
 
-def _divisor(config: "Config") -> str:
+def _divisor(config: Config) -> str:
     return f"a divisor of scenes x group x horizon = {_imagined(config)}"
 
 
-def _closed_loop_minibatch(config: "Config") -> tuple[bool, str]:
+def _closed_loop_minibatch(config: Config) -> tuple[bool, str]:
     whole = config.closed_loop.scenes * config.rollout_steps
     return _divides(config.closed_loop.minibatch, whole), f"a divisor of scenes x {config.rollout_steps} = {whole}"
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every field by its dotted name, as the command line calls it; tuples become lists, as in JSON."""
-    out = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            out |= flatten(value, f"{prefix}{field.name}.")
-        else:
-            out[prefix + field.name] = list(value) if isinstance(value, tuple) else value
-    return out

@@ -9,8 +9,7 @@ from tether.data.scene import Array, Record
 from tether.evaluation.statistics import bootstrap, recordings
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Params, World
-from tether.training.drivers import undisturbed
-from tether.training.imagination import drive_expert
+from tether.training.disturbed_expert import drive_expert, undisturbed
 from tether.training.scenes import take
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.quality import displacement, imagine_log

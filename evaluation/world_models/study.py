@@ -21,12 +21,11 @@ from tether.evaluation.world_models.draws import Draws, Logged, imagine_draws, l
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Params, World
 from tether.training.config import Config
-from tether.training.drivers import undisturbed
+from tether.training.disturbed_expert import drive_expert, undisturbed
 from tether.training.drives import NamedPolicy
-from tether.training.imagination import drive_expert
+from tether.training.models import Models
+from tether.training.models import build as build_models
 from tether.training.processes import cache_programs
-from tether.training.programs import Programs
-from tether.training.programs import build as build_programs
 from tether.training.scenes import chunks, data_directory, take
 from tether.training.state import Learned, Progress
 from tether.worldmodel.batch import ModelBatch
@@ -237,19 +236,19 @@ def common(runs: dict[str, Config]) -> Config:
 
 def learned_in(
     path: str, config: Config, records: Sequence[Record], stage: str, what: str
-) -> tuple[Programs, Learned, Progress]:
+) -> tuple[Models, Learned, Progress]:
     """What a run has learned. Raises: ValueError where the stage that it is read for is not finished, see `require`."""
-    programs = build_programs(config)
-    learned, progress = restore(pathlib.Path(path), config, programs, records)
+    models = build_models(config)
+    learned, progress = restore(pathlib.Path(path), config, models, records)
     require(path, config, progress, stage, what)
-    return programs, learned, progress
+    return models, learned, progress
 
 
 def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> Subject:
     """The world model of a run, under its own name if none is given."""
-    programs, learned, progress = learned_in(path, config, records, "fit_world_model", "its world model")
+    models, learned, progress = learned_in(path, config, records, "fit_world_model", "its world model")
     missing = unfinished(config, progress)
-    return Subject(name or config.world_model, programs.model, learned.model, missing and f"{path}: {missing}")
+    return Subject(name or config.world_model, models.world_model, learned.model, missing and f"{path}: {missing}")
 
 
 def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
@@ -260,8 +259,8 @@ def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
 
 def policies_in(path: str, config: Config, records: Sequence[Record]) -> dict[str, NamedPolicy]:
     """The learned policies of a run by name, those that differ."""
-    programs, learned, progress = learned_in(path, config, records, "imitate", "its policy")
+    models, learned, progress = learned_in(path, config, records, "imitate", "its policy")
     names = learned_policies(path, config, progress)
     named = {f"{name} ({pathlib.Path(path).name})": name for name in names}
-    policies = {shown: learned_policy(name, programs, learned, 0.0) for shown, name in named.items()}
+    policies = {shown: learned_policy(name, models, learned, 0.0) for shown, name in named.items()}
     return {shown: dataclasses.replace(policy, name=shown) for shown, policy in policies.items()}

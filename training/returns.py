@@ -1,8 +1,10 @@
-"""What rollouts teach and what is optimised: lambda-returns, advantages, the surrogate and the value loss.
+"""Returns and advantages of rollouts, and which of their transitions count.
 
 Everything here is pure arithmetic on arrays: H imagined steps, B rows, N = H x B flattened transitions. A
 transition is (s_t, a_t, r_t): the reward at index t is caused by the action at index t.
 """
+
+import dataclasses
 
 import flax.struct
 import jax
@@ -12,9 +14,24 @@ from tether.data.scene import Array
 from tether.simulator.world import Outcome
 
 
+@dataclasses.dataclass(frozen=True)
+class ReturnsConfig:
+    """How returns are made of rewards.
+
+    Attributes:
+      discount: discount per world step.
+      lam: lambda of the lambda-returns; 1 is the sum of all rewards, 0 one step and the value.
+      pessimistic: whether the smallest of the value heads is believed where a rollout is cut; otherwise their mean.
+    """
+
+    discount: float = 0.95
+    lam: float = 0.95
+    pessimistic: bool = True
+
+
 @flax.struct.dataclass
 class Targets:
-    """What a rollout teaches; arrays [H, B].
+    """Targets of a rollout; arrays [H, B].
 
     Attributes:
       returns: float32, lambda-return from s_t, the regression target of every value head.
@@ -59,17 +76,17 @@ def lambda_return(reward: Array, cont: Array, value: Array, bootstrap: Array, la
     return returns
 
 
-def counted(alive: Array, outcome: Outcome, horizon: Array, trust: Array) -> Array:
-    """Transitions that may teach: alive, before any truncation, within the horizon, and all trusted so far.
+def counted(alive: Array, truncation: Array, disagreement: Array, horizon: Array | int, trust: Array | float) -> Array:
+    """Transitions that count: alive, before any truncation, within the horizon, and all trusted so far.
 
     Args:
-      alive: bool[H, B], alive before the step.   outcome: `Outcome` [H, B, ...].
-      horizon: int32, steps imagined at most.   trust: float32, the largest disagreement still believed.
+      alive: bool[H, B], alive before the step.   truncation: bool[H, B].   disagreement: float32[H, B].
+      horizon: steps imagined at most.   trust: the largest disagreement that is believed.
     Returns: bool[H, B], a prefix of ones along H.
     """
     steps = jnp.arange(alive.shape[0])[:, None]
-    truncated_before = jnp.cumsum(outcome.truncation, axis=0) - outcome.truncation > 0
-    trusted = jnp.cumsum(outcome.disagreement > trust, axis=0) == 0
+    truncated_before = jnp.cumsum(truncation, axis=0) - truncation > 0
+    trusted = jnp.cumsum(disagreement > trust, axis=0) == 0
     return alive & ~truncated_before & trusted & (steps < horizon)
 
 
@@ -78,57 +95,29 @@ def targets(
     valid: Array,
     value: Array,
     final_value: Array,
-    *,
-    discount: float,
-    lam: float,
     penalty: Array,
-    pessimistic: bool,
+    config: ReturnsConfig,
 ) -> Targets:
     """Lambda-returns and advantages of imagined rollouts.
 
     The reward is lowered by `penalty` times the disagreement. Where a rollout stops without a termination (end of the
-    log, horizon, lost trust), it bootstraps from the smallest of the value heads: states behind the cut are never
-    trained on, and an optimistic head there would be believed.
+    log, horizon, lost trust), it bootstraps from the smallest of the value heads. States after the cut are never
+    trained on, so an optimistic head would be believed there.
 
     Args:
       outcome: `Outcome` [H, B, ...].   valid: bool[H, B] from `counted`.
       value: float32[H, B, heads], V(s_t).   final_value: float32[B, heads], V(s_H).
-      discount: per step.   penalty: float32.   pessimistic: else the mean of the heads is believed at the cut.
+      penalty: float32.
     """
     reward = jnp.where(valid, outcome.reward - penalty * outcome.disagreement, 0.0)
     later = jnp.concatenate([value[1:], final_value[None]])
-    mean, believed = value.mean(-1), later.min(-1) if pessimistic else later.mean(-1)
+    mean, believed = value.mean(-1), later.min(-1) if config.pessimistic else later.mean(-1)
     cut = valid & ~jnp.concatenate([valid[1:], jnp.zeros_like(valid[:1])])
     following = jnp.where(cut, believed, jnp.concatenate([mean[1:], believed[-1:]]))
     shifted = jnp.concatenate([mean[:1], following[:-1]])
-    cont = jnp.where(outcome.termination, 0.0, discount)
-    returns = lambda_return(reward, cont, shifted, following[-1], jnp.where(cut, 0.0, lam))
+    cont = jnp.where(outcome.termination, 0.0, config.discount)
+    returns = lambda_return(reward, cont, shifted, following[-1], jnp.where(cut, 0.0, config.lam))
     return Targets(returns, jnp.where(valid, returns - mean, 0.0), valid, reward.sum(0))
-
-
-def surrogate(log_prob: Array, drawn: Array, weight: Array, clip: Array) -> Array:
-    """What is maximised for decisions that were drawn, [N].
-
-    weight * log_prob; or, where `clip` is above 0, min(r * weight, clamp(r, 1 - clip, 1 + clip) * weight) of the ratio
-    r = p / p_drawn, which stops pushing a decision that has moved by that much already.
-
-    Args: log_prob, drawn: float32[N], now and when it was drawn.   weight: float32[N].   clip: float32.
-    Source: PPO, arXiv 1707.06347.
-    """
-    ratio = jnp.exp(log_prob - drawn)
-    clipped = jnp.minimum(ratio * weight, jnp.clip(ratio, 1 - clip, 1 + clip) * weight)
-    return jnp.where(clip > 0, clipped, weight * log_prob)
-
-
-def value_loss(value: Array, returns: Array) -> Array:
-    """Huber loss of every head to the same target, mean over heads.
-
-    Args:
-      value: float32[..., heads].   returns: float32[...].
-    Returns: float32[...].
-    """
-    error = jnp.abs(value - returns[..., None])
-    return jnp.where(error < 1, 0.5 * error**2, error - 0.5).mean(-1)
 
 
 def masked_mean(values: Array, valid: Array) -> Array:

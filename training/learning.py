@@ -1,11 +1,16 @@
-"""Gradient steps: one for every objective, one for the value heads alone, one for imitation."""
+"""Gradient steps of the policy: one for every objective, one for the value heads alone, one for imitation.
 
+Each is a compiled program; what its static arguments do not say is traced, so that stages share it.
+"""
+
+import functools
 import math
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from tether.data.scene import Array, Scene, SceneSpec
@@ -14,8 +19,9 @@ from tether.policy.vla import VLA
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Params
 from tether.training.config import ImitateConfig
-from tether.training.imagination import Experience
-from tether.training.objectives import masked_mean, surrogate, value_loss
+from tether.training.experience import Experience
+from tether.training.mesh import Layout
+from tether.training.returns import masked_mean
 
 VALUE = "value"  # top-level name of the value heads in the policy's parameters
 
@@ -38,7 +44,7 @@ class Rates:
 
 
 def cosine(peak: float, step: int, count: int, warmup: float = 0.05) -> float:
-    """Learning rate: linear from 0 to `peak` over the share `warmup`, then a cosine to 0."""
+    """Learning rate: linear from 0 to `peak` over the fraction `warmup`, then a cosine to 0."""
     done = (step + 1) / count
     if done < warmup:
         return peak * done / warmup
@@ -74,6 +80,31 @@ def descend(
     return moved, state
 
 
+def surrogate(log_prob: Array, drawn: Array, weight: Array, clip: Array) -> Array:
+    """What is maximised of each decision, [N].
+
+    weight * log_prob; or, where `clip` is above 0, min(r * weight, clamp(r, 1 - clip, 1 + clip) * weight) of the ratio
+    r = p / p_drawn, which stops pushing a decision that has moved by that much already.
+
+    Args: log_prob, drawn: float32[N], now and when it was drawn.   weight: float32[N].   clip: float32.
+    Source: PPO, arXiv 1707.06347.
+    """
+    ratio = jnp.exp(log_prob - drawn)
+    clipped = jnp.minimum(ratio * weight, jnp.clip(ratio, 1 - clip, 1 + clip) * weight)
+    return jnp.where(clip > 0, clipped, weight * log_prob)
+
+
+def value_loss(value: Array, returns: Array) -> Array:
+    """Huber loss of every head to the same target, mean over heads.
+
+    Args:
+      value: float32[..., heads].   returns: float32[...].
+    Returns: float32[...].
+    """
+    error = jnp.abs(value - returns[..., None])
+    return jnp.where(error < 1, 0.5 * error**2, error - 0.5).mean(-1)
+
+
 def loss(
     vla: VLA, params: Params, reference: Params, batch: Experience, rates: Rates
 ) -> tuple[Array, dict[str, Array]]:
@@ -85,10 +116,10 @@ def loss(
     """
     now = vla.evaluate(params, batch.observation, batch.decision)
     before = vla.evaluate(reference, batch.observation, batch.decision)
-    worth = surrogate(now["log_prob"], batch.log_prob, batch.weight, rates.clip)
-    worth += surrogate(now["reasoning_log_prob"], batch.reasoning_log_prob, batch.reasoning_weight, rates.clip)
+    gain = surrogate(now["log_prob"], batch.log_prob, batch.weight, rates.clip)
+    gain += surrogate(now["reasoning_log_prob"], batch.reasoning_log_prob, batch.reasoning_weight, rates.clip)
     terms = {
-        "policy": -jnp.mean(worth),
+        "policy": -jnp.mean(gain),
         "kl": masked_mean(vla.kl(now, before), batch.valid),
         "entropy": masked_mean(now["entropy"], batch.valid),
         "value": masked_mean(value_loss(now["value"], batch.returns), batch.valid),
@@ -98,18 +129,22 @@ def loss(
     return total, {"loss": total, **terms, "parity": parity}
 
 
-def improve(
-    vla: VLA, params: Params, state: Any, reference: Params, batch: Experience, rates: Rates
+@functools.partial(jax.jit, static_argnames=("vla", "layout"))
+def policy_step(
+    vla: VLA, layout: Layout, params: Params, state: Any, reference: Params, batch: Experience, rates: Rates
 ) -> tuple[Params, Any, dict[str, Array]]:
     """One gradient step on a minibatch of experience, for every objective."""
+    params, reference = layout.gathered(params), layout.gathered(reference)
     gradients, metrics = jax.grad(lambda p: loss(vla, p, reference, batch, rates), has_aux=True)(params)
-    return *descend(params, state, gradients, rates.policy, rates.value), metrics
+    return layout.keep((*descend(params, state, gradients, rates.policy, rates.value), metrics))
 
 
-def fit_value(
-    vla: VLA, params: Params, state: Any, batch: Experience, rate: Array
+@functools.partial(jax.jit, static_argnames=("vla", "layout"))
+def value_step(
+    vla: VLA, layout: Layout, params: Params, state: Any, batch: Experience, rate: Array
 ) -> tuple[Params, Any, dict[str, Array]]:
     """One gradient step on the value heads alone; the rest of the policy stays as it is, bit for bit."""
+    params = layout.gathered(params)
 
     def error(heads: Params) -> Array:
         value = vla.value({**params, VALUE: heads}, batch.observation)
@@ -117,13 +152,16 @@ def fit_value(
 
     value, gradient = jax.value_and_grad(error)(params[VALUE])
     still = jax.tree.map(jnp.zeros_like, params)
-    return *descend(params, state, {**still, VALUE: gradient}, jnp.float32(0), rate), {"value": value}
+    moved = descend(params, state, {**still, VALUE: gradient}, jnp.float32(0), rate)
+    return layout.keep((*moved, {"value": value}))
 
 
-def imitate(
+@functools.partial(jax.jit, static_argnames=("vla", "simulator", "config", "layout"))
+def imitation_step(
     vla: VLA,
     simulator: SimulatorConfig,
     config: ImitateConfig,
+    layout: Layout,
     params: Params,
     state: Any,
     scene: Scene,
@@ -131,6 +169,7 @@ def imitate(
     rate: Array,
 ) -> tuple[Params, Any, dict[str, Array]]:
     """One gradient step of imitation on `starts` random log steps of each scene [B, ...]."""
+    params = layout.gathered(params)
     k_start, k_perturb = jax.random.split(key)
     scene = jax.tree.map(lambda a: jnp.repeat(a, config.starts, axis=0), scene)
     rows = scene.ego.shape[0]
@@ -139,4 +178,22 @@ def imitate(
     batch = imitation_targets(scene, start, perturb, vla, simulator, config.loss, config.labels)
     gradients, metrics = jax.grad(lambda p: imitation_loss(vla, p, batch, config.loss), has_aux=True)(params)
     params, state = descend(params, state, gradients, rate, jnp.float32(0), config.weight_decay)
-    return params, state, {name: masked_mean(values, batch.valid) for name, values in metrics.items()}
+    return layout.keep((params, state, {name: masked_mean(values, batch.valid) for name, values in metrics.items()}))
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def fresh_optimizer(layout: Layout, params: Params) -> Any:
+    """The optimiser's state before the first step."""
+    return layout.keep(optimiser().init(params))
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def transitions(layout: Layout, experience: Any, numbers: Array) -> Any:
+    """Some transitions of arrays [H, R, ...], numbered step by step: arrays [N, ...]."""
+    return layout.spread(jax.tree.map(lambda a: a[numbers // a.shape[1], numbers % a.shape[1]], experience))
+
+
+def minibatches(key: jax.Array, count: int, size: int, epochs: int) -> np.ndarray:
+    """Numbers of transitions, a permutation of all of them per epoch: int32[epochs * count / size, size]."""
+    orders = [jax.random.permutation(k, count) for k in jax.random.split(key, epochs)]
+    return np.concatenate([np.asarray(order).reshape(-1, size) for order in orders])

@@ -1,0 +1,42 @@
+"""The stages of a run, in order. A new one is a file with a `Stage`, and a place in this list."""
+
+from tether.training.config import Config
+from tether.training.loop import Unit
+from tether.training.stage import Part, Stage
+from tether.training.stages import closed_loop, imitate, post_train, value, world_model
+
+STAGES: tuple[Stage, ...] = (world_model.STAGE, imitate.STAGE, closed_loop.STAGE, value.STAGE, post_train.STAGE)
+
+
+def schedule(config: Config) -> list[Unit]:
+    """All units of a run, in order."""
+    return [unit for stage in STAGES for unit in stage.units(config)]
+
+
+def pending(config: Config, finished: tuple[str, ...]) -> list[Unit]:
+    """The units to run now.
+
+    Raises: ValueError where `--stage` asks for one whose needs are not finished.
+    """
+    if config.stage == "all":
+        return [unit for unit in schedule(config) if unit.name not in finished]
+    chosen = next(stage for stage in STAGES if stage.name == config.stage)
+    needed = [unit for stage in STAGES if stage.name in chosen.needs for unit in stage.units(config)]
+    missing = [unit.name for unit in needed if unit.name not in finished]
+    if missing:
+        raise ValueError(f"stage {config.stage} needs {', '.join(missing)} first: run those, or --stage all")
+    return [unit for unit in chosen.units(config) if unit.name not in finished]
+
+
+def part(unit: Unit) -> Part:
+    """What does a unit's work."""
+    return next(stage for stage in STAGES if stage.name == unit.stage).parts[unit.part]
+
+
+def title(unit: Unit, rounds: int) -> str:
+    """A unit's name for people. Args: rounds: of the run."""
+    names = [stage.name for stage in STAGES]
+    stage = f"stage {names.index(unit.stage) + 1} of {len(STAGES)}, {unit.stage}"
+    if unit.part == unit.stage:
+        return stage
+    return f"{stage}: round {unit.round} of {rounds}, {unit.part}" if unit.round else f"{stage}: {unit.part}"
