@@ -1,4 +1,4 @@
-"""The objectives by name. One of your own is a frozen dataclass in a file (`objective.py`), named by its import path."""
+"""The objectives by name. One of your own is a frozen dataclass (`objective.py`), named by its import path."""
 
 from typing import Any
 
