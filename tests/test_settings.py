@@ -179,7 +179,7 @@ PROBES = {
     ],
     "returns.": [learning],
     "pmpo.": [learning],
-    "grpo.": [learning],
+    "grpo.": [IMPROVE, learning],
     "actor_critic.": [learning],
     "ppo.": [IMPROVE, learning],
     "grounding.": [judged, units("0/ground")],
