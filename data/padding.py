@@ -40,7 +40,7 @@ class Dropped:
     nearest_polyline_m: float
 
 
-def pad(raw: LocalScene, spec: SceneSpec) -> Record:
+def pad(local: LocalScene, spec: SceneSpec) -> Record:
     """Fits a scene into `spec`.
 
     Only the first `spec.steps` of its log count. Kept are the agents that come nearest to the ego, and the polylines
@@ -50,31 +50,31 @@ def pad(raw: LocalScene, spec: SceneSpec) -> Record:
 
     Raises: DataError for a log shorter than `spec.steps` or another current step.
     """
-    return pad_counted(raw, spec)[0]
+    return pad_counted(local, spec)[0]
 
 
-def pad_counted(raw: LocalScene, spec: SceneSpec) -> tuple[Record, Dropped]:
+def pad_counted(local: LocalScene, spec: SceneSpec) -> tuple[Record, Dropped]:
     """`pad`, with what was left out."""
-    _check_steps(raw, spec)
-    raw = first_steps(raw, spec.steps)
-    agents, agents_dropped = _agents(raw, spec)
-    road, road_dropped, nearest = _road(raw, spec)
-    route = sampled_route(raw, spec)
-    lights, lights_dropped = _lights(raw, spec, route)
+    _check_steps(local, spec)
+    local = first_steps(local, spec.steps)
+    agents, agents_dropped = _agents(local, spec)
+    road, road_dropped, nearest = _road(local, spec)
+    route = sampled_route(local, spec)
+    lights, lights_dropped = _lights(local, spec, route)
     ids = tokenizer.encode(route.instruction, spec.text)
     fields = {**agents, **road, **lights, **_route_fields(route, spec)}
     scene = Scene(**fields, instruction=ids, map_tile=np.zeros((0, 0, 0), np.uint8))
     off_road = starts_off_road(scene, spec.current)
-    record = Record(scene, raw.scenario_id, raw.source, raw.group, route.instruction, raw.origin, off_road)
+    record = Record(scene, local.scenario_id, local.source, local.group, route.instruction, local.origin, off_road)
     cut = max(len(tokenizer.tokens(route.instruction)) - spec.text, 0)
     return record, Dropped(agents_dropped, road_dropped, lights_dropped, cut, nearest)
 
 
-def _check_steps(raw: LocalScene, spec: SceneSpec) -> None:
-    if raw.x.shape[1] < spec.steps:
-        raise DataError(f"expected at least {spec.steps} steps, found {raw.x.shape[1]}", "x", raw.record_name)
-    if raw.current != spec.current:
-        raise DataError(f"expected {spec.current}, found {raw.current}", "current", raw.record_name)
+def _check_steps(local: LocalScene, spec: SceneSpec) -> None:
+    if local.x.shape[1] < spec.steps:
+        raise DataError(f"expected at least {spec.steps} steps, found {local.x.shape[1]}", "x", local.record_name)
+    if local.current != spec.current:
+        raise DataError(f"expected {spec.current}, found {local.current}", "current", local.record_name)
 
 
 def _fit(values: np.ndarray, rows: int, dtype: type, mask: np.ndarray | None = None) -> np.ndarray:
@@ -84,19 +84,19 @@ def _fit(values: np.ndarray, rows: int, dtype: type, mask: np.ndarray | None = N
     return out
 
 
-def _agents(raw: LocalScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int]:
-    distance = agent_distance(raw)
-    distance[raw.ego] = -1.0
-    seen = np.flatnonzero(np.isfinite(distance) & raw.valid.any(1))
+def _agents(local: LocalScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int]:
+    distance = agent_distance(local)
+    distance[local.ego] = -1.0
+    seen = np.flatnonzero(np.isfinite(distance) & local.valid.any(1))
     # Kept agents stay in the source's order, so that nothing downstream can rely on the ego being first.
     kept = np.sort(seen[np.argsort(distance[seen], kind="stable")[: spec.agents]])
-    valid = raw.valid[kept]
-    fields = {"valid": _fit(valid, spec.agents, bool), "ego": np.int32(np.searchsorted(kept, raw.ego))}
+    valid = local.valid[kept]
+    fields = {"valid": _fit(valid, spec.agents, bool), "ego": np.int32(np.searchsorted(kept, local.ego))}
     for name in ("x", "y", "heading", "vel_x", "vel_y"):
-        fields[name] = _fit(getattr(raw, name)[kept], spec.agents, np.float32, valid)
+        fields[name] = _fit(getattr(local, name)[kept], spec.agents, np.float32, valid)
     fields["heading"] = _wrap32(fields["heading"])
     for name, dtype in (("length", np.float32), ("width", np.float32), ("agent_type", np.int32)):
-        fields[name] = _fit(getattr(raw, name)[kept], spec.agents, dtype)
+        fields[name] = _fit(getattr(local, name)[kept], spec.agents, dtype)
     return fields, len(seen) - len(kept)
 
 
@@ -126,13 +126,13 @@ def _road_order(types: np.ndarray, distance: np.ndarray) -> np.ndarray:
     return np.lexsort((distance * weight, later))
 
 
-def _road(raw: LocalScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int, float]:
+def _road(local: LocalScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], int, float]:
     parts = [
         (int(road_type), part)
-        for road_type, line in zip(raw.road_type, raw.road_points, strict=True)
+        for road_type, line in zip(local.road_type, local.road_points, strict=True)
         for part in _chunks(int(road_type), line, spec.points)
     ]
-    distance = np.array([d.min() for d in distance_to_path([part for _, part in parts], sampled_path(raw))])
+    distance = np.array([d.min() for d in distance_to_path([part for _, part in parts], sampled_path(local))])
     types = np.array([road_type for road_type, _ in parts], np.int32)
     order = _road_order(types, distance)
     kept, left = order[: spec.polylines], order[spec.polylines :]
@@ -156,29 +156,29 @@ def _route_fields(route: SampledRoute, spec: SceneSpec) -> dict[str, np.ndarray]
     )
 
 
-def _light_route_s(raw: LocalScene, points: np.ndarray) -> np.ndarray:
+def _light_route_s(local: LocalScene, points: np.ndarray) -> np.ndarray:
     """Arc length of each stop point along the padded route, -1 where it is not on it: float64[L].
 
     Where the route comes by a stop point several times, about as near, the first time counts.
     """
-    stops = np.stack([raw.light_x, raw.light_y], axis=1)
+    stops = np.stack([local.light_x, local.light_y], axis=1)
     s = np.array([walk(stop[None], points)[0] for stop in stops])
     beside = np.hypot(*(stops - interpolate(points, s)).T)
     beyond = (s <= 0.0) | (s >= arc_length(points)[-1])
-    return np.where(raw.light_on_route & (beside <= LIGHT_LATERAL_M) & ~beyond, s, -1.0)
+    return np.where(local.light_on_route & (beside <= LIGHT_LATERAL_M) & ~beyond, s, -1.0)
 
 
-def _lights(raw: LocalScene, spec: SceneSpec, route: SampledRoute) -> tuple[dict[str, np.ndarray], int]:
-    route_s = _light_route_s(raw, route.points)
-    to_ego = np.hypot(raw.light_x, raw.light_y)
-    seen = np.flatnonzero(raw.light_valid.any(1))
+def _lights(local: LocalScene, spec: SceneSpec, route: SampledRoute) -> tuple[dict[str, np.ndarray], int]:
+    route_s = _light_route_s(local, route.points)
+    to_ego = np.hypot(local.light_x, local.light_y)
+    seen = np.flatnonzero(local.light_valid.any(1))
     kept = seen[np.lexsort((to_ego[seen], route_s[seen] < 0))][: spec.lights]
-    valid = raw.light_valid[kept]
+    valid = local.light_valid[kept]
     fields = dict(
-        light_x=_fit(raw.light_x[kept], spec.lights, np.float32),
-        light_y=_fit(raw.light_y[kept], spec.lights, np.float32),
+        light_x=_fit(local.light_x[kept], spec.lights, np.float32),
+        light_y=_fit(local.light_y[kept], spec.lights, np.float32),
         light_route_s=np.full(spec.lights, -1.0, np.float32),
-        light_state=_fit(raw.light_state[kept], spec.lights, np.int32, valid),
+        light_state=_fit(local.light_state[kept], spec.lights, np.int32, valid),
         light_valid=_fit(valid, spec.lights, bool),
     )
     fields["light_route_s"][: len(kept)] = route_s[kept]

@@ -40,13 +40,13 @@ def is_finished(directory: pathlib.Path) -> bool:
     return (directory / REQUEST_FILE).is_file()
 
 
-def encode(raw: LocalScene) -> dict[str, object]:
+def encode(local: LocalScene) -> dict[str, object]:
     """A scene as texts, `shape` int32[4] (N, T, ego, current), `origin` float64[3] and uint8 byte planes."""
-    steps = raw.x.shape[1]
-    example = {name: getattr(raw, name) for name in TEXTS}
-    example["shape"] = np.array([len(raw.x), steps, raw.ego, raw.current], np.int32)
-    example["origin"] = np.asarray(raw.origin, np.float64)
-    integers = _agent_integers(raw) | _road_integers(raw) | _light_integers(raw) | _route_integers(raw)
+    steps = local.x.shape[1]
+    example = {name: getattr(local, name) for name in TEXTS}
+    example["shape"] = np.array([len(local.x), steps, local.ego, local.current], np.int32)
+    example["origin"] = np.asarray(local.origin, np.float64)
+    integers = _agent_integers(local) | _road_integers(local) | _light_integers(local) | _route_integers(local)
     return example | {name: _planes(integers[name]) for name in ARRAYS}
 
 
@@ -101,9 +101,9 @@ def decode(example: Example) -> LocalScene:
     fields = {name: example[name] for name in TEXTS}
     fields |= _decode_agents(integers, agents, steps) | _decode_road(integers)
     fields |= _decode_lights(integers, steps) | _decode_route(integers)
-    raw = LocalScene(**fields, ego=ego, current=current, origin=example["origin"])
-    check_extent(raw)
-    return raw
+    local = LocalScene(**fields, ego=ego, current=current, origin=example["origin"])
+    check_extent(local)
+    return local
 
 
 def _check_lengths(integers: dict[str, np.ndarray], agents: int, steps: int) -> None:
@@ -160,13 +160,13 @@ def _held(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return np.where(last >= 0, np.take_along_axis(np.where(valid, values, 0), np.maximum(last, 0), axis=-1), 0)
 
 
-def _agent_integers(raw: LocalScene) -> dict[str, np.ndarray]:
-    values = {name: np.where(raw.valid, getattr(raw, name), 0.0) for name, _ in TRACKS}
-    values["heading"] = np.unwrap(_held(values["heading"], raw.valid), axis=-1)
-    out = {name: _differences(_held(_quantise(values[name], step), raw.valid), 2) for name, step in TRACKS}
-    out["valid"] = _differences(raw.valid.astype(np.int64), 1)
-    out |= {name: _quantise(getattr(raw, name), MAP_M) for name in ("length", "width")}
-    return out | {"agent_type": raw.agent_type}
+def _agent_integers(local: LocalScene) -> dict[str, np.ndarray]:
+    values = {name: np.where(local.valid, getattr(local, name), 0.0) for name, _ in TRACKS}
+    values["heading"] = np.unwrap(_held(values["heading"], local.valid), axis=-1)
+    out = {name: _differences(_held(_quantise(values[name], step), local.valid), 2) for name, step in TRACKS}
+    out["valid"] = _differences(local.valid.astype(np.int64), 1)
+    out |= {name: _quantise(getattr(local, name), MAP_M) for name in ("length", "width")}
+    return out | {"agent_type": local.agent_type}
 
 
 def _decode_agents(integers: dict[str, np.ndarray], agents: int, steps: int) -> dict[str, np.ndarray]:
@@ -178,10 +178,13 @@ def _decode_agents(integers: dict[str, np.ndarray], agents: int, steps: int) -> 
     return out | {name: integers[name] * MAP_M for name in ("length", "width")}
 
 
-def _road_integers(raw: LocalScene) -> dict[str, np.ndarray]:
-    points = np.concatenate([np.zeros((0, 2)), *raw.road_points])
+def _road_integers(local: LocalScene) -> dict[str, np.ndarray]:
+    points = np.concatenate([np.zeros((0, 2)), *local.road_points])
     out = {f"road_{axis}": _differences(_quantise(points[:, i], MAP_M), 1) for i, axis in enumerate("xy")}
-    return out | {"road_type": raw.road_type, "road_count": np.array([len(line) for line in raw.road_points], np.int64)}
+    return out | {
+        "road_type": local.road_type,
+        "road_count": np.array([len(line) for line in local.road_points], np.int64),
+    }
 
 
 def _decode_road(integers: dict[str, np.ndarray]) -> dict[str, object]:
@@ -191,11 +194,11 @@ def _decode_road(integers: dict[str, np.ndarray]) -> dict[str, object]:
     return {"road_type": integers["road_type"].astype(np.int32), "road_points": lines}
 
 
-def _light_integers(raw: LocalScene) -> dict[str, np.ndarray]:
-    out = {name: _quantise(getattr(raw, name), MAP_M) for name in ("light_x", "light_y")}
-    out["light_state"] = _differences(_held(np.asarray(raw.light_state, np.int64), raw.light_valid), 1)
-    out["light_valid"] = _differences(raw.light_valid.astype(np.int64), 1)
-    return out | {"light_on_route": raw.light_on_route.astype(np.int64)}
+def _light_integers(local: LocalScene) -> dict[str, np.ndarray]:
+    out = {name: _quantise(getattr(local, name), MAP_M) for name in ("light_x", "light_y")}
+    out["light_state"] = _differences(_held(np.asarray(local.light_state, np.int64), local.light_valid), 1)
+    out["light_valid"] = _differences(local.light_valid.astype(np.int64), 1)
+    return out | {"light_on_route": local.light_on_route.astype(np.int64)}
 
 
 def _decode_lights(integers: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
@@ -205,9 +208,9 @@ def _decode_lights(integers: dict[str, np.ndarray], steps: int) -> dict[str, np.
     return out | {name: integers[name] * MAP_M for name in ("light_x", "light_y")}
 
 
-def _route_integers(raw: LocalScene) -> dict[str, np.ndarray]:
-    out = {name: _differences(_quantise(getattr(raw, name), MAP_M), 2) for name in ("route_x", "route_y")}
-    return out | {"route_speed_limit": _differences(_quantise(raw.route_speed_limit, MAP_M), 1)}
+def _route_integers(local: LocalScene) -> dict[str, np.ndarray]:
+    out = {name: _differences(_quantise(getattr(local, name), MAP_M), 2) for name in ("route_x", "route_y")}
+    return out | {"route_speed_limit": _differences(_quantise(local.route_speed_limit, MAP_M), 1)}
 
 
 def _decode_route(integers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -141,3 +141,8 @@ def test_short_logs_and_other_current_steps_are_named():
         padded(straight_road(), dataclasses.replace(SPEC, steps=99))
     with pytest.raises(DataError, match="field current: expected 5, found 10"):
         padded(straight_road(), dataclasses.replace(SPEC, current=5))
+
+
+def test_a_scene_is_moved_to_its_frame_once():
+    with pytest.raises(TypeError, match="origin"):
+        localize(localize(straight_road()))
