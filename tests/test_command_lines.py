@@ -158,7 +158,7 @@ def filled(option: str, word: str) -> str:
     """A word with a value in place of a placeholder."""
     if re.fullmatch(r"\$\w+", word):
         return "0"
-    if re.fullmatch(r"(mine|my_models):\w+", word):  # of the reader's own
+    if re.fullmatch(r"(mine|my_models|my_objective):\w+", word):  # of the reader's own
         return "examples.residual:ResidualConfig"
     return EXAMPLES.get((option, word), word)
 
