@@ -20,7 +20,9 @@ from tether.training.learning import Rates, cosine
 from tether.training.loop import COMPARED, Metrics, Run, Unit, steps
 from tether.training.practice import fresh_moments, learn, practise
 from tether.training.stage import Stage
-from tether.training.stages import closed_loop, imitate, value, world_model
+from tether.training.stages.closed_loop import tune
+from tether.training.stages.value import STAGE as FIT_VALUE
+from tether.training.stages.world_model import refit
 from tether.training.state import RunState
 
 
@@ -30,7 +32,6 @@ def improve(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     state = fresh_moments(run, state)
     if not objective.imagines:
         scenes = run.batches(run.splits.train, run.config.closed_loop.scenes, unit)
-        tune = closed_loop.tune
         return steps(run, state, unit, config.iterations, scenes, lambda s, _, key, batch: tune(run, s, key, batch)), {}
 
     def body(state: RunState, step: int, key: jax.Array, batch: tuple) -> tuple[RunState, Metrics]:
@@ -160,7 +161,7 @@ def order(config: Config) -> Sequence[tuple[str, int]]:
 
 STAGE = Stage(
     "post_train",
-    {"refit": world_model.refit, "improve": improve, "ground": ground},
-    needs=(world_model.STAGE.name, imitate.STAGE.name, closed_loop.STAGE.name, value.STAGE.name),
+    {"refit": refit, "improve": improve, "ground": ground},
+    needs=(*FIT_VALUE.needs, FIT_VALUE.name),
     order=order,
 )

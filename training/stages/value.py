@@ -12,7 +12,7 @@ from tether.training.practice import fresh_moments, imagine, practise
 from tether.training.processes import to_host
 from tether.training.scenes import chunks, take
 from tether.training.stage import Stage
-from tether.training.stages import closed_loop, imitate, world_model
+from tether.training.stages.closed_loop import STAGE as CL_SFT
 from tether.training.state import RunState
 
 
@@ -57,5 +57,5 @@ def fit_value(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]
 STAGE = Stage(
     "fit_value",
     {"measure_trust": measure_trust, "fit_value": fit_value},
-    needs=(world_model.STAGE.name, imitate.STAGE.name, closed_loop.STAGE.name),
+    needs=(*CL_SFT.needs, CL_SFT.name),
 )
