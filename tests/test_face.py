@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -56,6 +57,11 @@ def test_the_quickstart(tmp_path, monkeypatch, capsys):
     assert list(metrics)[:2] == ["score", "failure"] and 0.5 < metrics["score"] <= 1
     with Image.open(tmp_path / "scene.gif") as drawn:
         assert drawn.n_frames > 10
+
+
+def test_the_page_shows_the_quickstart():
+    shown = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text("utf-8"), re.S).group(1)
+    assert (ROOT / "examples" / "quickstart.py").read_text("utf-8").endswith(f'"""\n\n{shown}')
 
 
 def test_a_scene_is_driven_alike_whichever_others_are(scenes, rollouts):

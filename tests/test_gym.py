@@ -1,6 +1,8 @@
 """The Gymnasium environment keeps Gymnasium's rules and drives as everything else does."""
 
 import importlib.util
+import pathlib
+import re
 import warnings
 
 import numpy as np
@@ -54,6 +56,14 @@ def test_an_episode_is_the_rollout_of_its_scene(env, scenes):
         assert infos[-1]["record"] == scene and infos[-1]["time_s"] == len(rewards) / 2
         happened = {name for info in infos[1:] for name in info["events"]}
         assert happened == {name for name in happened | {"off_road", "at_fault", "corridor"} if scores[name]}
+
+
+def test_the_lines_of_the_page_run():
+    page = pathlib.Path(__file__).parents[1] / "docs" / "python.md"
+    [lines] = [block for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S) if "gym" in block]
+    names: dict = {}
+    exec(lines, names)
+    assert names["over"] and names["image"].ndim == 3
 
 
 def test_the_seed_draws_the_scene(env):

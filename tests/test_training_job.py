@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import pathlib
+import re
 
 import jax
 import numpy as np
@@ -196,6 +198,22 @@ def test_what_a_run_has_not_trained_is_refused(shared, capsys):
     config = tiny(shared)
     records = open_splits(config.data, config.spec, config.simulator).train
     assert "Unfinished run: 2 of 12 units" in fitted("", str(shared), config, records).remark
+
+
+def test_a_run_is_read_by_the_lines_of_the_page(uninterrupted, shared):
+    """Its policy drives in the simulator and in its world model; nothing is written."""
+    files = {path: path.stat().st_mtime_ns for path in shared.rglob("*")}
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "python.md").read_text("utf-8")
+    [lines] = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "load_run" in block]
+    names: dict = {}
+    exec(lines.replace("runs/cpu-seed0", str(shared)), names)
+    assert list(names["run"].policies) == ["imitation"]
+    read, trained = (jax.device_get(one.learned.imitation) for one in (names["run"], uninterrupted[1]))
+    assert checksums(read) == checksums(trained)
+    for name in ("driven", "imagined"):
+        assert len(names[name]) == 4 and np.isfinite(list(names[name].metrics().values())).all()
+        assert names[name].trace(0).sentences[0]
+    assert files == {path: path.stat().st_mtime_ns for path in shared.rglob("*")}
 
 
 @pytest.mark.parametrize("name", [name for name in registry.BUILT_IN if name != "rssm"])
