@@ -169,7 +169,7 @@ class Evaluation:
         """What a policy did in some of the scenes. Nothing is compiled that `scores` has compiled."""
         if not rows:
             return []
-        scores, paths = self._drive(judge, policy, rows=rows)
+        scores, _, paths = self._drive(judge, policy, rows=rows)
         each = (jax.tree.map(lambda values, b=b: values[b], paths) for b in range(len(rows)))
         return [
             trace_of(self.policies[policy], self.records[row], score, path, self.simulator.dt)

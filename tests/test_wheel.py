@@ -64,6 +64,16 @@ def outside(installed, tmp_path) -> dict:
     return {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(installed)}}
 
 
+def test_every_package_is_listed():
+    """So that this is said also where no wheel can be built."""
+    found = {
+        f"{package}.{'.'.join(path.parent.relative_to(ROOT / folder).parts)}".rstrip(".")
+        for package, folder in FOLDERS.items()
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert found == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
 def test_it_holds_nothing_but_tether(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tops = {name.split("/")[0] for name in names}

@@ -101,7 +101,7 @@ def drive(
     check_count("steps", steps)
     check_count("batch", batch)
     driver, (name, judge) = named_policy(policy), judge_of(world, scenes)
-    scores, paths = drives.drive(
+    scores, _, paths = drives.drive(
         *(driver, scenes.records, judge, Scored(scenes.simulator, driver.labels)),
         steps=scenes.steps if steps is None else steps,
         batch=min(batch, len(scenes)),
