@@ -113,10 +113,10 @@ def evaluate_run(
     return write_report(output, evaluation, config, request, progress, quality, spent, began, said)
 
 
-def evaluate_baselines(request: Request, output: str | pathlib.Path) -> str:
-    """Evaluates policies that need no run, on the starter set or another data set, and writes the report.
+def evaluate_without_run(request: Request, output: str | pathlib.Path) -> str:
+    """Evaluates baselines and policies of your own, on the starter set or another data set, and writes the report.
 
-    Learned policies that are asked for are those that ship, `shipped.py`, and all drive under that run's settings.
+    Learned policies that are asked for are those that ship, `shipped.py`; all then drive under that run's settings.
 
     Returns: the report's headline.
     Raises: ValueError for an unknown name, or a learned policy where none ships; otherwise as `evaluate_run`.

@@ -19,7 +19,7 @@ from tether.data.raw import localize
 from tether.data.scene import Record
 from tether.evaluation import figures, findings
 from tether.evaluation import policies as evaluation
-from tether.evaluation.judges import BASELINES, Evaluation, baseline, named
+from tether.evaluation.judges import BASELINES, Evaluation, baseline, named, open_judge
 from tether.evaluation.policies import Request, open_records
 from tether.policy.baselines import ConstantSpeed
 from tether.simulator.log_replay import LogReplay
@@ -219,3 +219,28 @@ def test_names_and_data_errors(sim_config):
     assert baseline("constant_speed", sim_config) == NamedPolicy("constant_speed", ConstantSpeed(sim_config), ())
     with pytest.raises(DataError, match="split"):
         evaluation.open_records(Config(), "tset")
+
+
+class Numbered(LogReplay):
+    """A World whose params are the numbers of the scenes, and how many there are."""
+
+    def open(self, records):
+        return lambda rows: (rows, len(records))
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberedConfig:
+    """Builds it."""
+
+    def build(self, simulator):
+        return Numbered(simulator)
+
+
+def test_a_judge_has_the_params_that_its_world_asks_for(records, sim_config):
+    judge = open_judge(f"{__name__}:NumberedConfig", sim_config, records)
+    rows, count = judge.params_of(np.array([2, 0]))
+    assert isinstance(judge.world, Numbered) and (rows.tolist(), count) == ([2, 0], 3)
+    assert open_judge("log_replay", sim_config, records).params_of(np.arange(3)) == ()
+    assert open_judge("kinematic", sim_config, records).params_of(np.arange(3)) == ()
+    with pytest.raises(ValueError, match="'rssm' has to be fitted: name the run directory"):
+        open_judge("rssm", sim_config, records)

@@ -1,7 +1,9 @@
 """The examples work, named by import path like anyone's: models, policies, judges, objectives, data sources, runs."""
 
+import ast
 import contextlib
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +58,19 @@ def test_an_objective_by_import_path_learns_from_the_best_rollouts():
     )
     np.testing.assert_array_equal(np.argwhere(weights > 0), [[0, 1], [0, 4], [1, 1]])
     assert float(weights.mean()) == 1
+
+
+def test_examples_are_short_and_use_public_names_alone():
+    files = sorted(pathlib.Path(json_logs.__file__).parent.glob("*.py"))
+    assert len(files) > 5
+    for path in files:
+        text = path.read_text("utf-8")
+        assert len(text.splitlines()) < (150 if path.stem == "residual" else 80), path
+        nodes = list(ast.walk(ast.parse(text)))
+        names = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+        names += [alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+        own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        assert not [name for name in names if name.startswith("_") and name not in own], path
 
 
 def test_a_policy_and_a_judge_by_import_path_are_driven(sim_config):

@@ -18,7 +18,7 @@ import sys
 from tether.data.progress import log_above_bars
 from tether.evaluation.forced_reasoning import REASONING_MODES
 from tether.evaluation.judges import BASELINES, JUDGES, LEARNED, SumoError
-from tether.evaluation.policies import Request, evaluate_baselines, evaluate_run, folder_name
+from tether.evaluation.policies import Request, evaluate_run, evaluate_without_run, folder_name
 from tether.evaluation.terminal import show
 from tether.evaluation.world_models.benchmark import MEASURES, markdown, run
 from tether.evaluation.world_models.study import Study, open_study
@@ -134,7 +134,7 @@ def evaluate_policies(options: argparse.Namespace) -> pathlib.Path:
         if options.run:
             evaluate_run(options.run, request, output)
         else:
-            evaluate_baselines(request, output)
+            evaluate_without_run(request, output)
     except stop.Interrupted as stopped:
         raise stop.Interrupted(f"{stopped}; no report was written to {output}") from None
     print(f"\n{show(json.loads((output / 'report.json').read_text('utf-8')), shutil.get_terminal_size().columns)}")
