@@ -83,7 +83,7 @@ def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch
         return fleet.open(rows)
 
     judge, steps = Judge(Referee(config, fleet), params_of), SceneSpec().future_steps // config.substeps
-    scores, _ = drive(
+    scores, _, _ = drive(
         *(baseline(policy, config), records, judge, Scored(config)),
         steps=steps,
         batch=batch,

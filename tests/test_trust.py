@@ -15,7 +15,7 @@ from tether.evaluation import sim_agents
 from tether.evaluation.restore import read_run
 from tether.evaluation.world_models.study import open_study
 from tether.simulator.config import SimulatorConfig
-from tether.training import loop, presets
+from tether.training import presets, resume
 from tether.training.directory import claim
 from tether.worldmodel import registry
 
@@ -155,7 +155,7 @@ def test_training_beside_a_run_loads_nothing_of_it(run):
         pass
     config = dataclasses.replace(config, directory=None, start_from=str(run))
     with pytest.raises(ValueError, match=r"start_from.*other settings:\n  world_model"):
-        loop.shared_start(SimpleNamespace(config=config), None)
+        resume.shared_start(SimpleNamespace(config=config), None)
 
 
 def test_what_the_user_trusts_is_loaded_from_elsewhere(run, tmp_path, monkeypatch):
