@@ -1,4 +1,4 @@
-"""What a stage of a run is: its parts, what it needs, and the units of work that it consists of."""
+"""What a stage of a run is: its parts, and the units of work that it consists of."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +17,13 @@ class Stage:
     Attributes:
       name: as on the command line, in logs and in reports.
       parts: its functions by name; each takes the state and returns the next one.
-      needs: names of the stages that have to be finished before it.
       order: the parts with their rounds, in the order in which they are done; each part once by default.
-      shared: whether its result does not depend on what follows, so that other runs may start from it.
+      shared: whether it needs no other stage and does not depend on what follows, so that other runs may start from it.
+        Any other stage needs all that stand before it in the list of stages.
     """
 
     name: str
     parts: Mapping[str, Part]
-    needs: tuple[str, ...] = ()
     order: Callable[[Config], Sequence[tuple[str, int]]] | None = None
     shared: bool = False
 

@@ -20,8 +20,9 @@ def pending(config: Config, finished: tuple[str, ...]) -> list[Unit]:
     """
     if config.stage == "all":
         return [unit for unit in schedule(config) if unit.name not in finished]
-    chosen = next(stage for stage in STAGES if stage.name == config.stage)
-    needed = [unit for stage in STAGES if stage.name in chosen.needs for unit in stage.units(config)]
+    place = [stage.name for stage in STAGES].index(config.stage)
+    chosen, before = STAGES[place], () if STAGES[place].shared else STAGES[:place]
+    needed = [unit for stage in before for unit in stage.units(config)]
     missing = [unit.name for unit in needed if unit.name not in finished]
     if missing:
         raise ValueError(f"stage {config.stage} needs {', '.join(missing)} first: run those, or --stage all")

@@ -14,8 +14,6 @@ from tether.training.loop import Metrics, Run, Unit, steps
 from tether.training.models import Models
 from tether.training.practice import fresh_moments, learn
 from tether.training.stage import Stage
-from tether.training.stages.imitate import STAGE as IMITATE
-from tether.training.stages.world_model import STAGE as FIT_WORLD_MODEL
 from tether.training.state import RunState
 
 
@@ -47,4 +45,4 @@ def closest_to_log(config: Config, models: Models) -> ClosestToLog:
     return ClosestToLog(models.vla, config.simulator, models.labels, *settings)
 
 
-STAGE = Stage("cl_sft", {"cl_sft": cl_sft}, needs=(FIT_WORLD_MODEL.name, IMITATE.name))
+STAGE = Stage("cl_sft", {"cl_sft": cl_sft})

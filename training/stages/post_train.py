@@ -21,7 +21,6 @@ from tether.training.loop import COMPARED, Metrics, Run, Unit, steps
 from tether.training.practice import fresh_moments, learn, practise
 from tether.training.stage import Stage
 from tether.training.stages.closed_loop import tune
-from tether.training.stages.value import STAGE as FIT_VALUE
 from tether.training.stages.world_model import refit
 from tether.training.state import RunState
 
@@ -159,9 +158,4 @@ def order(config: Config) -> Sequence[tuple[str, int]]:
     return [("ground", 0), *((part, index) for index in rounds for part in ("refit", "improve", "ground"))]
 
 
-STAGE = Stage(
-    "post_train",
-    {"refit": refit, "improve": improve, "ground": ground},
-    needs=(*FIT_VALUE.needs, FIT_VALUE.name),
-    order=order,
-)
+STAGE = Stage("post_train", {"refit": refit, "improve": improve, "ground": ground}, order)

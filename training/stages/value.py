@@ -12,7 +12,6 @@ from tether.training.practice import fresh_moments, imagine, practise
 from tether.training.processes import to_host
 from tether.training.scenes import chunks, take
 from tether.training.stage import Stage
-from tether.training.stages.closed_loop import STAGE as CL_SFT
 from tether.training.state import RunState
 
 
@@ -54,8 +53,4 @@ def fit_value(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]
     return steps(run, state, unit, value.steps, scenes, body), {}
 
 
-STAGE = Stage(
-    "fit_value",
-    {"measure_trust": measure_trust, "fit_value": fit_value},
-    needs=(*CL_SFT.needs, CL_SFT.name),
-)
+STAGE = Stage("fit_value", {"measure_trust": measure_trust, "fit_value": fit_value})
