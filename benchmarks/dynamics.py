@@ -82,8 +82,8 @@ def tracked(scene: Scene) -> EgoState:
 def raw(scene: Scene) -> EgoState:
     """Driven by the exact inverse of each logged step."""
     states, _ = logged(scene)
-    first, before, after = (jax.tree.map(lambda f, at=at: f[:, at], states) for at in (0, slice(-1), slice(1, None)))
-    return advance(first, Action(*inverse(before, after, CONFIG.dt)), CONFIG.limits, CONFIG.dt)
+    actions = Action(*inverse(states[:, :-1], states[:, 1:], CONFIG.dt))
+    return advance(states[:, 0], actions, CONFIG.limits, CONFIG.dt)
 
 
 def smoothed(scene: Scene, settings: SmoothingConfig) -> tuple[EgoState, EgoState]:

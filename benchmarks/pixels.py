@@ -123,13 +123,13 @@ def truth_of(batch: ModelBatch) -> tuple[Array, Agents]:
     first = START // SIMULATOR.substeps
     boxes = driven_window(batch, START, SIMULATOR)
     images = brightness(rendered_frames(boxes, batch.scene, batch.start - START, SIMULATOR))
-    ego = ego_row(jax.tree.map(lambda a: a[..., :: SIMULATOR.substeps], boxes), batch.scene.ego, -2)
-    return images[:, first:], jax.tree.map(lambda a: a[:, first:], ego)
+    ego = ego_row(boxes[..., :: SIMULATOR.substeps], batch.scene.ego, -2)
+    return images[:, first:], ego[:, first:]
 
 
 def warped(image: Array, ego: Agents) -> Array:
     """The image [B, ...] of the first pose, moved to each pose of the ego [B, N]."""
-    motion = driven(jax.tree.map(lambda a: a[:, :1], ego), ego)
+    motion = driven(ego[:, :1], ego)
     pose = [motion[..., i] / scale for i, scale in enumerate(DRIVEN_SCALE)]
     return jax.vmap(jax.vmap(functools.partial(warp, config=RENDER), (None, 0, 0, 0)))(image, *pose)[0]
 

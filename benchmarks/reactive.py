@@ -125,8 +125,7 @@ def contacts_of_others(scene: Scene, ego: EgoState, agents: Agents, outcome: Out
 
     def contact(b):
         step = int(np.argmax(hit[b]))
-        own = jax.tree.map(lambda field: field[b, step], ego)
-        others = jax.tree.map(lambda field: field[b, :, step], agents)
+        own, others = ego[b, step], agents[b, :, step]
         box = Box(others.x, others.y, others.heading, scene.length[b], scene.width[b])
         present = others.valid & (np.arange(len(others.x)) != scene.ego[b])
         row = int(np.argmax(np.where(present, penetration(ego_box(own), box), -np.inf)))
@@ -175,9 +174,7 @@ def among_logged_ego(scene: Scene) -> Agents:
         log = log_agents(scene, time[:, None] + jnp.arange(1 - HISTORY_STEPS, CONFIG.substeps + 1))
         track = jax.tree.map(lambda field: jnp.take_along_axis(field, row, axis=1)[:, 0, HISTORY_STEPS:], log)
         latent, agents = jax.vmap(world.others)(state, track, log)
-        history = jax.tree.map(
-            lambda old, new: jnp.concatenate([old, new], -1)[..., -HISTORY_STEPS:], state.history, agents
-        )
+        history = state.history.then(agents)[..., -HISTORY_STEPS:]
         return state.replace(time=time + CONFIG.substeps, latent=latent, history=history), agents
 
     _, agents = jax.lax.scan(body, world.reset((), keys, scene, start), jnp.arange(HORIZON))

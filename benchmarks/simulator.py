@@ -37,7 +37,7 @@ from tether.simulator.render import rasterize_map
 from tether.simulator.road_index import index_road
 from tether.simulator.rollout import rollout
 from tether.simulator.studies.everyone import logged_routes, measure_everyone, place
-from tether.simulator.transition import ego_track_of, log_agents, log_lights, replace_row, sweep
+from tether.simulator.transition import HISTORY_STEPS, ego_track_of, log_agents, log_lights, replace_row, sweep
 from tether.simulator.world import Action, EgoState, State
 
 STEPS = 80
@@ -154,11 +154,8 @@ def scanned(scene: Scene, keys: Array, substeps: int, carry: Any, judge: Callabl
         times = state.time[:, None] + 1 + jnp.arange(substeps)
         agents = replace_row(log_agents(scene, times), scene.ego, ego_track_of(swept))
         carry, record = judge(state, swept, agents, carry)
-        history = jax.tree.map(
-            lambda old, new: jnp.concatenate([old, new], -1)[..., -old.shape[-1] :], state.history, agents
-        )
-        ego = jax.tree.map(lambda field: field[:, -1], swept)
-        after = state.replace(time=state.time + substeps, ego=ego, history=history, scene=None)
+        history = state.history.then(agents)[..., -HISTORY_STEPS:]
+        after = state.replace(time=state.time + substeps, ego=swept[:, -1], history=history, scene=None)
         return (after, carry), record
 
     return jax.lax.scan(body, (first.replace(scene=None), carry), jnp.arange(STEPS // substeps))

@@ -148,7 +148,7 @@ def main(arguments: list[str]) -> None:
         "preset": config.name,
         "scenes": count,
         "agents": config.spec.agents,
-        "world_step_s": config.simulator.substeps * config.simulator.dt,
+        "world_step_s": config.simulator.step_s,
         "log_replay": {
             f"world_steps_{timing.unit()}": round(simulator),
             f"environment_steps_{timing.unit()}": round(simulator * config.simulator.substeps),

@@ -8,13 +8,24 @@ tokens. Every array may carry leading batch axes `...`.
 
 import dataclasses
 import enum
-from typing import Any
+from typing import Any, Self
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 Array = Any  # np.ndarray on the host, jax.Array on a device
+
+
+class Indexed:
+    """Arrays behind names, with axes in common: `scenes[0]`, `ego[:, None]`, `agents[..., -1]` index every field."""
+
+    __iter__ = None  # Python would go on from index to index, without end
+
+    def __getitem__(self, index: Any) -> Self:
+        """The same type, every field indexed alike."""
+        return jax.tree.map(lambda field: field[index], self)
 
 
 class AgentType(enum.IntEnum):
@@ -154,7 +165,7 @@ class RoadIndex:
 
 
 @flax.struct.dataclass
-class Scene:
+class Scene(Indexed):
     """A logged scenario, padded to a `SceneSpec`. Invalid entries are 0.
 
     Attributes:
@@ -234,7 +245,7 @@ class Record:
 
 
 @flax.struct.dataclass
-class Observation:
+class Observation(Indexed):
     """What a policy may see at one step, in the ego's frame at that step. The same type in every World.
 
     A VLA reads `bev`, `camera`, `ego` and `instruction`; the rest is privileged (models, baselines, ablations).

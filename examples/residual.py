@@ -21,15 +21,15 @@ import numpy as np
 from jax.scipy.special import ndtri
 from jax.scipy.stats import norm
 
-from tether.data.scene import Array, Observation, Scene
+from tether.data.scene import Array, Scene
 from tether.simulator.config import SimulatorConfig
-from tether.simulator.observe import observe
+from tether.simulator.observe import Observed
 from tether.simulator.transition import advance_state, start_state
 from tether.simulator.world import Action, Agents, Outcome, State
 from tether.worldmodel.batch import ModelBatch, driven_window
 from tether.worldmodel.features import Frame, Sensed
 from tether.worldmodel.heads import counted_steps
-from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.motion import estimate_motion, move
 from tether.worldmodel.nets import dense_layer, draw, mlp, mlp_layers, pool
 from tether.worldmodel.noise import agent_noise, agent_rank
 from tether.worldmodel.window import sense_frame, sense_frames, substep_boxes, window_frames
@@ -65,18 +65,13 @@ class LikeliestConfig(ResidualConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class Residual:
+class Residual(Observed):
     """`WorldModel`. B batch, F frames (one per step), A agents, S sub-steps; controls are [..., 2]."""
 
     config: ResidualConfig
     simulator: SimulatorConfig
 
     sees_images = False
-
-    @property
-    def span_s(self) -> float:
-        """Length of a step [s]."""
-        return self.simulator.substeps * self.simulator.dt
 
     def init(self, key: jax.Array, batch: ModelBatch) -> dict:
         """Fresh parameters: a plain dict of arrays."""
@@ -89,11 +84,9 @@ class Residual:
     def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
         """Negative log-likelihood of the controls with which the others went on."""
         frames, after, sensed = self._observed(batch)
-        end = at_step(after, -1)
-        motion, following = (
-            estimate_motion(*pair, self.span_s) for pair in ((frames.now, frames.before), (end, frames.now))
-        )
-        acceleration = (following.speed - motion.speed) / self.span_s
+        end, step_s = after[..., -1], self.simulator.step_s
+        motion, following = estimate_motion(frames.now, frames.before, step_s), estimate_motion(end, frames.now, step_s)
+        acceleration = (following.speed - motion.speed) / step_s
         logged = jnp.stack([acceleration, following.turn_rate - motion.turn_rate], -1) / CONTROL_SCALE
         mean, scale = self._controls(params, sensed)
         others = jnp.arange(end.x.shape[-1]) != batch.scene.ego[:, None, None]
@@ -105,24 +98,19 @@ class Residual:
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Starts from the logged history; remembers which noise is whose."""
         state = start_state(scene, start, latent=())
-        return state.replace(latent=agent_rank(at_step(state.history, -1), scene.ego))
-
-    def observe(self, params: dict, state: State) -> Observation:
-        """The simulator's view of the imagined state."""
-        return observe(state, self.simulator)
+        return state.replace(latent=agent_rank(state.now, scene.ego))
 
     def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """Draws the others' controls and moves them; lights stay; ego motion and outcome are the simulator's."""
         substeps, dt = self.simulator.substeps, self.simulator.dt
-        now, before = at_step(state.history, -1), at_step(state.history, -1 - substeps)
+        now, before, step_s = state.now, state.history[..., -1 - substeps], self.simulator.step_s
         frame = Frame(now, before, state.light_state, state.light_valid, jnp.zeros(state.light_state.shape))
-        mean, scale = self._controls(params, sense_frame(frame, state.scene, self.span_s)[0])
+        mean, scale = self._controls(params, sense_frame(frame, state.scene, step_s)[0])
         noise = ndtri(jnp.clip(agent_noise(key, state.latent, (2,)), 1e-6, 1 - 1e-6))
         controls = jnp.clip(CONTROL_SCALE * (mean + self.config.temperature * scale * noise), -LARGEST, LARGEST)
-        motion = estimate_motion(now, before, self.span_s)
+        motion = estimate_motion(now, before, step_s)
         others = move(now, motion, controls[..., 0], motion.turn_rate + controls[..., 1], substeps, dt)
-        lights = [jnp.repeat(field[..., None], substeps, -1) for field in (state.light_state, state.light_valid)]
-        return advance_state(state, action, others, *lights, state.latent, self.simulator)
+        return advance_state(state, action, others, *state.held_lights(substeps), state.latent, self.simulator)
 
     def _observed(self, batch: ModelBatch) -> tuple[Frame, Agents, Sensed]:
         """Frames [B, F] before each step, the boxes [B, F, A, S] after it, and what agents sensed before it."""
@@ -130,9 +118,9 @@ class Residual:
         boxes = driven_window(batch, substeps, self.simulator)
         frames = window_frames(boxes, batch.scene, batch.start - substeps, substeps, dt)
         # The first frame has nothing before it, the last one nothing after it. A State does not hold lights' ages.
-        frames = jax.tree.map(lambda a: a[:, 1:-1], frames.replace(light_age=jnp.zeros_like(frames.light_age)))
-        after = jax.tree.map(lambda a: a[:, 1:], substep_boxes(boxes, substeps))
-        return frames, after, sense_frames(frames, batch.scene, self.span_s)[0]
+        frames = frames.replace(light_age=jnp.zeros_like(frames.light_age))[:, 1:-1]
+        after = substep_boxes(boxes, substeps)[:, 1:]
+        return frames, after, sense_frames(frames, batch.scene, self.simulator.step_s)[0]
 
     def _controls(self, params: dict, sensed: Sensed) -> tuple[Array, Array]:
         """Mean and scale of the controls in units of `CONTROL_SCALE`, each float32[..., A, 2]."""

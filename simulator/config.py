@@ -132,3 +132,8 @@ class SimulatorConfig:
     comfort: ComfortBounds = ComfortBounds()
     reward: RewardConfig = RewardConfig()
     render: RenderConfig = RenderConfig()
+
+    @property
+    def step_s(self) -> float:
+        """Length of a step of a World [s]."""
+        return self.substeps * self.dt

@@ -5,27 +5,23 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import Array, Observation, Scene
+from tether.data.scene import Array, Scene
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import last_valid_step
-from tether.simulator.observe import observe
+from tether.simulator.observe import Observed
 from tether.simulator.transition import advance_state, log_agents, log_lights, start_state
 from tether.simulator.world import Action, Outcome, State
 
 
 @dataclasses.dataclass(frozen=True)
-class LogReplay:
+class LogReplay(Observed):
     """A World without parameters: `params` is () everywhere. It ends with the ego's log."""
 
-    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
+    simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
 
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
         """See `World.reset`."""
         return start_state(scene, start, ())
-
-    def observe(self, params: tuple, state: State) -> Observation:
-        """See `World.observe`."""
-        return observe(state, self.config)
 
     def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """See `World.step`."""
@@ -38,6 +34,6 @@ class LogReplay:
             light_state,
             light_valid,
             latent=(),
-            config=self.config,
+            config=self.simulator,
             log_valid=steps <= last_valid_step(state.scene)[:, None],
         )

@@ -9,13 +9,13 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.render import render
 from tether.simulator.route import SLACK_M, project, route_of
 from tether.simulator.transition import speed_limit_at
-from tether.simulator.world import EgoState, State
+from tether.simulator.world import EgoState, Params, State
 
 
 def observe(state: State, config: SimulatorConfig) -> Observation:
     """The observation [B, ...] in the ego's frame now."""
     scene, ego = state.scene, state.ego
-    now = jax.tree.map(lambda field: field[..., -1], state.history)
+    now = state.now
     frame = (ego.x[:, None], ego.y[:, None], ego.heading[:, None])
     agent_x, agent_y = to_frame(now.x, now.y, *frame)
     vel_x, vel_y = rotate(now.vel_x, now.vel_y, -ego.heading[:, None])
@@ -46,6 +46,16 @@ def observe(state: State, config: SimulatorConfig) -> Observation:
         light_distance=light_distance(state),
         light_state=state.light_state,
     )
+
+
+class Observed:
+    """A World whose policies see the simulator's view of its state."""
+
+    simulator: SimulatorConfig
+
+    def observe(self, params: Params, state: State) -> Observation:
+        """See `World.observe`."""
+        return observe(state, self.simulator)
 
 
 def ego_of(observation: Observation) -> EgoState:

@@ -46,9 +46,9 @@ def contacts(state: State, swept: EgoState, agents: Agents) -> dict[str, Array]:
     Args: state: before the step, without batch axis.  swept: fields [S].  agents: fields [A, S].
     Returns: collision, at_fault: bool[S]; overlap_m, ttc_s (uncapped): float32[S].
     """
-    ego = jax.tree.map(lambda field: field[:, None], swept)
+    ego = swept[:, None]
     # Agents last: that axis is long enough for a CPU's vector units.
-    agents = jax.tree.map(lambda field: field.T, agents)
+    agents = agents.T
     other = boxes_of(agents, state.scene)
     present = agents.valid & (jnp.arange(agents.x.shape[1]) != state.scene.ego)
     depth = jax.lax.optimization_barrier(jnp.where(present, geometry.penetration(ego_box(ego), other), 0.0))
@@ -56,7 +56,7 @@ def contacts(state: State, swept: EgoState, agents: Agents) -> dict[str, Array]:
     moving = jnp.maximum(swept.speed, jnp.concatenate([state.ego.speed[None], swept.speed[:-1]])) > STANDING_MPS
     seen = geometry.relative(ego_box(ego), other)
     behind = seen.x <= BEHIND_COS * jnp.sqrt(seen.x**2 + seen.y**2)
-    stands = jnp.hypot(agents.vel_x, agents.vel_y) <= STANDING_MPS
+    stands = agents.speed <= STANDING_MPS
     blamed = begun & moving[:, None] & (stands | ~behind)
     ttc = geometry.time_to_collision(ego_box(ego), ego.speed, other, agents.vel_x, agents.vel_y)
     looked_at = present & (depth <= 0) & (seen.x > 0) & (ego.speed > STANDING_MPS)

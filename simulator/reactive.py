@@ -30,14 +30,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import VEHICLE_TYPES, Array, Observation, Scene, is_type
+from tether.data.scene import VEHICLE_TYPES, Array, Scene, is_type
 from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.corridor import Boxes, Corridor, boxes_now, corridor_ahead, joined, look
 from tether.simulator.dynamics import last_valid_step
 from tether.simulator.foresight import foresee
 from tether.simulator.logged_paths import Paths, logged_paths, pose_at
-from tether.simulator.observe import observe
+from tether.simulator.observe import Observed
 from tether.simulator.transition import (
     HISTORY_STEPS,
     advance_state,
@@ -137,10 +137,10 @@ class Setting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Reactive:
+class Reactive(Observed):
     """A World without parameters: `params` is () everywhere. It ends with the ego's log."""
 
-    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
+    simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
     drivers: ReactiveConfig = ReactiveConfig()
 
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
@@ -148,17 +148,13 @@ class Reactive:
         paths = jax.vmap(logged_paths)(scene.replace(map_tile=(), road_index=()))
         return start_state(scene, start, Latent(paths, jax.vmap(on_schedule)(paths, start)))
 
-    def observe(self, params: tuple, state: State) -> Observation:
-        """See `World.observe`."""
-        return observe(state, self.config)
-
     def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """See `World.step`."""
         substeps = action.acceleration.shape[-1]
         steps = state.time[:, None] + 1 + jnp.arange(substeps)
         light_state, light_valid = log_lights(state.scene, steps)
         log = log_agents(state.scene, state.time[:, None] + jnp.arange(1 - HISTORY_STEPS, substeps + 1))
-        ego = ego_track_of(sweep(state, action, self.config))
+        ego = ego_track_of(sweep(state, action, self.simulator))
         latent, agents = jax.vmap(self.others)(state, ego, log)
         return advance_state(
             state,
@@ -167,7 +163,7 @@ class Reactive:
             light_state,
             light_valid,
             latent=latent,
-            config=self.config,
+            config=self.simulator,
             log_valid=steps <= last_valid_step(state.scene)[:, None],
         )
 
@@ -182,7 +178,7 @@ class Reactive:
         """
         scene, present, following = state.scene, slice(HISTORY_STEPS - 1, -1), slice(HISTORY_STEPS, None)
         setting = self._setting(scene, state.latent)
-        driven = jax.tree.map(lambda past, new: jnp.concatenate([past[scene.ego], new]), state.history, ego)
+        driven = state.history[scene.ego].then(ego)
         with_ego = jax.tree.map(lambda rows, row: rows.at[scene.ego].set(row), log, driven)
 
         def body(carry, step):
@@ -196,13 +192,12 @@ class Reactive:
         steps = (
             state.time + jnp.arange(ego.x.shape[-1]),
             self._foresee(scene, driven),
-            self._foresee(scene, jax.tree.map(lambda rows: rows[scene.ego], log)),
-            jax.tree.map(lambda field: field[:, present].T, log),
-            jax.tree.map(lambda field: field[:, following].T, with_ego),
+            self._foresee(scene, log[scene.ego]),
+            log[:, present].T,
+            with_ego[:, following].T,
         )
-        start = jax.tree.map(lambda field: field[:, -1], state.history)
-        (traffic, _), agents = jax.lax.scan(body, (state.latent.traffic, start), steps)
-        return state.latent.replace(traffic=traffic), jax.tree.map(jnp.transpose, agents)
+        (traffic, _), agents = jax.lax.scan(body, (state.latent.traffic, state.now), steps)
+        return state.latent.replace(traffic=traffic), agents.T
 
     def _setting(self, scene: Scene, latent: Latent) -> Setting:
         drivers, paths, traffic = self.drivers, latent.paths, latent.traffic
@@ -213,7 +208,7 @@ class Reactive:
     def _foresee(self, scene: Scene, ego: Agents) -> Boxes:
         points = self.drivers.foresight_points
         in_s = self.drivers.foresight_s / points * jnp.arange(1, points + 1)
-        return foresee(ego, scene.length[scene.ego], scene.width[scene.ego], in_s, self.config.limits)
+        return foresee(ego, scene.length[scene.ego], scene.width[scene.ego], in_s, self.simulator.limits)
 
     def _allowed(self, setting: Setting, now: Moment, in_log: Moment, time: Array) -> Array:
         """The acceleration float32[A] that what is ahead leaves to each agent, given what the log took."""
@@ -242,7 +237,7 @@ class Reactive:
 
     def _advance(self, setting: Setting, traffic: Traffic, allowed: Array, time: Array) -> Traffic:
         """One sub-step along the paths at no more than the `allowed` acceleration [A], never ahead of the schedule."""
-        paths, drivers, dt = setting.paths, self.drivers, self.config.dt
+        paths, drivers, dt = setting.paths, self.drivers, self.simulator.dt
         due, next_due = on_schedule(paths, time), on_schedule(paths, time + 1)
         late = traffic.arc < due.arc - ON_TIME_M
         present = (time >= paths.first) & ((time <= paths.last) | (traffic.arc < paths.length))

@@ -177,7 +177,7 @@ def draw_boxes(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> 
     """Coverage [B, 2, 3, H, W] by vehicles and by the vulnerable at each of `AGO_STEPS`."""
     scene = state.scene
     past = jax.tree.map(lambda field: jnp.stack([field[..., -1 - ago] for ago in AGO_STEPS], axis=-1), state.history)
-    ego = jax.tree.map(lambda field: field[:, None, None], state.ego)
+    ego = state.ego[:, None, None]
     x, y = to_frame(past.x, past.y, ego.x, ego.y, ego.heading)
     other = (jnp.arange(x.shape[1]) != scene.ego[:, None])[..., None] & past.valid
     seen = other & in_view(x, y, jnp.hypot(scene.length, scene.width)[..., None] / 2, config)
@@ -225,7 +225,7 @@ def draw_each(draw: Callable, canvas: Array, things: Any, seen: Array) -> Array:
 
 def draw_lights(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> Array:
     """Discs [B, 3, H, W] at the stop points of red, yellow and green lights; those on the route at full brightness."""
-    scene, ego = state.scene, jax.tree.map(lambda field: field[:, None], state.ego)
+    scene, ego = state.scene, state.ego[:, None]
     x, y = to_frame(scene.light_x, scene.light_y, ego.x, ego.y, ego.heading)
     on_route = jnp.where(scene.light_route_s >= 0, 1.0, OFF_ROUTE_LIGHT)
     colours = jnp.stack([is_type(state.light_state, states) for states in LIGHT_COLOURS], axis=-1)

@@ -27,7 +27,7 @@ def driven(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]
     with_start = jax.tree.map(recent, after.history)
     row = state.scene.ego[:, None, None]
     track = jax.tree.map(lambda field: jnp.take_along_axis(field, row, axis=1)[:, 0], with_start)
-    return ego_motion(track, state.ego.length, state.ego.width), jax.tree.map(lambda field: field[..., 1:], with_start)
+    return ego_motion(track, state.ego.length, state.ego.width), with_start[..., 1:]
 
 
 def ego_motion(track: Agents, length: Array, width: Array) -> EgoState:
@@ -41,7 +41,7 @@ def ego_motion(track: Agents, length: Array, width: Array) -> EgoState:
     states = EgoState(track.x, track.y, track.heading, speed, zero, zero, length, width)
     axle, turn = at_rear_axle(states), wrap_angle(jnp.diff(track.heading))
     distance = jnp.hypot(jnp.diff(axle.x), jnp.diff(axle.y)) / jnp.sinc(turn / (2 * jnp.pi))
-    return jax.tree.map(lambda field: field[:, 1:], states).replace(
+    return states[:, 1:].replace(
         acceleration=jnp.diff(speed) / SceneSpec.dt,
         curvature=jnp.where(distance > 1e-3, turn / jnp.maximum(distance, 1e-3), 0.0),
     )

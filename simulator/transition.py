@@ -58,8 +58,7 @@ def with_ego(state: State, ego: EgoState) -> State:
     Its place on the route is walked on from the old one.
     """
     row = state.scene.ego[:, None, None]
-    old = jax.tree.map(lambda field: field[:, None], state.ego)
-    new = jax.tree.map(lambda field: field[:, None], ego)
+    old, new = state.ego[:, None], ego[:, None]
     past = {name: jnp.take_along_axis(getattr(state.history, name), row, axis=1)[:, 0] for name in AGENT_FIELDS}
     turn = wrap_angle(new.heading - old.heading)
     x, y = to_frame(past["x"], past["y"], old.x, old.y, old.heading)
@@ -75,8 +74,8 @@ def with_ego(state: State, ego: EgoState) -> State:
         valid=past["valid"],
     )
     history = replace_row(state.history, state.scene.ego, moved)
-    x, y = jnp.stack([state.ego.x, ego.x], axis=1), jnp.stack([state.ego.y, ego.y], axis=1)
-    route_s, _ = jax.vmap(walk)(route_of(state.scene), state.route_s, x, y)
+    track = old.then(new)
+    route_s, _ = jax.vmap(walk)(route_of(state.scene), state.route_s, track.x, track.y)
     return state.replace(ego=ego, history=history, route_s=route_s[:, -1])
 
 
@@ -167,8 +166,8 @@ def advance_state(
     )
     moved = state.replace(
         time=state.time + swept.x.shape[-1],
-        ego=jax.tree.map(lambda field: field[:, -1], swept),
-        history=jax.tree.map(_slide, state.history, agents),
+        ego=swept[:, -1],
+        history=state.history.then(agents)[..., -state.history.x.shape[-1] :],
         light_state=light_state[..., -1],
         light_valid=light_valid[..., -1],
         route_s=route_s[:, -1],
@@ -182,10 +181,6 @@ def _held(fields: Any, valid: Array) -> Any:
     last = jnp.maximum(jnp.sum(valid, axis=-1, keepdims=True) - 1, 0)
     index = jnp.minimum(jnp.arange(valid.shape[-1]), last)
     return jax.tree.map(lambda field: jnp.take_along_axis(field, index, axis=-1), fields)
-
-
-def _slide(history: Array, new: Array) -> Array:
-    return jnp.concatenate([history, new], axis=-1)[..., -history.shape[-1] :]
 
 
 def _where_alive(state: State, moved: State) -> State:

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from tether.data.scene import Array, Observation, Scene
 from tether.simulator.config import SimulatorConfig
@@ -39,19 +38,14 @@ class Unending:
         """The World's own step; an ego that it stopped amid the step is put where the step would have led."""
         after, outcome = self.world.step(params, key, state, action)
         swept = sweep(state, action, self.config)
-        past, recent = (
-            jax.tree.map(lambda a, cut=cut: a[..., cut], after.history)
-            for cut in (slice(-self.config.substeps), slice(-self.config.substeps, None))
-        )
+        past, recent = after.history[..., : -self.config.substeps], after.history[..., -self.config.substeps :]
         recent = replace_row(recent, state.scene.ego, ego_track_of(swept))
-        x, y = (
-            jnp.concatenate([getattr(state.ego, name)[:, None], getattr(swept, name)], axis=1) for name in ("x", "y")
-        )
-        route_s, _ = jax.vmap(walk)(route_of(state.scene), state.route_s, x, y)
+        track = state.ego[:, None].then(swept)
+        route_s, _ = jax.vmap(walk)(route_of(state.scene), state.route_s, track.x, track.y)
         going = after.replace(
-            ego=jax.tree.map(lambda field: field[:, -1], swept),
+            ego=swept[:, -1],
             route_s=route_s[:, -1],
-            history=jax.tree.map(lambda old, new: jnp.concatenate([old, new], -1), past, recent),
+            history=past.then(recent),
             alive=state.alive & ~outcome.truncation,
         )
         return going, outcome

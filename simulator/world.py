@@ -6,19 +6,27 @@ Functions of a World take exactly one batch axis B and one key per batch row, so
 on its neighbours.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import Array, Observation, Scene
+from tether.data.scene import Array, Indexed, Observation, Scene
 
 Params = Any
 
 
+class Track(Indexed):
+    """Arrays whose last axis is time."""
+
+    def then(self, later: Self) -> Self:
+        """What follows, joined on. Fields [..., K] and [..., S] -> [..., K + S]."""
+        return jax.tree.map(lambda field, following: jnp.concatenate([field, following], -1), self, later)
+
+
 @flax.struct.dataclass
-class Action:
+class Action(Indexed):
     """Actions for one step, of the middle of the ego's rear axle (`simulator/dynamics.py`).
 
     Attributes:
@@ -31,7 +39,7 @@ class Action:
 
 
 @flax.struct.dataclass
-class EgoState:
+class EgoState(Track):
     """The ego's motion; fields float32[...]. Its place is the box's, its motion the rear axle's (`dynamics.py`).
 
     Attributes:
@@ -51,7 +59,7 @@ class EgoState:
 
 
 @flax.struct.dataclass
-class Agents:
+class Agents(Track):
     """Boxes of all agents over K steps, in the scene's frame; the ego's row holds the ego as driven.
 
     Attributes:
@@ -65,6 +73,16 @@ class Agents:
     vel_x: Array
     vel_y: Array
     valid: Array
+
+    @property
+    def speed(self) -> Array:
+        """[m/s], of the shape of the fields."""
+        return jnp.hypot(self.vel_x, self.vel_y)
+
+    @property
+    def T(self) -> Self:
+        """Time before agents. Fields [A, K] -> [K, A]."""
+        return jax.tree.map(lambda field: field.T, self)
 
 
 @flax.struct.dataclass
@@ -91,6 +109,15 @@ class State:
     route_s: Array
     alive: Array
     latent: Any
+
+    @property
+    def now(self) -> Agents:
+        """The boxes as they stand, fields [B, A]."""
+        return self.history[..., -1]
+
+    def held_lights(self, substeps: int) -> tuple[Array, Array]:
+        """State and validity [B, L, S] of lights that stay as they are."""
+        return tuple(jnp.repeat(field[..., None], substeps, -1) for field in (self.light_state, self.light_valid))
 
 
 @flax.struct.dataclass

@@ -5,7 +5,6 @@ import pathlib
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -34,7 +33,7 @@ class Lawless(kinematic.Kinematic):
         row_noise = jax.vmap(lambda k: jax.random.normal(k, others.x.shape[1:2]))(key)
         elsewhere = state.history.x[..., -1].mean()
         swerve = 0.1 * (leaked + row_noise + elsewhere + CHANCE.normal())
-        lights = [jnp.repeat(field[..., None], count, -1) for field in (state.light_state, state.light_valid)]
+        lights = state.held_lights(count)
         others = others.replace(x=others.x + swerve[..., None])
         return advance_state(state, action, others, *lights, (), self.simulator)
 

@@ -103,7 +103,7 @@ def test_labels_beside_the_log_lead_back_without_overshoot(encode):
         motion = jnp.stack([state.speed, state.acceleration, state.curvature, state.x], -1)
         action = drive_to(SPACE, knot_of(SPACE, encode(state, waypoints(jnp.array([10 + 5 * step])))), motion, 5)
         swept = advance(state, action, SIMULATOR.limits, SPACE.dt)
-        state = jax.tree.map(lambda field: field[:, -1], swept)
+        state = swept[:, -1]
         offsets.append(float(state.y[0]))
     assert min(offsets) > -0.1 and abs(offsets[-1]) < 0.2
     assert float(jnp.abs(state.x - 60.0)[0]) < 0.3

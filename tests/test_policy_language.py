@@ -180,7 +180,7 @@ def test_slots_partition_their_words():
 
 def test_hazards_ignore_what_is_behind_aside_or_invalid(observation):
     """A parked car on the oncoming lane, a follower, and an unseen car 10 m ahead leave the road free."""
-    row = jax.tree.map(lambda field: field[:1], observation)
+    row = observation[:1]
     aside = row.replace(
         agent_x=jnp.array([[0.0, 10.0, -8.0, 10.0]]),
         agent_y=jnp.array([[0.0, 3.5, 0.0, 0.0]]),

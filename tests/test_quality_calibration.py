@@ -169,8 +169,7 @@ def test_shares_of_perturbed_scenes():
 def test_margins_are_the_room_that_is_left(batch, sim_config):
     """The edge is 2 m from the lane's centre, half the ego's width less from the ego; nobody is on the free road."""
     state = start_state(batch, jnp.full(4, SceneSpec.current), latent=())
-    swept = jax.tree.map(lambda field: field[:, None], state.ego)
-    boxes = jax.tree.map(lambda field: field[..., -1:], state.history)
+    swept, boxes = state.ego[:, None], state.history[..., -1:]
     near = jax.jit(jax.vmap(lambda *row: costs.distances(*row, sim_config)))(state, swept, boxes)
     width = float(state.ego.width[0])
     np.testing.assert_allclose(near[:, 3:], width / 2 - 2, atol=1e-4)

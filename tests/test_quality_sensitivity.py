@@ -15,7 +15,7 @@ from tether.simulator.dynamics import log_ego, rear_axle
 from tether.simulator.world import Action, Agents
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.kinematic import Kinematic, KinematicConfig
-from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.motion import estimate_motion, move
 from tether.worldmodel.reflex import reflex
 
 FOLLOWER, LEADER, ONCOMING = 1, 2, 3  # rows
@@ -33,7 +33,7 @@ class Obliging(Kinematic):
 
     def _others(self, history):
         substeps, dt = self.simulator.substeps, self.simulator.dt
-        now, before = at_step(history, -1), at_step(history, -1 - substeps)
+        now, before = history[..., -1], history[..., -1 - substeps]
         motion = estimate_motion(now, before, substeps * dt)
         braking = jnp.where(motion.speed > motion.speed[:, :1] + 0.1, -self.config, 0.0)
         braking = braking.at[:, LEADER:].set(0.0)
@@ -120,7 +120,7 @@ def test_constant_velocity_is_as_far_off_under_any_action(road, sim_config):
 
 def test_reflex_brakes_for_what_is_in_the_way(road):
     """At 10 m/s, 5 m behind a standing ego, as hard as anyone can; at the ego's speed, or without it, not at all."""
-    scene = jax.tree.map(lambda field: field[0], road)
+    scene = road[0]
     now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))
     bound = jax.jit(lambda now: reflex(now, scene, estimate_motion(now, now, 0.5))[FOLLOWER])
     near = dataclasses.replace(now, x=now.x + 7.0 * (np.arange(4) == FOLLOWER))
@@ -132,7 +132,7 @@ def test_reflex_brakes_for_what_is_in_the_way(road):
 
 def test_reflex_heeds_nobody_beside_the_way(road):
     """5 m behind a standing ego that is grazed by 0.2 m, and on a turn at whose end it stands."""
-    scene = jax.tree.map(lambda field: field[0], road)
+    scene = road[0]
     now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))
     me, ego = np.arange(4) == FOLLOWER, np.arange(4) == 0
     near = dataclasses.replace(now, x=now.x + 7.0 * me, vel_x=now.vel_x * ~ego)

@@ -1,6 +1,5 @@
 """The exact inverse of a step."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,5 +51,5 @@ def test_the_inverse_takes_no_slip_for_curvature():
     # Side-slip of a steady turn is atan(1.25 * 0.1); read as turn of one step it would be 0.12 / 0.5 m.
     action = Action(jnp.zeros((1, 2)), jnp.full((1, 2), 0.1))
     swept = advance(ego(5.0), action, LIMITS, 0.1)
-    before, after = (jax.tree.map(lambda field, at=at: field[:, at], swept) for at in (0, 1))
+    before, after = swept[:, 0], swept[:, 1]
     np.testing.assert_allclose(inverse(before, after, 0.1), [[0.0], [0.1]], atol=1e-4)

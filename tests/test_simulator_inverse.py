@@ -102,9 +102,8 @@ def test_what_was_driven_is_driven_again(found):
 def test_it_is_smoother_than_the_raw_inverse_which_drifts(found):
     scene = scenes.stack([logs()["noisy"]])
     log = jax.vmap(log_ego, (None, 0), 1)(scene, START + jnp.arange(STEPS + 1)[:, None])
-    first, before, after = (jax.tree.map(lambda f, at=at: f[:, at], log) for at in (0, slice(-1), slice(1, None)))
-    raw = Action(*inverse(before, after, CONFIG.dt))
-    swept = advance(first, raw, CONFIG.limits, CONFIG.dt)
+    raw = Action(*inverse(log[:, :-1], log[:, 1:], CONFIG.dt))
+    swept = advance(log[:, 0], raw, CONFIG.limits, CONFIG.dt)
     _, smooth, _, beside = found["noisy"]
     assert np.hypot(swept.x - log.x[:, 1:], swept.y - log.y[:, 1:]).max() > 2 * beside.max()
     for name in ("acceleration", "curvature"):
@@ -138,7 +137,7 @@ def test_a_standing_ego_stands(found):
 
 def test_the_start_is_the_log_but_for_noise(found):
     for name, (ego, *_) in found.items():
-        log = jax.tree.map(lambda field: field[0], log_ego(scenes.stack([logs()[name]]), jnp.array([START])))
+        log = log_ego(scenes.stack([logs()[name]]), jnp.array([START]))[0]
         np.testing.assert_allclose([ego.x, ego.y], [log.x, log.y], atol=1e-6)
         assert abs(np.sin(ego.heading - log.heading)) < 0.06 and abs(ego.speed - log.speed) < 1.5
 
@@ -146,7 +145,7 @@ def test_the_start_is_the_log_but_for_noise(found):
 def test_without_start_noise_it_starts_exactly_where_the_log_does():
     fixed = solved(SmoothingConfig(start_heading=0.0, start_speed=0.0))
     for name, (ego, *_) in fixed.items():
-        log = jax.tree.map(lambda field: field[0], log_ego(scenes.stack([logs()[name]]), jnp.array([START])))
+        log = log_ego(scenes.stack([logs()[name]]), jnp.array([START]))[0]
         np.testing.assert_allclose([ego.heading, ego.speed], [log.heading, log.speed], atol=1e-5, err_msg=name)
     assert fixed["noisy"][3].max() < 0.1
 

@@ -273,7 +273,7 @@ def test_road_events_agree_at_scattered_poses(name, rng):
     x, y, heading = (rng.uniform(-size, size, count).astype(np.float32) for size in (35, 35, np.pi))
     zero, ones = np.zeros(count, np.float32), np.ones(count, np.float32)
     ego = EgoState(x, y, heading, zero, zero, zero, 0.5 * ones, 0.25 * ones)
-    one_substep = jax.tree.map(lambda field: field[:, None], ego)
+    one_substep = ego[:, None]
     road = jax.tree.map(jnp.asarray, scenes.indexed(scene, CONFIG))
     simulated = jax.jit(jax.vmap(lambda ego: map_events(road, ego, CONFIG)))(one_substep)[name][:, 0]
     track = oracle_map.Track(

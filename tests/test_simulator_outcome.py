@@ -185,7 +185,7 @@ def test_a_record_is_marked_where_the_simulator_says_off_road(records, least, re
     """The host's mark and the rule that ends a rollout agree."""
     chosen = list(records(request))
     batch = scenes.stack([scenes.indexed(scene, CONFIG) for scene in chosen])
-    start = jax.tree.map(lambda field: field[:, None], log_ego(batch, jnp.full(len(chosen), 10)))
+    start = log_ego(batch, jnp.full(len(chosen), 10))[:, None]
     simulated = jax.jit(jax.vmap(lambda scene, ego: map_events(scene, ego, CONFIG)))(batch, start)["off_road"][:, 0]
     marked = [starts_off_road(scene, 10) for scene in chosen]
     assert least <= sum(marked) <= len(marked) - least

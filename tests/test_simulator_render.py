@@ -172,10 +172,10 @@ def test_everything_is_drawn_whether_in_view_or_not(crowds):
     """Against the maximum over all agents and all lights: what lies outside the view adds nothing to the image."""
     (boxes, lights, state), _ = crowds
     scene, pixels, sharp = state.scene, pixel_centres(CONFIG.render), CONFIG.render.resolution
-    ego = jax.tree.map(lambda field: field[:, None], state.ego)
+    ego = state.ego[:, None]
     others = jnp.arange(CROWD.agents) != scene.ego[:, None]
     for i, ago in enumerate(AGO_STEPS):
-        past = jax.tree.map(lambda field, ago=ago: field[..., -1 - ago], state.history)
+        past = state.history[..., -1 - ago]
         x, y = to_frame(past.x, past.y, ego.x, ego.y, ego.heading)
         box = Box(x, y, past.heading - ego.heading, scene.length, scene.width)
         cover = coverage(box, *pixels, sharp) * (past.valid & others)[..., None, None]

@@ -118,7 +118,7 @@ def test_what_a_policy_sees_is_where_it_is():
         here = 10.0 + 0.8 * step
         np.testing.assert_allclose(observation.route_s, here, atol=1.0)
         assert abs(float(observation.route_offset[0])) < 0.1
-        seen = jax.tree.map(lambda field: field[0], observation)
+        seen = observation[0]
         path, ahead = path_of(seen), np.array([15.0, -8.0])
         x, y = 10 * np.sin(ahead / 10), 10 * (1 - np.cos(ahead / 10))
         place = where_first(path, jnp.asarray(x), jnp.asarray(y), seen.route_s - 15.0)

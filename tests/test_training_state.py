@@ -174,7 +174,6 @@ def test_policies_that_cannot_work_are_told(changes, message):
         ("simulator.dt", 0.2, "spec.dt, 0.1: logs are replayed by it, found 0.2"),
         ("fit.optimizer.learning_rate", -1.0, "at least 0, found -1.0"),
         ("rssm.sizes.unimix", 1.5, "at least 0, at most 1, found 1.5"),
-        ("rssm.view_cell", 3, "0, or a divisor of the image, 64 x 64, found 3"),
         ("tokens.vocabulary.turns", 4, "an odd number, so that zero is among them, found 4"),
         ("distributed.coordinator", "here", "host:port of the first process, found here"),
     ],

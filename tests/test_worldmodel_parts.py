@@ -1,7 +1,5 @@
 """The parts that world models share: motion, batches, sampling, quality measures, names."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +12,6 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Agents
 from tether.worldmodel import registry
 from tether.worldmodel.batch import log_window
-from tether.worldmodel.conformance.small import SMALL
 from tether.worldmodel.features import Pose, _nearest, _polyline_tokens
 from tether.worldmodel.fitting import FittingConfig
 from tether.worldmodel.heads import drift_on, no_drift, reduce_terms, spread
@@ -22,11 +19,10 @@ from tether.worldmodel.motion import estimate_motion, move, running_sum, standin
 from tether.worldmodel.nets import symlog
 from tether.worldmodel.noise import agent_rank
 from tether.worldmodel.oracle import Oracle, OracleConfig
-from tether.worldmodel.quality import imagine_log, keep_moving
+from tether.worldmodel.quality import keep_moving
 from tether.worldmodel.rssm import RSSMConfig
-from tether.worldmodel.rssm_loss import _kl_terms
+from tether.worldmodel.rssm_loss import kl_terms
 from tether.worldmodel.rssm_net import sample
-from tether.worldmodel.view import coarse, view_width
 from tether.worldmodel.window import light_age
 
 SIDES = ("kl_prior", "kl_posterior")
@@ -146,7 +142,7 @@ def test_free_nats_cost_neither_side():
     prior, posterior = jnp.log(jnp.array([[[0.5, 0.5]]])), jnp.log(jnp.array([[[0.6, 0.4]]]))
 
     def slopes(free: float) -> list:
-        terms = [lambda p, q, n=name: _kl_terms(p, q, jnp.ones(1), free)[n][0].sum() for name in SIDES]
+        terms = [lambda p, q, n=name: kl_terms(p, q, jnp.ones(1), free)[n][0].sum() for name in SIDES]
         return [jax.grad(term, side)(prior, posterior) for side, term in enumerate(terms)]
 
     assert not any(np.any(slope) for slope in slopes(1.0))
@@ -211,40 +207,13 @@ def test_model_flops_count_convolutions():
     assert product_flops(jaxpr.jaxpr) == 2 * (3 * 3 * 5) * (2 * 8 * 8 * 7)
 
 
-def test_a_coarse_view_is_the_mean_over_cells():
-    image = np.zeros((2, 4, 4, 3), np.uint8)
-    image[0, :2, 2:, 1], image[1, 3, 3, 2] = 255, 204
-    seen = np.asarray(coarse(jnp.asarray(image), 2)).reshape(2, 2, 2, 3)
-    assert (seen[0, 0, 1].tolist(), float(seen[0].sum())) == ([0, 1, 0], 1.0)
-    assert float(seen[1, 1, 1, 2]) == pytest.approx(0.2)
-
-
-def test_only_the_egos_memory_sees_its_image(model_batch, sim_config, keys):
-    """Another map in the image: the others' boxes stay as they are, what is said of the ego's reward does not."""
-    model = dataclasses.replace(SMALL["rssm"], view_cell=4).build(sim_config)
-    params = jax.jit(model.init)(jax.random.key(1), model_batch)
-    imagine = jax.jit(lambda batch: imagine_log(model, params, keys, batch))
-    scene = model_batch.scene
-    blank = scene.replace(map_tile=0 * scene.map_tile)
-    one, other = (imagine(model_batch.replace(scene=shown)) for shown in (scene, blank))
-    np.testing.assert_array_equal(one.agents.x, other.agents.x)
-    assert float(jnp.abs(one.outcome.predicted["reward"] - other.outcome.predicted["reward"]).max()) > 1e-6
-    loss, _ = jax.eval_shape(model.loss, params, keys[0], model_batch)
-    assert loss.shape == ()
-
-
-def test_a_view_that_cells_do_not_fill_is_refused(sim_config):
-    with pytest.raises(ValueError, match="whole cells of 5 pixels, found 16 x 16"):
-        view_width(sim_config, 5)
-
-
 def test_who_is_out_of_sight_goes_on_at_its_last_velocity():
     """Three agents at 10 m/s, boxes 0.1 s apart that say 100: never lost, lost after one step, lost at once."""
     valid = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool)
     x = jnp.where(valid, jnp.array([0.0, 1.0, 2.0, 3.0]), 100.0)
     moving = jnp.where(valid, 10.0, -7.0)
     boxes = Agents(x, 0 * x, 0 * x, moving, 0 * x, valid)
-    now, after = (jax.tree.map(lambda a, cut=cut: a[:, cut], boxes) for cut in (slice(0, 1), slice(1, None)))
+    now, after = boxes[:, :1], boxes[:, 1:]
     kept = keep_moving(now, after, 0.1)
     np.testing.assert_allclose(kept.x, np.tile([1.0, 2.0, 3.0], (3, 1)), atol=1e-6)
     np.testing.assert_array_equal(kept.valid, after.valid)

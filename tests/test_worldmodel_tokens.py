@@ -13,7 +13,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Agents
 from tether.worldmodel import tokens_net
 from tether.worldmodel.batch import log_window
-from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.motion import estimate_motion, move
 from tether.worldmodel.motion_tokens import (
     Vocabulary,
     mean_controls,
@@ -23,8 +23,8 @@ from tether.worldmodel.motion_tokens import (
     token_controls,
     type_rows,
 )
+from tether.worldmodel.nets import draw
 from tether.worldmodel.tokens import TokensConfig
-from tether.worldmodel.tokens_closest import closest_boxes
 from tether.worldmodel.window import observe_window
 
 SIZES = tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
@@ -73,7 +73,7 @@ def test_a_tokens_own_motion_is_nearest_to_it(rng):
     rows = jnp.asarray(rng.integers(0, 3, VOCABULARY.size))
     found, moved = nearest(now, before, rows, after_token(now, before, tokens, rows))
     lost = -acceleration[rows, tokens // VOCABULARY.turns] * STEPS * DT
-    rolling = np.hypot(now.vel_x, now.vel_y) > lost + 1.0
+    rolling = now.speed > lost + 1.0
     assert rolling.sum() > 200
     np.testing.assert_array_equal(found[rolling], tokens[rolling])
     np.testing.assert_allclose(moved.x, after_token(now, before, found, rows).x, atol=1e-4)
@@ -88,7 +88,7 @@ def test_nearest_is_the_best_of_all(rng):
     _, moved = nearest(now, before, rows, truth)
     each = [after_token(now, before, jnp.full(64, token), rows) for token in range(0, VOCABULARY.size)]
     best = motion_distance(jax.tree.map(lambda *a: jnp.stack(a, -2), *each), truth).min(-1)
-    found = motion_distance(jax.tree.map(lambda a: a[..., None, :], moved), truth)[..., 0]
+    found = motion_distance(moved[..., None, :], truth)[..., 0]
     np.testing.assert_allclose(found, best, rtol=0.01, atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def net(batch):
     scene = jax.tree.map(jnp.asarray, batch)
     start = jnp.full(4, 30)
     window = observe_window(log_window(scene, start, 10, 20), scene, start - 10, STEPS, DT)
-    return tokens_net.init_net(jax.random.key(3), SIZES, VOCABULARY, window), window
+    return draw(jax.random.key(3), tokens_net.layers(SIZES, VOCABULARY, window)), window
 
 
 def forward(net, first: int, count: int, cache):
@@ -202,31 +202,16 @@ def test_the_place_and_direction_of_a_scene_are_nothing(batch, keys):
     }
     start = jnp.full(4, 10)
     window = observe_window(log_window(scene, start, 10, 0), scene, start - 10, STEPS, DT)
-    params = tokens_net.init_net(jax.random.key(3), SIZES, model.config.vocabulary, window)
+    params = draw(jax.random.key(3), model.layers(window))
 
     @jax.jit
     def next_boxes(scene):
         state = model.reset(params, keys, scene, start)
-        return model._others(params, keys, state)[0]
+        return model.draw(params, keys, state, jnp.inf).others
 
     here, there = next_boxes(scene), next_boxes(scene.replace(**fields, **maps))
     expected = moved_rigidly(here, x, y, turn)
-    seen = np.asarray(at_step(here, 0).valid)
+    seen = np.asarray(here[..., 0].valid)
     assert seen.sum() > 4
     for name in ("x", "y", "vel_x", "vel_y"):
         np.testing.assert_allclose(getattr(there, name)[seen], getattr(expected, name)[seen], atol=1e-3)
-
-
-@pytest.mark.parametrize(("count", "least", "most"), [(1, 0.5, 5.0), (VOCABULARY.size, 0.0, 0.1)])
-def test_closest_of_all_follows_the_log(net, batch, count, least, most):
-    """Free to take any token, the lead vehicle that the log stops follows it; with the likeliest alone it drives on."""
-    params, window = net
-    scene, truth = jax.tree.map(jnp.asarray, batch), jax.tree.map(lambda a: a[:, 2:], window.after)
-    time = 0.1 * jnp.arange(1, 21).reshape(4, 5)
-    braked = truth.x.at[1, :, 1].add(-(time**2))
-    slower = truth.vel_x.at[1, :, 1].add(-2 * time)
-    truth = truth.replace(x=braked, vel_x=slower)
-    boxes = jax.jit(lambda: closest_boxes(params, SIZES, VOCABULARY, count, scene, window, truth, DT))()
-    assert least <= float(np.abs(boxes.x - braked)[1, :, 1].max()) <= most
-    np.testing.assert_array_equal(boxes.valid, truth.valid)
-    np.testing.assert_array_equal(boxes.x[:, :, 0], truth.x[:, :, 0], "the ego is as driven")

@@ -12,8 +12,8 @@ from tether.training.config import Config, DistributedConfig, flatten
 # Counts of which there may be none; `mesh.data` has a rule of its own. Of everything else there is at least one.
 MAY_BE_ZERO = (
     *("seed", "distributed.index", "watch.most_skipped", "mesh.whole_below", "data.cached_scenes", "policy.cameras"),
-    *("rssm.view_cell", "tokens.loss.closest_of", "fit.refit_steps", "fit.optimizer.warmup_steps"),
-    *("closed_loop.steps", "value.steps", "rounds.rounds", "evaluation.animations"),
+    *("fit.refit_steps", "fit.optimizer.warmup_steps", "closed_loop.steps", "value.steps", "rounds.rounds"),
+    "evaluation.animations",
 )
 LARGEST = 2**31 - 1  # of whole numbers: what a device counts with
 # Beyond these no machine has the memory, and a run that says so is not to be tried.
@@ -178,16 +178,11 @@ def _coordinator(several: DistributedConfig) -> tuple[bool, str]:
 
 def _model_needs(config: Config) -> Iterator[Need]:
     tokens, substeps = config.tokens, config.simulator.substeps
-    sizes, words, render = tokens.sizes, tokens.vocabulary, config.simulator.render
-    cell, image = config.rssm.view_cell, (render.height, render.width)
-    fills = cell == 0 or not any(side % cell for side in image)
-    yield "rssm.view_cell", cell, fills, f"0, or a divisor of the image, {image[0]} x {image[1]}"
+    sizes, words = tokens.sizes, tokens.vocabulary
     for name, width in (("width", sizes.width), ("things", sizes.things)):
         yield "tokens.sizes.heads", sizes.heads, _divides(sizes.heads, width), f"a divisor of {name} = {width}"
     for name, value in (("accelerations", words.accelerations), ("turns", words.turns)):
         yield f"tokens.vocabulary.{name}", value, value % 2 == 1, "an odd number, so that zero is among them"
-    closest = tokens.loss.closest_of
-    yield "tokens.loss.closest_of", closest, closest <= words.size, f"0 to {words.size}, the motions that there are"
     most = SceneSpec.current // substeps
     for name in ("rssm", "tokens"):
         context = getattr(config, name).context

@@ -4,7 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import Array, Scene
+from tether.data.scene import Array, Indexed, Scene
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import advance
 from tether.simulator.observe import ego_of
@@ -13,7 +13,7 @@ from tether.simulator.world import Action, Agents, EgoState, Outcome, Rollout
 
 
 @flax.struct.dataclass
-class ModelBatch:
+class ModelBatch(Indexed):
     """Replayed transitions of B scenes. The others are the scene's log; the ego is `ego`.
 
     Attributes:
@@ -49,7 +49,7 @@ def from_rollout(scene: Scene, start: Array, rollout: Rollout, dynamics: Array) 
     action, ego, outcome, alive = jax.tree.map(
         lambda a: jnp.swapaxes(a, 0, 1), (rollout.action, rollout.ego, rollout.outcome, rollout.alive)
     )
-    first = jax.tree.map(lambda a: a[0], ego_of(rollout.observation))
+    first = ego_of(rollout.observation)[0]
     return ModelBatch(scene, start, first, action, ego, outcome, alive, dynamics)
 
 
@@ -76,14 +76,10 @@ def driven_window(batch: ModelBatch, before: int, config: SimulatorConfig) -> Ag
 
     Returns: `Agents` [B, A, before + 1 + H * S]; index `before` is the first state.
     """
-    first = jax.tree.map(lambda field: field[:, None], batch.first_ego)
-    starts = jax.tree.map(lambda one, rest: jnp.concatenate([one, rest[:, :-1, -1]], 1), first, batch.ego)
+    first = batch.first_ego[:, None]
+    starts = first.then(batch.ego[:, :-1, -1])
     swept = advance(starts, batch.action, config.limits, config.dt)
     swept = jax.tree.map(lambda field: field.reshape(field.shape[0], -1), swept)
-    driven = ego_track_of(jax.tree.map(lambda one, rest: jnp.concatenate([one, rest], 1), first, swept))
     logged = log_window(batch.scene, batch.start, before, swept.x.shape[1])
-    past, future = (
-        jax.tree.map(lambda a, cut=cut: a[..., cut], logged) for cut in (slice(before), slice(before, None))
-    )
-    future = replace_row(future, batch.scene.ego, driven)
-    return jax.tree.map(lambda old, new: jnp.concatenate([old, new], -1), past, future)
+    future = replace_row(logged[..., before:], batch.scene.ego, ego_track_of(first.then(swept)))
+    return logged[..., :before].then(future)

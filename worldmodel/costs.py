@@ -52,14 +52,14 @@ def cost_terms(world: World, params: Params, key: jax.Array, batch: ModelBatch, 
     Args: params: with `costs` as in `cost_layers`.   key: one for the batch.
     """
     rows = jnp.argsort(batch.dynamics)[: max(batch.dynamics.shape[0] // 2, 1)]
-    batch = jax.tree.map(lambda a: a[rows], batch)
+    batch = batch[rows]
     params = jax.lax.stop_gradient({**params, "costs": None}) | {"costs": params["costs"]}
     keys = jax.random.split(key, len(rows))
-    said = imagine_log(Unending(world, simulator), params, keys, batch).outcome.predicted
+    predicted = imagine_log(Unending(world, simulator), params, keys, batch).outcome.predicted
     outcome = batch.outcome
     happened = {name: outcome.happened(name) for name in PREDICTED}
     happened["cont"] = ~outcome.termination
-    chances = {name: jnp.clip(said[name], LEAST, 1 - LEAST) for name in happened}
+    chances = {name: jnp.clip(predicted[name], LEAST, 1 - LEAST) for name in happened}
     surprise = {name: -jnp.log(jnp.where(happened[name], p, 1 - p)) for name, p in chances.items()}
     return {name: (value, batch.alive) for name, value in surprise.items()}
 
@@ -84,7 +84,7 @@ def distances(state: State, swept: EgoState, agents: Agents, config: SimulatorCo
     Depth in any other within the step, in one that is not behind, and in the latter at the end; beyond an edge within
     the step, and at its end. No less than -`FAR_M`.
     """
-    ego, others = jax.tree.map(lambda field: field[:, None], swept), jax.tree.map(lambda field: field.T, agents)
+    ego, others = swept[:, None], agents.T
     boxes = boxes_of(others, state.scene)
     present = others.valid & (jnp.arange(agents.x.shape[0]) != state.scene.ego)
     depth = jnp.where(present, geometry.penetration(ego_box(ego), boxes), -FAR_M)

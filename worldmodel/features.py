@@ -18,13 +18,14 @@ from tether.data.scene import (
     YELLOW_STATES,
     AgentType,
     Array,
+    Indexed,
     LightState,
     Scene,
     is_type,
 )
 from tether.simulator.route import first_place, route_of
 from tether.simulator.world import Agents
-from tether.worldmodel.motion import Motion, at_step, estimate_motion, move
+from tether.worldmodel.motion import Motion, estimate_motion, move
 from tether.worldmodel.nets import symlog
 
 AHEAD_S = 2.0  # how far ahead an agent looks
@@ -40,7 +41,7 @@ GREEN_STATES = (LightState.ARROW_GO, LightState.GO)
 
 
 @flax.struct.dataclass
-class Frame:
+class Frame(Indexed):
     """One moment of one scene.
 
     Attributes:
@@ -57,7 +58,7 @@ class Frame:
 
 
 @flax.struct.dataclass
-class Sensed:
+class Sensed(Indexed):
     """Features of A agents.
 
     Attributes:
@@ -89,7 +90,7 @@ def sense(frame: Frame, scene: Scene, span_s: float) -> Sensed:
     """All features of all agents. `span_s` is the time between `frame.before` and `frame.now` [s]."""
     motion = estimate_motion(frame.now, frame.before, span_s)
     here = Pose(frame.now.x, frame.now.y, frame.now.heading)
-    moved = at_step(move(frame.now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, 1, AHEAD_S), 0)
+    moved = move(frame.now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, 1, AHEAD_S)[..., 0]
     places = jax.tree.map(lambda *p: jnp.concatenate(p), here, Pose(moved.x, moved.y, moved.heading))
     frames = jax.tree.map(lambda p: jnp.tile(p, 2), here)
     *neighbours, index = _neighbours(frame.now, scene, places, frames)
@@ -131,12 +132,11 @@ def _join_places(field: Array) -> Array:
 
 
 def _own(frame: Frame, scene: Scene, motion: Motion, span_s: float) -> Array:
-    before_speed = jnp.hypot(frame.before.vel_x, frame.before.vel_y)
     seen = frame.before.valid
     columns = [
         motion.speed / 10,
         jnp.tanh(motion.speed),  # standing, creeping or moving
-        jnp.where(seen, (motion.speed - before_speed) / span_s / 3, 0.0),
+        jnp.where(seen, (motion.speed - frame.before.speed) / span_s / 3, 0.0),
         motion.turn_rate * 2,
         jnp.cos(motion.slip),
         jnp.sin(motion.slip),

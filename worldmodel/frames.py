@@ -42,7 +42,7 @@ def rendered_frames(boxes: Agents, scene: Scene, first: Array, simulator: Simula
 
 def _state(scene: Scene, time: Array, history: Agents, light_state: Array, light_valid: Array) -> State:
     """A state that can be rendered: of the ego's motion, only the pose is known."""
-    own = ego_row(jax.tree.map(lambda a: a[..., -1], history), scene.ego, -1)
+    own = ego_row(history[..., -1], scene.ego, -1)
     unknown = jnp.zeros_like(own.x)
     ego = EgoState(own.x, own.y, own.heading, *(unknown,) * 5)
     return State(scene, time, ego, history, light_state, light_valid, unknown, own.valid, latent=())

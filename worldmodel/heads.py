@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from tether.data.scene import Array, LightState
+from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Agents, State
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.costs import cost_chances, cost_layers
@@ -50,23 +51,23 @@ def light_logits(params: dict, light_state: Array, age: Array) -> Array:
 
 
 def next_lights(
-    params: dict, key: jax.Array, state: State, age: Array, substeps: int, span_s: float
+    params: dict, key: jax.Array, state: State, age: Array, simulator: SimulatorConfig
 ) -> tuple[tuple[Array, Array], Array]:
     """State and validity [B, L, S] of the lights, which change amid the step, and their age after it.
 
     One draw serves all lights of a row: those that show the same for as long switch together.
 
-    Args: key: key[B]; age: float32[B, L], seconds since each changed; span_s: length of the step [s].
+    Args: key: key[B]; age: float32[B, L], seconds since each changed.
     """
     probs = jax.nn.softmax(light_logits(params, state.light_state, age))
     uniforms = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, LIGHT_STREAM)))(key)
     drawn = draw_index(probs, uniforms[:, None])
     changed = state.light_valid & (drawn != state.light_state)
-    late = jnp.arange(substeps) >= substeps // 2
+    late = jnp.arange(simulator.substeps) >= simulator.substeps // 2
     after = jnp.where(changed, drawn, state.light_state)
     shown = jnp.where(late, after[..., None], state.light_state[..., None])
     valid = jnp.broadcast_to(state.light_valid[..., None], shown.shape)
-    return (shown, valid), jnp.where(changed, 0.0, age + span_s)
+    return (shown, valid), jnp.where(changed, 0.0, age + simulator.step_s)
 
 
 def symlog_reward(params: dict, memory: Array, senses: Array, next_senses: Array, driven: Array) -> Array:
@@ -77,7 +78,7 @@ def symlog_reward(params: dict, memory: Array, senses: Array, next_senses: Array
     return mlp(params["reward"], jnp.concatenate([memory, senses, next_senses, driven], -1))[..., 0]
 
 
-def judge(
+def predict_outcome(
     params: dict,
     ego: Array,
     memory: Array,
@@ -169,10 +170,10 @@ def reward_terms(params: dict, memory: Array, ego_senses: Array, frames: Frame, 
     """
     ego = batch.scene.ego
     own = ego_row(frames.now, ego, -1)
-    motion = driven(*(jax.tree.map(lambda a, cut=cut: a[:, cut], own) for cut in (slice(-1), slice(1, None))))
     memory = ego_row(memory[:, 1:], ego, -2)
-    said = symlog_reward(params, memory, ego_senses[:, :-1], ego_senses[:, 1:], motion)
-    return {"reward": (jnp.square(said - symlog(batch.outcome.reward)) / 2, batch.alive)}
+    motion = driven(own[:, :-1], own[:, 1:])
+    predicted = symlog_reward(params, memory, ego_senses[:, :-1], ego_senses[:, 1:], motion)
+    return {"reward": (jnp.square(predicted - symlog(batch.outcome.reward)) / 2, batch.alive)}
 
 
 def reduce_terms(terms: Terms, scales: dict[str, float]) -> tuple[Array, dict[str, Array]]:

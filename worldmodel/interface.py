@@ -3,6 +3,7 @@
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 
 from tether.data.scene import Array
 from tether.simulator.world import Params, World
@@ -32,3 +33,17 @@ class WorldModel(World, Protocol):
     def loss(self, params: Params, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
         """The scalar to minimise and scalar metrics by name. key: one key for the batch."""
         ...
+
+
+class NothingToLearn:
+    """What a `WorldModel` without parameters adds to a `World`."""
+
+    sees_images = False
+
+    def init(self, key: jax.Array, batch: ModelBatch) -> tuple:
+        """No parameters."""
+        return ()
+
+    def loss(self, params: tuple, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
+        """Nothing to minimise, no metrics."""
+        return jnp.zeros(()), {}

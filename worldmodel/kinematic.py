@@ -8,13 +8,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import Array, Observation, Scene
+from tether.data.scene import Array, Scene
 from tether.simulator.config import SimulatorConfig
-from tether.simulator.observe import observe
+from tether.simulator.observe import Observed
 from tether.simulator.transition import advance_state, start_state
 from tether.simulator.world import Action, Agents, Outcome, State
-from tether.worldmodel.batch import ModelBatch
-from tether.worldmodel.motion import at_step, estimate_motion, move
+from tether.worldmodel.interface import NothingToLearn
+from tether.worldmodel.motion import estimate_motion, move
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,41 +27,24 @@ class KinematicConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kinematic:
+class Kinematic(NothingToLearn, Observed):
     """`WorldModel`."""
 
     config: KinematicConfig
     simulator: SimulatorConfig
 
-    sees_images = False
-
-    def init(self, key: jax.Array, batch: ModelBatch) -> tuple:
-        """Nothing to learn."""
-        return ()
-
-    def loss(self, params: tuple, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
-        """Nothing to minimise."""
-        return jnp.zeros(()), {}
-
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
         """Starts from the logged history."""
         return start_state(scene, start, latent=())
 
-    def observe(self, params: tuple, state: State) -> Observation:
-        """The simulator's view of the imagined state."""
-        return observe(state, self.simulator)
-
     def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """The model supplies the others and the lights; ego motion and outcome are the simulator's."""
-        lights = [
-            jnp.repeat(field[..., None], self.simulator.substeps, axis=-1)
-            for field in (state.light_state, state.light_valid)
-        ]
+        lights = state.held_lights(self.simulator.substeps)
         return advance_state(state, action, self._others(state.history), *lights, (), self.simulator)
 
     def _others(self, history: Agents) -> Agents:
         """`Agents` [B, A, K] -> [B, A, S]. It must not depend on the ego's action."""
-        substeps, dt = self.simulator.substeps, self.simulator.dt
-        now, before = at_step(history, -1), at_step(history, -1 - substeps)
-        motion = estimate_motion(now, before, substeps * dt)
-        return move(now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, substeps, dt)
+        substeps = self.simulator.substeps
+        now, before = history[..., -1], history[..., -1 - substeps]
+        motion = estimate_motion(now, before, self.simulator.step_s)
+        return move(now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, substeps, self.simulator.dt)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.geometry import wrap_angle
-from tether.data.scene import Array
+from tether.data.scene import Array, Indexed
 from tether.simulator.world import Agents
 
 MAX_TURN_RATE = 1.5  # rad/s; faster turns are annotation noise of slow agents
@@ -15,7 +15,7 @@ START_ACCELERATION = 0.5  # m/s^2; who stands and means to go accelerates by mor
 
 
 @flax.struct.dataclass
-class Motion:
+class Motion(Indexed):
     """How boxes move; fields float32[...].
 
     Attributes:
@@ -34,7 +34,7 @@ def estimate_motion(now: Agents, before: Agents, span_s: float) -> Motion:
 
     Args: now, before: `Agents` with fields [...].
     """
-    speed = jnp.hypot(now.vel_x, now.vel_y)
+    speed = now.speed
     slip = wrap_angle(jnp.arctan2(now.vel_y, now.vel_x) - now.heading)
     turn_rate = wrap_angle(now.heading - before.heading) / span_s
     turn_rate = jnp.clip(turn_rate, -MAX_TURN_RATE, MAX_TURN_RATE)
@@ -88,8 +88,3 @@ def running_sum(x: Array) -> Array:
     In full precision: tensor cores would round metres to a thousandth of their value.
     """
     return jnp.matmul(x, jnp.triu(jnp.ones((x.shape[-1], x.shape[-1]), x.dtype)), precision="highest")
-
-
-def at_step(agents: Agents, index: int) -> Agents:
-    """`Agents` [..., K] at one of their steps."""
-    return jax.tree.map(lambda a: a[..., index], agents)

@@ -8,7 +8,6 @@ Letters: A agents, S sub-steps, V vocabulary.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -96,17 +95,17 @@ def nearest_token(
     substeps = after.x.shape[-1]
     accelerations, turns = (jnp.asarray(grid)[rows] for grid in vocabulary.grids)
     turned = wrap_angle(after.heading[..., -1] - now.heading) / (substeps * dt) - motion.turn_rate
-    shown = jnp.where(after.valid[..., -1], turned, 0.0)[..., None]
+    seen_turn = jnp.where(after.valid[..., -1], turned, 0.0)[..., None]
 
     def best(acceleration: Array, turn: Array) -> Array:
-        each_now, each_motion = jax.tree.map(lambda a: a[..., None], (now, motion))
-        tried = move(each_now, each_motion, acceleration, each_motion.turn_rate + turn, substeps, dt)
+        turn_rate = motion.turn_rate[..., None] + turn
+        tried = move(now[..., None], motion[..., None], acceleration, turn_rate, substeps, dt)
         return jnp.argmin(motion_distance(tried, after), -1)[..., None]
 
     def pick(grid: Array, index: Array) -> Array:
         return jnp.take_along_axis(grid, index, -1)
 
-    first = best(accelerations, jnp.broadcast_to(shown, accelerations.shape))
+    first = best(accelerations, jnp.broadcast_to(seen_turn, accelerations.shape))
     turn = best(jnp.broadcast_to(pick(accelerations, first), turns.shape), turns)
     chosen = pick(turns, turn)
     acceleration = best(accelerations, jnp.broadcast_to(chosen, accelerations.shape))
@@ -121,7 +120,7 @@ def motion_distance(tried: Agents, after: Agents) -> Array:
 
     Args: tried: `Agents` [..., N, S]; after: `Agents` [..., S]. Returns: float32[..., N].
     """
-    truth = jax.tree.map(lambda a: a[..., None, :], after)
+    truth = after[..., None, :]
     square = jnp.square(tried.x - truth.x) + jnp.square(tried.y - truth.y)
     square += jnp.square(HEADING_M * wrap_angle(tried.heading - truth.heading))
     square += VELOCITY_S**2 * (jnp.square(tried.vel_x - truth.vel_x) + jnp.square(tried.vel_y - truth.vel_y))

@@ -2,13 +2,9 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
-from tether.data.scene import Array
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.log_replay import LogReplay
-from tether.worldmodel.batch import ModelBatch
+from tether.worldmodel.interface import NothingToLearn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +16,5 @@ class OracleConfig:
         return Oracle(simulator)
 
 
-class Oracle(LogReplay):
+class Oracle(NothingToLearn, LogReplay):
     """`WorldModel` that knows the future: each of its steps costs what a step of the simulator costs."""
-
-    sees_images = False
-
-    def init(self, key: jax.Array, batch: ModelBatch) -> tuple:
-        """Nothing to learn."""
-        return ()
-
-    def loss(self, params: tuple, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
-        """Nothing to minimise."""
-        return jnp.zeros(()), {}

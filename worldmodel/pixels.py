@@ -38,7 +38,6 @@ from tether.worldmodel.frames import rendered_frames, warp
 from tether.worldmodel.heads import Terms, counted_steps, reduce_terms
 from tether.worldmodel.image_latent import PatchSizes, brightness
 from tether.worldmodel.kinematic import Kinematic, KinematicConfig
-from tether.worldmodel.motion import at_step
 from tether.worldmodel.pixels_heads import outcome_logits, outcome_terms, said
 from tether.worldmodel.pixels_net import Given
 from tether.worldmodel.shortcut import Levels
@@ -116,7 +115,7 @@ class Pixels:
         k_rows, k_given, k_levels, k_noise = jax.random.split(key, 4)
         rows = batch.alive.shape[0]
         # The first rows are bootstrapped, and batches come in an order: logged drives first, then disturbed ones.
-        batch = jax.tree.map(lambda a: a[jax.random.permutation(k_rows, rows)], batch)
+        batch = batch[jax.random.permutation(k_rows, rows)]
         substeps, context = self.simulator.substeps, self.config.context
         boxes = driven_window(batch, context * substeps, self.simulator)
         image = brightness(self.frames(boxes, batch.scene, batch.start - context * substeps, self.simulator))
@@ -189,8 +188,7 @@ class Pixels:
 
     def window_given(self, params: dict, shown: Array, ego: Agents) -> Given:
         """`Given` of the frames [B, F] of a window, from each one's forerunner; nothing is known of the first."""
-        before, after = (jax.tree.map(lambda a, cut=cut: a[:, cut], ego) for cut in (slice(-1), slice(1, None)))
-        known = self._given(params, shown[:, :-1], before, after)
+        known = self._given(params, shown[:, :-1], ego[:, :-1], ego[:, 1:])
         return jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:, :1]), a], 1), known)
 
     def _given(self, params: dict, image: Array, before: Agents, after: Agents) -> Given:
@@ -227,10 +225,9 @@ class Pixels:
         """Moves the ego and the boxes, then draws what the ego sees from there, twice: the second for the doubt."""
         following, outcome = Kinematic(KinematicConfig(), self.simulator).step((), key, state, action)
         # Not where the simulator stops the ego because it failed: a model that saw this would know the outcome.
-        after = at_step(ego_track_of(sweep(state, action, self.simulator)), -1)
-        before = ego_row(at_step(state.history, -1), state.scene.ego, -1)
-        before, after, image = jax.tree.map(lambda a: a[:, None], (before, after, state.latent.image))
-        given = self._given(params, image, before, after)
+        after = ego_track_of(sweep(state, action, self.simulator))[..., -1]
+        before = ego_row(state.now, state.scene.ego, -1)
+        given = self._given(params, state.latent.image[:, None], before[:, None], after[:, None])
         k_draw, k_past = jnp.moveaxis(jax.vmap(jax.random.split)(key), 1, 0)
         draws = self._draw(params, k_draw, given, state.latent.cache)
         image, other = (self.decode(params, draws[:, i], given)[:, 0] for i in range(2))
@@ -257,4 +254,4 @@ def row_noise(key: jax.Array, shape: tuple[int, ...]) -> Array:
 
 def _ego_frames(boxes: Agents, ego: Array, substeps: int) -> Agents:
     """The ego's boxes [B, F] at every `substeps`-th step of a window [B, A, K]."""
-    return jax.tree.map(lambda a: a[..., ::substeps], ego_row(boxes, ego, -2))
+    return ego_row(boxes, ego, -2)[..., ::substeps]

@@ -54,8 +54,7 @@ def imagine_log(
         keys = jax.vmap(jax.random.fold_in, (0, None))(key, index)
         following, outcome = world.step(params, keys, state.replace(scene=batch.scene), action)
         following = between(following.replace(scene=batch.scene))
-        boxes = jax.tree.map(lambda a: a[..., -substeps:], following.history)
-        return following.replace(scene=()), (boxes, outcome, state.alive)
+        return following.replace(scene=()), (following.history[..., -substeps:], outcome, state.alive)
 
     actions = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), batch.action)
     inputs = (jnp.arange(batch.alive.shape[1]), actions)
@@ -84,7 +83,7 @@ def keep_moving(now: Agents, after: Agents, dt: float) -> Agents:
     Args: now: `Agents` [..., 1], at the start; after: `Agents` [..., T], one every dt [s].
     Returns: `Agents` [..., T], seen where `after` is.
     """
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b], -1), now, after)
+    joined = now.then(after)
     steps = jnp.arange(joined.valid.shape[-1])
     last = jax.lax.cummax(jnp.where(joined.valid, steps, 0), axis=joined.valid.ndim - 1)
     seen = jax.tree.map(lambda a: jnp.take_along_axis(a, last, axis=-1)[..., 1:], joined)
@@ -100,7 +99,7 @@ def displacement(imagined: Imagined, batch: ModelBatch, dt: float) -> tuple[Arra
     """
     substeps = batch.action.acceleration.shape[-1]
     logged = log_window(batch.scene, batch.start, 0, imagined.agents.x.shape[-1])
-    first, after = (jax.tree.map(lambda a, cut=cut: a[..., cut], logged) for cut in (slice(0, 1), slice(1, None)))
+    first, after = logged[..., :1], logged[..., 1:]
     moved = jnp.where(after.valid, jnp.hypot(after.x - first.x, after.y - first.y), 0.0).max(-1, keepdims=True)
     other = (jnp.arange(after.x.shape[1]) != batch.scene.ego[:, None])[..., None]
     alive = jnp.repeat(imagined.alive, substeps, axis=1)[:, None]

@@ -1,6 +1,6 @@
-"""The loss of `rssm.py`: each term is values with weights, reduced in `heads.reduce_terms`.
+"""The loss of `rssm.py`: each term is values with weights, reduced in `heads.reduce_terms`; metrics have a leading `_`.
 
-Letters as in `rssm_net.py`; H transitions follow the first state, so there are F = context + H + 1 frames.
+Letters as in `rssm_net.py`, and H transitions.
 """
 
 import dataclasses
@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from tether.data.scene import Array
-from tether.simulator.world import Agents
-from tether.worldmodel import rssm_net
-from tether.worldmodel.batch import ModelBatch
-from tether.worldmodel.heads import Terms, counted_steps, light_terms, reward_terms
-from tether.worldmodel.window import Window, motion_error
+from tether.worldmodel.heads import Terms
+from tether.worldmodel.learned_world import Transitions
+from tether.worldmodel.rssm_net import Prediction
+from tether.worldmodel.window import motion_error
 
 MOVING_SPEED = 0.5  # m/s
 
@@ -40,51 +39,17 @@ class LossConfig:
         return {"kl_prior": self.kl_prior, "kl_posterior": self.kl_posterior}
 
 
-def losses(
-    params: dict,
-    sizes: rssm_net.Sizes,
-    config: LossConfig,
-    batch: ModelBatch,
-    window: Window,
-    uniforms: Array,
-    dt: float,
-    view: Array | None = None,
-) -> Terms:
-    """All terms of the loss and, under `_` names, of the metrics.
+def motion_terms(predicted: Prediction, transitions: Transitions, still_weight: float) -> Terms:
+    """Laplace likelihood of every member's motion, visibility, and the mean motion's error at the step's end [m].
 
-    Args:
-      window: the batch's boxes, context included.
-      uniforms: float32[B, A, F - 1, G], the noise of the posterior's draws.
-      view: float32[B, F, V], what the ego sees, if the model has an image.
+    Args: predicted: `Prediction` [B, H], of each step.
     """
-    seen = window.frames.now.valid
-    embedded = rssm_net.embed(params, sizes, window.sensed, view, batch.scene.ego[:, None])
-    memory, stoch, posterior = rssm_net.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
-    context = window.after.x.shape[1] - batch.alive.shape[1]
-    window, memory, stoch, posterior = jax.tree.map(lambda a: a[:, context:], (window, memory, stoch, posterior))
-    start, end = (jax.tree.map(lambda a, cut=cut: a[:, cut], window.frames) for cut in (slice(-1), slice(1, None)))
-    counted = counted_steps(batch, window.after.x.shape[-1])
-    others = start.now.valid & counted[..., None] & (jnp.arange(seen.shape[-1]) != batch.scene.ego[:, None, None])
-    prior = rssm_net.log_probabilities(params["prior"], memory[:, :-1], sizes)
-    predicted = rssm_net.decode(params, memory[:, :-1], stoch, start.now, start.before, window.after.x.shape[-1], dt)
-    return {
-        **_motion_terms(predicted, start.now, window.after, others, config.still_weight),
-        **_kl_terms(prior, posterior, others, config.free_nats),
-        **light_terms(params, start, end, counted),
-        **reward_terms(params, memory, window.ego_senses, window.frames, batch),
-    }
-
-
-def _motion_terms(
-    predicted: rssm_net.Prediction, now: Agents, after: Agents, others: Array, still_weight: float
-) -> Terms:
-    """Laplace likelihood of every member's motion, visibility, and the mean motion's error at the step's end [m]."""
-    truth = jax.tree.map(lambda a: a[..., None, :], after)
+    now, after, others = transitions.start.now, transitions.after, transitions.others
+    truth = after[..., None, :]
     errors = jnp.stack(motion_error(now.heading[..., None], predicted.members, truth), -1)
     scale = predicted.scale[..., None, :, :]
     likelihood = jnp.mean(jnp.sum(jnp.abs(errors) / scale + jnp.log(scale), -1), -2)
-    fastest = jnp.maximum(jnp.hypot(now.vel_x, now.vel_y), jnp.hypot(after.vel_x[..., -1], after.vel_y[..., -1]))
-    moving = fastest > MOVING_SPEED
+    moving = jnp.maximum(now.speed, after[..., -1].speed) > MOVING_SPEED
     known = others[..., None] & after.valid
     displacement = jnp.hypot(predicted.mean.x - after.x, predicted.mean.y - after.y)[..., -1]
     return {
@@ -94,8 +59,11 @@ def _motion_terms(
     }
 
 
-def _kl_terms(prior: Array, posterior: Array, others: Array, free_nats: float) -> Terms:
-    """KL between posterior and prior, each side held in turn (KL balancing)."""
+def kl_terms(prior: Array, posterior: Array, others: Array, free_nats: float) -> Terms:
+    """KL between posterior and prior, each side held in turn (KL balancing).
+
+    Args: prior, posterior: log-probabilities float32[B, H, A, G, C]; others: bool[B, H, A], who counts.
+    """
 
     def divergence(left: Array, right: Array) -> Array:
         return jnp.sum(jnp.exp(left) * (left - right), (-2, -1))

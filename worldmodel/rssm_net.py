@@ -16,7 +16,7 @@ from tether.simulator.world import Agents
 from tether.worldmodel.features import Sensed
 from tether.worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
 from tether.worldmodel.motion import estimate_motion, move, standing
-from tether.worldmodel.nets import cast, dense, dense_layer, draw, gru, layer_norm, mlp, mlp_layers, pool
+from tether.worldmodel.nets import cast, dense, dense_layer, gru, layer_norm, mlp, mlp_layers, pool
 from tether.worldmodel.noise import draw_index
 from tether.worldmodel.window import MOTION_ERRORS, Window
 
@@ -67,11 +67,11 @@ class Prediction:
     stay: Array
 
 
-def init_net(key: jax.Array, sizes: Sizes, window: Window, view: int = 0) -> dict:
-    """Fresh parameters; the window gives the widths of the inputs; view: V, of the ego's image, 0 for none."""
+def layers(sizes: Sizes, window: Window) -> dict:
+    """The weights, for `nets.draw`; the window gives the widths of the inputs."""
     sensed, latent = window.sensed, sizes.groups * sizes.classes
     senses = sensed.own.shape[-1] + 3 * sizes.tokens
-    layers = {
+    return {
         **sense_layers(window, sizes.tokens),
         "embed": mlp_layers((senses, sizes.hidden, sizes.hidden)),
         "memory": dense_layer(sizes.deter + latent + sizes.hidden, 3 * sizes.deter),
@@ -82,27 +82,17 @@ def init_net(key: jax.Array, sizes: Sizes, window: Window, view: int = 0) -> dic
         "spread": dense_layer(sizes.hidden, MOTION_ERRORS + 1, scale=0.1),
         **head_layers(sizes.deter, window, sizes.tokens, sizes.outcome_hidden),
     }
-    if view:
-        layers["view"] = mlp_layers((view, sizes.hidden, sizes.hidden))
-    return draw(key, layers)
 
 
-def embed(params: dict, sizes: Sizes, sensed: Sensed, view: Array | None = None, ego: Array | None = None) -> Array:
-    """`Sensed` [..., A] -> float[..., A, hidden].
-
-    Args: view: float32[..., V], the ego's image, if the model has one.   ego: int32[...], whose row it belongs to.
-    """
+def embed(params: dict, sizes: Sizes, sensed: Sensed) -> Array:
+    """`Sensed` [..., A] -> float[..., A, hidden]."""
     sensed = cast(sensed, sizes.dtype)
     pooled = [
         pool(params["lanes"], sensed.lanes, sensed.lanes_mask),
         pool(params["neighbours"], sensed.neighbours, sensed.neighbours_mask),
         pool(params["lights"], sensed.lights, sensed.lights_mask),
     ]
-    hidden = mlp(params["embed"], jnp.concatenate([sensed.own, *pooled], -1))
-    if view is not None:
-        own = (jnp.arange(hidden.shape[-2]) == ego[..., None])[..., None]
-        hidden += own * mlp(params["view"], cast(view, sizes.dtype))[..., None, :]
-    return layer_norm(hidden)
+    return layer_norm(mlp(params["embed"], jnp.concatenate([sensed.own, *pooled], -1)))
 
 
 def remember(params: dict, memory: Array, stoch: Array, embedded: Array, seen: Array) -> Array:
@@ -178,12 +168,11 @@ def decode(
     raw = jax.vmap(mlp, (0, None), -2)(params["motion"], trunk).astype(jnp.float32)
     acceleration = MAX_ACCELERATION * jnp.tanh(raw[..., 0] / 4)
     turn_rate = motion.turn_rate[..., None] + MAX_TURN * jnp.tanh(raw[..., 1] / 4)
-    each_now, each_motion = jax.tree.map(lambda a: a[..., None], (now, motion))
     mean = acceleration.mean(-1) if bound is None else jnp.minimum(acceleration.mean(-1), bound)
     spread = dense(params["spread"], trunk).astype(jnp.float32)
     grown = jax.nn.softplus(spread[..., None, :-1] - 2) * (jnp.arange(1, substeps + 1) / substeps)[:, None]
     return Prediction(
-        members=move(each_now, each_motion, acceleration, turn_rate, substeps, dt),
+        members=move(now[..., None], motion[..., None], acceleration, turn_rate, substeps, dt),
         mean=move(now, motion, standing(motion.speed, mean), turn_rate.mean(-1), substeps, dt),
         scale=grown + SCALE_FLOOR,
         stay=spread[..., -1] + HOLD_LOGIT,

@@ -19,7 +19,7 @@ from tether.data.scene import Array
 from tether.worldmodel.features import Sensed
 from tether.worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
 from tether.worldmodel.motion_tokens import Vocabulary, prior_logits
-from tether.worldmodel.nets import Initial, cast, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
+from tether.worldmodel.nets import Initial, cast, dense, dense_layer, layer_norm, mlp, mlp_layers
 from tether.worldmodel.noise import draw_index
 from tether.worldmodel.window import Window
 
@@ -64,10 +64,10 @@ class Cache:
     seen: Array
 
 
-def init_net(key: jax.Array, sizes: Sizes, vocabulary: Vocabulary, window: Window) -> dict:
-    """Fresh parameters; the window gives the widths of the inputs."""
+def layers(sizes: Sizes, vocabulary: Vocabulary, window: Window) -> dict:
+    """The weights, for `nets.draw`; the window gives the widths of the inputs."""
     motion = (sizes.width, sizes.width // 2, vocabulary.size)
-    layers = {
+    return {
         **sense_layers(window, sizes.things),
         "embed": mlp_layers((window.sensed.own.shape[-1], sizes.width, sizes.width)),
         **{_layer(i): _layer_weights(sizes) for i in range(sizes.layers)},
@@ -75,7 +75,6 @@ def init_net(key: jax.Array, sizes: Sizes, vocabulary: Vocabulary, window: Windo
         "stay": dense_layer(sizes.width, 1, scale=0.1),
         **head_layers(sizes.width, window, sizes.things, sizes.outcome_hidden),
     }
-    return draw(key, layers)
 
 
 def _layer(index: int) -> str:

@@ -45,8 +45,7 @@ def observe_window(boxes: Agents, scene: Scene, first: Array, substeps: int, dt:
     frames = window_frames(boxes, scene, first, substeps, dt)
     sensed, ego_senses = sense_frames(frames, scene, substeps * dt)
     after = substep_boxes(boxes, substeps)
-    earlier = jax.tree.map(lambda a: a[:, :-1], frames)
-    return Window(frames, sensed, ego_senses, after, evidence(earlier, after, substeps * dt, dt))
+    return Window(frames, sensed, ego_senses, after, evidence(frames[:, :-1], after, substeps * dt, dt))
 
 
 def batch_window(batch: ModelBatch, context: int, simulator: SimulatorConfig) -> Window:
@@ -65,7 +64,7 @@ def history_window(state: State, simulator: SimulatorConfig) -> Window:
 def history_boxes(state: State, simulator: SimulatorConfig) -> tuple[Agents, Array]:
     """The whole world steps of a state's history: `Agents` [B, A, K], and the log step of the first, int32[B]."""
     span = (state.history.x.shape[-1] - 1) // simulator.substeps * simulator.substeps
-    return jax.tree.map(lambda a: a[..., -1 - span :], state.history), state.time - span
+    return state.history[..., -1 - span :], state.time - span
 
 
 def window_frames(boxes: Agents, scene: Scene, first: Array, substeps: int, dt: float) -> Frame:
@@ -106,8 +105,8 @@ def sense_frames(frames: Frame, scene: Scene, span_s: float) -> tuple[Sensed, Ar
 
 def sense_frame(frame: Frame, scene: Scene, span_s: float) -> tuple[Sensed, Array]:
     """Features of one frame [B, ...]: `Sensed` [B, A, ...] and the ego's senses float32[B, features]."""
-    frames = jax.tree.map(lambda a: a[:, None], frame)
-    return jax.tree.map(lambda a: a[:, 0], sense_frames(frames, scene, span_s))
+    sensed, ego_senses = sense_frames(frame[:, None], scene, span_s)
+    return sensed[:, 0], ego_senses[:, 0]
 
 
 def substep_boxes(boxes: Agents, substeps: int) -> Agents:

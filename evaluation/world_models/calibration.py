@@ -173,8 +173,7 @@ def flat(said: dict[str, dict[str, Array]]) -> dict[str, Array]:
 
 def at(study: Study) -> np.ndarray:
     """The steps that end at the horizons, int[T]."""
-    span_s = study.simulator.substeps * study.simulator.dt
-    return np.array([round(seconds / span_s) - 1 for seconds in HORIZONS_S])
+    return np.array([round(seconds / study.simulator.step_s) - 1 for seconds in HORIZONS_S])
 
 
 def replay(study: Study, policy: NamedPolicy) -> Callable[[Any, Scene, jax.Array], ModelBatch]:

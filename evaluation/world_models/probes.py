@@ -79,7 +79,7 @@ def box_of(boxes: EgoState | Agents, length: Array, width: Array, margin: float 
 
 def overlap(ego: EgoState, agents: Agents, scene: Scene, margin: float = 0.0) -> Array:
     """How deep the agents' boxes [B, A, K] reach into the ego's [B, K] with a margin [m]; negative without contact."""
-    ego = jax.tree.map(lambda field: field[:, None], ego)
+    ego = ego[:, None]
     others = box_of(agents, scene.length[..., None], scene.width[..., None])
     depth = penetration(box_of(ego, ego.length, ego.width, margin), others)
     other = jnp.arange(agents.x.shape[1]) != scene.ego[:, None]
@@ -91,10 +91,9 @@ def cases(
 ) -> dict[str, Array]:
     """Whose answer is known, by kind: bool[B, A]. Args: ways: as `plans` gives them."""
     log = log_window(scene, start, 0, ways["log"][1].x.shape[-1])
-    now, after = jax.tree.map(lambda a: a[..., 0], log), jax.tree.map(lambda a: a[..., 1:], log)
-    ego = jax.tree.map(lambda a: a[:, None], log_ego(scene, start))
+    now, after, ego = log[..., 0], log[..., 1:], log_ego(scene, start)[:, None]
     x, y = to_frame(now.x, now.y, ego.x, ego.y, ego.heading)
-    speed, turn = jnp.hypot(now.vel_x, now.vel_y), jnp.cos(now.heading - ego.heading)
+    speed, turn = now.speed, jnp.cos(now.heading - ego.heading)
     gap = jnp.abs(x) - (scene.length + ego.length) / 2
     whole = log.valid.all(-1)
     seen = whole & jnp.take_along_axis(whole, scene.ego[:, None], 1) & (jnp.arange(x.shape[1]) != scene.ego[:, None])
@@ -103,12 +102,12 @@ def cases(
     moves, ego_moves = speed > MOVES_MPS, ego.speed > MOVES_MPS
 
     hits = {name: overlap(way, after, scene) > 0 for name, (_, way) in ways.items()}
-    apart = overlap(ego, jax.tree.map(lambda a: a[..., None], now), scene)[..., 0] < 0
+    apart = overlap(ego, now[..., None], scene)[..., 0] < 0
     clear = apart & ~hits["log"].any(-1)  # a logged contact is an error of the log
     stood = jnp.cumsum(ways["brakes"][1].speed < STANDS_MPS, -1) * simulator.dt >= STOOD_S
     out = ~jnp.stack([overlap(way, after, scene, MARGIN_M) > 0 for _, way in ways.values()]).any((0, -1))
 
-    stop = jax.tree.map(lambda a: a[:, None], ways["brakes"][1])
+    stop = ways["brakes"][1][:, None]
     far = jnp.hypot(after.x - stop.x, after.y - stop.y).min(-1) > FREE_M
 
     same_way = vehicle & (turn > SAME_WAY)
@@ -132,11 +131,10 @@ def cases(
 def crosses_way(scene: Scene, ego: EgoState, agents: Agents) -> Array:
     """bool[B, A], the agent passes where the ego is at some other time. Args: ego [B, K]; agents [B, A, K]."""
     every = slice(None, None, 5)  # boxes are longer than 0.5 s of a junction's speeds
-    here = jax.tree.map(lambda a: a[:, every], ego)
-    there = jax.tree.map(lambda a: a[..., every], agents)
+    here, there = ego[:, every], agents[..., every]
 
     def meets(moment: EgoState) -> Array:
-        return jnp.any(overlap(jax.tree.map(lambda a: a[:, None], moment), there, scene) > 0, -1)
+        return jnp.any(overlap(moment[:, None], there, scene) > 0, -1)
 
     return jax.vmap(meets, 1)(here).any(0)
 

@@ -61,7 +61,7 @@ class Answers(NamedTuple):
 def measure(study: Study) -> Finding:
     """Both, of every subject; of the probes also what the reactive simulator makes of them."""
     actions = driven_actions(study)
-    foreign = jax.tree.map(lambda a: a[elsewhere(study.scenarios)], actions)
+    foreign = actions[elsewhere(study.scenarios)]
     losses = {subject.name: shuffled(study, subject, foreign) for subject in study.subjects}
     moments = find_moments(study)
     groups = study.groups[[row for row, _ in moments]]
@@ -75,7 +75,7 @@ def measure(study: Study) -> Finding:
 
 def driven_actions(study: Study) -> Action:
     """What the logged ego does at first in each scene, `Action` [N, H, S]."""
-    steps = round(SHUFFLED_S / (study.simulator.substeps * study.simulator.dt))
+    steps = round(SHUFFLED_S / study.simulator.step_s)
     parts = [
         jax.tree.map(lambda a, new=new: np.asarray(a)[:new], study.drive_log(scene, study.keys(rows)).action)
         for rows, new, scene in study.chunks()
@@ -103,15 +103,14 @@ def shuffled(study: Study, subject: Subject, foreign: Action) -> dict[str, np.nd
     @jax.jit
     def both(params: Params, scene: Scene, keys: jax.Array, other: Action) -> dict[str, Array]:
         batch = study.drive_log(scene, keys)
-        own = jax.tree.map(lambda a: a[:, : other.acceleration.shape[1]], batch.action)
+        own = batch.action[:, : other.acceleration.shape[1]]
         pair = [losses_under(a, subject.world, params, keys, batch, study.simulator) for a in (own, other)]
         return jax.tree.map(lambda *values: jnp.stack(values, -1), *pair)
 
     parts = []
     for rows, new, scene in study.chunks():
-        given = jax.tree.map(lambda a, rows=rows: a[rows], foreign)
-        found = both(subject.params, scene, study.keys(rows), given)
-        parts.append(jax.tree.map(lambda a, new=new: np.asarray(a)[:new], found))
+        sums = both(subject.params, scene, study.keys(rows), foreign[rows])
+        parts.append(jax.tree.map(lambda a, new=new: np.asarray(a)[:new], sums))
     return jax.tree.map(lambda *chunk: np.concatenate(chunk), *parts)
 
 

@@ -19,17 +19,17 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import io_callback
 
-from tether.data.scene import Array, LightState, Observation, Scene
+from tether.data.scene import Array, LightState, Scene
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import last_valid_step
-from tether.simulator.observe import observe
+from tether.simulator.observe import Observed
 from tether.simulator.referee.fleet import Fleet
 from tether.simulator.transition import advance_state, start_state, sweep
 from tether.simulator.world import Action, Agents, Outcome, State
 
 
 @dataclasses.dataclass(frozen=True)
-class Referee:
+class Referee(Observed):
     """A World for a list of records.
 
     Its params are int32[B], which records the rows of the batch are, as `Fleet.open` returns them: what is jitted
@@ -39,7 +39,7 @@ class Referee:
       fleet: the simulations.
     """
 
-    config: SimulatorConfig
+    simulator: SimulatorConfig
     fleet: Fleet
 
     def reset(self, params: Array, key: jax.Array, scene: Scene, start: Array) -> State:
@@ -47,10 +47,6 @@ class Referee:
         seeds = jax.vmap(jax.random.bits)(key)
         number = jax.ShapeDtypeStruct(start.shape, jnp.int32)
         return start_state(scene, start, io_callback(self.fleet.reset, number, params, seeds, start, ordered=True))
-
-    def observe(self, params: Array, state: State) -> Observation:
-        """See `World.observe`."""
-        return observe(state, self.config)
 
     def step(self, params: Array, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """See `World.step`; SUMO goes on with its own random numbers."""
@@ -64,13 +60,13 @@ class Referee:
             light_state,
             light_state != LightState.UNKNOWN,
             latent=state.latent,
-            config=self.config,
+            config=self.simulator,
             log_valid=steps <= last_valid_step(state.scene)[:, None],
         )
 
     def _drive(self, state: State, action: Action) -> tuple[dict[str, Array], Array]:
         """The others' boxes, fields [B, A, S], and the light states [B, L, S]."""
-        swept, substeps = sweep(state, action, self.config), action.acceleration.shape[-1]
+        swept, substeps = sweep(state, action, self.simulator), action.acceleration.shape[-1]
         poses = jnp.stack([swept.x, swept.y, swept.heading], axis=-1)
         field = jax.ShapeDtypeStruct((*state.scene.x.shape[:2], substeps), jnp.float32)
         boxes = dict.fromkeys(("x", "y", "heading", "vel_x", "vel_y"), field)

@@ -90,16 +90,14 @@ def measure_everyone(
       since the one before `state`. Who appears counts from the next step on: comfort and places along the route are
       measured from the start of the step.
     """
-    tracks = jax.tree.map(lambda past, new: jnp.concatenate([past[:, -2:], new], axis=-1), state.history, agents)
+    tracks = state.history[:, -2:].then(agents)
     motion = ego_motion(tracks, state.scene.length, state.scene.width)
     known = jnp.ones(routes.x.shape[-1:], bool)
 
     def one(row, ego, x, y, light_s, s):
         scene = state.scene.replace(ego=row, route_x=x, route_y=y, route_valid=known, light_route_s=light_s)
-        before = jax.tree.map(lambda field: field[0], ego)
-        swept = jax.tree.map(lambda field: field[1:], ego)
-        of_row = state.replace(scene=scene, ego=before, route_s=s)
-        return measure(of_row, swept, agents, light_state, light_valid, config)
+        of_row = state.replace(scene=scene, ego=ego[0], route_s=s)
+        return measure(of_row, ego[1:], agents, light_state, light_valid, config)
 
     rows = jnp.arange(agents.x.shape[0])
     measures = jax.vmap(one)(rows, motion, routes.x, routes.y, routes.light_s, route_s)

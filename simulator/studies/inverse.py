@@ -72,13 +72,14 @@ def smooth_actions(
 def _held(log: EgoState, valid: Array) -> EgoState:
     """The track with each invalid step replaced by the last valid one before it."""
     last = jax.lax.cummax(jnp.where(valid, jnp.arange(valid.shape[0]), 0))
-    return jax.tree.map(lambda field: field[last], log)
+    return log[last]
 
 
 def _logged_plan(log: EgoState, valid: Array, limits: VehicleLimits) -> Plan:
     """The log's states and the raw inverse of each step, limited: not consistent, but where to start from."""
-    before, after = (jax.tree.map(lambda field: field[:-1], log), jax.tree.map(lambda field: field[1:], log))
-    actions = jnp.stack(limited(before.speed, *inverse(before, after, SceneSpec.dt), limits), -1) * valid[1:, None]
+    actions = (
+        jnp.stack(limited(log.speed[:-1], *inverse(log[:-1], log[1:], SceneSpec.dt), limits), -1) * valid[1:, None]
+    )
     turned = jnp.cumsum(wrap_angle(jnp.diff(log.heading, prepend=log.heading[:1])))
     states = jnp.stack([log.x, log.y, log.heading[0] + turned, log.speed], axis=-1)
     return Plan(jnp.concatenate([states, jnp.concatenate([actions[:1], actions])], axis=-1), actions)
@@ -119,8 +120,7 @@ def _bounds(plan: Plan, limits: VehicleLimits, share: float) -> tuple[Array, Arr
 
 def _start(state: Array, log: EgoState) -> EgoState:
     """The logged ego at the first step, with heading and speed of a state [6]."""
-    first = jax.tree.map(lambda field: field[0], log)
-    return first.replace(heading=wrap_angle(state[2]), speed=jnp.maximum(state[3], 0.0))
+    return log[0].replace(heading=wrap_angle(state[2]), speed=jnp.maximum(state[3], 0.0))
 
 
 def _drive(target: Plan, gain: Array, log: EgoState, limits: VehicleLimits) -> Plan:

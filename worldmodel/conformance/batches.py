@@ -150,4 +150,4 @@ def others(agents: Agents, batch: ModelBatch) -> dict[str, jax.Array]:
 
 def up_to(imagined: Imagined, substeps: int) -> Imagined:
     """The boxes of the first sub-steps."""
-    return imagined.replace(agents=jax.tree.map(lambda a: a[..., :substeps], imagined.agents))
+    return imagined.replace(agents=imagined.agents[..., :substeps])

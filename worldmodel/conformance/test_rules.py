@@ -91,7 +91,7 @@ def test_same_key_same_result(case, imagined, keys, model_batch):
 def test_rows_are_independent(case, imagined, keys, model_batch):
     """Rows drawn anew, some twice: each comes out as it did among other neighbours."""
     drawn = jnp.array([3, 2, 2, 0])
-    again = case.imagine(case.params, *jax.tree.map(lambda a: a[drawn], (keys, model_batch)))
+    again = case.imagine(case.params, keys[drawn], model_batch[drawn])
     expected = jax.tree.map(lambda a: a[drawn], imagined)
     assert_same(again, expected, "a row's result does not depend on its neighbours in the batch")
 
@@ -100,7 +100,7 @@ def test_order_of_agents_is_nothing(case, imagined, keys, model_batch):
     """Also of polylines and lights."""
     rule = "the order of agents, polylines and lights is nothing"
     again = case.imagine(case.params, keys, model_batch.replace(scene=batches.reordered(model_batch.scene)))
-    back = jax.tree.map(lambda a: a[:, ::-1], again.agents)
+    back = again.agents[:, ::-1]
     assert_same(others(back, model_batch), others(imagined.agents, model_batch), rule)
     assert_same(own_words(again), own_words(imagined), rule)
 
@@ -113,7 +113,7 @@ def test_padding_is_nothing(case, imagined, keys, model_batch):
     agents, words = short(case.params, keys, wide)
     count = model_batch.scene.x.shape[1]
     assert not np.any(agents.valid[:, count:]), f"{rule}: a padded agent became valid"
-    cut = jax.tree.map(lambda a: a[:, :count], agents)
+    cut = agents[:, :count]
     assert_same(others(cut, model_batch), others(imagined.agents, model_batch), rule)
     assert_same(words, own_words(imagined), rule)
 
