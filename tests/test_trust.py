@@ -15,7 +15,7 @@ from tether.evaluation import sim_agents
 from tether.evaluation.restore import read_run
 from tether.evaluation.world_models.study import open_study
 from tether.simulator.config import SimulatorConfig
-from tether.training import presets, resume
+from tether.training import models, presets, resume
 from tether.training.directory import claim
 from tether.worldmodel import registry
 
@@ -145,6 +145,17 @@ def test_compiled_programs_beside_a_run_are_not_loaded(run, monkeypatch):
     with pytest.raises(ValueError, match="has no checkpoint yet"):
         evaluation.evaluate_run(run)
     assert places and "fetched" not in places[0].parts
+
+
+def test_the_objective_of_a_run_is_not_loaded(run):
+    """What a run was trained by is of no use to those that read it."""
+    rounds = dataclasses.replace(presets.tiny().rounds, objective=IN_RUN[0])
+    write(run, "rssm", rounds=rounds)
+    before = set(sys.modules)
+    models.build(read_run(run))
+    assert not [name for name in set(sys.modules) - before if "payload" in name]
+    with pytest.raises(SystemExit, match="2"):
+        presets.parse(["tiny", "--rounds.objective", IN_RUN[0], "--directory", str(run)])
 
 
 def test_training_beside_a_run_loads_nothing_of_it(run):
