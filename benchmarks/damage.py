@@ -205,7 +205,7 @@ def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[s
 def run(flipped: int, disks: int, seed: int, folder: pathlib.Path) -> dict[str, dict[str, int]]:
     """All of it. Returns: outcomes by target."""
     messages = Messages()
-    logger = logging.getLogger("training")
+    logger = logging.getLogger("tether.training")
     logger.addHandler(messages)
     propagates, logger.propagate = logger.propagate, False
     try:
