@@ -15,6 +15,8 @@ import sys
 
 import numpy as np
 
+from tether.data.command_line import Parser
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 
 import oracle
@@ -31,7 +33,7 @@ SPLITS = ("train", "validation", "grounding", "test")  # in this order, where th
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--data", default=str(STARTER), help="data set (default: the starter set)")
     parser.add_argument("--disturbed", type=int, default=1000, help="disturbed drives (default: %(default)s)")
     parser.add_argument("--agents", type=int, default=64, help="agents kept per scene (default: %(default)s)")

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from benchmarks import command
+from tether.data.command_line import Parser
 from tether.evaluation.topview import BLACK, BLUE, GREEN, ORANGE, PURPLE
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -113,7 +114,7 @@ def draw_round(axes: Axes) -> None:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.architecture",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from benchmarks import command
+from tether.data.command_line import Parser
 from tether.evaluation.provenance import made_here
 from tether.training import models
 from tether.training.checkpoint import Checkpoints
@@ -31,7 +32,7 @@ GOAL = 0.03
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.checkpoint_overhead",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import command
+from tether.data.command_line import Parser
 from tether.evaluation.policies import open_records
 from tether.evaluation.report import table
 from tether.policy.imitation import imitation_loss, imitation_targets
@@ -59,7 +60,7 @@ class Stage:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.communication",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

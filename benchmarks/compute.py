@@ -17,6 +17,7 @@ import jax
 from benchmarks import command
 from benchmarks.communication import Stage, stages_of
 from benchmarks.world_models import product_flops
+from tether.data.command_line import Parser
 from tether.evaluation.report import table
 from tether.training import presets
 from tether.training.config import Config
@@ -24,7 +25,7 @@ from tether.training.config import Config
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.compute", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--presets", nargs="+", choices=presets.PRESETS, default=["h200"])

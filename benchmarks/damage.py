@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from benchmarks import command
+from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.training import settings
 from tether.training.checkpoint import Checkpoints, checksums
@@ -223,7 +224,7 @@ def run(flipped: int, disks: int, seed: int, folder: pathlib.Path) -> dict[str, 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.damage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--flips", type=int, default=500, help="of bits of a checkpoint (default: %(default)s)")

@@ -24,6 +24,7 @@ from benchmarks import command
 from benchmarks.pages import write_section
 from tether.data import womd
 from tether.data.builder import write_dataset
+from tether.data.command_line import Parser
 from tether.data.errors import DataError, SkipLedger
 from tether.data.inputs import list_files
 from tether.data.recordings import Recordings
@@ -63,7 +64,7 @@ class Cost:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.data_plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--womd", required=True, help="glob of TFRecord files of WOMD Scenario protos")

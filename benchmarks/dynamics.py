@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import command
+from tether.data.command_line import Parser
 from tether.data.geometry import wrap_angle
 from tether.data.scene import Array, Record, Scene, SceneSpec
 from tether.data.sources import STARTER, available_splits, open_split
@@ -154,7 +155,7 @@ def report(scene: Scene, sources: np.ndarray) -> dict[str, Any]:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dynamics", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.dynamics", description=__doc__)
     parser.add_argument("--data", default=str(STARTER), help="a data set made by `python -m tether.data.build`")
     parser.add_argument("--split", action="append", help="may be repeated; all by default")
     return parser.parse_args(arguments)

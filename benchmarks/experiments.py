@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks import command
 from benchmarks.comparison import BEFORE, METRICS, section
 from benchmarks.pages import add_folder, write_page
+from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.evaluation.forced_reasoning import REASONING_MODES
 from tether.evaluation.judges import BASELINES, JUDGES
@@ -172,7 +173,7 @@ EXPERIMENTS = {
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     own, _, passed = (list(part) for part in _split(arguments))
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.experiments",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

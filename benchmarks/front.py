@@ -14,6 +14,7 @@ import subprocess
 
 from benchmarks import command
 from benchmarks.pages import AGE, add_folder, marked, replace_section, tables_under
+from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.evaluation.report import table
 
@@ -174,7 +175,7 @@ def read(folder: pathlib.Path) -> dict[str, str]:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.front", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_folder(parser)

@@ -37,6 +37,7 @@ from benchmarks.pages import add_folder, write_page
 from tether.data import sources, storage, tfrecord, womd
 from tether.data.build import read_manifest
 from tether.data.builder import write_dataset
+from tether.data.command_line import Parser
 from tether.data.errors import DataError
 from tether.data.padding import pad
 from tether.data.progress import Bar
@@ -305,7 +306,7 @@ def section(result: dict[str, Any]) -> str:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--inputs", type=int, default=20_000)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import command, timing
+from tether.data.command_line import Parser
 from tether.evaluation.policies import open_records
 from tether.policy.action_head import Decision
 from tether.policy.imitation import imitation_loss, imitation_targets
@@ -67,7 +68,7 @@ def cost(config: Config, head: str, scene: Any) -> dict[str, float]:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line, which has no options."""
-    return argparse.ArgumentParser(prog="python -m benchmarks.heads", description=__doc__).parse_args(arguments)
+    return Parser(prog="python -m benchmarks.heads", description=__doc__).parse_args(arguments)
 
 
 def main(arguments: list[str]) -> None:

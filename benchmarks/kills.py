@@ -29,6 +29,7 @@ import orbax.checkpoint as ocp
 
 from benchmarks import command
 from benchmarks.pages import add_folder, write_page
+from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.evaluation.provenance import made_here
 from tether.evaluation.report import table
@@ -45,7 +46,7 @@ FINISHED = b"finished already"  # what train.py prints before it evaluates a run
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.kills", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=pathlib.Path, required=True, help="where the runs are made")

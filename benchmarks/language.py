@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import command
 from benchmarks.pages import write_section
+from tether.data.command_line import Parser
 from tether.data.pipeline import stack
 from tether.data.progress import Bar
 from tether.data.scene import Record, Scene, SceneSpec
@@ -151,7 +152,7 @@ def shares(said: list[Said]) -> str:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.language", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scenes", type=int, default=320, help="first so many training scenes (default: %(default)s)")

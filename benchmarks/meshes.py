@@ -32,6 +32,7 @@ import jax
 
 from benchmarks import command
 from benchmarks.pages import add_folder, write_page
+from tether.data.command_line import Parser
 from tether.evaluation.provenance import made_here, shown
 from tether.evaluation.report import table
 from tether.training import mesh, models, presets, stages
@@ -74,7 +75,7 @@ ABOUT = {
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.meshes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("equality", "processes", "weak", "stages"))

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.pages import add_folder, write_page
+from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.evaluation.provenance import made_here
 from tether.evaluation.report import table
@@ -34,7 +35,7 @@ same batch. What was done for these rates, and their profile: \
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_properties", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.model_properties", description=__doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="where measurements are kept")
     parser.add_argument("--section", default="model-properties", help="name in the markers (default: %(default)s)")
     add_folder(parser)

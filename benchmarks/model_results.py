@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.pages import add_folder, write_page
+from tether.data.command_line import Parser
 from tether.evaluation.report import table
 from tether.evaluation.world_models.benchmark import tables
 
@@ -29,7 +30,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.model_results", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.model_results", description=__doc__)
     parser.add_argument("--out", required=True, type=pathlib.Path, help="where runs and the report are kept")
     parser.add_argument("--data", help="data set; the starter set by default")
     parser.add_argument("--agents", type=int, help="agents per scene, as the data set was built")

@@ -27,6 +27,7 @@ import numpy as np
 import optax
 
 from benchmarks import command
+from tether.data.command_line import Parser
 from tether.data.pipeline import stack
 from tether.data.scene import Array, Record, Scene, SceneSpec
 from tether.data.sources import STARTER, open_split
@@ -62,7 +63,7 @@ START = SceneSpec.current
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pixels", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.pixels", description=__doc__)
     parser.add_argument("--data", default=str(STARTER), help="data set (default: the starter set)")
     parser.add_argument("--steps", type=int, default=400, help="gradient steps (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=256, help="training scenes (default: %(default)s)")

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tether.data.command_line import Parser
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 
 import probes
@@ -225,7 +227,7 @@ def data_report(records: Sequence[Record], count: int) -> dict[str, Any]:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reactive", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.reactive", description=__doc__)
     parser.add_argument("--data", type=pathlib.Path, default=STARTER, help="a data set; the starter set by default")
     parser.add_argument("--split", default="test", help="default: %(default)s")
     parser.add_argument("--scenes", type=int, help="the first so many; all by default, 0 for the probes alone")

@@ -15,6 +15,7 @@ import time
 import numpy as np
 
 from benchmarks import command
+from tether.data.command_line import Parser
 from tether.data.scene import Record, SceneSpec
 from tether.data.sources import STARTER, open_split
 from tether.evaluation.judges import baseline
@@ -98,7 +99,7 @@ def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.referee", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.referee", description=__doc__)
     parser.add_argument("--scenes", type=int, default=48, help="of the test split (default: %(default)s)")
     parser.add_argument("--policy", default="expert", help="a baseline (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=4, help="scenes whose speed is measured (default: %(default)s)")

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.pages import add_folder, write_page
+from tether.data.command_line import Parser
 from tether.evaluation.report import (
     PAIR,
     PAIR_NAME,
@@ -33,7 +34,7 @@ SEED_COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corrid
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.results", description=__doc__)
     parser.add_argument("runs", nargs="+", help="run directories with a report, one per seed")
     parser.add_argument("--section", required=True, help="name of the page, e.g. starter or real")
     parser.add_argument("--title", help="heading; the section's name by default")

@@ -27,6 +27,7 @@ from benchmarks import command
 from benchmarks.fuzz import SlowError, limits, remember
 from benchmarks.mutate import change_structure
 from tests.raw_scenes import scenario
+from tether.data.command_line import Parser
 from tether.data.errors import DataError, SkipLedger
 from tether.data.padding import pad
 from tether.data.progress import Bar
@@ -132,7 +133,7 @@ def _submitted(damaged: bytes) -> str:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.scenario_fuzz",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

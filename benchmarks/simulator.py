@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import command, timing
+from tether.data.command_line import Parser
 from tether.data.padding import pad
 from tether.data.raw import localize
 from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec, is_type
@@ -263,7 +264,7 @@ def host_work(scene: Scene) -> dict[str, float]:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulator", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.simulator", description=__doc__)
     parser.add_argument("--scenario", help="TFRecord file with a WOMD Scenario (default: random roads)")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16, 64], help="default: %(default)s")
     return parser.parse_args(arguments)

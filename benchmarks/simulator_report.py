@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.pages import add_folder, write_page
+from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.data.progress import Bar
 from tether.evaluation.provenance import made_here, shown
@@ -26,7 +27,7 @@ SHOWN_METRICS = ("score", "failure", "at_fault")
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulator_report", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.simulator_report", description=__doc__)
     for name in ("scenario", "real", "run", "out"):
         parser.add_argument(f"--{name}", required=True)
     add_folder(parser)

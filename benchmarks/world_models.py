@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import command, timing
+from tether.data.command_line import Parser
 from tether.evaluation.policies import open_records
 from tether.training import presets
 from tether.training.config import Config, DataConfig
@@ -124,7 +125,7 @@ def measure(name: str, config: Config, batch: ModelBatch, simulator: float) -> d
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.world_models", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--preset", choices=presets.PRESETS, default="cpu")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from tether.data.command_line import Parser
 from tether.data.instruction import sampled_route
 from tether.data.scene import SceneSpec
 from tether.data.sources import STARTER, open_split
@@ -62,9 +63,7 @@ def build(texts: Iterable[str]) -> tokenizers.Tokenizer:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tether.data.build_tokenizer", description="Builds the tokenizer's file."
-    )
+    parser = Parser(prog="python -m tether.data.build_tokenizer", description="Builds the tokenizer's file.")
     parser.add_argument("--data", default=STARTER, help="folder of a data set; the starter set by default")
     parser.add_argument("--out", type=pathlib.Path, default=FILE, help="default: %(default)s")
     return parser.parse_args(arguments)

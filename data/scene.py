@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tether.data.settings import setting
+
 Array = Any  # np.ndarray on the host, jax.Array on a device
 
 
@@ -105,16 +107,17 @@ class SceneSpec:
     """Static sizes of one bucket of scenes; shared by data, simulator, models and policy.
 
     Attributes:
-      agents: A, agents kept, nearest to the ego over the log first; the ego is always kept.
-      polylines: M, roadgraph polylines of at most `points` points kept, nearest to the ego's log first.
-      points: P, points per polyline; longer features are split, sharing their end point.
-      lights: L, traffic lights kept, those on the ego's route first.
+      agents: A, agents kept per scene, those nearest to the ego over the log first; the ego is always kept.
+      polylines: M, roadgraph polylines kept per scene, those nearest to the ego's log first.
+      points: P, points per polyline; longer map features are split into several polylines, which share their end point.
+      lights: L, traffic lights kept per scene, those on the ego's route first.
       route_points: R, points of the ego's route, `route_spacing_m` apart.
-      route_spacing_m: distance between route points [m].
-      text: N, tokens of the instruction: 10 hold navigation and speed limit, free text needs more.
-      steps: T, log steps.
-      current: index of the current step: 0..current is history, what follows is to be driven; 10 everywhere.
-      dt: log step [s]; 0.1 everywhere.
+      route_spacing_m: distance between two points of the ego's route [m].
+      text: N, tokens of the instruction; 10 hold navigation and speed limit, free text needs more.
+      steps: T, log steps of a scene, history included.
+      current: index of the current log step; steps 0 to current are history, later ones are to be driven. 10 is the
+        only value that works.
+      dt: time between two log steps [s]; 0.1 is the only value that works.
     """
 
     agents: int = 32
@@ -122,11 +125,11 @@ class SceneSpec:
     points: int = 16
     lights: int = 16
     route_points: int = 160
-    route_spacing_m: float = 2.0
+    route_spacing_m: float = setting(2.0, above=0)
     text: int = 10
     steps: int = 91
     current: int = 10
-    dt: float = 0.1
+    dt: float = setting(0.1, above=0)
 
     @property
     def future_steps(self) -> int:

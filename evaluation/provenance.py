@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 
+from tether.data.settings import settings_of
 from tether.data.sources import STARTER
-from tether.training.config import Config, flatten
+from tether.training.config import Config
 from tether.training.log import now, read_lines
-from tether.training.settings import FREE_FIELDS
 
 
 def provenance(config: Config, split: str) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def processor() -> str:
 
 def config_hash(config: Config) -> str:
     """sha256 over every field that decides numbers."""
-    fields = {name: value for name, value in flatten(config).items() if name not in FREE_FIELDS}
+    fields = {name: value for name, value, facts in settings_of(config) if not facts.free}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

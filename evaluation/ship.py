@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 import sys
 
+from tether.data.command_line import Parser
 from tether.data.sources import STARTER, open_split
 from tether.evaluation.restore import read_run, restore
 from tether.evaluation.shipped import FOLDER, write_shipped
@@ -23,7 +24,7 @@ OF_THE_MACHINE = ("directory", "start_from", "fresh", "stage", "mesh", "distribu
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tether.evaluation.ship",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

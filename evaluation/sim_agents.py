@@ -16,6 +16,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from tether.data.command_line import Parser
 from tether.training import stop
 
 if __name__ == "__main__":
@@ -67,7 +68,7 @@ LISTED = 100  # records at fault that a message lists
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tether.evaluation.sim_agents",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -12,6 +12,7 @@ committed, because the best 0.5 s alone overshoots every lateral correction.
 """
 
 import dataclasses
+import math
 
 import flax.struct
 import jax
@@ -20,6 +21,7 @@ import numpy as np
 
 from tether.data.geometry import rotate, to_frame, wrap_angle
 from tether.data.scene import Array, Scene
+from tether.data.settings import setting
 from tether.simulator.config import VehicleLimits
 from tether.simulator.dynamics import advance, ego_track
 from tether.simulator.world import Action, EgoState
@@ -32,46 +34,37 @@ class ActionSpace:
     """Bins, their decoding, and the weights of the distance to the log.
 
     Attributes:
-      accelerations: [m/s^2], increasing, 0 included.
-      curvatures: odd number of curvature bins.
-      finesse: exponent of their spacing; above 1 is finer near straight ahead.
-      max_curvature: [1/m].
-      lateral_acceleration: a_lat [m/s^2] of kappa_max(v).
-      dt: length of a sub-step [s]; the simulator's.
-      commit: sub-steps that a decision is committed for, the ramp's length; the simulator's in a step.
-      horizon: sub-steps that a decision is judged over, at the commit and at the horizon.
-      along_m, across_m, heading_rad, speed_mps: deviations that count as 1.
-      effort: cost of a whole kappa_max, and of a = 6 m/s^2; decides ties, as at standstill where no curvature matters.
+      accelerations: bins of the acceleration at the end of a decision [m/s^2], rising, 0 included.
+      curvatures: number of curvature bins, odd, so that straight ahead is one of them.
+      finesse: exponent of the spacing of the curvature bins; above 1 they are finer near straight ahead.
+      max_curvature: largest curvature of a decision at low speed [1/m].
+      lateral_acceleration: lateral acceleration that bounds the curvature of a decision at higher speed [m/s^2].
+      dt: length of a sub-step of an action [s]; the simulator's `dt` is the only value that works.
+      commit: sub-steps that a decision is committed for; the simulator's `substeps` is the only value that works.
+      horizon: sub-steps after which a decision is compared with the log, in addition to the end of the commit.
+      along_m: longitudinal deviation from the log that counts as 1 [m].
+      across_m: lateral deviation from the log that counts as 1 [m].
+      heading_rad: deviation of the heading from the log that counts as 1 [rad].
+      speed_mps: deviation of the speed from the log that counts as 1 [m/s].
+      effort: cost of the largest curvature, and of 6 m/s^2, beside the deviations from the log; decides ties, as at
+        standstill, where no curvature matters.
     """
 
-    accelerations: tuple[float, ...] = (
-        -6.0,
-        -4.5,
-        -3.3,
-        -2.4,
-        -1.7,
-        -1.1,
-        -0.6,
-        -0.25,
-        0.0,
-        0.25,
-        0.6,
-        1.0,
-        1.5,
-        2.2,
-        3.0,
+    accelerations: tuple[float, ...] = setting(
+        (-6.0, -4.5, -3.3, -2.4, -1.7, -1.1, -0.6, -0.25, 0.0, 0.25, 0.6, 1.0, 1.5, 2.2, 3.0),
+        least=-math.inf,
     )
     curvatures: int = 29
-    finesse: float = 2.0
-    max_curvature: float = 0.3
-    lateral_acceleration: float = 6.0
-    dt: float = 0.1
+    finesse: float = setting(2.0, above=0)
+    max_curvature: float = setting(0.3, above=0)
+    lateral_acceleration: float = setting(6.0, above=0)
+    dt: float = setting(0.1, above=0)
     commit: int = 5
     horizon: int = 10
-    along_m: float = 0.5
-    across_m: float = 0.25
-    heading_rad: float = 0.1
-    speed_mps: float = 0.9
+    along_m: float = setting(0.5, above=0)
+    across_m: float = setting(0.25, above=0)
+    heading_rad: float = setting(0.1, above=0)
+    speed_mps: float = setting(0.9, above=0)
     effort: float = 0.02
 
     def __post_init__(self):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.policy.action_head import Decision, Memory
 from tether.policy.action_space import ActionSpace, Waypoints, knot_towards
 from tether.policy.expert import ExpertShape
@@ -36,11 +37,13 @@ class FlowConfig:
     """The expert and how it is drawn from.
 
     Attributes:
-      width, layers, expansion: of the expert; it reads the backbone's last `layers` layers.
-      steps: Euler steps when deployed.
-      drawn_steps: steps of the stochastic equation when exploring.
-      noise: eta of sigma_t.
-      repeats: noisy copies of each shown action per update.
+      width: width of the flow head's expert, the transformer that gives the velocity.
+      layers: layers of the flow head's expert; it reads as many of the backbone's last layers.
+      expansion: factor by which the hidden layers of the flow head's expert are wider than the expert.
+      steps: Euler steps from noise to action when the policy is deployed.
+      drawn_steps: steps of the stochastic differential equation from noise to action when the policy explores.
+      noise: amount of noise when the policy explores, eta in sigma_t = eta * sqrt(t / (1 - t)).
+      repeats: noisy copies of each demonstrated action in an update.
     """
 
     width: int = 64
@@ -48,7 +51,7 @@ class FlowConfig:
     expansion: int = 2
     steps: int = 10
     drawn_steps: int = 5
-    noise: float = 0.7
+    noise: float = setting(0.7, above=0)
     repeats: int = 4
 
 

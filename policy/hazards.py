@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from tether.data.geometry import rotate, wrap_angle
 from tether.data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Observation, is_type
+from tether.data.settings import setting
 from tether.data.text import CAUSES
 from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.route import Route, first_place
@@ -36,18 +37,19 @@ class DriverConfig(CarFollowing):
     """A car follower and what it heeds, beyond the driver model's own parameters.
 
     Attributes:
-      default_speed_mps: desired speed where no limit is known.
-      lateral_acceleration: comfortable in curves [m/s^2]; sets the speed through them.
-      corridor_margin_m: free space wanted on each side of the ego's body.
-      foresight_s: agents that will enter the corridor within this time count as if they were in it.
-      curve_horizon_m: how far ahead curves matter.
+      default_speed_mps: desired speed where no speed limit is known [m/s].
+      lateral_acceleration: lateral acceleration that is comfortable in curves [m/s^2]; it sets the speed through them.
+      corridor_margin_m: free space wanted on each side of the ego's body [m].
+      foresight_s: time within which an agent that will enter the ego's corridor counts as if it were in it [s]; 0 for
+        present agents only.
+      curve_horizon_m: distance ahead within which curves matter [m].
     """
 
-    default_speed_mps: float = 13.9
+    default_speed_mps: float = setting(13.9, above=0)
     lateral_acceleration: float = 2.5
     corridor_margin_m: float = 0.3
     foresight_s: float = 3.0
-    curve_horizon_m: float = 50.0
+    curve_horizon_m: float = setting(50.0, above=0)
 
 
 @flax.struct.dataclass

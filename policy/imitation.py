@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from tether.data.geometry import from_frame, wrap_angle
 from tether.data.scene import Array, Observation, Scene
+from tether.data.settings import setting
 from tether.policy.action_head import ActionHead, Decision
 from tether.policy.action_space import ActionSpace, logged_waypoints, reach
 from tether.policy.language import LabelConfig, label
@@ -34,13 +35,15 @@ class ImitationConfig:
     """Augmentation and weights.
 
     Attributes:
-      perturbed: share of rows whose ego starts beside the log.
-      across_m, heading_rad, speed_share: standard deviations of the perturbation; the speed is scaled.
-      reasoning: weight of the reasoning tokens' cross-entropy; the committed action has 1.
-      plan: weight of the later knots.
+      perturbed: fraction of the examples whose ego starts beside the log.
+      across_m: standard deviation of the lateral shift of a perturbed ego [m].
+      heading_rad: standard deviation of the turn of a perturbed ego [rad].
+      speed_share: standard deviation of the change of a perturbed ego's speed, as a fraction of that speed.
+      reasoning: weight of the cross-entropy of the reasoning tokens, where the committed action has weight 1.
+      plan: weight of the plan's knots after the committed one, which has weight 1.
     """
 
-    perturbed: float = 0.5
+    perturbed: float = setting(0.5, most=1)
     across_m: float = 0.4
     heading_rad: float = 0.05
     speed_share: float = 0.1

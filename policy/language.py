@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tether.data.scene import Array, Observation
+from tether.data.settings import setting
 from tether.data.text import (
     CAUSES,
     DISTANCES,
@@ -64,21 +65,26 @@ class LabelConfig:
     """Thresholds of the labelling rules.
 
     Attributes:
-      driver: whose allowed accelerations rank the causes.
-      standing_mps: slower than this is standing.
-      steady: |a*| below it keeps the speed [m/s^2].
-      binding: a cause matters when it allows less than this [m/s^2].
-      follow_m, follow_s: traffic and lights nearer than this distance [m] and time matter in any case, farther ones
-        only to who brakes.
-      heeded: who does not brake heeds no curve and no crossing vehicle that asks for so much braking [m/s^2].
-      stop_s: braking that ends at standstill within this time is called a stop.
-      turn_curvature, bend_curvature: [1/m]; a turn at a junction, and the least bend worth naming.
-      turn_rad: least change of heading within the preview that is a turn; at a crawl curvature alone is noise.
-      preview_s: how far the decision is held to see where it leads.
-      lane_change_m, nudge_m: lateral shift towards the route [m].
+      driver: car follower whose allowed accelerations rank the causes of a decision.
+      standing_mps: speed below which the ego is standing [m/s].
+      steady: absolute acceleration below which a decision keeps the speed [m/s^2].
+      binding: a cause matters when it allows less acceleration than this [m/s^2].
+      follow_m: traffic and lights nearer than this plus `follow_s` times the speed matter in any case [m]; farther ones
+        matter only to an ego that brakes.
+      follow_s: time of driving by which the distance `follow_m` grows with the speed [s].
+      heeded: an ego that does not brake ignores curves and crossing vehicles that allow this much less acceleration
+        than it has [m/s^2].
+      stop_s: braking that reaches standstill within this time is called a stop [s].
+      turn_curvature: least absolute curvature of a turn at a junction [1/m].
+      bend_curvature: least absolute curvature of a bend worth naming [1/m].
+      turn_rad: least change of heading within the preview that is a turn [rad]; at a crawl the curvature alone is
+        noise.
+      preview_s: time for which a decision is held to see where it leads [s].
+      lane_change_m: least lateral shift towards the route that is a lane change [m].
+      nudge_m: least lateral shift towards the route that is a nudge [m].
     """
 
-    driver: DriverConfig = dataclasses.field(default_factory=DriverConfig)
+    driver: DriverConfig = setting(DriverConfig())
     standing_mps: float = 0.4
     steady: float = 0.4
     binding: float = 1.0

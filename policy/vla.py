@@ -16,6 +16,7 @@ from flax import nnx
 
 from tether.data import tokenizer
 from tether.data.scene import Array, Observation, Scene, SceneSpec
+from tether.data.settings import setting
 from tether.data.text import TOKEN_ID, VOCABULARY
 from tether.policy.action_head import ActionHead, Decision, Memory
 from tether.policy.action_space import ActionSpace, drive_to, extend
@@ -37,17 +38,21 @@ class VLAConfig:
     """Size and behaviour of the policy.
 
     Attributes:
-      width, layers, heads, expansion: of the transformer.
-      stem: channels of the vision stem's stride-2 convolutions; the image shrinks by 2 for each.
-      value_heads, value_width: ensemble of value heads on stop-gradient features.
-      plan_knots: knots of 0.5 s after the committed one; with 12 the plan is 6.4 s long.
-      see_motion: whether the ego's current acceleration and curvature are inputs. Off by default: in logs they all but
-        determine the next action, and a policy that copies them fails in closed loop (causal confusion).
-      cameras: (number, height, width) of the camera images that it sees beside the BEV; number 0 is none, and what
-        `train.py` takes: no World or data set gives any.
-      head: `discrete` bins, or `flow`.
-      actions: what a decision is, and the bins.
-      flow: the expert of the head of that name; acts with it alone.
+      width: width of the policy's transformer.
+      layers: layers of the policy's transformer.
+      heads: attention heads of the policy's transformer; they divide its width.
+      expansion: factor by which the hidden layers of the policy's transformer are wider than the transformer.
+      stem: channels of each stride-2 convolution of the vision stem; the image shrinks by 2 for each.
+      value_heads: number of value heads; they read features without passing gradients back.
+      value_width: width of the hidden layers of the value heads.
+      plan_knots: knots of 0.5 s in the plan after the committed one; with 12 the plan is 6.4 s long.
+      see_motion: whether the ego's current acceleration and curvature are inputs. In logs they all but determine the
+        next action, and a policy that copies them fails in closed loop (causal confusion).
+      cameras: number, height and width of the camera images that the policy sees beside the BEV; number 0 is none, the
+        only value that `train.py` takes, since no World or data set gives images.
+      head: action head; `discrete` draws one of a table of actions, `flow` draws an action by flow matching.
+      actions: what a decision is, and the bins of the discrete head.
+      flow: the action head `flow`, whose settings act where it is chosen.
     """
 
     width: int = 128
@@ -59,10 +64,10 @@ class VLAConfig:
     value_width: int = 128
     plan_knots: int = 12
     see_motion: bool = False
-    cameras: tuple[int, int, int] = (0, 0, 0)
+    cameras: tuple[int, int, int] = setting((0, 0, 0), least=0)
     head: Literal["discrete", "flow"] = "discrete"
-    actions: ActionSpace = dataclasses.field(default_factory=ActionSpace)
-    flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    actions: ActionSpace = setting(ActionSpace())
+    flow: FlowConfig = setting(FlowConfig(), acts_with=("head", "flow"))
 
     def action_head(self) -> ActionHead:
         """The head of that name."""

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,14 +13,18 @@ class CarFollowing:
     """The intelligent driver model's parameters; the defaults are the field's reference simulator's.
 
     Attributes:
-      headway_s, gap_m, acceleration, deceleration, exponent: IDM's T, s0, a, b and delta.
-      strongest_braking: bound of what anything asks for [m/s^2].
+      headway_s: time headway to the vehicle ahead [s], T of the intelligent driver model (IDM).
+      gap_m: distance kept at standstill [m], s0 of IDM.
+      acceleration: acceleration on a free road from standstill [m/s^2], a of IDM.
+      deceleration: comfortable braking, as a positive number [m/s^2], b of IDM.
+      exponent: exponent of speed over desired speed, delta of IDM; the larger, the later the acceleration fades.
+      strongest_braking: hardest braking that the driver model asks for, as a positive number [m/s^2].
     """
 
     headway_s: float = 2.0
     gap_m: float = 2.0
-    acceleration: float = 2.0
-    deceleration: float = 4.0
+    acceleration: float = setting(2.0, above=0)
+    deceleration: float = setting(4.0, above=0)
     exponent: float = 4.0
     strongest_braking: float = 8.0
 

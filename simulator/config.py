@@ -1,6 +1,9 @@
 """Settings of the simulator: plain, frozen, hashable (a static argument of jit). SI units throughout."""
 
 import dataclasses
+import math
+
+from tether.data.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -8,16 +11,17 @@ class VehicleLimits:
     """What the ego's body can do; actions beyond are clipped.
 
     Attributes:
-      acceleration_min: hardest braking [m/s^2], about a dry-road emergency stop.
-      acceleration_max: hardest acceleration [m/s^2].
-      curvature_max: tightest turn [1/m]; 0.3 is a radius of 3.3 m at the rear axle.
-      lateral_acceleration_max: speed^2 * |curvature| that the tyres hold [m/s^2].
+      acceleration_min: hardest braking of the ego's vehicle, a negative acceleration [m/s^2]; -8 is about an emergency
+        stop on a dry road.
+      acceleration_max: hardest acceleration of the ego's vehicle [m/s^2].
+      curvature_max: tightest turn of the ego's vehicle [1/m]; 0.3 is a radius of 3.3 m at the rear axle.
+      lateral_acceleration_max: largest speed^2 * |curvature| that the ego's tyres hold [m/s^2].
     """
 
-    acceleration_min: float = -8.0
-    acceleration_max: float = 6.0
-    curvature_max: float = 0.3
-    lateral_acceleration_max: float = 7.0
+    acceleration_min: float = setting(-8.0, least=-math.inf)
+    acceleration_max: float = setting(6.0, above=0)
+    curvature_max: float = setting(0.3, above=0)
+    lateral_acceleration_max: float = setting(7.0, above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,22 +29,24 @@ class ComfortBounds:
     """nuPlan's comfort bounds; a sub-step beyond any of them is uncomfortable.
 
     Attributes:
-      acceleration_min, acceleration_max: longitudinal [m/s^2].
-      lateral_acceleration: absolute [m/s^2].
-      longitudinal_jerk, jerk: absolute [m/s^3].
-      yaw_rate: absolute [rad/s].
-      yaw_acceleration: absolute [rad/s^2].
-      window_s: least span over which jerk and yaw acceleration are differenced [s]; nuPlan smooths over a like span.
+      acceleration_min: hardest braking that is comfortable, a negative longitudinal acceleration [m/s^2].
+      acceleration_max: largest longitudinal acceleration that is comfortable [m/s^2].
+      lateral_acceleration: largest absolute lateral acceleration that is comfortable [m/s^2].
+      longitudinal_jerk: largest absolute longitudinal jerk that is comfortable [m/s^3].
+      jerk: largest magnitude of the jerk, along and across together, that is comfortable [m/s^3].
+      yaw_rate: largest absolute yaw rate that is comfortable [rad/s].
+      yaw_acceleration: largest absolute yaw acceleration that is comfortable [rad/s^2].
+      window_s: least time over which jerk and yaw acceleration are differenced [s]; nuPlan smooths over a similar time.
     """
 
-    acceleration_min: float = -4.05
+    acceleration_min: float = setting(-4.05, least=-math.inf)
     acceleration_max: float = 2.40
     lateral_acceleration: float = 4.89
-    longitudinal_jerk: float = 4.13
+    longitudinal_jerk: float = setting(4.13, above=0)
     jerk: float = 8.37
     yaw_rate: float = 0.95
     yaw_acceleration: float = 1.93
-    window_s: float = 0.5
+    window_s: float = setting(0.5, above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +54,25 @@ class RewardConfig:
     """Weights of the reward terms (`simulator/reward.py`); dimensionless, positive, one step at the speed limit = 1.
 
     Attributes:
-      progress: for the share of the way that the speed limit allows.
-      reference_speed: stands in where the speed limit is unknown [m/s].
-      failure: cost of each terminating event; above the progress of a whole 16-step rollout, so that driving into
+      progress: reward of a step that covers the whole distance which the speed limit allows; less distance earns its
+        fraction.
+      reference_speed: speed that takes the place of an unknown speed limit in the reward [m/s].
+      failure: cost of each terminating event; it exceeds the progress of a whole 16-step rollout, so that driving into
         a crash never pays.
       contact: cost of a collision that is not the ego's fault.
-      overlap: cost per metre of penetration, on top of either.
-      overlap_cap: penetration that counts at most [m].
-      jerk: cost of a step at the comfort bound of longitudinal jerk.
-      uncomfortable: cost of a step beyond the comfort bounds.
-      ttc: cost of a step at zero time to collision, falling linearly to 0 at `ttc_safe`.
-      ttc_safe: [s].
-      offset: cost of a step at the corridor's border, growing with the square of the offset from the route.
-      wrong_way: cost of a step against the traffic.
+      overlap: cost per metre that the boxes of a collision overlap, in addition to the cost of the collision itself.
+      overlap_cap: largest overlap of two boxes that is counted [m].
+      jerk: cost of a step at the comfort bound of longitudinal jerk; it is proportional to the jerk.
+      uncomfortable: cost of a step that exceeds any comfort bound.
+      ttc: cost of a step at zero time to collision; it falls linearly to 0 at `ttc_safe`.
+      ttc_safe: time to collision from which on a step costs nothing [s].
+      offset: cost of a step at the border of the route's corridor; it grows with the square of the offset from the
+        route.
+      wrong_way: cost of a step in a lane of the opposite direction.
     """
 
     progress: float = 1.0
-    reference_speed: float = 15.0
+    reference_speed: float = setting(15.0, above=0)
     failure: float = 20.0
     contact: float = 2.0
     overlap: float = 1.0
@@ -72,7 +80,7 @@ class RewardConfig:
     jerk: float = 0.02
     uncomfortable: float = 0.1
     ttc: float = 0.3
-    ttc_safe: float = 2.0
+    ttc_safe: float = setting(2.0, above=0)
     offset: float = 0.3
     wrong_way: float = 0.5
 
@@ -82,20 +90,24 @@ class RenderConfig:
     """The BEV image and the map tile that it is cut from.
 
     Attributes:
-      height, width: pixels of the image; up is ahead, left is left.
-      resolution: metres per pixel of image and tile [m].
-      behind: how far the image reaches behind the ego's centre [m].
-      tile_x_min, tile_y_min: the tile's corner in the scene's frame [m]. What lies outside the tile is black.
-      tile_height, tile_width: pixels of the tile along x and y: what an ego sees within 8 s of the current step.
-      supersampling: the tile is drawn this many times finer, then averaged.
+      height: height of the BEV image [pixels]; up is ahead of the ego.
+      width: width of the BEV image [pixels]; left is left of the ego.
+      resolution: size of a pixel of BEV image and map tile [m].
+      behind: how far the BEV image reaches behind the ego's centre [m].
+      tile_x_min: x of the map tile's corner in the scene's frame [m]; what lies outside the tile is black.
+      tile_y_min: y of the map tile's corner in the scene's frame [m]; what lies outside the tile is black.
+      tile_height: pixels of the map tile along x, ahead; by default what an ego sees within 8 s of the current step.
+      tile_width: pixels of the map tile along y, to the left; by default what an ego sees within 8 s of the current
+        step.
+      supersampling: factor by which the map tile is drawn finer before it is averaged down.
     """
 
     height: int = 64
     width: int = 64
-    resolution: float = 1.0
-    behind: float = 14.0
-    tile_x_min: float = -64.0
-    tile_y_min: float = -160.0
+    resolution: float = setting(1.0, above=0)
+    behind: float = setting(14.0, least=-math.inf)
+    tile_x_min: float = setting(-64.0, least=-math.inf)
+    tile_y_min: float = setting(-160.0, least=-math.inf)
     tile_height: int = 320
     tile_width: int = 320
     supersampling: int = 2
@@ -106,21 +118,27 @@ class SimulatorConfig:
     """Everything that the simulator's maths depends on.
 
     Attributes:
-      substeps: S, sub-steps in one step of a World.
-      dt: length of a sub-step [s]; the log's own step.
+      substeps: S, sub-steps of length `dt` in one step of a World.
+      dt: length of a sub-step [s]; 0.1, the log's own step, is the only value that works.
       corridor_m: lateral departure from the route that ends a rollout [m].
-      ttc_cap_s: time to collision is looked for within this span [s].
-      lane_range_m: wrong way is judged by lanes whose centre line is at most this far [m].
-      lane_margin_m: a lane that runs with the ego excuses it if it is less than this much farther than one against it.
-      index_cells: C, cells of the road index (`simulator/road_index.py`); fewer are used where the lists do not fit.
-      index_entries: J, entries of its lists of edges and of lanes.
-      near_edges, near_lanes: most segments that a cell lists.
-      limits, comfort, reward, render: see there.
+      ttc_cap_s: largest time to collision that is looked for [s].
+      lane_range_m: largest distance to a lane's centre line at which the lane decides about driving the wrong way [m].
+      lane_margin_m: a lane in the ego's direction excuses the ego if it is less than this much farther away than a lane
+        of the opposite direction [m].
+      index_cells: C, most cells of the road index (`simulator/road_index.py`); fewer are used where the lists would not
+        fit.
+      index_entries: J, entries of the road index in its list of road edges, and as many in its list of lanes.
+      near_edges: most road-edge segments that a cell of the road index lists.
+      near_lanes: most lane segments that a cell of the road index lists.
+      limits: what the ego's vehicle can do.
+      comfort: bounds of comfortable driving.
+      reward: weights of the reward terms.
+      render: BEV image and map tile.
     """
 
     substeps: int = 5
-    dt: float = 0.1
-    corridor_m: float = 4.0
+    dt: float = setting(0.1, above=0)
+    corridor_m: float = setting(4.0, above=0)
     ttc_cap_s: float = 5.0
     lane_range_m: float = 2.0
     lane_margin_m: float = 1.0

@@ -198,13 +198,22 @@ def test_commands_of_the_docstrings_are_taken(capsys):
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in PROGRAMS if "argparse.ArgumentParser(" in path.read_text()], ids=lambda path: path.stem
+    "path",
+    [path for path in PROGRAMS if re.search(r"(= |return )(argparse\.Argument)?Parser\(", path.read_text())],
+    ids=lambda path: path.stem,
 )
 def test_every_parser_can_be_asked(path):
     """By the name that the tests above ask for."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "parse"]
     assert [[each.arg for each in node.args.args] for node in found] == [["arguments"]]
+
+
+def test_every_program_takes_dashes_and_underscores():
+    """By `data.command_line.Parser`; examples, which are to be copied, have options of one word."""
+    plain = [path for path in PROGRAMS if "= argparse.ArgumentParser(" in path.read_text()]
+    assert plain and all(path.parent.name == "examples" for path in plain)
+    assert not [path for path in plain if re.search(r'add_argument\("--\w+[-_]', path.read_text())]
 
 
 def test_all_forms_of_a_command_are_seen():

@@ -40,18 +40,13 @@ from settings_probes import (
     world,
 )
 
+from tether.data.settings import settings_of
 from tether.training import models, presets
 from tether.training.config import flatten
 from tether.training.validation import validate
 
-# What a leaf needs to act, where that is not the base: without it it is free, as its section's docstring says.
+# What a leaf needs to act, where that is not the base, beside what its facts say (`acts_with`).
 WITH = {
-    "rssm.": {"world_model": "rssm"},
-    "tokens.": {"world_model": "tokens"},
-    "policy.flow.": {"policy.head": "flow"},
-    "grpo.": {"rounds.objective": "grpo"},
-    "actor_critic.": {"rounds.objective": "actor_critic"},
-    "ppo.": {"rounds.objective": "ppo"},
     "distributed.processes": {"distributed.coordinator": "host:1"},
     "distributed.index": {"distributed.coordinator": "host:1", "distributed.processes": 2},
 }
@@ -215,8 +210,8 @@ def leaves() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", leaves())
 def test_every_setting_acts_or_is_refused(name):
-    needed = next((WITH[prefix] for prefix in sorted(WITH, key=len, reverse=True) if name.startswith(prefix)), {})
-    before = changed(presets.tiny(), BASE | needed)
+    acts_with = next(each.facts.acts_with for each in settings_of(presets.tiny()) if each.name == name)
+    before = changed(presets.tiny(), BASE | WITH.get(name, {}) | dict([acts_with] if acts_with else []))
     validate(before)
     value = flatten(before)[name]
     after = changed(before, {name: other(name, value)} | ALONG.get(name, {}))

@@ -15,6 +15,7 @@ import pathlib
 import shutil
 import sys
 
+from tether.data.command_line import Parser
 from tether.data.progress import log_above_bars
 from tether.evaluation.forced_reasoning import REASONING_MODES
 from tether.evaluation.judges import BASELINES, JUDGES, LEARNED, SumoError
@@ -33,9 +34,7 @@ FOR_MODELS = ("policies_of", "measure", "draws")
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line. What is not given is None."""
-    parser = argparse.ArgumentParser(
-        prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="directory of a run; without it, policies that need none are evaluated")
     policies = (
         f"evaluate this one (repeatable): {', '.join((*BASELINES, *LEARNED))}, or the import path of your own, "

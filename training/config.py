@@ -5,10 +5,12 @@ writes them beside the run and reads them back.
 """
 
 import dataclasses
+import math
 import pathlib
 from typing import Any, Literal
 
 from tether.data.scene import SceneSpec
+from tether.data.settings import setting, settings_of
 from tether.policy.imitation import ImitationConfig
 from tether.policy.language import LabelConfig
 from tether.policy.vla import VLAConfig
@@ -28,18 +30,20 @@ class WatchConfig:
     """What counts as going wrong with a run, and what follows (`training.watch`).
 
     Attributes:
-      not_finite: a step with a loss or a result that is not finite is left out, or ends the run.
-      most_skipped: steps left out in a row that end it in any case.
-      least_entropy: of the policy's actions [nats]; below it the policy has collapsed, and the run ends.
-      most_kl: of the policy from imitation [nats]; beyond it the run ends.
-      stall_s: waiting longer than this for a batch is told, and told again each time as much has passed.
+      not_finite: what follows a step whose loss or result is not finite; `skip` leaves the step out, `stop` ends the
+        run.
+      most_skipped: number of consecutive steps that may be left out; one more ends the run.
+      least_entropy: entropy of the policy's actions below which the policy has collapsed and the run ends [nats].
+      most_kl: KL between the policy and the imitation policy beyond which the run ends [nats].
+      stall_s: time spent waiting for a batch after which a warning is logged, and logged again each time as much has
+        passed [s].
     """
 
     not_finite: Literal["skip", "stop"] = "skip"
-    most_skipped: int = 10
-    least_entropy: float = 0.01
+    most_skipped: int = setting(10, least=0)
+    least_entropy: float = setting(0.01, least=-math.inf)
     most_kl: float = 50.0
-    stall_s: float = 60.0
+    stall_s: float = setting(60.0, above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +51,16 @@ class MeshConfig:
     """How many devices share what (`training/mesh.py`); their product is the number of devices of all processes.
 
     Attributes:
-      data: parts of the rows of a batch; -1 for as many as the other axes leave.
-      fsdp: parts of the rows as well, and of the large parameters.
-      tensor: parts of the large parameters' features.
-      whole_below: parameters with fewer elements are copied to every device.
+      data: number of parts that the rows of a batch are split into; -1 for as many as the other axes leave devices for.
+      fsdp: number of parts that the rows of a batch and the large parameters are split into.
+      tensor: number of parts that the features of large parameters are split into.
+      whole_below: parameters with fewer elements than this are copied to every device instead of being split.
     """
 
-    data: int = -1
+    data: int = setting(-1, least=-1)
     fsdp: int = 1
     tensor: int = 1
-    whole_below: int = 16384
+    whole_below: int = setting(16384, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +68,17 @@ class DistributedConfig:
     """Several processes that train one run, one per host (`training/processes.py`, `docs/scaling.md`).
 
     Attributes:
-      detect: ask the launcher for what follows: SLURM, Open MPI, Kubernetes or Cloud TPU.
+      detect: whether the launcher (SLURM, Open MPI, Kubernetes or Cloud TPU) is asked for coordinator, number of
+        processes and index.
       coordinator: `host:port` of the first process; None for a process on its own.
-      processes: how many.
-      index: which of them this one is.
+      processes: number of processes that train the run together.
+      index: number of this process among the processes of the run, from 0.
     """
 
     detect: bool = False
     coordinator: str | None = None
     processes: int = 1
-    index: int = 0
+    index: int = setting(0, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,17 +86,21 @@ class DataConfig:
     """Where the scenes come from.
 
     Attributes:
-      directory: a finished data set with the splits train, grounding, validation and test; the starter set if None.
-      train_scenes, grounding_scenes, validation_scenes, test_scenes: the first so many of each split; all if None.
-      cached_scenes: prepared scenes kept in memory per split, about 0.8 MB each.
+      directory: folder of a finished data set, the starter set if None; it has the splits train, grounding, validation
+        and test.
+      train_scenes: number of scenes used, from the beginning of the split train; all if None.
+      grounding_scenes: number of scenes used, from the beginning of the split grounding; all if None.
+      validation_scenes: number of scenes used, from the beginning of the split validation; all if None.
+      test_scenes: number of scenes used, from the beginning of the split test; all if None.
+      cached_scenes: number of prepared scenes per split that are kept in memory, about 0.8 MB each; 0 for none.
     """
 
-    directory: str | None = None
+    directory: str | None = setting(None, common=True)
     train_scenes: int | None = None
     grounding_scenes: int | None = None
     validation_scenes: int | None = None
     test_scenes: int | None = None
-    cached_scenes: int = 4096
+    cached_scenes: int = setting(4096, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,23 +108,23 @@ class FitConfig:
     """Fitting the world model.
 
     Attributes:
-      steps: optimiser steps of the first fit.
-      refit_steps: of the refit in each round; 0 leaves the model as it is.
-      scenes: whole drives per step; in refits half are the expert's and half the policy's.
-      perturbed: share of a disturbed expert's drives among those of the first fit; the others are the expert's. Logs
-        hold no crashes: without perturbed drives the cost heads learn that there are none.
-      tracks: policy rollouts kept for refits, the oldest go first.
-      trust_quantile: imagination stops where the disagreement exceeds this quantile of held-out logs.
-      optimizer: see `worldmodel.fitting`.
+      steps: optimiser steps of the world model's first fit.
+      refit_steps: optimiser steps of the world model's refit in each round; 0 leaves the model as it is.
+      scenes: rollouts of whole scenes per step of a fit; in refits half are the expert's and half the policy's.
+      perturbed: fraction of the first fit's rollouts that are a disturbed expert's; the others are the expert's own.
+        Logs hold no crashes: without disturbed rollouts the cost heads learn that there are none.
+      tracks: number of policy rollouts that are kept for refits; the oldest are dropped first.
+      trust_quantile: quantile of the disagreement on held-out logs beyond which imagination stops.
+      optimizer: optimiser of the world model's fit.
     """
 
-    steps: int = 300
-    refit_steps: int = 20
+    steps: int = setting(300, common=True)
+    refit_steps: int = setting(20, least=0, later=True)
     scenes: int = 32
     perturbed: float = 0.5
     tracks: int = 512
-    trust_quantile: float = 0.99
-    optimizer: FittingConfig = dataclasses.field(default_factory=FittingConfig)
+    trust_quantile: float = setting(0.99, above=0, most=1)
+    optimizer: FittingConfig = setting(FittingConfig())
 
     @property
     def perturbed_scenes(self) -> int:
@@ -128,23 +137,25 @@ class ImitateConfig:
     """Imitation of the logs.
 
     Attributes:
-      steps: optimiser steps.
-      scenes: scenes per step.   starts: random log steps of each; their product is the batch.
-      learning_rate: peak; linear warm-up over a twentieth, cosine decay to zero.
-      weight_decay: of AdamW.
+      steps: optimiser steps of imitation.
+      scenes: scenes per step of imitation; `scenes` x `starts` examples are the batch.
+      starts: random log steps of each scene that examples start from; `scenes` x `starts` examples are the batch.
+      learning_rate: peak learning rate of imitation; linear warm-up over the first twentieth of the steps, then cosine
+        decay to zero.
+      weight_decay: weight decay of AdamW in imitation.
       loss: augmentation and weights of the terms.
       labels: rules that label the reasoning.
-      checks: how often, evenly spread, the policy is driven on the validation split, with open and closed loop beside
-        each other (`training.checks`).
+      checks: number of times, evenly spread, that the policy is rolled out on the validation split during imitation, in
+        open and closed loop (`training/checks.py`).
     """
 
-    steps: int = 600
+    steps: int = setting(600, common=True)
     scenes: int = 32
     starts: int = 4
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    loss: ImitationConfig = dataclasses.field(default_factory=ImitationConfig)
-    labels: LabelConfig = dataclasses.field(default_factory=LabelConfig)
+    loss: ImitationConfig = setting(ImitationConfig())
+    labels: LabelConfig = setting(LabelConfig())
     checks: int = 4
 
 
@@ -153,16 +164,17 @@ class ClosedLoopConfig:
     """Closed-loop supervised fine-tuning (`cl_sft`).
 
     Attributes:
-      steps: each drives `scenes` scenes and learns from what was driven.
-      scenes: rollouts per step.
-      candidates: K, actions drawn per decision; the one nearest the logged continuation is driven.
-      recover_above: distance to the log (`policy.action_space.deviation`) beyond which the whole set of candidates
-        counts as diverged and the action nearest the log is driven instead.
-      learning_rate: constant.
-      minibatch: transitions per update; every transition is used once.
+      steps: number of steps of closed-loop fine-tuning, each of which rolls out `scenes` scenes and learns from them; 0
+        for no fine-tuning.
+      scenes: rollouts per step of closed-loop fine-tuning.
+      candidates: K, actions drawn per decision, of which the one nearest the logged continuation is executed.
+      recover_above: distance to the log (`policy.action_space.deviation`) beyond which all candidates have diverged and
+        the action nearest the log is executed instead.
+      learning_rate: learning rate of closed-loop fine-tuning, constant.
+      minibatch: transitions per update of closed-loop fine-tuning; every transition is used once.
     """
 
-    steps: int = 30
+    steps: int = setting(30, least=0)
     scenes: int = 32
     candidates: int = 16
     recover_above: float = 8.0
@@ -175,11 +187,12 @@ class ValueConfig:
     """Fitting the value of the frozen policy before it is improved.
 
     Attributes:
-      steps: imagined batches.   epochs: times each transition is used.
-      learning_rate: constant; also the value's in the rounds.
+      steps: number of imagined batches on which the value is fitted before the rounds; 0 for no such fit.
+      epochs: number of times that each transition is used when the value is fitted before the rounds.
+      learning_rate: learning rate of the value, constant, in the rounds as well.
     """
 
-    steps: int = 8
+    steps: int = setting(8, least=0)
     epochs: int = 2
     learning_rate: float = 1e-3
 
@@ -189,30 +202,31 @@ class RoundsConfig:
     """Rounds of imagination and grounding.
 
     Attributes:
-      rounds: how many rounds there are.
-      iterations: imagined batches per round.
-      objective: what is learned from a batch, by short name (`training/objectives`) or import path. `pmpo`, `grpo`,
-        `actor_critic` and `ppo` weigh the imagined decisions by what they led to, `dagger` learns what a rule-based
-        teacher would do in the states that the policy got itself into, `cl_sft` fine-tunes on demonstrations in the
-        simulator. Settings of an objective: `--pmpo.alpha` and so on.
-      world: where the policy practises, the learned model or the log-replay simulator. The latter is a baseline, whose
-        steps the ledger counts.
-      scenes: logged starts per batch.
-      group: rollouts from each start, with common random numbers.
-      horizon: world steps that are imagined at most.
-      minibatch: transitions per update.
-      epochs: times that each transition is used.
-      learning_rate: peak of the policy's learning rate; linear warm-up and cosine decay to zero over all rounds.
+      rounds: number of rounds of imagination and grounding; 0 for none.
+      iterations: number of imagined batches per round.
+      objective: objective of the rounds, by short name (`training/objectives`) or import path. `pmpo`, `grpo`,
+        `actor_critic` and `ppo` weight the imagined decisions by their consequences, `dagger` learns the decisions of a
+        rule-based teacher in the states that the policy reached, `cl_sft` fine-tunes on demonstrations in the
+        simulator. The settings of an objective have its name, as in `--pmpo.alpha`.
+      world: where the policy practises, in the learned model or in the log-replay simulator. The latter is a baseline,
+        whose steps are added to the ledger.
+      scenes: number of logged starts per imagined batch.
+      group: number of rollouts from each start, with common random numbers.
+      horizon: most world steps that a rollout is imagined for.
+      minibatch: transitions per update of the policy in the rounds.
+      epochs: number of times that each transition of an imagined batch is used.
+      learning_rate: peak of the policy's learning rate in the rounds; linear warm-up and cosine decay to zero over all
+        rounds.
       kl_weight: weight of KL(policy || imitation policy).
-      entropy_weight: weight of the action entropy.
+      entropy_weight: weight of the entropy of the policy's actions.
       dynamic_horizon: whether imagination ends where the disagreement exceeds that of held-out logs, and roll-backs may
-        shorten the horizon; otherwise all steps are believed.
-      penalty: first weight of the disagreement in the imagined reward.
+        shorten the horizon; otherwise all imagined steps count.
+      penalty: weight of the disagreement in the imagined reward at first; roll-backs raise it.
     """
 
-    rounds: int = 4
+    rounds: int = setting(4, least=0, common=True)
     iterations: int = 12
-    objective: str = "pmpo"
+    objective: str = setting("pmpo", common=True)
     world: Literal["model", "simulator"] = "model"
     scenes: int = 8
     group: int = 8
@@ -231,13 +245,15 @@ class GroundingConfig:
     """Grounding: the policy is driven in the simulator after each round, and the round is accepted or rolled back.
 
     Attributes:
-      scenes: grounding scenes that are driven, spread evenly over the split.
-      roll_back: whether grounding decides. Otherwise every round is accepted and the last policy is the result.
-      tolerance: fall of the grounded return, without contacts that are not the ego's fault, that is still accepted
+      scenes: number of grounding scenes that are rolled out, spread evenly over the split.
+      roll_back: whether grounding decides about a round; otherwise every round is accepted and the last policy is the
+        result.
+      tolerance: largest fall of the grounded return, without contacts that are not the ego's fault, that is accepted
         [reward].
-      failure_tolerance: rise of the failure rate that is still accepted.
-      bias_tolerance: |imagined - grounded return| beyond which a roll-back shortens the horizon as well [reward].
-      horizon_min: world steps that roll-backs leave of the horizon at least.
+      failure_tolerance: largest rise of the failure rate that is accepted.
+      bias_tolerance: absolute difference of imagined and grounded return beyond which a roll-back shortens the horizon
+        as well [reward].
+      horizon_min: fewest world steps to which roll-backs shorten the horizon.
       penalty_growth: factor by which a roll-back raises the penalty on disagreement.
     """
 
@@ -255,12 +271,13 @@ class EvaluationConfig:
     """The held-out evaluation that ends a run.
 
     Attributes:
-      batch: scenes driven at once.
-      animations: top views drawn of improvements and failures each.
+      batch: number of scenes that are rolled out at once in the evaluation.
+      animations: number of scenes with an improvement, and of scenes with a failure, that the report shows in motion; 0
+        for none.
     """
 
     batch: int = 64
-    animations: int = 1
+    animations: int = setting(1, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,62 +285,76 @@ class Config:
     """A whole run.
 
     Attributes:
-      name: of the preset; part of the default run directory.
-      seed: of everything random.
-      directory: the run's; `runs/<name>-seed<seed>` if None. A run found there is resumed.
-      start_from: directory of another run that has fitted its world model and imitated, and nothing more: a new run
-        goes on from there. All settings of these stages must be the same. Runs that differ in what follows share them.
-      fresh: start anew: an earlier run in the directory is moved aside, to `<directory>.1` or the next free number.
-      stage: name of the stage to run alone (`training/stages`), whose needs must be finished; or `all`.
-      world_model: short name or import path, see `worldmodel/registry.py`.
-      rssm: settings of the world model `rssm`, which act where it is chosen.
-      tokens: settings of the world model `tokens`, which act where it is chosen.
-      returns: how returns are made of imagined rewards.
-      pmpo: settings of the objective `pmpo`, which act where it is chosen.
-      grpo: settings of the objective `grpo`, which act where it is chosen.
-      actor_critic: settings of the objective `actor_critic`, which act where it is chosen.
-      ppo: settings of the objective `ppo`, which act where it is chosen.
-      grounding: how a round is grounded and decided about.
-      compilation_cache: keep compiled programs in `<directory>/../.compiled`, so that a resumed run starts at once.
-      log_every: steps between log lines.
-      checkpoint_every_s: seconds between checkpoints within a stage; each stage ends with one anyway.
-      keep_checkpoints: how many of the newest are kept; others that are: `training/checkpoint.py`.
-      watch: what counts as going wrong, and what follows.
-      mesh, distributed: devices and processes that share the run.
+      name: name of the preset, which is part of the default run directory.
+      seed: seed of all random numbers.
+      directory: folder of the run, `runs/<name>-seed<seed>` if None; a run that it holds is resumed.
+      start_from: folder of another run to start from, which has fitted its world model and imitated, and nothing more.
+        All settings of these stages must be the same; runs that differ in later ones can share them. None starts from
+        the beginning.
+      fresh: whether to start anew; an earlier run in the folder is moved aside, to `<directory>.1` or the next free
+        number.
+      stage: stage to run, by its name (`training/stages`), or `all`; one alone needs the stages before it finished.
+      world_model: world model, by short name (`worldmodel/registry.py`) or import path.
+      compilation_cache: whether compiled programs are kept in `<directory>/../.compiled`, so that a resumed run starts
+        at once.
+      log_every: number of steps between two log lines.
+      checkpoint_every_s: time between two checkpoints within a stage [s]; each stage ends with one anyway.
+      keep_checkpoints: number of newest checkpoints that are kept; `training/checkpoint.py` says which others are.
+      watch: What counts as going wrong with a run, and what follows.
+      mesh: How the devices of all processes share the run; the product of the axes is the number of devices.
+      distributed: Several processes that train one run, one per host (`docs/scaling.md`).
+      data: Where the scenes come from.
+      spec: Sizes of a scene, shared by data, simulator, models and policy.
+      simulator: What the simulator computes with.
+      rssm: Settings of the world model `rssm`, which act where it is chosen.
+      tokens: Settings of the world model `tokens`, which act where it is chosen.
+      policy: Size and behaviour of the policy.
+      fit: Fitting the world model.
+      imitation: Imitation of the logs.
+      closed_loop: Closed-loop supervised fine-tuning, the stage `cl_sft`.
+      value: Fitting the value of the policy before the rounds.
+      returns: How returns are computed from imagined rewards.
+      rounds: Rounds of imagination and grounding.
+      pmpo: Settings of the objective `pmpo`, which act where it is chosen.
+      grpo: Settings of the objective `grpo`, which act where it is chosen.
+      actor_critic: Settings of the objective `actor_critic`, which act where it is chosen.
+      ppo: Settings of the objective `ppo`, which act where it is chosen.
+      grounding: How a round is grounded and accepted or rolled back.
+      evaluation: The evaluation on the test split that ends a run.
     """
 
-    name: str = "cpu"
-    seed: int = 0
-    directory: str | None = None
-    start_from: str | None = None
-    fresh: bool = False
-    stage: str = "all"
-    world_model: str = "rssm"
+    name: str = setting("cpu", later=True)
+    seed: int = setting(0, least=0, common=True)
+    directory: str | None = setting(None, free=True, common=True)
+    start_from: str | None = setting(None, free=True)
+    fresh: bool = setting(False, free=True, common=True)
+    stage: str = setting("all", free=True, common=True)
+    world_model: str = setting("rssm", common=True)
     compilation_cache: bool = True
-    log_every: int = 10
-    checkpoint_every_s: float = 60.0
-    keep_checkpoints: int = 2
-    watch: WatchConfig = dataclasses.field(default_factory=WatchConfig)
-    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
-    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    spec: SceneSpec = dataclasses.field(default_factory=SceneSpec)
-    simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
-    rssm: RSSMConfig = dataclasses.field(default_factory=RSSMConfig)
-    tokens: TokensConfig = dataclasses.field(default_factory=TokensConfig)
-    policy: VLAConfig = dataclasses.field(default_factory=VLAConfig)
-    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
-    imitation: ImitateConfig = dataclasses.field(default_factory=ImitateConfig)
-    closed_loop: ClosedLoopConfig = dataclasses.field(default_factory=ClosedLoopConfig)
-    value: ValueConfig = dataclasses.field(default_factory=ValueConfig)
-    returns: ReturnsConfig = dataclasses.field(default_factory=ReturnsConfig)
-    rounds: RoundsConfig = dataclasses.field(default_factory=RoundsConfig)
-    pmpo: PMPO = dataclasses.field(default_factory=PMPO)
-    grpo: GRPO = dataclasses.field(default_factory=GRPO)
-    actor_critic: ActorCritic = dataclasses.field(default_factory=ActorCritic)
-    ppo: PPO = dataclasses.field(default_factory=PPO)
-    grounding: GroundingConfig = dataclasses.field(default_factory=GroundingConfig)
-    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    log_every: int = setting(10, free=True)
+    checkpoint_every_s: float = setting(60.0, free=True)
+    keep_checkpoints: int = setting(2, free=True)
+    watch: WatchConfig = setting(WatchConfig(), free=True)
+    mesh: MeshConfig = setting(MeshConfig(), free=True)
+    distributed: DistributedConfig = setting(DistributedConfig(), free=True)
+    data: DataConfig = setting(DataConfig())
+    spec: SceneSpec = setting(SceneSpec(), size=True)
+    simulator: SimulatorConfig = setting(SimulatorConfig(), size=True)
+    rssm: RSSMConfig = setting(RSSMConfig(), size=True, acts_with=("world_model", "rssm"))
+    tokens: TokensConfig = setting(TokensConfig(), size=True, acts_with=("world_model", "tokens"))
+    policy: VLAConfig = setting(VLAConfig(), size=True)
+    fit: FitConfig = setting(FitConfig())
+    imitation: ImitateConfig = setting(ImitateConfig())
+    closed_loop: ClosedLoopConfig = setting(ClosedLoopConfig(), later=True)
+    value: ValueConfig = setting(ValueConfig(), later=True)
+    returns: ReturnsConfig = setting(ReturnsConfig(), later=True)
+    rounds: RoundsConfig = setting(RoundsConfig(), later=True)
+    pmpo: PMPO = setting(PMPO(), later=True, acts_with=("rounds.objective", "pmpo"))
+    grpo: GRPO = setting(GRPO(), later=True, acts_with=("rounds.objective", "grpo"))
+    actor_critic: ActorCritic = setting(ActorCritic(), later=True, acts_with=("rounds.objective", "actor_critic"))
+    ppo: PPO = setting(PPO(), later=True, acts_with=("rounds.objective", "ppo"))
+    grounding: GroundingConfig = setting(GroundingConfig(), later=True)
+    evaluation: EvaluationConfig = setting(EvaluationConfig(), later=True)
 
     @property
     def run_directory(self) -> pathlib.Path:
@@ -344,13 +375,6 @@ class Config:
         return self.spec.future_steps // self.simulator.substeps
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any) -> dict[str, Any]:
     """Every field by its dotted name, as the command line calls it; tuples become lists, as in JSON."""
-    out = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            out |= flatten(value, f"{prefix}{field.name}.")
-        else:
-            out[prefix + field.name] = list(value) if isinstance(value, tuple) else value
-    return out
+    return {name: list(value) if isinstance(value, tuple) else value for name, value, _ in settings_of(config)}

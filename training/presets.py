@@ -1,11 +1,14 @@
 """Presets: functions that return a config. Each says what it is for, how long it takes and what to expect."""
 
 import difflib
+import functools
 import pathlib
+import re
 import sys
 from typing import NoReturn
 
 from tether.data.scene import SceneSpec
+from tether.data.settings import settings_of
 from tether.policy import vla
 from tether.policy.sizes import SIZES
 from tether.policy.vla import VLAConfig
@@ -199,6 +202,8 @@ def parse(arguments: list[str]) -> Config:
 def usage() -> str:
     """What `train.py --help` prints."""
     presets = [f"  {name:<6}{(preset.__doc__ or '').splitlines()[0]}" for name, preset in PRESETS.items()]
+    options = [(f"--{name} {value}", summary_of(name)) for name, value, facts in settings_of(cpu()) if facts.common]
+    width = 2 + max(len(option) for option, _ in options)
     return "\n".join(
         (
             "usage: train.py [PRESET] [--FIELD VALUE ...]",
@@ -206,9 +211,22 @@ def usage() -> str:
             "Trains and evaluates; goes on with a run that its directory holds. Presets, of which cpu is the default:",
             *presets,
             "",
-            "All options with their values: train.py PRESET --help",
+            "The options that are changed most often, with their values in cpu:",
+            *(f"  {option:<{width}}{text}" for option, text in options),
+            "",
+            "All options with their values: train.py PRESET --help. In names - and _ are the same.",
         )
     )
+
+
+def summary_of(name: str) -> str:
+    """The first clause of a setting's help text, which stands in the docstring of its config."""
+    import docstring_parser
+
+    *sections, field = name.split(".")
+    config = functools.reduce(getattr, sections, Config())
+    texts = {each.arg_name: each.description for each in docstring_parser.parse_from_object(type(config)).params}
+    return re.split(r"[;.](?:\s|$)", texts[field])[0]
 
 
 def with_truths(options: list[str], config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from tether.training.checkpoint import Checkpoints
 from tether.training.directory import read_settings
 from tether.training.loop import Run, write_rounds
-from tether.training.settings import LATER, differences
+from tether.training.settings import differences
 from tether.training.stages import STAGES
 from tether.training.state import Learned, Progress, RunState
 
@@ -55,7 +55,7 @@ def shared_start(run: Run, fresh: Learned) -> RunState:
     settings = read_settings(source)
     if settings is None:
         raise ValueError(f"start_from: {source} is not a run: expected a config.json in it")
-    changed = [each for each in differences(run.config, settings) if not each.startswith(LATER)]
+    changed = differences(run.config, settings, later=False)
     if changed:
         raise ValueError(f"start_from: {source} has other settings:\n  " + "\n  ".join(changed))
     checkpoints = Checkpoints(source / "checkpoints", run.config.keep_checkpoints)

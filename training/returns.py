@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.simulator.world import Outcome
 
 
@@ -19,13 +20,14 @@ class ReturnsConfig:
     """How returns are made of rewards.
 
     Attributes:
-      discount: discount per world step.
-      lam: lambda of the lambda-returns; 1 is the sum of all rewards, 0 one step and the value.
-      pessimistic: whether the smallest of the value heads is believed where a rollout is cut; otherwise their mean.
+      discount: discount of rewards per world step.
+      lam: lambda of the lambda-returns; 1 sums all rewards, 0 takes one reward and the value of the next state.
+      pessimistic: whether a rollout that is cut bootstraps from the smallest of the value heads; otherwise from their
+        mean.
     """
 
-    discount: float = 0.95
-    lam: float = 0.95
+    discount: float = setting(0.95, above=0, most=1)
+    lam: float = setting(0.95, most=1)
     pessimistic: bool = True
 
 

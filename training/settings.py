@@ -11,21 +11,9 @@ from typing import Any
 
 from tether.data.errors import read_json
 from tether.data.files import write_text
+from tether.data.settings import settings_of
 from tether.training.config import Config, flatten
 from tether.training.validation import validate
-
-# Where a run is kept, how much of it is run now, and when it is ended: none of them changes its numbers.
-FREE_FIELDS = (
-    *("directory", "start_from", "stage", "fresh", "log_every", "checkpoint_every_s", "keep_checkpoints"),
-    *("mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.whole_below"),  # but for rounding
-    *("distributed.detect", "distributed.coordinator", "distributed.processes", "distributed.index"),
-    *("watch.not_finite", "watch.most_skipped", "watch.least_entropy", "watch.most_kl", "watch.stall_s"),
-)
-# Settings of what comes after the stages that runs may share; see `stage.Stage.shared`.
-LATER = (
-    *("closed_loop.", "value.", "returns.", "rounds.", "pmpo.", "grpo.", "actor_critic.", "ppo.", "grounding."),
-    *("evaluation.", "fit.refit_steps", "name"),
-)
 
 
 def write(config: Config, path: pathlib.Path) -> None:
@@ -52,12 +40,14 @@ def from_json(values: Any, where: str) -> Config:
     return config
 
 
-def differences(config: Config, earlier: Config) -> list[str]:
-    """The fields that two configs disagree on, `name: earlier -> now`; those in `FREE_FIELDS` may differ."""
+def differences(config: Config, earlier: Config, later: bool = True) -> list[str]:
+    """The settings that two configs disagree on, `name: earlier -> now`; free ones may differ.
+
+    Args: later: whether settings that act after the stages that runs may share count as well.
+    """
     now, then = flatten(config), flatten(earlier)
-    return [
-        f"{name}: {then[name]} -> {now[name]}" for name in now if name not in FREE_FIELDS and now[name] != then[name]
-    ]
+    compared = [each.name for each in settings_of(config) if not each.facts.free and (later or not each.facts.later)]
+    return [f"{name}: {then[name]} -> {now[name]}" for name in compared if now[name] != then[name]]
 
 
 def _build(kind: type, values: Any, where: str) -> Any:

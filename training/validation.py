@@ -1,58 +1,23 @@
-"""Checks the settings of a run before anything is computed: a setting that is accepted acts, and can work."""
+"""Checks the settings of a run before anything is computed: a setting that is accepted acts, and can work.
+
+What holds for one setting stands on its field (`data/settings.py`); here is how settings go together.
+"""
 
 import math
+import operator
 from collections.abc import Iterator
 from typing import Any
 
 from tether.data.scene import SceneSpec
+from tether.data.settings import Facts, settings_of
 from tether.policy.vla import VLAConfig
 from tether.training import objectives, stages
 from tether.training.config import Config, DistributedConfig, flatten
 
-# Counts of which there may be none; `mesh.data` has a rule of its own. Of everything else there is at least one.
-MAY_BE_ZERO = (
-    *("seed", "distributed.index", "watch.most_skipped", "mesh.whole_below", "data.cached_scenes", "policy.cameras"),
-    *("fit.refit_steps", "fit.optimizer.warmup_steps", "closed_loop.steps", "value.steps", "rounds.rounds"),
-    "evaluation.animations",
-)
 LARGEST = 2**31 - 1  # of whole numbers: what a device counts with
 # Beyond these no machine has the memory, and a run that says so is not to be tried.
 LARGEST_SIZE, LARGEST_AREA = 2**20, 2**24
 LARGEST_FLOAT = 1e30
-SIZES = ("spec.", "simulator.", "rssm.", "tokens.", "policy.")
-# Of all other fractional numbers none is negative,
-MAY_BE_NEGATIVE = (
-    *("simulator.limits.acceleration_min", "simulator.comfort.acceleration_min", "simulator.render.behind"),
-    *("simulator.render.tile_x_min", "simulator.render.tile_y_min", "policy.actions.accelerations"),
-    "watch.least_entropy",
-)
-# and these, which are divided by or taken the logarithm of, are not zero either.
-POSITIVE = (
-    *("spec.route_spacing_m", "spec.dt", "simulator.dt", "simulator.corridor_m", "simulator.limits.acceleration_max"),
-    *("simulator.limits.curvature_max", "simulator.limits.lateral_acceleration_max", "simulator.render.resolution"),
-    *("simulator.comfort.longitudinal_jerk", "simulator.comfort.window_s", "simulator.reward.reference_speed"),
-    *("simulator.reward.ttc_safe", "tokens.vocabulary.max_acceleration", "tokens.vocabulary.max_turn"),
-    *("policy.actions.finesse", "policy.actions.max_curvature", "policy.actions.lateral_acceleration"),
-    *("policy.actions.dt", "policy.actions.along_m", "policy.actions.across_m", "policy.actions.heading_rad"),
-    *("policy.actions.speed_mps", "policy.flow.noise", "fit.optimizer.clip", "fit.trust_quantile", "returns.discount"),
-    *("imitation.labels.driver.acceleration", "imitation.labels.driver.deceleration", "watch.stall_s"),
-    *("imitation.labels.driver.default_speed_mps", "imitation.labels.driver.curve_horizon_m", "grpo.clip", "ppo.clip"),
-)
-AT_MOST_ONE = (
-    *("fit.trust_quantile", "fit.optimizer.final_share", "imitation.loss.perturbed", "rssm.sizes.unimix"),
-    *("tokens.least_share", "pmpo.alpha", "returns.discount", "returns.lam", "grpo.clip", "ppo.clip"),
-)
-
-# Settings that act with some values of another one alone.
-ACTS_WITH = {
-    "rssm.": ("world_model", "rssm"),
-    "tokens.": ("world_model", "tokens"),
-    "policy.flow.": ("policy.head", "flow"),
-    "pmpo.": ("rounds.objective", "pmpo"),
-    "grpo.": ("rounds.objective", "grpo"),
-    "actor_critic.": ("rounds.objective", "actor_critic"),
-    "ppo.": ("rounds.objective", "ppo"),
-}
 
 Need = tuple[str, Any, bool, str]  # a field, what was found, whether it is good, what was expected
 
@@ -75,36 +40,44 @@ def check_overrides(config: Config, preset: Config) -> None:
 
     Raises: ValueError listing the fields that would do nothing.
     """
-    now, before = flatten(config), flatten(preset)
-    idle = []
-    for name in (name for name in now if now[name] != before[name]):
-        for beginning, (other, value) in ACTS_WITH.items():
-            if name.startswith(beginning) and now[other] != value:
-                idle.append(f"  {name}: acts with {other} {value}, found {now[other]}")
+    values, idle = flatten(config), []
+    for now, before in zip(settings_of(config), settings_of(preset), strict=True):
+        if now.value != before.value and now.facts.acts_with is not None:
+            other, value = now.facts.acts_with
+            if values[other] != value:
+                idle.append(f"  {now.name}: acts with {other} {value}, found {values[other]}")
     if idle:
         raise ValueError("\n".join(["these settings would do nothing:", *idle]))
 
 
 def _numbers(config: Config) -> Iterator[Need]:
     """Each number by itself, those in lists included."""
-    for name, value in flatten(config).items():
-        for number in value if isinstance(value, list) else [value]:
+    for name, value, facts in settings_of(config):
+        for number in value if isinstance(value, tuple) else [value]:
             if isinstance(number, float):
-                yield name, number, *_fraction_need(name, number)
-            elif isinstance(number, int) and not isinstance(number, bool) and name != "mesh.data":
-                least = 0 if name in MAY_BE_ZERO else 1
-                most = LARGEST_SIZE if name.startswith(SIZES) else LARGEST
-                limit = f" and at most {most}" if number > most else ""
-                yield name, number, least <= number <= most, f"at least {least}{limit}"
+                yield name, number, *_fraction_need(facts, number)
+            elif isinstance(number, int) and not isinstance(number, bool):
+                yield name, number, *_whole_need(facts, number)
 
 
-def _fraction_need(name: str, number: float) -> tuple[bool, str]:
+def _whole_need(facts: Facts, number: int) -> tuple[bool, str]:
+    least = 1 if facts.least is None else facts.least
+    most = LARGEST_SIZE if facts.size else LARGEST
+    return least <= number <= most, f"at least {least}" + f" and at most {most}" * (number > most)
+
+
+def _fraction_need(facts: Facts, number: float) -> tuple[bool, str]:
     if not math.isfinite(number) or abs(number) > LARGEST_FLOAT:
         return False, "a finite number"
-    least = -math.inf if name in MAY_BE_NEGATIVE else 0.0
-    good = number > 0 if name in POSITIVE else number >= least
-    most = 1.0 if name in AT_MOST_ONE else math.inf
-    return good and number <= most, ("above 0" if name in POSITIVE else "at least 0") + ", at most 1" * (most == 1)
+    least = 0 if facts.least is None and facts.above is None else facts.least
+    bounds = (
+        ("at least", least, operator.ge),
+        ("above", facts.above, operator.gt),
+        ("at most", facts.most, operator.le),
+        ("below", facts.below, operator.lt),
+    )
+    said = [(f"{word} {bound:g}", holds(number, bound)) for word, bound, holds in bounds if bound is not None]
+    return all(good for _, good in said), ", ".join(each for each, _ in said)
 
 
 def _relations(config: Config) -> list[Need]:
@@ -112,7 +85,7 @@ def _relations(config: Config) -> list[Need]:
     rounds, fit, mesh, several = config.rounds, config.fit, config.mesh, config.distributed
     some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
     least_group = objectives.least_group(rounds.objective)
-    least, clips = config.grounding.horizon_min, {"grpo": config.grpo.clip, "ppo": config.ppo.clip}
+    least = config.grounding.horizon_min
     names = [stage.name for stage in stages.STAGES]
     checks, steps, horizon = config.imitation.checks, config.imitation.steps, config.rollout_steps
     return [
@@ -124,11 +97,10 @@ def _relations(config: Config) -> list[Need]:
         ("rounds.horizon", rounds.horizon, rounds.horizon <= horizon, f"1 to {horizon}"),
         ("grounding.horizon_min", least, least <= rounds.horizon, "1 to rounds.horizon"),
         ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
-        *((f"{name}.clip", clip, clip < 1, "between 0 and 1") for name, clip in clips.items()),
         ("stage", config.stage, config.stage in ("all", *names), f"all, or one of {', '.join(names)}"),
         ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
         ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),
-        ("mesh.data", mesh.data, mesh.data == -1 or 0 < mesh.data <= LARGEST, "at least 1, or -1"),
+        ("mesh.data", mesh.data, mesh.data != 0, "at least 1, or -1"),
         ("distributed.index", several.index, several.index < several.processes, "below distributed.processes"),
         ("distributed.coordinator", several.coordinator, *_coordinator(several)),
         *_model_needs(config),

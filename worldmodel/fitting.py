@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.simulator.world import Params
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.interface import WorldModel
@@ -19,17 +20,18 @@ class FittingConfig:
     """AdamW with warm-up and cosine decay, if any.
 
     Attributes:
-      learning_rate: after the warm-up.
-      warmup_steps: over which the rate grows linearly from 0.
-      final_share: of the learning rate, what is left at the fit's end and stays for refits; 1 is no decay.
-      clip: largest global norm of the gradient.
-      weight_decay: of AdamW.
+      learning_rate: largest learning rate of the world model's fit, reached after the warm-up.
+      warmup_steps: steps over which the world model's learning rate grows linearly from 0; 0 for no warm-up.
+      final_share: fraction of the learning rate that is left when the fit ends, and stays for refits; the decay is a
+        cosine, and 1 is none.
+      clip: largest global norm of the world model's gradient; larger gradients are scaled down to it.
+      weight_decay: weight decay of AdamW in the world model's fit.
     """
 
     learning_rate: float = 1.5e-3
-    warmup_steps: int = 30
-    final_share: float = 1.0
-    clip: float = 1.0
+    warmup_steps: int = setting(30, least=0)
+    final_share: float = setting(1.0, most=1)
+    clip: float = setting(1.0, above=0)
     weight_decay: float = 1e-3
 
     def build(self, steps: int) -> optax.GradientTransformation:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tether.data.geometry import wrap_angle
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.simulator.world import Agents
 from tether.worldmodel.features import TYPES
 from tether.worldmodel.motion import Motion, move
@@ -30,14 +31,16 @@ class Vocabulary:
     """The grid. V = accelerations * turns; a token is acceleration index * turns + turn index.
 
     Attributes:
-      accelerations, turns: grid points of either, odd: zero is one of them.
-      max_acceleration: [m/s^2] and max_turn: [rad/s], the ends of the grid for vehicles, pedestrians, cyclists.
+      accelerations: grid points of the acceleration, an odd number, so that zero is one of them.
+      turns: grid points of the change of the turn rate, an odd number, so that zero is one of them.
+      max_acceleration: ends of the acceleration grid for vehicles, pedestrians and cyclists [m/s^2].
+      max_turn: ends of the turn-rate grid for vehicles, pedestrians and cyclists [rad/s].
     """
 
     accelerations: int = 17
     turns: int = 15
-    max_acceleration: tuple[float, float, float] = (8.0, 5.0, 6.0)
-    max_turn: tuple[float, float, float] = (1.0, 2.0, 1.5)
+    max_acceleration: tuple[float, float, float] = setting((8.0, 5.0, 6.0), above=0)
+    max_turn: tuple[float, float, float] = setting((1.0, 2.0, 1.5), above=0)
 
     @property
     def size(self) -> int:

@@ -16,6 +16,7 @@ import dataclasses
 import jax
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import State
 from tether.worldmodel import rssm_net
@@ -32,14 +33,15 @@ class RSSMConfig:
     """The model's settings.
 
     Attributes:
-      sizes: of the networks.
-      loss: weights of the loss.
-      context: world steps of history that warm the memory up when fitting; a reset uses all there is.
-      reflex: imagined agents brake for what is in their way (`reflex.py`), whatever the model says.
+      sizes: sizes of the RSSM's networks.
+      loss: weights of the RSSM's loss.
+      context: world steps of history that warm up the RSSM's memory in a fit; a reset uses the whole history.
+      reflex: whether imagined agents brake for what is in their way (`worldmodel/reflex.py`), whatever the RSSM
+        predicts.
     """
 
-    sizes: rssm_net.Sizes = dataclasses.field(default_factory=rssm_net.Sizes)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    sizes: rssm_net.Sizes = setting(rssm_net.Sizes())
+    loss: LossConfig = setting(LossConfig())
     context: int = 2
     reflex: bool = True
 

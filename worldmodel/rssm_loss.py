@@ -23,9 +23,11 @@ class LossConfig:
     """Weights of the loss.
 
     Attributes:
-      kl_prior, kl_posterior: of the KL for either side (DreamerV3's dyn and rep).
-      free_nats: KL per agent and step that costs nothing.
-      still_weight: of a standing agent's motion against 1 for a moving one: parked cars are many and easy.
+      kl_prior: weight of the KL loss that moves the prior towards the posterior (dyn of DreamerV3).
+      kl_posterior: weight of the KL loss that moves the posterior towards the prior (rep of DreamerV3).
+      free_nats: KL per agent and step that costs nothing [nats].
+      still_weight: weight of a standing agent's motion in the RSSM's loss, where a moving one has 1: parked cars are
+        many and easy.
     """
 
     kl_prior: float = 1.0

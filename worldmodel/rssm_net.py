@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.simulator.world import Agents
 from tether.worldmodel.features import Sensed
 from tether.worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
@@ -29,14 +30,16 @@ class Sizes:
     """Sizes of the networks.
 
     Attributes:
-      deter: D, memory per agent.
-      groups, classes: G categorical latents of C classes per agent.
-      hidden: width of hidden layers.
-      tokens: width of token embeddings.
-      outcome_hidden: width of the outcome heads, which only the ego has.
-      ensemble: E, motion heads.
-      unimix: share of a uniform distribution in every latent categorical.
-      dtype: of activations and matrix products; parameters, norms, distributions, heads and losses are float32.
+      deter: D, width of each agent's memory, the deterministic part of its state.
+      groups: G, categorical latents of each agent.
+      classes: C, classes of each categorical latent.
+      hidden: width of the RSSM's hidden layers.
+      tokens: width of the embeddings of what is around an agent.
+      outcome_hidden: width of the RSSM's heads for reward, costs and cont, which only the ego has.
+      ensemble: E, motion heads of the RSSM, whose disagreement is its uncertainty.
+      unimix: fraction of a uniform distribution in every categorical latent.
+      dtype: type of the RSSM's activations and matrix products; parameters, norms, distributions, heads and losses are
+        float32.
     """
 
     deter: int = 64
@@ -46,7 +49,7 @@ class Sizes:
     tokens: int = 32
     outcome_hidden: int = 256
     ensemble: int = 3
-    unimix: float = 0.01
+    unimix: float = setting(0.01, most=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import State
 from tether.worldmodel import tokens_net
@@ -34,23 +35,24 @@ class TokensConfig:
     """The model's settings.
 
     Attributes:
-      sizes: of the networks.
+      sizes: sizes of the transformer.
       vocabulary: the motion tokens.
-      loss: weights of the loss.
-      context: world steps of history before the first transition when fitting; a reset uses all there is.
-      temperature: of the draws; 1 is what was fitted, 0 the likeliest motion of each agent.
-      reflex: imagined agents brake for what is in their way (`reflex.py`), whatever they drew.
-      least_share: motions less likely than this share of the likeliest are never drawn (min-p, arXiv 2407.01082): a
-        short fit leaves every one of the V motions a little probability, and all of it together is much.
+      loss: weights of the transformer's loss.
+      context: world steps of history before the first transition of a fit; a reset uses the whole history.
+      temperature: temperature at which motions are drawn; 1 is what was fitted, 0 the likeliest motion of each agent.
+      reflex: whether imagined agents brake for what is in their way (`worldmodel/reflex.py`), whatever motion they
+        drew.
+      least_share: motions less likely than this fraction of the likeliest one are never drawn (min-p, arXiv
+        2407.01082), since a short fit leaves a little probability on each of the V motions; 0 draws all.
     """
 
-    sizes: tokens_net.Sizes = dataclasses.field(default_factory=tokens_net.Sizes)
-    vocabulary: Vocabulary = dataclasses.field(default_factory=Vocabulary)
-    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    sizes: tokens_net.Sizes = setting(tokens_net.Sizes())
+    vocabulary: Vocabulary = setting(Vocabulary())
+    loss: LossConfig = setting(LossConfig())
     context: int = 2
     temperature: float = 1.0
     reflex: bool = True
-    least_share: float = 0.1
+    least_share: float = setting(0.1, most=1)
 
     def build(self, simulator: SimulatorConfig) -> "Tokens":
         """The model for this simulator's step and dynamics."""

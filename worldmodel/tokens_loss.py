@@ -25,7 +25,8 @@ class LossConfig:
     """Weights of the loss.
 
     Attributes:
-      still_weight: of a standing agent's motion against 1 for a moving one: parked cars are many and easy.
+      still_weight: weight of a standing agent's motion in the transformer's loss, where a moving one has 1: parked cars
+        are many and easy.
     """
 
     still_weight: float = 0.1

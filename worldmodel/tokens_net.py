@@ -31,13 +31,15 @@ class Sizes:
     """Sizes of the networks.
 
     Attributes:
-      width: D, of the agents' tokens.
-      layers, heads: of the transformer; heads divide both widths.
-      things: width of what is around an agent, and of the attention to it: there are many things.
+      width: D, width of the agents' tokens.
+      layers: layers of the agent-token transformer.
+      heads: attention heads of the agent-token transformer; they divide `width` and `things`.
+      things: width of the embeddings of what is around an agent, and of the attention to them.
       window: W, world steps that an agent attends to, the present one included.
-      outcome_hidden: width of the outcome heads, which only the ego has.
-      ensemble: E, heads of motion logits on the one trunk.
-      dtype: of activations and matrix products; parameters, norms, softmaxes, logits and losses are float32.
+      outcome_hidden: width of the transformer's heads for reward, costs and cont, which only the ego has.
+      ensemble: E, heads of motion logits on one trunk, whose disagreement is the model's uncertainty.
+      dtype: type of the transformer's activations and matrix products; parameters, norms, softmaxes, logits and losses
+        are float32.
     """
 
     width: int = 64

@@ -14,9 +14,6 @@ from tether.training.returns import Targets
 class ActorCritic(ReturnWeighted):
     """The range of returns is no less than 1, which keeps small returns from being blown up.
 
-    Attributes:
-      reasoning_weight: weight of the reasoning's log-probability, where the action's is 1; with 0 the reasoning is held
-        by the KL alone.
     Source: arXiv 2301.04104; its range is a running mean over batches, this one is the batch's.
     """
 

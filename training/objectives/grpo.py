@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.training.experience import uniform
 from tether.training.objectives.advantages import leave_one_out, scaled
 from tether.training.objectives.objective import ReturnWeighted
@@ -18,15 +19,13 @@ class GRPO(ReturnWeighted):
     The batch's spread scales, not the group's: dividing by a group's own would inflate near-ties.
 
     Attributes:
-      reasoning_weight: weight of the reasoning's log-probability, where the action's is 1; with 0 the reasoning is held
-        by the KL alone.
       dead_band: groups whose returns differ by less than this many standard deviations of the batch are left out.
-      clip: largest change of the ratio of probabilities that is rewarded.
+      clip: largest change of the probability ratio that GRPO rewards.
     Source: arXiv 2402.03300; leave-one-out mean and no division by the group's spread as in Dr. GRPO, 2503.20783.
     """
 
     dead_band: float = 0.25
-    clip: float = 0.2
+    clip: float = setting(0.2, above=0, below=1)
 
     least_group = 2
 

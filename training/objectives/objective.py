@@ -55,8 +55,8 @@ class ReturnWeighted:
     """Learns the decisions that were drawn, each weighted by what it led to. An objective of this kind says `weights`.
 
     Attributes:
-      reasoning_weight: weight of the reasoning's log-probability, where the action's is 1; with 0 the reasoning is held
-        by the KL alone.
+      reasoning_weight: weight of the reasoning's log-probability, where the action's is 1; with 0 only the KL holds the
+        reasoning.
     """
 
     reasoning_weight: float = 0.0

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.training.objectives.advantages import leave_one_out, scaled
 from tether.training.objectives.objective import ReturnWeighted
 from tether.training.returns import Targets
@@ -18,15 +19,13 @@ class PMPO(ReturnWeighted):
     in this scene, which all members share.
 
     Attributes:
-      reasoning_weight: weight of the reasoning's log-probability, where the action's is 1; with 0 the reasoning is held
-        by the KL alone.
-      alpha: weight of the good decisions; the bad ones have the rest of 1.
-      dead_band: decisions within this many standard deviations of zero advantage are not learned from. A split by sign
-        would otherwise give near-ties the weight of a collision.
+      alpha: weight of the decisions with a positive advantage; those with a negative one have the rest of 1.
+      dead_band: decisions whose advantage is within this many standard deviations of zero are not learned from. A split
+        by sign would otherwise give near-ties the weight of a collision.
     Source: arXiv 2410.04166; Dreamer 4, arXiv 2509.24527.
     """
 
-    alpha: float = 0.5
+    alpha: float = setting(0.5, most=1)
     dead_band: float = 0.25
 
     least_group = 2

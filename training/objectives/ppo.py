@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from tether.data.scene import Array
+from tether.data.settings import setting
 from tether.training.experience import uniform
 from tether.training.objectives.advantages import scaled
 from tether.training.objectives.objective import ReturnWeighted
@@ -16,13 +17,11 @@ class PPO(ReturnWeighted):
     """The advantages of a batch have mean 0 and spread 1.
 
     Attributes:
-      reasoning_weight: weight of the reasoning's log-probability, where the action's is 1; with 0 the reasoning is held
-        by the KL alone.
-      clip: largest change of the ratio of probabilities that is rewarded.
+      clip: largest change of the probability ratio that PPO rewards.
     Source: arXiv 1707.06347.
     """
 
-    clip: float = 0.2
+    clip: float = setting(0.2, above=0, below=1)
 
     def weights(self, targets: Targets, group: int) -> Array:
         """See `ReturnWeighted`."""

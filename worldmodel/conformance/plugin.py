@@ -63,6 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--world-model`."""
     parser.addoption(
         "--world-model",
+        "--world_model",
         action="append",
         metavar="NAME",
         help="model to hold against the rules, by import path of its config (repeatable; default: the built-in ones)",
