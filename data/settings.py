@@ -40,9 +40,8 @@ class Facts:
 
     def within(self, section: "Facts") -> "Facts":
         """These and, where they say nothing, the section's."""
-        own = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        said = {each.name for each in dataclasses.fields(self) if own[each.name] != each.default}
-        return dataclasses.replace(section, **{name: own[name] for name in said})
+        values = ((each, getattr(self, each.name)) for each in dataclasses.fields(self))
+        return dataclasses.replace(section, **{each.name: value for each, value in values if value != each.default})
 
 
 class Setting(NamedTuple):

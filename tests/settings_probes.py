@@ -55,7 +55,7 @@ from tether.training.learning import imitation_step
 from tether.training.resume import resume
 from tether.training.scenes import data_directory, open_splits
 from tether.training.state import Progress, RunState
-from tether.worldmodel import rssm, tokens
+from tether.worldmodel import learned_world
 
 BASE = {"world_model": "kinematic", "name": "tiny", "rounds.objective": "pmpo"}
 
@@ -204,8 +204,7 @@ def model_fit(config):
     """A model's loss, without the costs that are fitted in imagination: those read nothing more."""
     model, batch = models.build(config).world_model, driven(config.simulator)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (rssm, tokens):
-            patch.setattr(module, "cost_terms", lambda *args: {})
+        patch.setattr(learned_world, "cost_terms", lambda *args: {})
         params = jax.eval_shape(model.init, jax.random.key(0), batch)
         return text(model.loss, params, jax.random.key(0), batch)
 
