@@ -77,6 +77,9 @@ def test_what_happened_is_named_and_drawn(rollouts, tmp_path):
     events = rollouts.events()
     assert failed and {event["record"] for event in events} >= set(failed)
     assert {event["event"] for event in events} <= set(rollouts.scores) and "m/s" in events[0]["cause"]
+    assert [record.scenario_id for record in rollouts.scenes[rollouts.scores["failure"]]] == [
+        rollouts.scenes[index].scenario_id for index in failed
+    ]
     path = rollouts.draw(tmp_path / "end.png", failed[0])
     assert path.stat().st_size > 5000
     assert repr(rollouts).startswith("<GoStraight in log_replay, 4 scenes: score ")

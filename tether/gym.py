@@ -6,6 +6,7 @@ One step of the environment is one of the World, half a second by default, for w
 import dataclasses
 import functools
 import importlib.util
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,9 @@ class DrivingEnv(Base):
         self._state: State | None = None  # none before the first `reset` and after an episode
         self._view: View | None = None
         self.action_space = action_space(simulator)
-        _, observed = jax.eval_shape(functools.partial(begin, *self._open(0)), row_key(0), stack([scenes[0].scene]))
+        _, observed = jax.eval_shape(
+            functools.partial(begin, *self._open(scenes.rows[0])), row_key(0), stack([scenes[0].scene])
+        )
         self.observation_space = spaces.Dict({name: space_of(observed[name]) for name in self._sees})
 
     def reset(
@@ -93,8 +96,8 @@ class DrivingEnv(Base):
         for name in options or {}:
             named("option", name, ("scene",))
         drawn, seed = (int(self.np_random.integers(most)) for most in (len(self.scenes), 2**32))
-        index = (options or {}).get("scene", drawn)
-        self._record, self._row = self.scenes[index], self.scenes.rows[index]
+        index = operator.index((options or {}).get("scene", drawn))
+        self._record, self._row = self.scenes[index], int(self.scenes.rows[index])
         self._world, self._keys, self._count = self._open(self._row), row_key(seed), 0
         self._state, observed = begin(*self._world, self._keys, stack([self._record.scene]))
         if self.render_mode is not None:

@@ -59,7 +59,7 @@ class Rollouts:
     def events(self) -> list[dict[str, Any]]:
         """What happened to the ego and why: dicts of scenario_id, record (its row), policy, event, time_s, cause."""
         rows = enumerate(self.scenes.rows)
-        return [event for index, row in rows for event in findings.events(self.trace(index), row)]
+        return [event for index, row in rows for event in findings.events(self.trace(index), int(row))]
 
     def draw(self, path: str | pathlib.Path, index: int = 0) -> pathlib.Path:
         """Draws one of the rollouts, the first by default, into a file: `.gif` moves, `.png` shows how it ended.
@@ -106,7 +106,7 @@ def drive(
         steps=scenes.steps if steps is None else steps,
         batch=min(batch, len(scenes)),
         keys=functools.partial(drives.row_keys, seed),
-        rows=scenes.rows,
+        rows=scenes.rows.tolist(),
     )
     return Rollouts(driver, name, scenes, scores, paths)
 

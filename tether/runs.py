@@ -4,6 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from tether.data.sources import STARTER
 from tether.evaluation.policies import learned_policy, open_records, with_data
 from tether.evaluation.restore import read_run, restore
@@ -59,7 +61,7 @@ class Run:
         config = with_data(self.config, None if directory is None else str(directory))
         records = open_records(config, split)
         name = f"split {split!r} of {data_directory(config.data)}"
-        return Scenes(name, records, range(len(records)), config.spec, config.simulator)
+        return Scenes(name, records, np.arange(len(records)), config.spec, config.simulator)
 
 
 def load_run(directory: str | pathlib.Path | None = None, trust: Sequence[str] = ()) -> Run:

@@ -1,10 +1,11 @@
 """The scenes of a split, ready to be driven."""
 
 import dataclasses
-import operator
 import pathlib
 from collections.abc import Sequence
 from typing import overload
+
+import numpy as np
 
 from tether.data.scene import Record, SceneSpec
 from tether.data.sources import STARTER
@@ -18,20 +19,20 @@ from tether.training.scenes import PreparedRecords
 class Scenes(Sequence[Record]):
     """Logged scenes, ready to be driven: a split of a data set, or some of its rows.
 
-    `scenes[6]` is a `Record`; `scenes[:4]` and `scenes[[3, 17]]` are the scenes of these rows. Scenes are read and
-    prepared when they are first used.
+    `scenes[6]` is a `Record`. `scenes[:4]`, `scenes[[3, 17]]` and `scenes[rollouts.scores["failure"]]` are the scenes
+    of these rows, as in NumPy. Scenes are read and prepared when they are first used.
 
     Attributes:
       name: of the split.
       records: of the whole split, prepared (`simulator/prepare.py`).
-      rows: of `records`, which these are.
+      rows: int[N], which of `records` these are.
       spec: sizes of the scenes.
       simulator: the config that they are prepared for; Worlds that are given by name have it too.
     """
 
     name: str
     records: Sequence[Record]
-    rows: Sequence[int]
+    rows: np.ndarray
     spec: SceneSpec
     simulator: SimulatorConfig
 
@@ -42,15 +43,12 @@ class Scenes(Sequence[Record]):
     def __getitem__(self, index: int) -> Record: ...
 
     @overload
-    def __getitem__(self, index: slice | Sequence[int]) -> "Scenes": ...
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> "Scenes": ...
 
-    def __getitem__(self, index: int | slice | Sequence[int]) -> "Record | Scenes":
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> "Record | Scenes":
         """Raises: IndexError past the end; DataError for a damaged record."""
-        if isinstance(index, slice):
-            return dataclasses.replace(self, rows=self.rows[index])
-        if isinstance(index, Sequence):
-            return dataclasses.replace(self, rows=[self.rows[one] for one in index])
-        return self.records[self.rows[operator.index(index)]]
+        rows = self.rows[index]
+        return dataclasses.replace(self, rows=rows) if np.ndim(rows) else self.records[int(rows)]
 
     @property
     def steps(self) -> int:
@@ -80,7 +78,7 @@ def open_split(
     spec, simulator = spec or SceneSpec(), simulator or SimulatorConfig()
     records = PreparedRecords(open_records(directory, split, spec), simulator, None, DataConfig.cached_scenes)
     name = f"split {split!r} of {pathlib.Path(directory)}"
-    return Scenes(name, records, range(len(records)), spec, simulator)
+    return Scenes(name, records, np.arange(len(records)), spec, simulator)
 
 
 def check_scenes(scenes: Scenes) -> None:
