@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from benchmarks import command, timing
 from tether.data.command_line import Parser
 from tether.evaluation.policies import open_records
+from tether.simulator.replay import replay_actions
 from tether.training import presets
 from tether.training.config import Config, DataConfig
 from tether.training.disturbed_expert import disturbance, drive_expert
@@ -35,7 +36,6 @@ from tether.worldmodel import registry
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.fitting import fit_step, start_fit
 from tether.worldmodel.interface import WorldModel
-from tether.worldmodel.quality import imagine_log
 
 MODELS = ("kinematic", "rssm", "tokens")
 SIMULATOR = "oracle"  # the log-replay simulator behind the interface of a world model
@@ -105,7 +105,12 @@ def training(model: WorldModel, params: Any, config: Config, batch: ModelBatch) 
 def imagination(model: WorldModel, params: Any, batch: ModelBatch) -> float:
     """World steps per second."""
     keys = jax.random.split(jax.random.key(2), len(batch.start))
-    compiled = jax.jit(functools.partial(imagine_log, model)).lower(params, keys, batch).compile()
+
+    def imagine(params: Any, keys: jax.Array, batch: ModelBatch) -> tuple[Any, Any]:
+        driven = replay_actions(model, params, keys, batch.scene, batch.start, batch.action)
+        return driven.agents, driven.outcome
+
+    compiled = jax.jit(imagine).lower(params, keys, batch).compile()
     return batch.alive.size / timing.seconds(compiled, params, keys, batch)
 
 

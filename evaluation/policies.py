@@ -20,7 +20,7 @@ from tether.evaluation.restore import read_run, restore
 from tether.evaluation.shipped import open_shipped
 from tether.evaluation.topview import Trace
 from tether.evaluation.trained import learned_policies, missing_stages, remarks
-from tether.evaluation.world_models import one_run as model_quality
+from tether.evaluation.world_models import one_run
 from tether.training.config import Config, DataConfig
 from tether.training.drives import NamedPolicy
 from tether.training.models import Models, build
@@ -109,8 +109,8 @@ def evaluate_run(
     }
     said = remarks(config, learned, progress) if names else []
     fitted = request.policies is None and "fit_world_model" not in missing_stages(config, progress)
-    quality = compare_models(config, models, learned, records) if fitted else {}
-    return write_report(output, evaluation, config, request, progress, quality, spent, began, said)
+    world_model = compare_models(config, models, learned, records) if fitted else {}
+    return write_report(output, evaluation, config, request, progress, world_model, spent, began, said)
 
 
 def evaluate_without_run(request: Request, output: str | pathlib.Path) -> str:
@@ -234,7 +234,7 @@ def compare_models(config: Config, models: Models, learned: Learned, records: Pr
         "kinematic": (build_model("kinematic", None, config.simulator), ()),
     }
     some = [records[i] for i in range(min(config.evaluation.batch, len(records)))]
-    return model_quality.compare(models, some, config.simulator, config.rollout_steps)
+    return one_run.compare(models, some, config)
 
 
 def write_report(
@@ -243,14 +243,15 @@ def write_report(
     config: Config,
     request: Request,
     progress: Progress,
-    quality: dict[str, Any],
+    world_model: dict[str, Any],
     spent: dict[str, Any],
     began: float,
     said: Sequence[str] = (),
 ) -> str:
     """Rolls everything out, then writes the report and its figures. Returns the headline.
 
-    Args: said: remarks that come before everything else, see `trained.remarks`.
+    Args: world_model: as `one_run.compare` gives it.   said: remarks that come before everything else, see
+      `trained.remarks`.
     Raises: ValueError where `output` cannot be written: the report is then in a folder that the error names.
     """
     results = evaluation.results()
@@ -267,7 +268,7 @@ def write_report(
             "judges": judges,
             "rounds": list(progress.rounds),
             "checks": list(progress.checks),
-            "world_model": quality,
+            "world_model": world_model,
             "figures": drawn,
             "sayings": [saying for trace in shown for saying in findings.sayings(trace)],
             "events": listed,

@@ -55,6 +55,10 @@ ABOUT_WORDS = (
     "shuffled` acts on the words that it would have said in another scene, `reasoning blank` on none: `acts otherwise` "
     "is the share of steps in which that changes the action by more than 0.1 m/s^2. Near 0 the words are decoration."
 )
+ABOUT_MODELS = (
+    "Average displacement error (ADE) of the others that move, from held-out logs: the mean over a few draws of each "
+    "scene, the ego on its log (`docs/quality.md`). 95 % intervals over recordings."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,11 +282,11 @@ def checks_table(checks: list[dict[str, Any]]) -> str:
     return table(["stage", "round", "step", *header], rows)
 
 
-def model_table(quality: dict[str, dict[str, Interval]]) -> str:
-    """Displacement of the imagined others from the log, by model."""
-    columns = list(next(iter(quality.values())))
+def model_table(errors: dict[str, dict[str, Interval]]) -> str:
+    """Average displacement error of the others, by model."""
+    columns = list(next(iter(errors.values())))
     header = ["world model", *(name.replace("_", " ").replace("ade", "ADE to") + " [m]" for name in columns)]
-    return table(header, ([name, *(with_interval(row[c], 2) for c in columns)] for name, row in quality.items()))
+    return table(header, ([name, *(with_interval(row[c], 2) for c in columns)] for name, row in errors.items()))
 
 
 def sayings_table(sayings: list[dict[str, Any]]) -> str:
@@ -334,7 +338,7 @@ def render(report: dict[str, Any]) -> str:
         parts += [checks_table(report["checks"])]
     parts += [f"![{caption}]({path})\n\n*{caption}*" for path, caption in report["figures"].items()]
     if report["world_model"]:
-        parts += ["## World model", "Others as imagined on held-out logs, 95 % intervals over recordings."]
+        parts += ["## World model", ABOUT_MODELS]
         parts += [model_table(report["world_model"])]
     if report["sayings"]:
         parts += ["## What it said and what it did", sayings_table(report["sayings"])]

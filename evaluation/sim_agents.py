@@ -46,9 +46,11 @@ from tether.evaluation.realism.features import Tracks
 from tether.evaluation.realism.of_record import to_world
 from tether.evaluation.restore import read_run
 from tether.evaluation.submission import ROLLOUTS, STEPS, Method, Submission, check_new
+from tether.evaluation.world_models.forecasts import keep_moving
 from tether.evaluation.world_models.study import Subject, fitted
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.prepare import prepare
+from tether.simulator.rollout import joined
 from tether.simulator.unending import Unending
 from tether.simulator.world import Rollout
 from tether.training.checkpoint import checksums
@@ -59,7 +61,6 @@ from tether.training.processes import cache_programs, devices
 from tether.training.scenes import PreparedRecords
 from tether.training.stop import Interrupted
 from tether.worldmodel.batch import log_window
-from tether.worldmodel.quality import keep_moving
 
 SAME_M = 0.01  # float32 in the ego's frame against float64 in the world
 STEP_S = 0.1  # of the challenge
@@ -90,9 +91,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def all_boxes(driven: Rollout, scene: Scene) -> tuple[Array, Array, Array]:
     """x, y, heading float32[K, A, T] of all boxes after each log step. Scenes [K, ...], all the same one."""
-    boxes = jax.tree.map(lambda field: jnp.moveaxis(field, 0, 2).reshape(*field.shape[1:3], -1), driven.agents)
     now = log_window(scene, jnp.full(len(scene.x), SceneSpec.current), 0, 0)
-    boxes = keep_moving(now, boxes, STEP_S)  # the challenge wants everybody until the end
+    boxes = keep_moving(now, joined(driven.agents), STEP_S)  # the challenge wants everybody until the end
     return boxes.x, boxes.y, boxes.heading
 
 

@@ -1,5 +1,7 @@
 """The only loop that drives anything: imagination, grounding, evaluation and data collection."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -28,6 +30,16 @@ def driven(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]
     row = state.scene.ego[:, None, None]
     track = jax.tree.map(lambda field: jnp.take_along_axis(field, row, axis=1)[:, 0], with_start)
     return ego_motion(track, state.ego.length, state.ego.width), with_start[..., 1:]
+
+
+def joined(fields: Any) -> Any:
+    """The steps of a `Rollout` one after the other: fields [H, B, ..., S] as [B, ..., H * S]."""
+
+    def join(field: Array) -> Array:
+        moved = jnp.moveaxis(field, 0, -2)
+        return moved.reshape(*moved.shape[:-2], -1)
+
+    return jax.tree.map(join, fields)
 
 
 def ego_motion(track: Agents, length: Array, width: Array) -> EgoState:

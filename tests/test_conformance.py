@@ -10,10 +10,10 @@ import pytest
 
 from tether.simulator.transition import advance_state
 from tether.worldmodel import kinematic
+from tether.worldmodel.conformance import batches
 from tether.worldmodel.conformance import test_rules as rules
 from tether.worldmodel.conformance.__main__ import main
 from tether.worldmodel.conformance.plugin import Case, Fit, case_of
-from tether.worldmodel.quality import imagine_log
 
 CHANCE = np.random.default_rng()
 
@@ -76,7 +76,7 @@ def test_images_that_are_not_asked_for_are_named(model_batch, keys, sim_config):
             return super().step(params, key, state.replace(alive=state.alive & (bright > 0)), action)
 
     model = Peeping(kinematic.KinematicConfig(), sim_config)
-    case = Case("peeping", None, model, (), jax.jit(lambda *args: imagine_log(model, *args)))
+    case = Case("peeping", None, model, (), jax.jit(lambda *args: batches.imagine(model, *args)))
     fitted = Fit(jax.jit(lambda state, key, batch: state), (), [])
     with pytest.raises(AssertionError, match="sees_images is False, but reset or step reads"):
         rules.test_images_are_asked_for_where_they_are_read(case, fitted, keys, model_batch)

@@ -124,7 +124,7 @@ def test_top_views_are_drawn(judged, tmp_path):
 def test_the_report_of_a_drive_is_written(judged, tmp_path, sim_config):
     config = dataclasses.replace(Config(), simulator=sim_config)
     said = evaluation.write_report(
-        tmp_path, judged, config, Request(list_events=True), Progress(), quality={}, spent={}, began=0.0
+        tmp_path, judged, config, Request(list_events=True), Progress(), world_model={}, spent={}, began=0.0
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["headline"] == said and "expert 0.667" in said

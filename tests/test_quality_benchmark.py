@@ -1,4 +1,4 @@
-"""The quality benchmark on a few scenes, floor and ceiling only: nothing has to be fitted for it."""
+"""The benchmark of world models on a few scenes, floor and ceiling only: nothing has to be fitted for it."""
 
 import json
 
@@ -10,9 +10,9 @@ from tether import eval as command
 from tether.data.builder import write_dataset
 from tether.data.raw import localize
 from tether.evaluation.statistics import bootstrap_of, spearman
-from tether.evaluation.world_models import benchmark, disagreement
+from tether.evaluation.world_models import benchmark, disagreement, one_run
 from tether.evaluation.world_models.realism import NOBODY, counted
-from tether.evaluation.world_models.study import Finding, open_study
+from tether.evaluation.world_models.study import FLOOR, Finding, open_study
 from tether.training.stop import Interrupted
 
 MOTION = ("realism", "displacement", "likelihood", "drift", "disagreement")
@@ -47,6 +47,20 @@ def test_the_oracle_is_the_log(told):
     assert found["likelihood"]["rows"]["oracle"]["moving"]["mean"] == pytest.approx(np.log(np.pi / 2), abs=1e-4)
     realism = found["realism"]["rows"]
     assert realism["oracle"]["metametric"]["mean"] > realism["kinematic"]["metametric"]["mean"]
+
+
+def test_a_policy_report_has_the_same_displacement(told):
+    """Of a model that draws nothing, so that 2 draws and 4 are the same."""
+    study = open_study(["kinematic"], scenes=3)
+    models = {
+        subject.name: (subject.world, subject.params) for subject in study.subjects if subject.name == "kinematic"
+    }
+    row = one_run.compare(models, study.records, study.config)["kinematic"]
+    expected = told[0]["findings"]["displacement"]["rows"][FLOOR]
+    assert [*row] == [f"ade_{second}s" for second in one_run.SECONDS]
+    assert {name: value["mean"] for name, value in row.items()} == pytest.approx(
+        {name: expected[name]["mean"] for name in row}, rel=1e-4
+    )
 
 
 def test_without_disagreement_there_is_no_row(told):

@@ -10,12 +10,11 @@ import pytest
 
 from tether.data.scene import SceneSpec
 from tether.evaluation.judges import baseline
-from tether.evaluation.world_models import calibration as measured
-from tether.evaluation.world_models import probabilities as calibration
+from tether.evaluation.world_models import calibration, probabilities
 from tether.evaluation.world_models.study import Subject
 from tether.simulator.events import PREDICTED
 from tether.simulator.transition import start_state
-from tether.training import config as configs
+from tether.training import validation
 from tether.training.config import Config, FitConfig
 from tether.worldmodel import costs
 from tether.worldmodel.nets import draw
@@ -25,84 +24,84 @@ from tether.worldmodel.oracle import Oracle
 def test_incidence_of_one_event_is_one_minus_the_product():
     """0.5 then 0.5: 0.5, 0.75."""
     chance = jnp.full(2, 0.5)
-    np.testing.assert_allclose(calibration.incidence(chance, 1 - chance), [0.5, 0.75])
+    np.testing.assert_allclose(probabilities.incidence(chance, 1 - chance), [0.5, 0.75])
 
 
 def test_an_event_cannot_happen_to_rows_that_another_has_ended():
     """Half of the rows end in the first step; 0.2 of all have the event then, and 0.2 of the other half in the next."""
-    found = calibration.incidence(jnp.full(2, 0.2), jnp.array([0.5, 0.9]))
+    found = probabilities.incidence(jnp.full(2, 0.2), jnp.array([0.5, 0.9]))
     np.testing.assert_allclose(found, [0.2, 0.3], atol=1e-6)
 
 
 def test_incidence_stays_a_probability_where_heads_contradict_each_other():
-    found = calibration.incidence(jnp.full(16, 0.5), jnp.ones(16))
+    found = probabilities.incidence(jnp.full(16, 0.5), jnp.ones(16))
     assert float(found[-1]) == pytest.approx(1 - 0.5**16)
 
 
 def test_only_the_first_failure_counts():
     event = jnp.array([[0, 0, 1, 1], [0, 1, 0, 0]], bool)
     ends = jnp.array([[0, 1, 1, 0], [0, 1, 0, 0]], bool)
-    np.testing.assert_array_equal(calibration.happened_by(event, ends), [[0, 0, 0, 0], [0, 1, 1, 1]])
+    np.testing.assert_array_equal(probabilities.happened_by(event, ends), [[0, 0, 0, 0], [0, 1, 1, 1]])
 
 
 def test_skill_and_error_of_known_forecasts():
     """Base rate 0.5, so a Brier score of 0.25 to beat; always saying 0.9 or 0.1 rightly scores 0.01: skill 0.96."""
     happened = np.array([1.0, 0.0] * 5)
     said = np.where(happened > 0, 0.9, 0.1)
-    assert calibration.brier_skill(said, happened) == pytest.approx(0.96)
-    assert calibration.calibration_error(said, happened) == pytest.approx(0.1)
-    assert calibration.brier_skill(np.full(10, 0.5), happened) == pytest.approx(0.0)
-    assert calibration.calibration_error(np.full(10, 0.5), happened) == pytest.approx(0.0)
-    assert calibration.brier_skill(1 - said, happened) < 0
+    assert probabilities.brier_skill(said, happened) == pytest.approx(0.96)
+    assert probabilities.calibration_error(said, happened) == pytest.approx(0.1)
+    assert probabilities.brier_skill(np.full(10, 0.5), happened) == pytest.approx(0.0)
+    assert probabilities.calibration_error(np.full(10, 0.5), happened) == pytest.approx(0.0)
+    assert probabilities.brier_skill(1 - said, happened) < 0
 
 
 def test_errors_of_opposite_sign_cancel_only_within_a_bin():
     """0.18 and 0.22 have bins of their own and are off by 0.18 and 0.78; both of 0.7 together by 2 * 0.7 - 1."""
     said, happened = np.array([0.22, 0.18, 0.7, 0.7]), np.array([1.0, 0.0, 1.0, 0.0])
-    assert calibration.calibration_error(said, happened) == pytest.approx((0.18 + 0.78 + 0.4) / 4)
-    diagram = calibration.reliability(said, happened)
+    assert probabilities.calibration_error(said, happened) == pytest.approx((0.18 + 0.78 + 0.4) / 4)
+    diagram = probabilities.reliability(said, happened)
     assert diagram.happened[[1, 2, 7]].tolist() == [0.0, 1.0, 0.5] and diagram.share[7] == 0.5
     assert diagram.said[2] == pytest.approx(0.22) and np.isnan(diagram.said[0])
 
 
 def test_what_hardly_happens_has_no_skill():
     happened = np.zeros(100)
-    happened[: calibration.LEAST_EVENTS - 1] = 1
-    assert math.isnan(calibration.brier_skill(happened, happened))
-    assert math.isnan(calibration.brier_skill(happened, 1 - happened))
-    assert math.isnan(calibration.average_precision(happened, np.zeros(100)))
+    happened[: probabilities.LEAST_EVENTS - 1] = 1
+    assert math.isnan(probabilities.brier_skill(happened, happened))
+    assert math.isnan(probabilities.brier_skill(happened, 1 - happened))
+    assert math.isnan(probabilities.average_precision(happened, np.zeros(100)))
 
 
 def test_average_precision_by_hand():
     """Ranked yes, no, yes: precision 1 at the first half of the recall, 2/3 at the second. A tie is one threshold."""
-    assert calibration.average_precision(np.array([0.9, 0.5, 0.2]), np.array([1.0, 0.0, 1.0])) == pytest.approx(5 / 6)
-    assert calibration.average_precision(np.full(4, 0.3), np.array([1.0, 0.0, 0.0, 0.0])) == pytest.approx(0.25)
+    assert probabilities.average_precision(np.array([0.9, 0.5, 0.2]), np.array([1.0, 0.0, 1.0])) == pytest.approx(5 / 6)
+    assert probabilities.average_precision(np.full(4, 0.3), np.array([1.0, 0.0, 0.0, 0.0])) == pytest.approx(0.25)
 
 
 def test_a_scaling_takes_forecasts_to_how_often_it_happens():
     """Told 0.8 it happens in half, told 0.2 in a tenth; with a factor and an offset both can be met."""
     said = np.repeat(np.float32([0.8, 0.2]), 10_000)
     happened = np.r_[np.arange(10_000) % 2 == 0, np.arange(10_000) % 10 == 0]
-    scaling = calibration.fit_scaling(said, happened)
+    scaling = probabilities.fit_scaling(said, happened)
     np.testing.assert_allclose(scaling(np.float32([0.8, 0.2])), [0.5, 0.1], atol=1e-3)
     slope = np.log(9) / (2 * np.log(4))  # the log-odds are +-log 4 before, 0 and -log 9 after
     np.testing.assert_allclose(scaling, [slope, -np.log(9) / 2], atol=0.01)
 
 
 def test_a_scaling_of_what_never_happened_says_so_with_a_doubt():
-    scaling = calibration.fit_scaling(np.linspace(0, 1, 98), np.zeros(98, bool))
+    scaling = probabilities.fit_scaling(np.linspace(0, 1, 98), np.zeros(98, bool))
     assert 0 < scaling(np.float32([0.5]))[0] < 0.02 and np.isfinite(scaling(np.float32([0, 1]))).all()
 
 
 def test_heads_are_scaled_by_other_policies_on_other_scenes():
     """Policy 0 is told 0.5 and fails in a fifth of the held-out scenes, policy 1 never: each is scaled by the other."""
-    shape = (2, 10, len(measured.EVENTS), len(measured.HORIZONS_S))
+    shape = (2, 10, len(calibration.EVENTS), len(calibration.HORIZONS_S))
     said = {"mine, heads": np.full(shape, 0.5, np.float32), "mine, boxes": np.zeros(shape, np.float32)}
     happened = np.zeros(shape, bool)
     happened[0, :2] = True
-    counted = np.ones((2, 10, len(measured.HORIZONS_S)), bool)
-    judged = measured.Forecasts(said, ~happened, counted)
-    found = measured.scaled(judged, measured.Forecasts(said, happened, counted))
+    counted = np.ones((2, 10, len(calibration.HORIZONS_S)), bool)
+    judged = calibration.Forecasts(said, ~happened, counted)
+    found = calibration.scaled(judged, calibration.Forecasts(said, happened, counted))
     assert set(found) == {"mine, heads scaled"}
     np.testing.assert_allclose(found["mine, heads scaled"][1], 0.2, atol=0.01)
     assert (found["mine, heads scaled"][0] < 0.03).all()
@@ -134,36 +133,36 @@ def study(batch, sim_config):
 
 
 def test_the_replay_itself_foretells_everything(study, sim_config, monkeypatch, tmp_path):
-    monkeypatch.setattr(measured, "DRAWS", 1)
-    monkeypatch.setattr(measured, "RESAMPLES", 20)
-    monkeypatch.setattr(calibration, "LEAST_EVENTS", 1)
+    monkeypatch.setattr(calibration, "DRAWS", 1)
+    monkeypatch.setattr(calibration, "RESAMPLES", 20)
+    monkeypatch.setattr(probabilities, "LEAST_EVENTS", 1)
     study.policies = {name: baseline(name, sim_config) for name in ("expert", "go_straight")}
-    finding = measured.measure(study)
+    finding = calibration.measure(study)
     row = finding.rows["oracle, boxes, all"]
     assert row["skill_8s"]["mean"] == pytest.approx(1.0) and row["ece_8s"]["mean"] == pytest.approx(0.0)
     curves = finding.details["curves"]["go_straight"]
     assert curves["said"]["oracle, boxes"]["failure"]["rate"][-1] == pytest.approx(0.4) and curves["rows"] == [5] * 7
     assert "skill_off_road" not in row  # it never happens here
-    measured.draw(finding, tmp_path / "figure.png")
+    calibration.draw(finding, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0
 
 
 def test_a_drive_goes_on_past_its_failure(study, batch, keys):
     """The ego runs a red light and keeps its 10 m/s, where an ending World would hold it."""
-    drive = jax.jit(measured.replay(study, baseline("go_straight", study.simulator)))
+    drive = jax.jit(calibration.replay(study, baseline("go_straight", study.simulator)))
     driven = drive((), batch, keys)
     failed = np.asarray(driven.outcome.termination)[3]
     assert failed.any() and not failed[-1] and bool(driven.alive.all())
     np.testing.assert_allclose(np.diff(np.asarray(driven.ego.x)[3].ravel()), 1.0, atol=1e-3)
-    happened, counted = measured.truth(driven, measured.at(study))
-    assert bool(happened[3, measured.EVENTS.index("red_light"), -1]) and bool(counted.all())
+    happened, counted = calibration.truth(driven, calibration.at(study))
+    assert bool(happened[3, calibration.EVENTS.index("red_light"), -1]) and bool(counted.all())
 
 
 def test_shares_of_perturbed_scenes():
     assert [FitConfig(scenes=8, perturbed=p).perturbed_scenes for p in (0.0, 0.25, 0.5)] == [0, 2, 4]
-    configs.validate(dataclasses.replace(Config(), fit=FitConfig(perturbed=0.0)))
+    validation.validate(dataclasses.replace(Config(), fit=FitConfig(perturbed=0.0)))
     with pytest.raises(ValueError, match=r"fit\.perturbed: expected 0 to below 1, found 1\.0"):
-        configs.validate(dataclasses.replace(Config(), fit=FitConfig(perturbed=1.0)))
+        validation.validate(dataclasses.replace(Config(), fit=FitConfig(perturbed=1.0)))
 
 
 def test_margins_are_the_room_that_is_left(batch, sim_config):

@@ -94,10 +94,10 @@ def test_a_single_policy_has_no_rank(study):
 
 
 def test_a_run_without_the_stage_that_it_is_read_for_is_refused(monkeypatch):
-    monkeypatch.setattr(opening, "build_programs", lambda config: None)
+    monkeypatch.setattr(opening, "build_models", lambda config: None)
     monkeypatch.setattr(opening, "restore", lambda *_: (None, Progress(finished=("0/fit_world_model",))))
     with pytest.raises(ValueError, match="runs/x: its policy is not trained yet: stage imitate is not finished"):
-        opening.policies("runs/x", Config(), [])
+        opening.policies_in("runs/x", Config(), [])
 
 
 def test_statistics_by_hand():

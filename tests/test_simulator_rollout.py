@@ -13,8 +13,10 @@ from tether.data.scene import SceneSpec
 from tether.simulator.dynamics import track_log
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.observe import ego_of
+from tether.simulator.on_log import OnLog
 from tether.simulator.prepare import prepare
-from tether.simulator.rollout import rollout
+from tether.simulator.replay import replay_actions
+from tether.simulator.rollout import joined, rollout
 from tether.simulator.score import driving_score
 from tether.simulator.world import Action
 
@@ -115,6 +117,34 @@ def test_same_keys_same_rollout_other_keys_another(drive, driven, batch, keys):
     assert_same(driven[0].ego, again[0].ego)
     other = drive(batch, jax.random.split(jax.random.key(1), 4), jnp.full(4, 10))
     assert np.abs(np.asarray(other[0].ego.x) - driven[0].ego.x).max() > 0.01
+
+
+def test_the_same_actions_lead_the_same_way(driven, batch, keys, sim_config):
+    def run(*args):
+        again = replay_actions(LogReplay(sim_config), (), *args)
+        return again.ego, again.outcome, again.alive
+
+    first = driven[0]
+    action = jax.tree.map(lambda field: np.swapaxes(field, 0, 1), first.action)
+    again = jax.jit(run)(keys, batch, jnp.full(4, 10), action)
+    assert_same(again, (first.ego, first.outcome, first.alive), atol=1e-4)
+
+
+def test_an_ego_on_its_log_is_put_back_and_lives_on(batch, keys, sim_config):
+    """It brakes by 5 m/s^2 in every step from the log's 10 m/s, so each ends 4.375 m on, 5 m after the last one's end.
+
+    In one scene it crashes, and goes on.
+    """
+
+    def run(*args):
+        driven = replay_actions(OnLog(LogReplay(sim_config)), (), *args)
+        return joined(driven.agents), driven.outcome, driven.alive
+
+    nothing = jnp.zeros((4, HORIZON, sim_config.substeps))
+    agents, outcome, alive = jax.jit(run)(keys, batch, jnp.full(4, 10), Action(nothing - 5.0, nothing))
+    np.testing.assert_array_equal(agents.x, batch.x[..., 11:])
+    np.testing.assert_allclose(outcome.progress_m[:, 0].sum(1), [4.375] + [5.0] * (HORIZON - 1), atol=1e-3)
+    assert bool(outcome.termination[:-1, 2].any()) and bool(alive.all())
 
 
 def test_a_row_does_not_depend_on_its_neighbours(drive, driven, batch, keys):

@@ -63,7 +63,7 @@ def test_only_what_imagination_vouches_for_is_compared():
 
 def test_chances_of_steps_join_to_the_chance_of_a_rollout():
     half = np.full((2, 1), 0.5)
-    score = grounding.calibration("at_fault", half, np.ones((2, 1), bool), np.array([True]))
+    score = grounding.head_scores("at_fault", half, np.ones((2, 1), bool), np.array([True]))
     assert score["brier_at_fault"] == pytest.approx((0.75 - 1) ** 2)
 
 

@@ -1,4 +1,4 @@
-"""The parts that world models share: motion, batches, sampling, quality measures, names."""
+"""The parts that world models share: motion, batches, sampling, names."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from tether.worldmodel.motion import estimate_motion, move, running_sum, standin
 from tether.worldmodel.nets import symlog
 from tether.worldmodel.noise import agent_rank
 from tether.worldmodel.oracle import Oracle, OracleConfig
-from tether.worldmodel.quality import keep_moving
 from tether.worldmodel.rssm import RSSMConfig
 from tether.worldmodel.rssm_loss import kl_terms
 from tether.worldmodel.rssm_net import sample
@@ -205,17 +204,3 @@ def test_model_flops_count_convolutions():
 
     jaxpr = jax.make_jaxpr(convolve)(jnp.ones((2, 16, 16, 5)), jnp.ones((3, 3, 5, 7)))
     assert product_flops(jaxpr.jaxpr) == 2 * (3 * 3 * 5) * (2 * 8 * 8 * 7)
-
-
-def test_who_is_out_of_sight_goes_on_at_its_last_velocity():
-    """Three agents at 10 m/s, boxes 0.1 s apart that say 100: never lost, lost after one step, lost at once."""
-    valid = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool)
-    x = jnp.where(valid, jnp.array([0.0, 1.0, 2.0, 3.0]), 100.0)
-    moving = jnp.where(valid, 10.0, -7.0)
-    boxes = Agents(x, 0 * x, 0 * x, moving, 0 * x, valid)
-    now, after = boxes[:, :1], boxes[:, 1:]
-    kept = keep_moving(now, after, 0.1)
-    np.testing.assert_allclose(kept.x, np.tile([1.0, 2.0, 3.0], (3, 1)), atol=1e-6)
-    np.testing.assert_array_equal(kept.valid, after.valid)
-    back = after.replace(valid=after.valid.at[2, 2].set(True))  # seen again: where it says that it is
-    np.testing.assert_allclose(keep_moving(now, back, 0.1).x[2], [1.0, 2.0, 100.0], atol=1e-6)

@@ -84,18 +84,26 @@ def gap(imagined: Steps, driven: Steps, trust: float, horizon: int) -> dict[str,
         out[f"imagined_{event}"], out[f"grounded_{event}"] = foreseen.mean(), happened.mean()
         out[f"gap_{event}"] = foreseen.mean() - happened.mean()
         if event in imagined.predicted:
-            out |= calibration(event, np.asarray(imagined.predicted[event]), believed, happened)
+            out |= head_scores(event, np.asarray(imagined.predicted[event]), believed, happened)
     return {name: float(value) for name, value in out.items()}
 
 
-def calibration(event: str, probability: np.ndarray, counted: np.ndarray, happened: np.ndarray) -> dict[str, float]:
-    """Brier score of a cost head over a rollout: its chance of at least one event against whether it happened.
+def head_scores(event: str, probability: np.ndarray, counted: np.ndarray, happened: np.ndarray) -> dict[str, float]:
+    """`brier` of a cost head over a rollout: its chance of at least one event against whether it happened.
 
     Args: probability, counted: [H, R]; happened: bool[R].
     """
-    chance = 1 - np.prod(np.where(counted, 1 - probability, 1.0), axis=0)
+    score, base = brier(1 - np.prod(np.where(counted, 1 - probability, 1.0), axis=0), happened)
+    return {f"brier_{event}": score, f"brier_base_{event}": base}
+
+
+def brier(probability: np.ndarray, happened: np.ndarray) -> tuple[float, float]:
+    """Brier score of forecasts [N], and that of always saying the rate at which it happened.
+
+    Source: Brier 1950; the second is the uncertainty of Murphy's decomposition, 1973.
+    """
     rate = happened.mean()
-    return {f"brier_{event}": np.mean((chance - happened) ** 2), f"brier_base_{event}": rate * (1 - rate)}
+    return np.mean(np.square(probability - happened)), rate * (1 - rate)
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

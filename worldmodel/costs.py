@@ -14,12 +14,12 @@ from tether.simulator import geometry
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.events import PREDICTED
 from tether.simulator.outcome import BEHIND_COS, boxes_of, ego_box
+from tether.simulator.replay import replay_actions
 from tether.simulator.road_index import segments_at
 from tether.simulator.unending import Unending
 from tether.simulator.world import Agents, EgoState, Outcome, Params, State, World
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.nets import Initial, mlp, mlp_layers
-from tether.worldmodel.quality import imagine_log
 
 ENDS = ("failure", *PREDICTED)  # failure: any event that ends a rollout, 1 - cont
 FAR_M = 20.0  # farther than this is as good as nothing there
@@ -55,7 +55,8 @@ def cost_terms(world: World, params: Params, key: jax.Array, batch: ModelBatch, 
     batch = batch[rows]
     params = jax.lax.stop_gradient({**params, "costs": None}) | {"costs": params["costs"]}
     keys = jax.random.split(key, len(rows))
-    predicted = imagine_log(Unending(world, simulator), params, keys, batch).outcome.predicted
+    driven = replay_actions(Unending(world, simulator), params, keys, batch.scene, batch.start, batch.action)
+    predicted = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), driven.outcome.predicted)
     outcome = batch.outcome
     happened = {name: outcome.happened(name) for name in PREDICTED}
     happened["cont"] = ~outcome.termination

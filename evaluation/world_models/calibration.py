@@ -29,14 +29,14 @@ from tether.evaluation.world_models.probabilities import (
 from tether.evaluation.world_models.study import Finding, Study, Subject
 from tether.simulator.events import PREDICTED
 from tether.simulator.log_replay import LogReplay
+from tether.simulator.replay import replay_actions
 from tether.simulator.rollout import rollout
 from tether.simulator.unending import Unending
-from tether.simulator.world import Outcome
+from tether.simulator.world import Outcome, World
 from tether.training.drives import NamedPolicy
 from tether.training.imagination import track
 from tether.training.scenes import data_directory
 from tether.worldmodel.batch import ModelBatch
-from tether.worldmodel.quality import imagine_log
 
 HORIZONS_S = (0.5, 1, 2, 3, 4, 6, 8)
 SHOWN_S = (1, 4, 8)  # horizons with columns of their own
@@ -182,7 +182,7 @@ def replay(study: Study, policy: NamedPolicy) -> Callable[[Any, Scene, jax.Array
 
     def drive(params: Any, scene: Scene, keys: jax.Array) -> ModelBatch:
         driven = rollout(world, (), policy.policy, params, scene, study.steps, keys, keys)
-        return track(driven, scene, uniform=False)
+        return track(driven, scene)
 
     return drive
 
@@ -193,11 +193,17 @@ def foretell(study: Study, subject: Subject) -> Callable[[Any, ModelBatch, jax.A
 
     def ask(params: Any, batch: ModelBatch, keys: jax.Array) -> dict[str, Array]:
         drawn = jax.vmap(lambda k: jax.random.split(k, DRAWS), out_axes=1)(keys)
-        outcome = jax.vmap(lambda key: imagine_log(world, params, key, batch).outcome)(drawn)
+        outcome = jax.vmap(lambda key: outcome_of(world, params, key, batch))(drawn)
         said = {"boxes": events_by(outcome)} | ({HEADS: heads_by(outcome.predicted)} if outcome.predicted else {})
         return {source: values.mean(0)[..., steps] for source, values in said.items()}
 
     return ask
+
+
+def outcome_of(world: World, params: Any, key: jax.Array, batch: ModelBatch) -> Outcome:
+    """Of a batch's actions in a World, [B, H, ...]."""
+    driven = replay_actions(world, params, key, batch.scene, batch.start, batch.action)
+    return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), driven.outcome)
 
 
 def truth(batch: ModelBatch, steps: np.ndarray) -> tuple[Array, Array]:

@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Array, Scene
+from tether.evaluation.world_models.forecasts import keep_moving, moving
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import advance, log_actions, log_ego
 from tether.simulator.events import PREDICTED
+from tether.simulator.replay import replay_actions
+from tether.simulator.rollout import joined
 from tether.simulator.unending import Unending
-from tether.simulator.world import Action, EgoState, Params, World
+from tether.simulator.world import Action, Agents, EgoState, Params, Rollout, World
 from tether.worldmodel.batch import ModelBatch, log_window
 from tether.worldmodel.costs import LEAST
 from tether.worldmodel.nets import symlog
-from tether.worldmodel.quality import Imagined, displacement, imagine_log
 
 NEAR_M = 15.0  # who comes this near the logged ego has to do with it
 
@@ -28,15 +30,13 @@ def drive_on(
     start: Array,
     action: Action,
     simulator: SimulatorConfig,
-) -> Imagined:
+) -> Rollout:
     """Drives actions [B, H, S] in a World, past whatever happens to the ego: the others are watched while it is in
     their way. Two drives by one key differ only because the ego does.
 
     Args: key: key[B]; start: int32[B].
     """
-    alive = jnp.ones(action.acceleration.shape[:2], bool)
-    batch = ModelBatch(scene, start, None, action, None, None, alive, None)
-    return imagine_log(Unending(world, simulator), params, key, batch)
+    return replay_actions(Unending(world, simulator), params, key, scene, start, action)
 
 
 def logged_plan(scene: Scene, start: Array, substeps: int, simulator: SimulatorConfig) -> tuple[Action, EgoState]:
@@ -86,11 +86,23 @@ def losses_under(
     outcome, alive = jax.tree.map(lambda a: a[:, :steps], (batch.outcome, batch.alive))
     batch = batch.replace(action=action, outcome=outcome, alive=alive)
     driven = drive_on(world, params, key, batch.scene, batch.start, action, simulator)
-    distance, _ = displacement(driven.replace(alive=alive), batch, simulator.dt)
-    by_agent = distance.sum(-1)
-    found = {"all": by_agent.sum(-1), "near": jnp.sum(by_agent * comes_near(batch, driven.agents.x.shape[-1]), -1)}
-    predicted = driven.outcome.predicted
-    return found | ({"heads": head_losses(predicted, batch)} if predicted else {})
+    agents, predicted = joined(driven.agents), jax.tree.map(jnp.transpose, driven.outcome.predicted)
+    by_agent = distance_by_agent(agents, batch, simulator.dt)
+    losses = {"all": by_agent.sum(-1), "near": jnp.sum(by_agent * comes_near(batch, agents.x.shape[-1]), -1)}
+    return losses | ({"heads": head_losses(predicted, batch)} if predicted else {})
+
+
+def distance_by_agent(agents: Agents, batch: ModelBatch, dt: float) -> Array:
+    """Distance of the moving others from the log [m], summed over the sub-steps of the batch's drive: float32[B, A].
+
+    Args: agents: boxes [B, A, K].   dt: of a sub-step [s].
+    """
+    log, substeps = log_window(batch.scene, batch.start, 0, agents.x.shape[-1]), batch.action.acceleration.shape[-1]
+    after = log[..., 1:]
+    alive = jnp.repeat(batch.alive, substeps, axis=1)[:, None]
+    counted = after.valid & alive & moving(log.x, log.y, log.valid, batch.scene.ego)[..., None]
+    boxes = keep_moving(log[..., :1], agents, dt)
+    return jnp.where(counted, jnp.hypot(boxes.x - after.x, boxes.y - after.y), 0.0).sum(-1)
 
 
 def comes_near(batch: ModelBatch, substeps: int) -> Array:

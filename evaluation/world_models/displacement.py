@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from tether.evaluation.statistics import bootstrap, paired_difference
-from tether.evaluation.world_models import forecasts as forecast
+from tether.evaluation.world_models.draws import displacement_errors, distance_from_log
 from tether.evaluation.world_models.figure import curves
 from tether.evaluation.world_models.study import FLOOR, Finding, NotMeasurable, Study
 
@@ -23,9 +23,7 @@ and the draw does not."""
 
 def measure(study: Study) -> Finding:
     """Measures every subject's draws."""
-    log = study.logged
-    counted = log.valid[..., 1:] & log.moving[..., None]
-    errors = {name: errors_of(study, name, counted) for name in study.imagined}
+    errors = {name: errors_of(study, name) for name in study.imagined}
     floor = errors[FLOOR]
     # The log decides which scenes count, alike for every subject. A time at which nobody is seen has no column.
     kept = {key: np.isfinite(values) for key, values in floor.items() if np.isfinite(values).any()}
@@ -48,32 +46,22 @@ def measure(study: Study) -> Finding:
             for name, one in errors.items()
             if name != FLOOR
         },
-        details={name: curve_of(study, name, counted) for name in errors},
+        details={name: curve_of(study, name) for name in errors},
     )
 
 
-def errors_of(study: Study, name: str, counted: np.ndarray) -> dict[str, np.ndarray]:
+def errors_of(study: Study, name: str) -> dict[str, np.ndarray]:
     """By column float64[N], NaN for scenes in which nothing counts."""
-    distance = distance_of(study, name)
-    found = {}
-    for second in SECONDS:
-        steps = round(second / study.simulator.dt)
-        found[f"ade_{second}s"], found[f"minade_{second}s"] = forecast.joint_errors(distance, counted, steps)
-    unseen = np.where(counted, 1 - study.imagined[name].seen.mean(1), 0).sum((1, 2))
+    draws, counted = study.imagined[name], study.logged.counted
+    unseen = np.where(counted, 1 - draws.seen.mean(1), 0).sum((1, 2))
     with np.errstate(invalid="ignore"):
-        found["unseen"] = unseen / counted.sum((1, 2))
-    return found
+        fraction = unseen / counted.sum((1, 2))
+    return displacement_errors(draws, study.logged, study.simulator.dt, SECONDS) | {"unseen": fraction}
 
 
-def distance_of(study: Study, name: str) -> np.ndarray:
-    """float32[N, K, A, T], [m]."""
-    draws, log = study.imagined[name], study.logged
-    return forecast.displacement(draws.x, draws.y, log.x[..., 1:], log.y[..., 1:])
-
-
-def curve_of(study: Study, name: str, counted: np.ndarray) -> dict[str, list[float]]:
+def curve_of(study: Study, name: str) -> dict[str, list[float]]:
     """Mean displacement at each time, over all agents that count then."""
-    mean = distance_of(study, name).mean(1)
+    mean, counted = distance_from_log(study.imagined[name], study.logged).mean(1), study.logged.counted
     number = counted.sum((0, 1))
     error = np.where(counted, mean, 0.0).sum((0, 1)) / np.maximum(number, 1)
     seconds = study.simulator.dt * np.arange(1, len(number) + 1)

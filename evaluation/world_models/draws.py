@@ -9,9 +9,14 @@ import numpy as np
 
 from tether.data.progress import Bar
 from tether.data.scene import Array, Record, Scene, SceneSpec
+from tether.evaluation.world_models import forecasts as forecast
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.on_log import OnLog
+from tether.simulator.replay import replay_actions
+from tether.simulator.rollout import joined
 from tether.simulator.world import Agents, Params, World
+from tether.training.disturbed_expert import drive_expert, undisturbed
 from tether.worldmodel.batch import ModelBatch, log_window
-from tether.worldmodel.quality import MOVED_M, imagine_log, keep_moving, on_log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Draws:
 
     Attributes:
       x, y, heading: float32[N, K, A, T], box centre [m] and heading [rad] of all rows after each of T log steps of the
-        future; who is out of sight moves on (`keep_moving`).
+        future; an agent that is out of sight moves on (`forecasts.keep_moving`).
       seen: bool[N, K, A, T], not out of sight.
       disagreement: float32[N, K, H].
     """
@@ -40,7 +45,7 @@ class Logged:
       x, y, heading, vel_x, vel_y: float32[N, A, 1 + T], from the current step on.   valid: bool[N, A, 1 + T].
       agent_type: int32[N, A].
       other: bool[N, A], an agent other than the ego that is there at the current step.
-      moving: bool[N, A], an other that moves by more than `MOVED_M` while it is seen.
+      moving: bool[N, A], see `forecasts.moving`.
       ego: int32[N].
     """
 
@@ -55,6 +60,11 @@ class Logged:
     moving: np.ndarray
     ego: np.ndarray
 
+    @property
+    def counted(self) -> np.ndarray:
+        """Where errors count: the moving others while the log sees them, bool[N, A, T]."""
+        return self.valid[..., 1:] & self.moving[..., None]
+
 
 def logged(records: Sequence[Record], spec: SceneSpec) -> Logged:
     """The log of records after the current step."""
@@ -67,10 +77,18 @@ def logged(records: Sequence[Record], spec: SceneSpec) -> Logged:
     ego = np.array([int(scene.ego) for scene in scenes])
     rows = np.arange(fields["x"].shape[1])
     other = fields["valid"][..., 0] & (rows != ego[:, None])
-    moved = np.hypot(fields["x"] - fields["x"][..., :1], fields["y"] - fields["y"][..., :1])
-    moving = other & (np.where(fields["valid"], moved, 0).max(-1) > MOVED_M)
+    moving = forecast.moving(fields["x"], fields["y"], fields["valid"], ego)
     kinds = np.stack([np.asarray(scene.agent_type) for scene in scenes])
     return Logged(**fields, agent_type=kinds, other=other, moving=moving, ego=ego)
+
+
+def log_drive(simulator: SimulatorConfig, steps: int) -> Callable[[Scene, jax.Array], ModelBatch]:
+    """The ego's drive of the log for H steps as a function of scenes [B, ...] and key[B]: `ModelBatch` [B]."""
+
+    def drive(scene: Scene, keys: jax.Array) -> ModelBatch:
+        return drive_expert(simulator, steps, scene, undisturbed(len(keys)), keys)
+
+    return drive
 
 
 def imagine_draws(
@@ -92,9 +110,9 @@ def imagine_draws(
     def continued(params: Params, batch: ModelBatch, key: jax.Array) -> tuple[Agents, Array]:
         def once(index: Array) -> tuple[Agents, Array]:
             own = jax.vmap(jax.random.fold_in, (0, None))(key, index)
-            imagined = imagine_log(world, params, own, batch, on_log)
+            driven = replay_actions(OnLog(world), params, own, batch.scene, batch.start, batch.action)
             now = log_window(batch.scene, batch.start, 0, 0)
-            return keep_moving(now, imagined.agents, dt), imagined.outcome.disagreement
+            return forecast.keep_moving(now, joined(driven.agents), dt), driven.outcome.disagreement.T
 
         return jax.lax.map(once, jnp.arange(draws))
 
@@ -107,3 +125,17 @@ def imagine_draws(
             arrays = (agents.x, agents.y, agents.heading, agents.valid, disagreement)
             found.append([np.swapaxes(np.asarray(a), 0, 1)[:new] for a in arrays])
     return Draws(*(np.concatenate(one) for one in zip(*found, strict=True)))
+
+
+def distance_from_log(draws: Draws, log: Logged) -> np.ndarray:
+    """float32[N, K, A, T], [m]."""
+    return forecast.displacement(draws.x, draws.y, log.x[..., 1:], log.y[..., 1:])
+
+
+def displacement_errors(draws: Draws, log: Logged, dt: float, seconds: Sequence[int]) -> dict[str, np.ndarray]:
+    """`ade_<s>s` and `minade_<s>s` [m] of each scene up to some times, float64[N]; NaN where nothing counts."""
+    distance, counted, errors = distance_from_log(draws, log), log.counted, {}
+    for second in seconds:
+        pair = forecast.joint_errors(distance, counted, round(second / dt))
+        errors[f"ade_{second}s"], errors[f"minade_{second}s"] = pair
+    return errors

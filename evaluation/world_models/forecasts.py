@@ -1,14 +1,45 @@
-"""How good forecasts of a log are, given draws of it, on the host. K draws, A agents, T steps; NumPy.
+"""How good forecasts of a log are, given draws of it. K draws, A agents, T steps.
 
 All of these see only boxes, so that every World can be measured alike, whether or not it knows its own likelihood.
+NumPy on the host; `moving` takes arrays of either kind, and `keep_moving` is computed with the draws.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tether.data.scene import Array
+from tether.simulator.world import Agents
 
+MOVED_M = 2.0  # an agent whose log stays within this of its first place is not moving
 KERNEL_M = 0.5  # scale of the kernel
 INTERACTING_M = 10.0  # centres of two agents, one of them moving, that come this near
+
+
+def moving(x: Array, y: Array, valid: Array, ego: Array) -> Array:
+    """Which agents other than the ego are there at first and move by more than `MOVED_M` while the log sees them.
+
+    Args: x, y, valid: the log, [..., A, 1 + T].   ego: int[...], its row.   Returns: bool[..., A].
+    """
+    moved = (x - x[..., :1]) ** 2 + (y - y[..., :1]) ** 2 > MOVED_M**2
+    return (moved & valid).any(-1) & valid[..., 0] & (ego[..., None] != np.arange(x.shape[-2]))
+
+
+def keep_moving(now: Agents, after: Agents, dt: float) -> Agents:
+    """The boxes, where agents that are out of sight go on at the velocity at which they were last seen.
+
+    A model says nothing of the place of an agent that it takes to be out of sight. A box that stood still from then on
+    would be wrong in a way in which no vehicle is; leaving the agent out would hide the model's error.
+
+    Args: now: `Agents` [..., 1], at the start; after: `Agents` [..., T], one every dt [s].
+    Returns: `Agents` [..., T], valid where `after` is.
+    """
+    boxes = now.then(after)
+    steps = jnp.arange(boxes.valid.shape[-1])
+    last = jax.lax.cummax(jnp.where(boxes.valid, steps, 0), axis=boxes.valid.ndim - 1)
+    seen = jax.tree.map(lambda a: jnp.take_along_axis(a, last, axis=-1)[..., 1:], boxes)
+    since = ((steps - last) * dt)[..., 1:]
+    return seen.replace(x=seen.x + seen.vel_x * since, y=seen.y + seen.vel_y * since, valid=after.valid)
 
 
 def displacement(x: Array, y: Array, logged_x: Array, logged_y: Array) -> np.ndarray:
@@ -17,7 +48,9 @@ def displacement(x: Array, y: Array, logged_x: Array, logged_y: Array) -> np.nda
 
 
 def joint_errors(distance: Array, counted: Array, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """ADE and minADE [m] of each scene up to a step: the draws' mean, and the best of the draws as a whole.
+    """Average displacement error (ADE) and minADE [m] of each scene: the draws' mean, and the best draw as a whole.
+
+    The average is over agents and over the steps up to `steps`, of those that count.
 
     Args: distance: [N, K, A, T]; counted: bool[N, A, T].   Returns: float64[N] each, NaN where nothing counts.
     Source: minADE of joint futures as in WOSAC, arXiv 2305.12032.

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from tether.data.scene import Array
+from tether.training.grounding import brier
 
 BINS = 10
 LEAST_SAID = 1e-6  # what is said to be impossible has log-odds too
@@ -75,8 +76,8 @@ def brier_skill(probability: np.ndarray, happened: np.ndarray) -> float:
     count = happened.sum()
     if min(count, len(happened) - count) < LEAST_EVENTS:
         return float("nan")
-    rate = count / len(happened)
-    return float(1 - np.mean(np.square(probability - happened)) / (rate * (1 - rate)))
+    score, base = brier(probability, happened)
+    return float(1 - score / base)
 
 
 class Scaling(NamedTuple):

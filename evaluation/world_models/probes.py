@@ -18,6 +18,7 @@ from tether.evaluation.world_models.counterfactual import by_step, drive_on, log
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import log_ego
 from tether.simulator.geometry import Box, penetration
+from tether.simulator.rollout import joined
 from tether.simulator.world import Action, Agents, EgoState, Params, World
 from tether.worldmodel.batch import log_window
 
@@ -156,7 +157,7 @@ def ask(
     """
     ways, case = pose(scene, start, simulator)
     drives = {
-        name: drive_on(world, params, key, scene, start, by_step(action, simulator.substeps), simulator).agents
+        name: joined(drive_on(world, params, key, scene, start, by_step(action, simulator.substeps), simulator).agents)
         for name, (action, _) in ways.items()
     }
     right = {

@@ -17,11 +17,10 @@ from tether.evaluation.report import Interval
 from tether.evaluation.restore import read_run, restore
 from tether.evaluation.statistics import recordings
 from tether.evaluation.trained import learned_policies, require, unfinished
-from tether.evaluation.world_models.draws import Draws, Logged, imagine_draws, logged
+from tether.evaluation.world_models.draws import Draws, Logged, imagine_draws, log_drive, logged
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Params, World
 from tether.training.config import Config
-from tether.training.disturbed_expert import drive_expert, undisturbed
 from tether.training.drives import NamedPolicy
 from tether.training.models import Models
 from tether.training.models import build as build_models
@@ -159,16 +158,7 @@ class Study:
     @functools.cached_property
     def drive_log(self) -> Callable[[Scene, jax.Array], ModelBatch]:
         """`log_drive`, compiled."""
-        return jax.jit(log_drive(self.config))
-
-
-def log_drive(config: Config) -> Callable[[Scene, jax.Array], ModelBatch]:
-    """The ego's drive of the log as a function of scenes [B, ...] and key[B]: `ModelBatch` [B]."""
-
-    def drive(scene: Scene, keys: jax.Array) -> ModelBatch:
-        return drive_expert(config.simulator, config.rollout_steps, scene, undisturbed(len(keys)), keys)
-
-    return drive
+        return jax.jit(log_drive(self.simulator, self.steps))
 
 
 def open_study(

@@ -12,13 +12,13 @@ import numpy as np
 from tether.data.geometry import rotate, wrap_angle
 from tether.data.scene import Scene, SceneSpec
 from tether.simulator.config import SimulatorConfig
-from tether.simulator.dynamics import advance, log_ego, track_log
+from tether.simulator.dynamics import log_ego, track_log
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.prepare import prepare
-from tether.simulator.world import Agents
-from tether.worldmodel.batch import ModelBatch
+from tether.simulator.replay import replay_actions
+from tether.simulator.world import Agents, Params, Rollout, World
+from tether.worldmodel.batch import ModelBatch, from_rollout
 from tether.worldmodel.conformance import scenes
-from tether.worldmodel.quality import Imagined, imagine_log
 
 HORIZON, BRAKING = 4, 2.5  # steps, m/s^2
 AGENT_FIELDS = ("x", "y", "heading", "vel_x", "vel_y", "valid", "length", "width", "agent_type")
@@ -61,13 +61,17 @@ def replay(scene: Scene, simulator: SimulatorConfig) -> ModelBatch:
     """The ego follows its log from the current step on; nothing terminates within the horizon."""
     rows = scene.ego.shape[0]
     start = jnp.full(rows, SceneSpec.current, jnp.int32)
-    first = log_ego(scene, start)
-    action = track_log(first, scene, start, HORIZON * simulator.substeps, simulator)
-    swept = advance(first, action, simulator.limits, simulator.dt)
-    action, swept = jax.tree.map(lambda a: a.reshape(rows, HORIZON, -1), (action, swept))
-    batch = ModelBatch(scene, start, first, action, swept, (), jnp.ones((rows, HORIZON), bool), jnp.ones(rows, bool))
-    replayed = imagine_log(LogReplay(simulator), (), jax.random.split(jax.random.key(0), rows), batch)
-    return batch.replace(outcome=replayed.outcome, alive=replayed.alive)
+    action = track_log(log_ego(scene, start), scene, start, HORIZON * simulator.substeps, simulator)
+    action = jax.tree.map(lambda a: a.reshape(rows, HORIZON, -1), action)
+    keys = jax.random.split(jax.random.key(0), rows)
+    driven = replay_actions(LogReplay(simulator), (), keys, scene, start, action)
+    return from_rollout(scene, start, driven, jnp.ones(rows, bool))
+
+
+def imagine(model: World, params: Params, keys: jax.Array, batch: ModelBatch) -> Rollout:
+    """A batch's actions in a model, without what a policy would see there: the suite draws no images."""
+    driven = replay_actions(model, params, keys, batch.scene, batch.start, batch.action)
+    return driven.replace(observation=(), final=())
 
 
 def moved(scene: Scene, motion: Motion, simulator: SimulatorConfig) -> Scene:
@@ -140,14 +144,12 @@ def with_another_future(scene: Scene) -> Scene:
 
 
 def others(agents: Agents, batch: ModelBatch) -> dict[str, jax.Array]:
-    """What is imagined of all valid agents but the ego, 0 elsewhere; the heading by its cosine and sine."""
-    rows = jnp.arange(agents.x.shape[1]) != batch.scene.ego[:, None]
+    """What is imagined of all valid agents but the ego, 0 elsewhere; the heading by its cosine and sine.
+
+    Args: agents: [H, B, A, S].
+    """
+    rows = jnp.arange(agents.x.shape[2]) != batch.scene.ego[:, None]
     kept = agents.valid & rows[..., None]
     fields = {name: getattr(agents, name) for name in ("x", "y", "vel_x", "vel_y")}
     fields |= {"cos_heading": jnp.cos(agents.heading), "sin_heading": jnp.sin(agents.heading)}
     return {"valid": kept} | {name: jnp.where(kept, field, 0.0) for name, field in fields.items()}
-
-
-def up_to(imagined: Imagined, substeps: int) -> Imagined:
-    """The boxes of the first sub-steps."""
-    return imagined.replace(agents=imagined.agents[..., :substeps])

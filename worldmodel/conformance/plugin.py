@@ -10,13 +10,12 @@ import pytest
 
 from tether.data.scene import Array, Scene
 from tether.simulator.config import RenderConfig, SimulatorConfig
-from tether.simulator.world import Params
+from tether.simulator.world import Params, Rollout
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.conformance import batches
 from tether.worldmodel.conformance.small import SMALL, config_of
 from tether.worldmodel.fitting import FitState, FittingConfig, fit_step, start_fit
 from tether.worldmodel.interface import WorldModel
-from tether.worldmodel.quality import Imagined, imagine_log
 
 FITTING = FittingConfig(learning_rate=1e-2, warmup_steps=5)
 FIT_STEPS = 60
@@ -29,14 +28,14 @@ class Case:
     Attributes:
       name: as it was asked for.   config: what builds it.   model: built.
       params: freshly initialised.
-      imagine: (params, keys, batch) -> `Imagined`, jitted.
+      imagine: `batches.imagine` as a function of (params, keys, batch), jitted.
     """
 
     name: str
     config: Any
     model: WorldModel
     params: Params
-    imagine: Callable[[Params, jax.Array, ModelBatch], Imagined]
+    imagine: Callable[[Params, jax.Array, ModelBatch], Rollout]
 
     @property
     def learns(self) -> bool:
@@ -91,7 +90,7 @@ def case_of(name: str, config: Any, simulator: SimulatorConfig, batch: ModelBatc
     """Builds and initialises a model."""
     model = config.build(simulator)
     params = jax.jit(model.init)(jax.random.key(1), batch)
-    return Case(name, config, model, params, jax.jit(lambda *args: imagine_log(model, *args)))
+    return Case(name, config, model, params, jax.jit(lambda *args: batches.imagine(model, *args)))
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +126,7 @@ def case(request, model_batch, sim_config) -> Case:
 
 
 @pytest.fixture(scope="session")
-def imagined(case, keys, model_batch) -> Imagined:
+def imagined(case, keys, model_batch) -> Rollout:
     """What the model makes of the batch."""
     return case.imagine(case.params, keys, model_batch)
 

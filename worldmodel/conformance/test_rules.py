@@ -13,11 +13,13 @@ from jax.interpreters import partial_eval
 from tether.simulator.dynamics import advance
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.observe import observe
+from tether.simulator.rollout import joined
+from tether.simulator.world import Rollout
+from tether.worldmodel.batch import log_window
 from tether.worldmodel.conformance import batches
-from tether.worldmodel.conformance.batches import HORIZON, Motion, others, up_to
+from tether.worldmodel.conformance.batches import HORIZON, Motion, others
 from tether.worldmodel.conformance.plugin import FIT_STEPS, Case
 from tether.worldmodel.pixels import Pixels
-from tether.worldmodel.quality import Imagined, displacement, imagine_log
 
 # Images of the road turn into themselves by quarter turns and whole pixels of 4 m only; heads may read images.
 ANY_MOTION, QUARTER_TURN = Motion(angle=2.0, x=31.0, y=-17.0), Motion(angle=np.pi / 2, x=24.0, y=-16.0)
@@ -42,7 +44,7 @@ def assert_finite(tree, rule: str) -> None:
         assert not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.all(jnp.isfinite(leaf)), f"{rule}: not so in {name}"
 
 
-def own_words(imagined: Imagined) -> dict:
+def own_words(imagined: Rollout) -> dict:
     """What the model itself says of a step."""
     return {"predicted": imagined.outcome.predicted, "disagreement": imagined.outcome.disagreement}
 
@@ -50,17 +52,17 @@ def own_words(imagined: Imagined) -> dict:
 def program(case: Case, sim_config, keys, model_batch) -> tuple[str, list]:
     """What imagining compiles to, built and traced anew, with the arrays that it holds; no addresses of objects."""
     model = case.config.build(sim_config)
-    traced = jax.jit(lambda *args: imagine_log(model, *args)).trace(case.params, keys, model_batch)
+    traced = jax.jit(lambda *args: batches.imagine(model, *args)).trace(case.params, keys, model_batch)
     return re.sub("0x[0-9a-f]+", "", str(traced.jaxpr)), traced.jaxpr.consts
 
 
 def test_shapes_and_masks(imagined, model_batch):
-    boxes = (4, model_batch.scene.x.shape[1], HORIZON * 5)
+    boxes = (HORIZON, 4, model_batch.scene.x.shape[1], 5)
     for name in ("x", "y", "heading", "vel_x", "vel_y", "valid"):
         found = getattr(imagined.agents, name).shape
-        assert found == boxes, f"boxes are [B, A, S] per step: {name}: expected {boxes}, found {found}"
+        assert found == boxes, f"boxes are [H, B, A, S]: {name}: expected {boxes}, found {found}"
     for name, value in imagined.outcome.predicted.items():
-        assert value.shape == (4, HORIZON), f"heads say one number per row: {name}: found {value.shape[2:]} per step"
+        assert value.shape == (HORIZON, 4), f"heads say one number per row: {name}: found {value.shape[2:]} per step"
     appeared = imagined.agents.valid & ~model_batch.scene.valid[..., 10:11]
     assert not np.any(appeared), "an agent that was not there at the start has appeared"
     assert_finite((imagined.agents, own_words(imagined), imagined.outcome.reward), "all that is imagined is finite")
@@ -76,9 +78,9 @@ def test_observation_is_the_simulators(case, keys, model_batch, sim_config):
 def test_ego_moves_by_exact_dynamics(imagined, model_batch, sim_config):
     action = jax.tree.map(lambda a: a.reshape(4, -1), model_batch.action)
     exact = advance(model_batch.first_ego, action, sim_config.limits, sim_config.dt)
-    driven = jnp.repeat(imagined.alive, 5, axis=1) & imagined.outcome.valid.reshape(4, -1)
+    driven, agents = joined((imagined.alive[..., None] & imagined.outcome.valid, imagined.agents))
     for name in ("x", "y", "heading"):
-        row = jnp.take_along_axis(getattr(imagined.agents, name), model_batch.scene.ego[:, None, None], 1)[:, 0]
+        row = jnp.take_along_axis(getattr(agents, name), model_batch.scene.ego[:, None, None], 1)[:, 0]
         wanted = jnp.where(driven, getattr(exact, name), 0)
         assert_same(jnp.where(driven, row, 0), wanted, f"the ego moves by the simulator's dynamics ({name})", atol=1e-3)
 
@@ -92,7 +94,7 @@ def test_rows_are_independent(case, imagined, keys, model_batch):
     """Rows drawn anew, some twice: each comes out as it did among other neighbours."""
     drawn = jnp.array([3, 2, 2, 0])
     again = case.imagine(case.params, keys[drawn], model_batch[drawn])
-    expected = jax.tree.map(lambda a: a[drawn], imagined)
+    expected = jax.tree.map(lambda a: a[:, drawn], imagined)
     assert_same(again, expected, "a row's result does not depend on its neighbours in the batch")
 
 
@@ -100,7 +102,7 @@ def test_order_of_agents_is_nothing(case, imagined, keys, model_batch):
     """Also of polylines and lights."""
     rule = "the order of agents, polylines and lights is nothing"
     again = case.imagine(case.params, keys, model_batch.replace(scene=batches.reordered(model_batch.scene)))
-    back = again.agents[:, ::-1]
+    back = again.agents[:, :, ::-1]
     assert_same(others(back, model_batch), others(imagined.agents, model_batch), rule)
     assert_same(own_words(again), own_words(imagined), rule)
 
@@ -108,12 +110,12 @@ def test_order_of_agents_is_nothing(case, imagined, keys, model_batch):
 def test_padding_is_nothing(case, imagined, keys, model_batch):
     rule = "more padded agents, polylines and lights change nothing"
     # Another shape is another compilation: of no more than is compared.
-    short = jax.jit(lambda *args: (lambda again: (again.agents, own_words(again)))(imagine_log(case.model, *args)))
+    short = jax.jit(lambda *args: (lambda again: (again.agents, own_words(again)))(batches.imagine(case.model, *args)))
     wide = model_batch.replace(scene=batches.padded(model_batch.scene))
     agents, words = short(case.params, keys, wide)
     count = model_batch.scene.x.shape[1]
-    assert not np.any(agents.valid[:, count:]), f"{rule}: a padded agent became valid"
-    cut = agents[:, :count]
+    assert not np.any(agents.valid[:, :, count:]), f"{rule}: a padded agent became valid"
+    cut = agents[:, :, :count]
     assert_same(others(cut, model_batch), others(imagined.agents, model_batch), rule)
     assert_same(words, own_words(imagined), rule)
 
@@ -142,10 +144,9 @@ def test_others_do_not_see_the_current_action(case, imagined, keys, model_batch)
     """Another action at the second step leaves the others' boxes after it as they were."""
     other = jax.tree.map(lambda a: a.at[:, 1].set(-3.0), model_batch.action)
     again = case.imagine(case.params, keys, model_batch.replace(action=other))
-    ego = model_batch.scene.ego[:, None, None]
-    moved = jnp.take_along_axis(again.agents.x - imagined.agents.x, ego, 1)[:, 0, 9]
+    moved = again.ego.x[1, :, -1] - imagined.ego.x[1, :, -1]
     assert np.any(np.abs(moved) > 0.1), "the ego itself has to obey its action"
-    left, right = (others(up_to(i, 10).agents, model_batch) for i in (again, imagined))
+    left, right = (others(rollout.agents[:2], model_batch) for rollout in (again, imagined))
     assert_same(left, right, "others at t + 1 do not depend on the ego's action at t", atol=0, rtol=0)
 
 
@@ -169,7 +170,7 @@ def test_extreme_actions_stay_finite(case, keys, model_batch):
 def test_starts_at_any_log_step(case, keys, model_batch):
     """From step 40 the first sub-step continues the log of step 40, for the lead vehicle of scene 1."""
     again = case.imagine(case.params, keys, model_batch.replace(start=jnp.full(4, 40, jnp.int32)))
-    apart = abs(float(again.agents.x[1, 1, 0] - model_batch.scene.x[1, 1, 40]))
+    apart = abs(float(again.agents.x[0, 1, 1, 0] - model_batch.scene.x[1, 1, 40]))
     assert apart < 1.0, f"a start at log step 40 goes on from there: the lead vehicle is {apart:.2f} m off after 0.1 s"
     assert_finite(again.agents, "a start at log step 40 stays finite")
 
@@ -198,7 +199,7 @@ def test_images_are_asked_for_where_they_are_read(case, fitted, keys, model_batc
         assert tiles == [False], f"sees_images is False, but {name} reads Scene.map_tile"
 
 
-def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch, sim_config):
+def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch):
     """A braking vehicle and the rewards: whichever of them a model learns, it can learn by heart."""
     if not case.learns:
         pytest.skip("nothing to fit")
@@ -207,9 +208,7 @@ def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch,
     again = case.imagine(fitted.state.params, keys, model_batch)
     learned = {}
     if not np.allclose(again.agents.x, imagined.agents.x, atol=1e-3):
-        learned["displacement of the others"] = [
-            mean_displacement(i, model_batch, sim_config.dt) for i in (imagined, again)
-        ]
+        learned["distance from the log"] = [distance_from_log(i, model_batch) for i in (imagined, again)]
     if "reward" in imagined.outcome.predicted:
         learned["error of the reward head"] = [reward_error(i, model_batch) for i in (imagined, again)]
     assert learned, f"after {FIT_STEPS} steps of fitting on four scenes all is imagined as before"
@@ -217,15 +216,16 @@ def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch,
         assert after < before / 2, f"four scenes are learned by heart: {what} went from {before:.3g} to {after:.3g}"
 
 
-def mean_displacement(imagined: Imagined, model_batch, dt: float) -> float:
-    """Of the moving others from the log [m]."""
-    distance, counted = displacement(imagined, model_batch, dt)
-    return float(distance.sum() / counted.sum())
+def distance_from_log(imagined: Rollout, model_batch) -> float:
+    """Mean distance of the braking vehicles, agent 1 of each scene, from where the log has them [m]."""
+    agents = joined(imagined.agents)[:, 1]
+    log = log_window(model_batch.scene, model_batch.start, 0, agents.x.shape[-1])[:, 1, 1:]
+    return float(jnp.hypot(agents.x - log.x, agents.y - log.y).mean(where=log.valid))
 
 
-def reward_error(imagined: Imagined, model_batch) -> float:
+def reward_error(imagined: Rollout, model_batch) -> float:
     """Mean difference of the head's reward and the replay's."""
-    apart = jnp.abs(imagined.outcome.predicted["reward"] - model_batch.outcome.reward)
+    apart = jnp.abs(imagined.outcome.predicted["reward"].T - model_batch.outcome.reward)
     return float(apart.mean(where=model_batch.alive))
 
 

@@ -1,0 +1,48 @@
+"""A World in which the ego is on its log at the start of every step: only what becomes of the others counts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from tether.data.scene import Array, Observation, Scene
+from tether.simulator.dynamics import log_ego
+from tether.simulator.transition import log_agents
+from tether.simulator.world import Action, Outcome, Params, State, World
+
+
+@dataclasses.dataclass(frozen=True)
+class OnLog:
+    """Another World whose ego is put back on its log after each step, and whose rows live on whatever happened.
+
+    Without it, an imagined box that drifts into the ego's way would end the rollout, and the largest errors would not
+    be measured. After the log's end the ego stays where the log ends. `route_s` stays as the step left it: the next one
+    walks on from there.
+
+    Attributes:
+      world: any World.
+    """
+
+    world: World
+
+    def reset(self, params: Params, key: jax.Array, scene: Scene, start: Array) -> State:
+        """See `World.reset`."""
+        return self.world.reset(params, key, scene, start)
+
+    def observe(self, params: Params, state: State) -> Observation:
+        """See `World.observe`."""
+        return self.world.observe(params, state)
+
+    def step(self, params: Params, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
+        """The World's own step; its outcome is that of the ego's action, the next state has the logged ego."""
+        after, outcome = self.world.step(params, key, state, action)
+        return on_log(after), outcome
+
+
+def on_log(state: State) -> State:
+    """The state with the ego where its log has it, and alive."""
+    scene, agents, steps = state.scene, *state.history.x.shape[1:]
+    log = log_agents(scene, state.time[:, None] + jnp.arange(1 - steps, 1))
+    is_ego = (jnp.arange(agents) == scene.ego[:, None])[..., None]
+    history = jax.tree.map(lambda logged, driven: jnp.where(is_ego, logged, driven), log, state.history)
+    return state.replace(ego=log_ego(scene, state.time), history=history, alive=jnp.ones_like(state.alive))
