@@ -30,7 +30,7 @@ from tether.evaluation.policies import open_records
 from tether.simulator.replay import replay_actions
 from tether.training import presets
 from tether.training.config import Config, DataConfig
-from tether.training.disturbed_expert import disturbance, drive_expert
+from tether.training.disturbed_expert import disturbance, drive_expert, undisturbed
 from tether.training.scenes import WithoutTiles, batches
 from tether.worldmodel import registry
 from tether.worldmodel.batch import ModelBatch
@@ -47,7 +47,8 @@ def drives(config: Config, count: int) -> ModelBatch:
     scene, _ = next(batches(WithoutTiles(open_records(config, "train")), count, 0))
     k_disturb, k_drive = jax.random.split(jax.random.key(0))
     rough = jnp.arange(count) >= count // 2
-    disturbed = jax.tree.map(lambda a: jnp.where(rough, a, 0.0), disturbance(k_disturb, count))
+    rows = disturbance(k_disturb, count), undisturbed(count)
+    disturbed = jax.tree.map(lambda one, other: jnp.where(rough, one, other), *rows)
     drive = jax.jit(functools.partial(drive_expert, config.simulator, config.rollout_steps))
     return drive(jax.tree.map(jnp.asarray, scene), disturbed, jax.random.split(k_drive, count))
 
