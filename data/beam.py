@@ -68,7 +68,7 @@ class Scenes(TetherScenes, skip_registration=True):
         return {name: kept[name] for name in self._rules.splits}
 
 
-class Found(NamedTuple):
+class EncodedScene(NamedTuple):
     """A converted scene, on its way to its split.
 
     Attributes:
@@ -92,7 +92,7 @@ def convert(entry: tuple[int, str], rules: Rules) -> Iterator[Any]:
         counts.add(kept)
         ego = kept.split, (index, number), kept.scene.scenario_id, places(kept.scene)
         yield TaggedOutput(EGOS, (kept.scene.group, ego))
-        yield TaggedOutput(SCENES, Found((index, number), kept.split, encode(kept.scene), counts))
+        yield TaggedOutput(SCENES, EncodedScene((index, number), kept.split, encode(kept.scene), counts))
     statistics.close(ledger)
     yield statistics
 
@@ -108,17 +108,17 @@ def left_out_of(
             yield place, reason
 
 
-def sort_out(found: Found, left_out: Mapping[tuple[int, int], str]) -> Iterator[Any]:
+def sort_out(scene: EncodedScene, left_out: Mapping[tuple[int, int], str]) -> Iterator[Any]:
     """A scene that is kept to the output of its split, and the `Statistics` of each."""
     from apache_beam.pvalue import TaggedOutput
 
     statistics = Statistics()
-    if reason := left_out.get(found.place):
-        statistics.splits[found.split].leave_out(reason)
+    if reason := left_out.get(scene.place):
+        statistics.splits[scene.split].leave_out(reason)
     else:
-        statistics.splits[found.split].merge(found.counts)
-        index, number = found.place
-        yield TaggedOutput(found.split, (f"{index}/{number}", found.example))
+        statistics.splits[scene.split].merge(scene.counts)
+        index, number = scene.place
+        yield TaggedOutput(scene.split, (f"{index}/{number}", scene.example))
     yield statistics
 
 

@@ -176,8 +176,8 @@ def build_alone(config: BuildConfig, rules: Rules, files: Sequence[str], request
     def scenes(split: str, bar: Bar) -> Iterator[LocalScene]:
         began, count = time.monotonic(), 0
         for file in files_of[split]:
-            found = kept_scenes([file], rules, ledger, lambda name: name == split)
-            for kept in statistics.counted(found, recordings):
+            from_file = kept_scenes([file], rules, ledger, lambda name: name == split)
+            for kept in statistics.counted(from_file, recordings):
                 yield kept.scene
                 count += 1
                 rate = count / (time.monotonic() - began)

@@ -215,10 +215,10 @@ def _remove(directory: Any) -> None:
 
 
 def _check_request(target: Any, request: dict) -> None:
-    found, expected = read_json(target / REQUEST_FILE), json.loads(json.dumps(request))
-    if not isinstance(found, dict):
-        raise DataError(f"expected an object, found {str(found)[:80]}", file=str(target / REQUEST_FILE))
-    changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    stored, expected = read_json(target / REQUEST_FILE), json.loads(json.dumps(request))
+    if not isinstance(stored, dict):
+        raise DataError(f"expected an object, found {str(stored)[:80]}", file=str(target / REQUEST_FILE))
+    changed = sorted(key for key in stored.keys() | expected.keys() if stored.get(key) != expected.get(key))
     if changed:
         reason = f"holds a data set made from another request (different: {changed}); remove it or choose another place"
         raise DataError(reason, file=str(target))

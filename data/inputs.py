@@ -61,22 +61,22 @@ def _local_matches(pattern: str) -> dict[str, int | None]:
 
 def _record_names(folder: str, names: Sequence[str]) -> list[str]:
     """Those of a folder that are records. Raises: DataError for a folder without any."""
-    found = fnmatch.filter(names, RECORD_FILES)
-    if not found:
+    records = fnmatch.filter(names, RECORD_FILES)
+    if not records:
         holds = _listed(names) if names else "nothing"
         raise DataError(f"expected a folder with files {RECORD_FILES}, found one that holds {holds}", file=folder)
-    return found
+    return records
 
 
 def _remote_matches(pattern: str) -> dict[str, int | None]:
     system, path = _remote(pattern)
     with reached(pattern):
         if system.isdir(path):
-            entries = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in system.ls(path, detail=True)}
-            found = [entries[name] for name in _record_names(pattern, list(entries))]
+            listed = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in system.ls(path, detail=True)}
+            entries = [listed[name] for name in _record_names(pattern, list(listed))]
         else:
-            found = [system.info(path)] if system.exists(path) else list(system.glob(path, detail=True).values())
-    return {system.unstrip_protocol(e["name"]): None if e["type"] == "directory" else e["size"] for e in found}
+            entries = [system.info(path)] if system.exists(path) else list(system.glob(path, detail=True).values())
+    return {system.unstrip_protocol(e["name"]): None if e["type"] == "directory" else e["size"] for e in entries}
 
 
 def _remote(path: str) -> tuple[Any, str]:

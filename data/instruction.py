@@ -41,8 +41,8 @@ def sampled_route(scene: LocalScene, spec: SceneSpec) -> SampledRoute:
     s = np.arange(count) * spec.route_spacing_m
     points = interpolate(line, s)
     limit = scene.route_speed_limit[np.minimum(np.searchsorted(limit_at, s), len(limit_at) - 1)]
-    driven = np.stack([scene.x, scene.y], axis=-1)[scene.ego, : scene.current + 1]
-    at_current = walk(driven[scene.valid[scene.ego, : scene.current + 1]], points)[-1]
+    past = np.stack([scene.x, scene.y], axis=-1)[scene.ego, : scene.current + 1]
+    at_current = walk(past[scene.valid[scene.ego, : scene.current + 1]], points)[-1]
     passed = max(np.searchsorted(s, at_current, side="right") - 1, 0)
     maneuver = navigation(_ahead(line, at_current))
     return SampledRoute(points, limit, instruct(maneuver, float(limit[passed]), scene.note))

@@ -119,8 +119,8 @@ def kept_scenes(
         def keep(group: str, path: str = path) -> bool:
             return wanted(rules.split(group, path))
 
-        found = womd.read_file(path, ledger, rules.egos, rules.groups, keep, rules.options, rules.notes)
-        for raw in found:
+        scenes = womd.read_file(path, ledger, rules.egos, rules.groups, keep, rules.options, rules.notes)
+        for raw in scenes:
             kept: Kept | None = None
             with ledger.guard(path, raw.record_name):
                 kept = _kept(raw, rules.split(raw.group, path), spec)

@@ -58,8 +58,8 @@ def starts_off_road(scene: Scene, current: int) -> bool:
     Args: scene: numpy arrays without batch axes.   current: index of the current step.
     """
     edge = np.isin(scene.road_type, ROAD_EDGE_TYPES)
-    found = segments(scene.road_x[edge], scene.road_y[edge], scene.road_valid[edge])
-    edges = Segments(*(field[found.valid] for field in found))
+    sides = segments(scene.road_x[edge], scene.road_y[edge], scene.road_valid[edge])
+    edges = Segments(*(field[sides.valid] for field in sides))
     place = (field[scene.ego, current, None] for field in (scene.x, scene.y, scene.heading))
     box = Box(*place, length=scene.length[scene.ego, None], width=scene.width[scene.ego, None])
     return len(edges.ax) > 0 and bool((signed_edge_distance(edges, *corners(box)) > 0).any())

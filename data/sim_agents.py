@@ -93,7 +93,7 @@ def read_sim_agents(scenario: Any) -> SimAgentsScene:
         scenario_id=name,
         agent_id=agent_id,
         agent_type=agent_type,
-        evaluated=np.isin(agent_id, _judged_ids(scenario)),
+        evaluated=np.isin(agent_id, _evaluated_ids(scenario)),
         current=current,
         **motion,
         valid=valid,
@@ -103,13 +103,13 @@ def read_sim_agents(scenario: Any) -> SimAgentsScene:
     )
 
 
-def _judged_ids(scenario: Any) -> list[int]:
-    judged = {scenario.sdc_track_index, *(required.track_index for required in scenario.tracks_to_predict)}
-    strange = sorted(index for index in judged if not 0 <= index < len(scenario.tracks))
+def _evaluated_ids(scenario: Any) -> list[int]:
+    evaluated = {scenario.sdc_track_index, *(required.track_index for required in scenario.tracks_to_predict)}
+    strange = sorted(index for index in evaluated if not 0 <= index < len(scenario.tracks))
     if strange:
         reason = f"expected indices of {len(scenario.tracks)} tracks, found {strange}"
         raise DataError(reason, "tracks_to_predict", scenario.scenario_id)
-    return [scenario.tracks[index].id for index in judged]
+    return [scenario.tracks[index].id for index in evaluated]
 
 
 def _read_motion(

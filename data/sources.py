@@ -79,8 +79,8 @@ def _described(folder: pathlib.Path) -> dict[str, list[int]]:
             if logs
             else "python -m tether.data.build"
         )
-        found = "logs" if logs else "none"
-        raise DataError(f"expected a finished data set (made by `{command}`), found {found}", file=str(folder))
+        content = "logs" if logs else "none"
+        raise DataError(f"expected a finished data set (made by `{command}`), found {content}", file=str(folder))
     path, splits = folder / "dataset_info.json", {}
     try:
         for split in read_json(path)["splits"]:
@@ -90,9 +90,9 @@ def _described(folder: pathlib.Path) -> dict[str, list[int]]:
     for name, shards in splits.items():
         if not re.fullmatch(SPLIT_NAME, name):
             raise DataError(f"expected a split's name, found {name[:80]!r}", "splits", file=str(path))
-        found = len(_files(folder, name, len(shards)))
-        if found != len(shards) or not shards:
-            raise DataError(f"expected {len(shards)} files, found {found}", f"split {name}", file=str(folder))
+        count = len(_files(folder, name, len(shards)))
+        if count != len(shards) or not shards:
+            raise DataError(f"expected {len(shards)} files, found {count}", f"split {name}", file=str(folder))
     return splits
 
 

@@ -32,9 +32,9 @@ def load(file: pathlib.Path = FILE) -> tokenizers.Tokenizer:
         loaded = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the package raises nothing more special
         raise DataError(f"expected a tokenizer of the package tokenizers ({error})", file=str(file)) from error
-    found = tuple(loaded.id_to_token(index) for index in range(len(VOCABULARY)))
-    if found != tuple(map(mark, VOCABULARY)):
-        raise DataError(f"expected the phrases {VOCABULARY} first, found {found}", "vocabulary", file=str(file))
+    phrases = tuple(loaded.id_to_token(index) for index in range(len(VOCABULARY)))
+    if phrases != tuple(map(mark, VOCABULARY)):
+        raise DataError(f"expected the phrases {VOCABULARY} first, found {phrases}", "vocabulary", file=str(file))
     loaded.encode_special_tokens = True  # a phrase in a text is text
     return loaded
 

@@ -16,11 +16,11 @@ class VehicleClass:
     """A class of vehicle; pairs are ranges.
 
     Attributes:
-      share: of the vehicle types.   name: of the types.   sumo_class: SUMO's vClass.
+      fraction: of the vehicle types.   name: of the types.   sumo_class: SUMO's vClass.
       length, width: [m].   acceleration, deceleration: [m/s^2], comfortable.   top_speed: [m/s].
     """
 
-    share: float
+    fraction: float
     name: str
     sumo_class: str
     length: tuple[float, float]
@@ -43,8 +43,8 @@ PASSENGER = ("car", "suv")
 
 def driver_types(rng: random.Random) -> list[ET.Element]:
     """`<vType>` elements of the motor vehicles, named `<class><number>`."""
-    shares = [vehicle.share for vehicle in VEHICLE_CLASSES]
-    return [driver_type(rng, rng.choices(VEHICLE_CLASSES, shares)[0], number) for number in range(DRIVER_TYPES)]
+    fractions = [vehicle.fraction for vehicle in VEHICLE_CLASSES]
+    return [driver_type(rng, rng.choices(VEHICLE_CLASSES, fractions)[0], number) for number in range(DRIVER_TYPES)]
 
 
 def driver_type(rng: random.Random, vehicle: VehicleClass, number: int) -> ET.Element:

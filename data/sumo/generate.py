@@ -77,7 +77,7 @@ def network_scenes(job: NetworkJob) -> NetworkScenes:
     with tempfile.TemporaryDirectory(prefix="tether-sumo-") as folder:
         network, record = recorded(job, Path(folder))
     chosen = choose_scenes(job.stream("windows"), town(job.name, network), record, job.scenes)
-    return NetworkScenes([localize(found.scene) for found in chosen], [found.traits for found in chosen])
+    return NetworkScenes([localize(one.scene) for one in chosen], [one.traits for one in chosen])
 
 
 def recorded(
@@ -182,9 +182,9 @@ def verify(directory: Path, networks: int, processes: int) -> None:
         NetworkJob(request["seed"], index, request["scenes"]) for index in range(min(networks, request["networks"]))
     ]
     for job, result in zip(jobs, generate(jobs, processes), strict=True):
-        found = scenes_hash(result.scenes)
-        if found != expected[job.name]:
-            raise SumoError(f"network {job.name}: expected scenes with hash {expected[job.name]}, found {found}")
+        actual = scenes_hash(result.scenes)
+        if actual != expected[job.name]:
+            raise SumoError(f"network {job.name}: expected scenes with hash {expected[job.name]}, found {actual}")
 
 
 def readme(request: dict, summary: dict) -> str:

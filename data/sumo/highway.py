@@ -60,8 +60,8 @@ def add_ramp(rng: random.Random, network: PlainNetwork, name: str, mouth: np.nda
     entering = rng.random() < 0.5
     along = np.array([-outward[1], outward[0]]) * (-1 if entering else 1)
     length, offset = rng.uniform(160, 220), rng.uniform(45, 75)
-    share = np.linspace(0.0, 1.0, 24)[1:, None]
-    shape = mouth + along * length * share + outward * offset * share**2
+    fraction = np.linspace(0.0, 1.0, 24)[1:, None]
+    shape = mouth + along * length * fraction + outward * offset * fraction**2
     network.add_node(f"r{name}", shape[-1], "dead_end")
     attributes = road_attributes(1, rng.choice([15.6, 17.9, 20.1]), priority=7)
     if entering:

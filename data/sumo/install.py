@@ -39,9 +39,9 @@ def import_libsumo() -> ModuleType:
             f"libsumo cannot be imported ({error}). It needs {INSTALL} and the system libraries {SYSTEM_LIBRARIES}"
         )
         raise SumoError(message) from error
-    found = libsumo.simulation.getVersion()[1]
-    if SUMO_VERSION not in found:
-        raise SumoError(f"scenes are reproducible with SUMO {SUMO_VERSION} only, found {found}: {INSTALL}")
+    version = libsumo.simulation.getVersion()[1]
+    if SUMO_VERSION not in version:
+        raise SumoError(f"scenes are reproducible with SUMO {SUMO_VERSION} only, found {version}: {INSTALL}")
     return libsumo
 
 

@@ -41,11 +41,11 @@ class Layout:
 
     def meeting(self) -> dict[str, list[Street]]:
         """The streets at each junction."""
-        found: dict[str, list[Street]] = {}
+        streets: dict[str, list[Street]] = {}
         for street in self.streets:
-            found.setdefault(street.start, []).append(street)
-            found.setdefault(street.end, []).append(street)
-        return found
+            streets.setdefault(street.start, []).append(street)
+            streets.setdefault(street.end, []).append(street)
+        return streets
 
 
 def random_street(rng: random.Random, start: str, end: str, weights: tuple[float, float, float]) -> Street:

@@ -31,8 +31,8 @@ def trimmed(line: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
     """The polyline without its start within `radius` [m] of the centre."""
     distance = np.hypot(*(line - centre).T)
     first = int(np.argmax(distance >= radius))
-    share = (radius - distance[first - 1]) / max(distance[first] - distance[first - 1], 1e-6)
-    return np.vstack([line[first - 1] + share * (line[first] - line[first - 1]), line[first:]])
+    fraction = (radius - distance[first - 1]) / max(distance[first] - distance[first - 1], 1e-6)
+    return np.vstack([line[first - 1] + fraction * (line[first] - line[first - 1]), line[first:]])
 
 
 def add_ring(

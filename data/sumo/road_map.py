@@ -44,8 +44,8 @@ def road_surface(network: RoadNetwork) -> Any:
     from shapely.geometry import LineString, Polygon
     from shapely.ops import unary_union
 
-    driven = [lane for lane in network.lanes.values() if lane.use != "sidewalk" and arc_length(lane.shape)[-1] > 0.1]
-    bands = [LineString(e.shape).buffer(e.width / 2 + KERB_MARGIN_M, cap_style="flat") for e in driven]
+    lanes = [lane for lane in network.lanes.values() if lane.use != "sidewalk" and arc_length(lane.shape)[-1] > 0.1]
+    bands = [LineString(e.shape).buffer(e.width / 2 + KERB_MARGIN_M, cap_style="flat") for e in lanes]
     inner = unary_union([Polygon(outline).buffer(0) for outline in network.junctions.values()])
     pavements = unary_union([Polygon(outline).buffer(0) for outline in network.walking_areas])
     surface = unary_union([*bands, inner.difference(pavements)])
@@ -79,8 +79,8 @@ def dividers(network: RoadNetwork) -> list[Feature]:
 
 def between(right: Lane, left: Lane) -> np.ndarray:
     """The line half way between two neighbouring lanes."""
-    share = np.linspace(0.0, 1.0, max(2, len(right.shape), len(left.shape)))
-    ends = [interpolate(lane.shape, share * arc_length(lane.shape)[-1]) for lane in (right, left)]
+    fraction = np.linspace(0.0, 1.0, max(2, len(right.shape), len(left.shape)))
+    ends = [interpolate(lane.shape, fraction * arc_length(lane.shape)[-1]) for lane in (right, left)]
     return (ends[0] * left.width + ends[1] * right.width) / (left.width + right.width)
 
 

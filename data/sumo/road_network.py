@@ -78,12 +78,12 @@ class RoadNetwork:
 
     def next_roads(self) -> dict[str, dict[str, list[Link]]]:
         """For each road the roads that cars can reach from it, with the links that lead there."""
-        found: dict[str, dict[str, list[Link]]] = {}
+        reached: dict[str, dict[str, list[Link]]] = {}
         for link in (link for links in self.links.values() for link in links):
             source, target = self.lanes[link.source], self.lanes[link.target]
             if source.use == target.use == "car":
-                found.setdefault(source.edge, {}).setdefault(target.edge, []).append(link)
-        return found
+                reached.setdefault(source.edge, {}).setdefault(target.edge, []).append(link)
+        return reached
 
     def driving_roads(self) -> list[str]:
         """Roads outside junctions with at least one car lane."""

@@ -38,14 +38,14 @@ def route_of(network: RoadNetwork, record: Recording, agent: int, start: int, st
     first, last = driven_range(record, agent, start, steps)
     names = [record.lane_names[lane] for lane in record.lane[agent, first:last]]
     front = np.stack([record.front_x[agent, first:last], record.front_y[agent, first:last]], 1)
-    driven = driven_centre(network, names, front)
-    back = behind(network.lanes[names[0]], driven)
-    pieces, lanes = onwards(network, names[-1], driven[-1], record.routes[agent])
-    line = np.concatenate([back, driven, *pieces])
+    centre_line = driven_centre(network, names, front)
+    back = behind(network.lanes[names[0]], centre_line)
+    pieces, lanes = onwards(network, names[-1], centre_line[-1], record.routes[agent])
+    line = np.concatenate([back, centre_line, *pieces])
     limits = [np.full(len(back), network.lanes[names[0]].speed), [network.lanes[name].speed for name in names]]
     limits += [np.full(len(piece), network.lanes[name].speed) for piece, name in zip(pieces, lanes, strict=True)]
     points, speed_limit = smoothed(line, np.concatenate(limits))
-    ahead = arc_length(np.concatenate([driven[start + steps - 1 - first :], *pieces]))[-1]
+    ahead = arc_length(np.concatenate([centre_line[start + steps - 1 - first :], *pieces]))[-1]
     followed = [name for name, _ in itertools.groupby([*names, *lanes])]
     return Route(points, speed_limit, tuple(followed), float(ahead))
 
@@ -78,8 +78,8 @@ def driven_centre(network: RoadNetwork, names: list[str], front: np.ndarray) -> 
             continue
         begin, end = change_range(offset, step)
         span = max(travelled[end] - travelled[begin], 1e-6)
-        share = ((travelled[begin : end + 1] - travelled[begin]) / span)[:, None]
-        aside = (1 - share) * (centre - front)[begin] + share * (centre - front)[end]
+        fraction = ((travelled[begin : end + 1] - travelled[begin]) / span)[:, None]
+        aside = (1 - fraction) * (centre - front)[begin] + fraction * (centre - front)[end]
         centre[begin : end + 1] = front[begin : end + 1] + aside
     return centre
 
@@ -108,9 +108,9 @@ def change_range(offset: np.ndarray, step: int) -> tuple[int, int]:
     return begin, end
 
 
-def behind(lane: Lane, driven: np.ndarray) -> np.ndarray:
+def behind(lane: Lane, centre_line: np.ndarray) -> np.ndarray:
     """The route before the first driven step: along the lane, then straight on backwards."""
-    along = project(driven[:1], lane.shape)[0][0]
+    along = project(centre_line[:1], lane.shape)[0][0]
     start = max(along - BEHIND_M, 0.0)
     line = interpolate(lane.shape, np.linspace(start, along, max(2, round((along - start) / SPACING_M))))
     first, second = interpolate(lane.shape, np.array([0.0, SPACING_M]))
@@ -176,8 +176,8 @@ def shifted(lane: Lane, target: Lane, begin: float) -> np.ndarray:
     along = np.linspace(begin, length, max(2, round((length - begin) / SPACING_M)))
     here = interpolate(lane.shape, along)
     there = interpolate(target.shape, along * arc_length(target.shape)[-1] / length)
-    share = np.clip((along - begin) / min(CHANGE_M, max(length - begin, 1e-6)), 0.0, 1.0)
-    weight = (share**2 * (3 - 2 * share))[:, None]
+    fraction = np.clip((along - begin) / min(CHANGE_M, max(length - begin, 1e-6)), 0.0, 1.0)
+    weight = (fraction**2 * (3 - 2 * fraction))[:, None]
     return (1 - weight) * here + weight * there
 
 

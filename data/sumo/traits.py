@@ -47,10 +47,10 @@ def near_types(raw: RawScene) -> set[int]:
 
 def constant_speed_event(raw: RawScene) -> bool:
     """Whether the ego, keeping its current speed along its route, would hit someone's log or run a red light."""
-    driven = np.stack([raw.x, raw.y], axis=-1)[raw.ego, : raw.current + 1]
+    past = np.stack([raw.x, raw.y], axis=-1)[raw.ego, : raw.current + 1]
     speed = np.hypot(raw.vel_x[raw.ego, raw.current], raw.vel_y[raw.ego, raw.current])
     steps = raw.x.shape[1] - raw.current
-    along = walk(driven, raw.route)[-1] + speed * DT_S * np.arange(steps)
+    along = walk(past, raw.route)[-1] + speed * DT_S * np.arange(steps)
     along = along[along < arc_length(raw.route)[-1] - 1.0]
     window = slice(raw.current, raw.current + len(along))
     tracks = [np.where(raw.valid, field, np.nan)[:, window] for field in (raw.x, raw.y, raw.heading)]

@@ -58,7 +58,7 @@ class Candidate:
 
 def choose_scenes(rng: random.Random, place: Town, record: Recording, count: int) -> list[Candidate]:
     """Up to `count` scenes of a recording, the eventful ones more often."""
-    candidates = [found for start in slots(record) for found in slot_candidates(rng, place, record, start)]
+    candidates = [candidate for start in slots(record) for candidate in slot_candidates(rng, place, record, start)]
     return sorted(preferred(rng, candidates, count), key=lambda candidate: candidate.scene.scenario_id)
 
 
@@ -80,7 +80,7 @@ def slots(record: Recording) -> range:
 def slot_candidates(rng: random.Random, place: Town, record: Recording, start: int) -> list[Candidate]:
     """The scenes of one slot, their egos at least 40 m apart."""
     chosen: list[int] = []
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for ego in shuffled_egos(rng, record, start):
         here = record.x[ego, start], record.y[ego, start]
         if any(np.hypot(here[0] - record.x[o, start], here[1] - record.y[o, start]) < APART_M for o in chosen):
@@ -88,10 +88,10 @@ def slot_candidates(rng: random.Random, place: Town, record: Recording, start: i
         scene = gated_scene(place, record, ego, start)
         if scene is not None:
             chosen.append(ego)
-            found.append(scene)
+            candidates.append(scene)
         if len(chosen) == PER_SLOT:
             break
-    return found
+    return candidates
 
 
 def shuffled_egos(rng: random.Random, record: Recording, start: int) -> list[int]:
