@@ -111,7 +111,7 @@ def batches(records: Sequence[Record], count: int) -> Iterator[tuple[range, Scen
 @jax.jit
 def reacting_rows(scene: Scene) -> Array:
     """bool[B, A], see `simulator.reactive.reacts`."""
-    return jax.vmap(lambda one: reacts(one, logged_paths(one), Reactive(CONFIG).drivers))(scene)
+    return jax.vmap(lambda one: reacts(one, logged_paths(one), Reactive(CONFIG).config))(scene)
 
 
 def able(scene: Scene) -> np.ndarray:

@@ -29,15 +29,15 @@ class CarFollowing:
     strongest_braking: float = 8.0
 
 
-def idm(driver: CarFollowing, speed: Array, desired: Array, gap: Array, lead_speed: Array) -> Array:
+def idm(parameters: CarFollowing, speed: Array, desired: Array, gap: Array, lead_speed: Array) -> Array:
     """IDM acceleration [m/s^2] behind something `gap` metres ahead that moves at `lead_speed`.
 
     Source: Treiber, Hennecke & Helbing 2000.
     """
-    dynamic = speed * driver.headway_s + speed * (speed - lead_speed) / (
-        2 * (driver.acceleration * driver.deceleration) ** 0.5
+    dynamic = speed * parameters.headway_s + speed * (speed - lead_speed) / (
+        2 * (parameters.acceleration * parameters.deceleration) ** 0.5
     )
-    wanted_gap = driver.gap_m + jnp.maximum(dynamic, 0.0)
-    free = 1 - (speed / desired) ** driver.exponent
-    allowed = driver.acceleration * (free - (wanted_gap / jnp.maximum(gap, 0.1)) ** 2)
-    return jnp.maximum(allowed, -driver.strongest_braking)
+    wanted_gap = parameters.gap_m + jnp.maximum(dynamic, 0.0)
+    free = 1 - (speed / desired) ** parameters.exponent
+    allowed = parameters.acceleration * (free - (wanted_gap / jnp.maximum(gap, 0.1)) ** 2)
+    return jnp.maximum(allowed, -parameters.strongest_braking)

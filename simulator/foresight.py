@@ -40,7 +40,7 @@ def seen(track: Agents, length: Array, width: Array) -> EgoState:
     )
 
 
-def foresee(track: Agents, length: Array, width: Array, in_s: Array, limits: VehicleLimits) -> Boxes:
+def extrapolate(track: Agents, length: Array, width: Array, in_s: Array, limits: VehicleLimits) -> Boxes:
     """The ego [S, P] as foreseen at the start of each sub-step for times `in_s` [P] after it.
 
     Args: track: fields [K + S], the ego at the steps of the history and after each sub-step.  length, width: scalars.

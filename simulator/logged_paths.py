@@ -55,17 +55,17 @@ def logged_paths(scene: Scene) -> Paths:
     after = jax.lax.cummin(jnp.where(scene.valid, steps, count), axis=1, reverse=True)
     first, last = jnp.minimum(after[:, :1], count - 1), jnp.maximum(before[:, -1:], 0)
     low, high = jnp.maximum(before, first), jnp.minimum(after, last)
-    share = jnp.clip((steps - low) / jnp.maximum(high - low, 1), 0.0, 1.0)
+    fraction = jnp.clip((steps - low) / jnp.maximum(high - low, 1), 0.0, 1.0)
     beyond_s = jnp.maximum(steps - last, 0) * SceneSpec.dt
 
     def filled(field, slope=None):
-        value = at(field, low) + share * (at(field, high) - at(field, low))
+        value = at(field, low) + fraction * (at(field, high) - at(field, low))
         return value if slope is None else value + at(slope, last) * beyond_s
 
     x, y = filled(scene.x, scene.vel_x), filled(scene.y, scene.vel_y)
     speed = filled(jnp.hypot(scene.vel_x, scene.vel_y))
     turn = wrap_angle(at(scene.heading, high) - at(scene.heading, low))
-    heading = wrap_angle(at(scene.heading, low) + share * turn)
+    heading = wrap_angle(at(scene.heading, low) + fraction * turn)
     dx, dy = jnp.diff(x), jnp.diff(y)
     moves = jnp.where(speed[:, 1:] > STANDING_MPS, jnp.hypot(dx, dy), 0.0)
     forwards = jnp.sum(dx * jnp.cos(heading[:, 1:]) + dy * jnp.sin(heading[:, 1:]), axis=-1)
@@ -95,10 +95,10 @@ def pose_at(paths: Paths, arc: Array) -> tuple[Array, Array, Array]:
     passed = jnp.sum(paths.arc[:, None, 1:] <= arc[..., None], axis=-1)
     low = jnp.minimum(passed, paths.arc.shape[-1] - 2)
     span = at(paths.arc, low + 1) - at(paths.arc, low)
-    share = jnp.clip((arc - at(paths.arc, low)) / jnp.maximum(span, 1e-6), 0.0, 1.0)
+    fraction = jnp.clip((arc - at(paths.arc, low)) / jnp.maximum(span, 1e-6), 0.0, 1.0)
 
     def between(field, change=lambda difference: difference):
-        return at(field, low) + share * change(at(field, low + 1) - at(field, low))
+        return at(field, low) + fraction * change(at(field, low + 1) - at(field, low))
 
     heading = wrap_angle(between(paths.heading, wrap_angle))
     beyond = paths.sense[:, None] * jnp.maximum(arc - paths.arc[:, -1:], 0.0)

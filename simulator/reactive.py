@@ -35,7 +35,7 @@ from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.corridor import Boxes, Corridor, boxes_now, corridor_ahead, joined, look
 from tether.simulator.dynamics import last_valid_step
-from tether.simulator.foresight import foresee
+from tether.simulator.foresight import extrapolate
 from tether.simulator.logged_paths import Paths, logged_paths, pose_at
 from tether.simulator.observe import Observed
 from tether.simulator.transition import (
@@ -141,7 +141,7 @@ class Reactive(Observed):
     """A World without parameters: `params` is () everywhere. It ends with the ego's log."""
 
     simulator: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
-    drivers: ReactiveConfig = ReactiveConfig()
+    config: ReactiveConfig = ReactiveConfig()
 
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
         """See `World.reset`."""
@@ -178,8 +178,8 @@ class Reactive(Observed):
         """
         scene, present, following = state.scene, slice(HISTORY_STEPS - 1, -1), slice(HISTORY_STEPS, None)
         setting = self._setting(scene, state.latent)
-        driven = state.history[scene.ego].then(ego)
-        with_ego = jax.tree.map(lambda rows, row: rows.at[scene.ego].set(row), log, driven)
+        ego_track = state.history[scene.ego].then(ego)
+        with_ego = jax.tree.map(lambda rows, row: rows.at[scene.ego].set(row), log, ego_track)
 
         def body(carry, step):
             (traffic, agents), (time, ego_now, ego_in_log, log_now, log_next) = carry, step
@@ -191,8 +191,8 @@ class Reactive(Observed):
 
         steps = (
             state.time + jnp.arange(ego.x.shape[-1]),
-            self._foresee(scene, driven),
-            self._foresee(scene, log[scene.ego]),
+            self._extrapolated(scene, ego_track),
+            self._extrapolated(scene, log[scene.ego]),
             log[:, present].T,
             with_ego[:, following].T,
         )
@@ -200,66 +200,66 @@ class Reactive(Observed):
         return state.latent.replace(traffic=traffic), agents.T
 
     def _setting(self, scene: Scene, latent: Latent) -> Setting:
-        drivers, paths, traffic = self.drivers, latent.paths, latent.traffic
-        spacing = jnp.maximum(drivers.spacing_m, drivers.spacing_s * traffic.speed)
+        config, paths, traffic = self.config, latent.paths, latent.traffic
+        spacing = jnp.maximum(config.spacing_m, config.spacing_s * traffic.speed)
         size = (scene.length, scene.width)
-        return Setting(scene, paths, corridor_ahead(paths, traffic.arc, spacing, drivers.corridor_points, *size))
+        return Setting(scene, paths, corridor_ahead(paths, traffic.arc, spacing, config.corridor_points, *size))
 
-    def _foresee(self, scene: Scene, ego: Agents) -> Boxes:
-        points = self.drivers.foresight_points
-        in_s = self.drivers.foresight_s / points * jnp.arange(1, points + 1)
-        return foresee(ego, scene.length[scene.ego], scene.width[scene.ego], in_s, self.simulator.limits)
+    def _extrapolated(self, scene: Scene, ego: Agents) -> Boxes:
+        points = self.config.foresight_points
+        in_s = self.config.foresight_s / points * jnp.arange(1, points + 1)
+        return extrapolate(ego, scene.length[scene.ego], scene.width[scene.ego], in_s, self.simulator.limits)
 
     def _allowed(self, setting: Setting, now: Moment, in_log: Moment, time: Array) -> Array:
         """The acceleration float32[A] that what is ahead leaves to each agent, given what the log took."""
-        drivers, logged = self.drivers, at_time(setting.paths.acceleration, time)
-        view = look(setting.corridor, in_log.traffic.arc, in_log.traffic.speed, in_log.boxes, drivers.grazing_m)
-        wanted = drivers.gap_m + drivers.headway_s * in_log.traffic.speed[:, None]
-        share = jnp.where(view.ahead, jnp.clip(view.gap / wanted, drivers.least_share, 1.0), 1.0)
-        own = dataclasses.replace(drivers, gap_m=share * drivers.gap_m, headway_s=share * drivers.headway_s)
+        config, logged = self.config, at_time(setting.paths.acceleration, time)
+        view = look(setting.corridor, in_log.traffic.arc, in_log.traffic.speed, in_log.boxes, config.grazing_m)
+        wanted = config.gap_m + config.headway_s * in_log.traffic.speed[:, None]
+        fraction = jnp.where(view.ahead, jnp.clip(view.gap / wanted, config.least_share, 1.0), 1.0)
+        own = dataclasses.replace(config, gap_m=fraction * config.gap_m, headway_s=fraction * config.headway_s)
         # Bounded twice as far out: what the log took is added before the bound, and must not weaken an emergency.
-        own = dataclasses.replace(own, strongest_braking=2 * drivers.strongest_braking)
+        own = dataclasses.replace(own, strongest_braking=2 * config.strongest_braking)
 
         def asked(moment, view):
             """[A, A + 1]: because of each agent, and of the worst that is foreseen of the ego."""
-            speed, desired = moment.traffic.speed, desired_speed(setting.paths, moment.traffic.arc, drivers)
-            found = idm(own, speed[:, None], desired[:, None], view.gap, view.lead_speed)
+            speed, desired = moment.traffic.speed, desired_speed(setting.paths, moment.traffic.arc, config)
+            acceleration = idm(own, speed[:, None], desired[:, None], view.gap, view.lead_speed)
             in_s = moment.boxes.in_s
             stands = -speed[:, None] / jnp.maximum(in_s, 1e-6)  # nobody has to stand before the ego is there
-            found = jnp.where(in_s > 0, jnp.maximum(found, stands), found)
-            found = jnp.where(view.ahead, found, jnp.inf)
-            agents, foreseen = jnp.split(found, [speed.shape[0]], axis=1)
-            return jnp.concatenate([agents, jnp.min(foreseen, axis=1, keepdims=True)], axis=1)
+            acceleration = jnp.where(in_s > 0, jnp.maximum(acceleration, stands), acceleration)
+            acceleration = jnp.where(view.ahead, acceleration, jnp.inf)
+            agents, extrapolated = jnp.split(acceleration, [speed.shape[0]], axis=1)
+            return jnp.concatenate([agents, jnp.min(extrapolated, axis=1, keepdims=True)], axis=1)
 
         allowance = jnp.maximum(logged[:, None] - asked(in_log, view), 0.0)
-        view = look(setting.corridor, now.traffic.arc, now.traffic.speed, now.boxes, drivers.grazing_m)
-        return jnp.maximum(jnp.min(asked(now, view) + allowance, axis=1), -drivers.strongest_braking)
+        view = look(setting.corridor, now.traffic.arc, now.traffic.speed, now.boxes, config.grazing_m)
+        return jnp.maximum(jnp.min(asked(now, view) + allowance, axis=1), -config.strongest_braking)
 
     def _advance(self, setting: Setting, traffic: Traffic, allowed: Array, time: Array) -> Traffic:
         """One sub-step along the paths at no more than the `allowed` acceleration [A], never ahead of the schedule."""
-        paths, drivers, dt = setting.paths, self.drivers, self.simulator.dt
+        paths, config, dt = setting.paths, self.config, self.simulator.dt
         due, next_due = on_schedule(paths, time), on_schedule(paths, time + 1)
         late = traffic.arc < due.arc - ON_TIME_M
         present = (time >= paths.first) & ((time <= paths.last) | (traffic.arc < paths.length))
-        disturbed = allowed < at_time(paths.acceleration, time) - drivers.tolerance
-        leaves = present & reacts(setting.scene, paths, drivers) & (late | disturbed)
+        disturbed = allowed < at_time(paths.acceleration, time) - config.tolerance
+        leaves = present & reacts(setting.scene, paths, config) & (late | disturbed)
 
-        free = idm(drivers, traffic.speed, desired_speed(paths, traffic.arc, drivers), jnp.inf, 0.0)
+        free = idm(config, traffic.speed, desired_speed(paths, traffic.arc, config), jnp.inf, 0.0)
         wish = jnp.minimum(allowed, jnp.where(late, free, jnp.inf))
         # No faster than lets it fall in with its own schedule by IDM's braking.
         behind = jnp.maximum(next_due.arc - traffic.arc - next_due.speed * dt, 0.0)
-        brakes = drivers.deceleration * dt
-        fastest = next_due.speed - brakes + jnp.sqrt(brakes**2 + 2 * drivers.deceleration * behind)
+        brakes = config.deceleration * dt
+        fastest = next_due.speed - brakes + jnp.sqrt(brakes**2 + 2 * config.deceleration * behind)
         speed = jnp.clip(traffic.speed + wish * dt, 0.0, fastest)
         arc = jnp.where(leaves, jnp.minimum(traffic.arc + speed * dt, next_due.arc), next_due.arc)
         on_time = arc >= next_due.arc - ON_TIME_M
         return Traffic(arc=jnp.where(on_time, next_due.arc, arc), speed=jnp.where(on_time, next_due.speed, speed))
 
 
-def reacts(scene: Scene, paths: Paths, drivers: ReactiveConfig) -> Array:
+def reacts(scene: Scene, paths: Paths, config: ReactiveConfig) -> Array:
     """bool[A], the agents that are not replayed."""
     vehicle = is_type(scene.agent_type, VEHICLE_TYPES)
-    return vehicle & (paths.extent >= drivers.parked_m) & (jnp.arange(vehicle.shape[0]) != scene.ego)
+    return vehicle & (paths.extent >= config.parked_m) & (jnp.arange(vehicle.shape[0]) != scene.ego)
 
 
 def at_time(field: Array, time: Array) -> Array:
@@ -272,10 +272,10 @@ def on_schedule(paths: Paths, time: Array) -> Traffic:
     return Traffic(arc=at_time(paths.arc, time), speed=at_time(paths.speed, time))
 
 
-def desired_speed(paths: Paths, arc: Array, drivers: ReactiveConfig) -> Array:
+def desired_speed(paths: Paths, arc: Array, config: ReactiveConfig) -> Array:
     """The highest speed logged near arc lengths [A], and a little more, [m/s]."""
-    near = jnp.abs(paths.arc - arc[:, None]) <= drivers.place_m
-    return drivers.hurry * jnp.maximum(jnp.max(jnp.where(near, paths.speed, 0.0), axis=1), drivers.slowest)
+    near = jnp.abs(paths.arc - arc[:, None]) <= config.place_m
+    return config.hurry * jnp.maximum(jnp.max(jnp.where(near, paths.speed, 0.0), axis=1), config.slowest)
 
 
 def placed(paths: Paths, traffic: Traffic, log: Agents, time: Array) -> Agents:

@@ -152,8 +152,8 @@ def sample_tile(tile: Array, ego: EgoState, px_x: Array, px_y: Array, config: Re
         row, column = row_floor + i, column_floor + j
         inside = (row >= 0) & (row < tile.shape[0]) & (column >= 0) & (column < tile.shape[1])
         place = jnp.where(inside, row * tile.shape[1] + column, 0).astype(jnp.int32)
-        found = jax.lax.optimization_barrier(packed.at[place].get(mode="promise_in_bounds"))
-        return (found >> shift & 255).astype(jnp.float32) * jnp.where(inside, weight, 0.0)
+        texel = jax.lax.optimization_barrier(packed.at[place].get(mode="promise_in_bounds"))
+        return (texel >> shift & 255).astype(jnp.float32) * jnp.where(inside, weight, 0.0)
 
     above = tap(0, 0, (1 - down) * (1 - right)) + tap(0, 1, (1 - down) * right)
     return above + tap(1, 0, down * (1 - right)) + tap(1, 1, down * right)
@@ -188,9 +188,9 @@ def draw_boxes(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> 
         return jnp.maximum(canvas, coverage(box, px_x, px_y, config.resolution) * weight[:, None, None])
 
     def layer(kinds):
-        shown = seen & is_type(scene.agent_type, kinds)[..., None]
+        visible = seen & is_type(scene.agent_type, kinds)[..., None]
         canvas = jnp.zeros((len(x), len(AGO_STEPS), config.height, config.width))
-        return draw_each(draw, canvas, (boxes, shown.astype(jnp.float32)), shown.any(-1))
+        return draw_each(draw, canvas, (boxes, visible.astype(jnp.float32)), visible.any(-1))
 
     return jnp.stack([layer(kinds) for kinds in (VEHICLE_TYPES, VULNERABLE_TYPES)], axis=1)
 

@@ -18,7 +18,7 @@ from tether.simulator.events import FAILURES
 from tether.simulator.world import Outcome
 
 
-def share(values: Array, valid: Array) -> Array:
+def step_mean(values: Array, valid: Array) -> Array:
     """Sum over valid sub-steps as a share of the whole step: [..., S] -> [...]."""
     return jnp.sum(jnp.where(valid, values, 0.0), axis=-1) / valid.shape[-1]
 
@@ -36,7 +36,7 @@ def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, c
     happened = {name: jnp.any(measures[name] & valid, axis=-1) for name in FAILURES}
     failed = jnp.any(jnp.stack([happened[name] for name in FAILURES]), axis=0)
     reference = jnp.where(speed_limit > 0, speed_limit, weights.reference_speed)
-    gained = share(measures["progress_m"], valid) / (reference * config.dt)
+    gained = step_mean(measures["progress_m"], valid) / (reference * config.dt)
     depth = jnp.max(jnp.where(valid, measures["overlap_m"], 0.0), axis=-1)
     danger = jnp.clip(1 - measures["ttc_s"] / weights.ttc_safe, 0.0, 1.0)
     jerk = jnp.abs(measures["longitudinal_jerk"]) / config.comfort.longitudinal_jerk
@@ -46,11 +46,11 @@ def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, c
         **{name: -weights.failure * happened[name] for name in FAILURES},
         "contact": -weights.contact * jnp.any(measures["collision"] & ~measures["at_fault"] & valid, axis=-1),
         "overlap": -weights.overlap * jnp.minimum(depth, weights.overlap_cap),
-        "jerk": -weights.jerk * share(jerk, valid),
-        "uncomfortable": -weights.uncomfortable * share(measures["uncomfortable"], valid),
-        "ttc": -weights.ttc * share(danger, valid),
-        "offset": -weights.offset * share(offset**2, valid),
-        "wrong_way": -weights.wrong_way * share(measures["wrong_way"], valid),
+        "jerk": -weights.jerk * step_mean(jerk, valid),
+        "uncomfortable": -weights.uncomfortable * step_mean(measures["uncomfortable"], valid),
+        "ttc": -weights.ttc * step_mean(danger, valid),
+        "offset": -weights.offset * step_mean(offset**2, valid),
+        "wrong_way": -weights.wrong_way * step_mean(measures["wrong_way"], valid),
     }
 
 

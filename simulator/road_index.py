@@ -157,5 +157,5 @@ def segments_at(index: RoadIndex, lists: CellLists, most: int, x: Array, y: Arra
     """
     cell = cell_at(index.grid, x, y)[..., None]
     order = jnp.arange(most)
-    found = index.segments[lists.entry[lists.begin[cell] + order]]
-    return Segments(*jnp.moveaxis(found, -1, 0), valid=order < lists.count[cell])
+    nearby = index.segments[lists.entry[lists.begin[cell] + order]]
+    return Segments(*jnp.moveaxis(nearby, -1, 0), valid=order < lists.count[cell])

@@ -17,7 +17,7 @@ def fold_in(keys: jax.Array, step: Array | int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
 
 
-def driven(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]:
+def substep_motion(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]:
     """The boxes [B, A, S] of the step that led to `after`, read from its history, and the ego among them [B, S]."""
     if substeps >= HISTORY_STEPS:
         raise ValueError(f"{substeps} sub-steps per step: the history of {HISTORY_STEPS} log steps must be longer")
@@ -98,7 +98,7 @@ def rollout(
         state, carry = loop[0].replace(scene=scene), loop[1]
         observation, action, carry, extras = act(state, carry, step)
         after, outcome = world.step(world_params, fold_in(world_key, step + 1), state, action)
-        swept, agents = driven(state, after, action.acceleration.shape[-1])
+        swept, agents = substep_motion(state, after, action.acceleration.shape[-1])
         record = (observation, action, extras, outcome, state.alive, swept, agents, state.light_state)
         return (after.replace(scene=None), carry), record
 

@@ -72,11 +72,11 @@ def project(route: Route, x: Array, y: Array, near_s: Array, reach: Array) -> tu
 
     Args: x, y: scalars.  near_s, reach: arc length of the last place and how far from it is looked for, scalars [m].
     """
-    found = feet(route, x, y, 0.0, near_s - reach, near_s + reach)
-    best = jnp.argmin(found.square)
-    known, distance = jnp.isfinite(found.square[best]), jnp.sqrt(found.square[best])
-    offset = jnp.where(found.left[best], distance, -distance)
-    return jnp.where(known, found.s[best], 0.0), jnp.where(known, offset, 0.0)
+    places = feet(route, x, y, 0.0, near_s - reach, near_s + reach)
+    best = jnp.argmin(places.square)
+    known, distance = jnp.isfinite(places.square[best]), jnp.sqrt(places.square[best])
+    offset = jnp.where(places.left[best], distance, -distance)
+    return jnp.where(known, places.s[best], 0.0), jnp.where(known, offset, 0.0)
 
 
 def first_place(
@@ -89,10 +89,10 @@ def first_place(
     Args: x, y, heading, from_s: scalars; segments that point elsewhere than a heading count as farther away.
       tied_m: squared distances that differ by its square are about the same.
     """
-    found = feet(route, x, y, 0.0 if heading is None else heading, from_s, jnp.inf)
-    cost = found.square if heading is None else found.square + HEADING_M**2 * (1 - found.cos)
+    places = feet(route, x, y, 0.0 if heading is None else heading, from_s, jnp.inf)
+    cost = places.square if heading is None else places.square + HEADING_M**2 * (1 - places.cos)
     first = jnp.argmax(cost <= jnp.min(cost) + tied_m**2)
-    near_s = jnp.where(jnp.isfinite(found.s[first]), found.s[first], 0.0)
+    near_s = jnp.where(jnp.isfinite(places.s[first]), places.s[first], 0.0)
     return project(route, x, y, near_s, tied_m + SLACK_M)
 
 

@@ -111,7 +111,7 @@ def speed_limit_at(scene: Scene, route_s: Array) -> Array:
     return jnp.take_along_axis(scene.route_speed_limit, passed[:, None], axis=-1)[:, 0]
 
 
-def judge(
+def measure_batch(
     state: State,
     swept: EgoState,
     agents: Agents,
@@ -153,7 +153,7 @@ def advance_state(
     """
     swept = sweep(state, action, config)
     agents = replace_row(agents, state.scene.ego, ego_track_of(swept))
-    measures, valid = judge(state, swept, agents, light_state, light_valid, config, log_valid)
+    measures, valid = measure_batch(state, swept, agents, light_state, light_valid, config, log_valid)
     outcome = _outcome(state, measures, valid, config)
     swept, route_s = _held((swept, measures["route_s"]), valid)
     agents = replace_row(agents, state.scene.ego, ego_track_of(swept))

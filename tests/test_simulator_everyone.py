@@ -10,7 +10,7 @@ from oracle_drives import CONFIG, Drive, changed, follow
 from tether.data.scene import LightState, SceneSpec
 from tether.data.sources import STARTER, open_split
 from tether.simulator.log_replay import LogReplay
-from tether.simulator.rollout import driven
+from tether.simulator.rollout import substep_motion
 from tether.simulator.studies.everyone import logged_routes, measure_everyone, place
 from tether.simulator.transition import log_lights
 from tether.simulator.world import Action
@@ -31,7 +31,7 @@ def everyone(scene, action):
     def body(state, step):
         now = jax.tree.map(lambda field: jax.lax.dynamic_slice_in_dim(field, step * S, S, axis=1), action)
         after, outcome = WORLD.step((), keys, state, now)
-        _, agents = driven(state, after, S)
+        _, agents = substep_motion(state, after, S)
         lights = log_lights(scene, state.time[:, None] + 1 + jnp.arange(S))
         route_s = jax.vmap(place)(routes, state.time)
         measures = jax.vmap(lambda *row: measure_everyone(*row, CONFIG))(state, agents, *lights, routes, route_s)

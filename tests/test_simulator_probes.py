@@ -11,7 +11,7 @@ import scenes
 
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.corridor import Boxes, span_within
-from tether.simulator.foresight import foresee
+from tether.simulator.foresight import extrapolate
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.reactive import Reactive
 from tether.simulator.rollout import rollout
@@ -90,5 +90,5 @@ def test_a_braking_ego_is_foreseen_to_stop():
     nothing = jnp.zeros(HISTORY_STEPS + 1)
     for speed, expected in zip(speeds, ([8.0, 12.5, 12.5], [10.0, 25.0, 30.0]), strict=True):
         track = Agents(nothing, nothing, nothing, jnp.asarray(speed), nothing, nothing == 0)
-        found = foresee(track, jnp.float32(4.5), jnp.float32(1.8), in_s, limits)
+        found = extrapolate(track, jnp.float32(4.5), jnp.float32(1.8), in_s, limits)
         np.testing.assert_allclose(found.x[0], expected, rtol=1e-4)

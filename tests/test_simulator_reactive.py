@@ -178,7 +178,7 @@ def test_a_follower_brakes_and_stops_behind_an_ego_that_stops(reacted, probe):
     assert (np.diff(pace) <= 1e-3).all() and pace[-1] < 0.2
     assert gap.min() > 0.8 and gap[-1] < 4.0
     # The bound of braking, and poses that move as fast as the speed says.
-    assert np.diff(pace).min() >= -0.1 * Reactive(None).drivers.strongest_braking - 1e-3
+    assert np.diff(pace).min() >= -0.1 * Reactive(None).config.strongest_braking - 1e-3
     np.testing.assert_allclose(np.diff(track(reacted, probe, 1).x), 0.1 * pace[1:], atol=1e-3)
 
 

@@ -21,7 +21,7 @@ from tether.evaluation.policies import check_count
 from tether.scenes import Scenes, check_scenes
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.events import EVENTS
-from tether.simulator.rollout import driven, fold_in
+from tether.simulator.rollout import fold_in, substep_motion
 from tether.simulator.world import Action, Agents, EgoState, Outcome, Params, State, World
 from tether.training.drives import Judge
 from tether.view import View
@@ -166,7 +166,7 @@ def advance(
 ) -> tuple[State, Outcome, tuple[EgoState, Agents], dict[str, Array]]:
     """The next state, what happened, the boxes after each sub-step, and what is seen; keys as in `rollout`."""
     after, outcome = world.step(params, fold_in(keys, step + 1), state, action)
-    swept = driven(state, after, action.acceleration.shape[-1])
+    swept = substep_motion(state, after, action.acceleration.shape[-1])
     return after, outcome, swept, seen(world, sees, params, after)
 
 

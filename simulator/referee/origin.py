@@ -16,10 +16,10 @@ def origin_of(record: Record) -> tuple[NetworkJob, int]:
     """
     scenario, group = SCENARIO.fullmatch(record.scenario_id), GROUP.fullmatch(record.group)
     expected = "a scene made by `python -m tether.data.sumo`, named <kind>-<seed>-<index>-<vehicle>-<step>"
-    found = f"{record.scenario_id!r} of source {record.source!r} and group {record.group!r}"
+    given = f"{record.scenario_id!r} of source {record.source!r} and group {record.group!r}"
     if record.source != "sumo" or scenario is None or group is None or scenario["group"] != record.group:
-        raise ValueError(f"the referee expects {expected}, found {found}")
+        raise ValueError(f"the referee expects {expected}, found {given}")
     job = NetworkJob(int(group["seed"]), int(group["index"]), scenes=0)
     if job.kind != group["kind"]:
-        raise ValueError(f"the referee expects {expected}, found {found}: network {job.index} is a {job.kind}")
+        raise ValueError(f"the referee expects {expected}, found {given}: network {job.index} is a {job.kind}")
     return job, int(scenario["first"])

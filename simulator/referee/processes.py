@@ -99,7 +99,7 @@ class Simulation:
 
     def __init__(self, town: Town, scenario_id: str, take_over: int, part: Part):
         self._town, self._scenario_id, self._take_over = town, scenario_id, take_over
-        self._told: list[Any] = []
+        self._sent: list[Any] = []
         self._attempts = 1
         self._link = self._connect()
         self.tell(part)
@@ -112,7 +112,7 @@ class Simulation:
 
     def tell(self, message: Any) -> None:
         """Sends a `Part` or S ego poses; `hear` has the answer."""
-        self._told.append(message)
+        self._sent.append(message)
         with contextlib.suppress(ConnectionError):  # `hear` finds out
             self._link.send(message)
 
@@ -129,8 +129,8 @@ class Simulation:
             raise SumoError(f"{died}, last at message {len(self._told)}: {complaints(self._town.request)}")
         self._attempts += 1
         self.close()
-        told, self._told, self._link = self._told, [], self._connect()
-        for message in told:
+        messages, self._sent, self._link = self._sent, [], self._connect()
+        for message in messages:
             self.tell(message)
             answer = self.hear()
         return answer

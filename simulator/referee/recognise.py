@@ -30,13 +30,13 @@ def agent_name(window: Window, record: Recording, row: int) -> str | None:
     steps = window.first + np.flatnonzero(seen)
     apart = np.hypot(record.x[:, steps] - window.x[row, seen], record.y[:, steps] - window.y[row, seen]).max(1)
     apart = np.where(np.isnan(apart), np.inf, apart)  # absent at one of the steps
-    found = int(apart.argmin())
-    if apart[found] > SAME_PLACE_M:
+    nearest = int(apart.argmin())
+    if apart[nearest] > SAME_PLACE_M:
         raise SumoError(
             f"{window.scenario_id}: expected the traffic that it was cut from, found nobody within {SAME_PLACE_M} m of "
-            f"agent {row}'s log; the nearest agent is {apart[found]:.2f} m away from it"
+            f"agent {row}'s log; the nearest agent is {apart[nearest]:.2f} m away from it"
         )
-    return record.names[found]
+    return record.names[nearest]
 
 
 def signal(window: Window, record: Recording, network: RoadNetwork, row: int) -> Signal | None:

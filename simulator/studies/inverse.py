@@ -111,11 +111,11 @@ def _next(state: Array, action: Array, axle: Array) -> Array:
     return jnp.stack([x + step_x, y + step_y, heading + 2 * half_turn, speed + action[0] * SceneSpec.dt, *action])
 
 
-def _bounds(plan: Plan, limits: VehicleLimits, share: float) -> tuple[Array, Array]:
+def _bounds(plan: Plan, limits: VehicleLimits, fraction: float) -> tuple[Array, Array]:
     """Least and greatest planned actions [N, 2] at the plan's speeds."""
     speed = plan.states[:-1, 3]
     far = jnp.full_like(speed, jnp.inf)
-    return tuple(share * jnp.stack(limited(speed, end, end, limits), axis=-1) for end in (-far, far))
+    return tuple(fraction * jnp.stack(limited(speed, end, end, limits), axis=-1) for end in (-far, far))
 
 
 def _start(state: Array, log: EgoState) -> EgoState:
