@@ -15,11 +15,12 @@ from tether.simulator.world import EgoState
 
 @flax.struct.dataclass
 class Decision:
-    """What the policy said and did, or should have.
+    """The reasoning and the action of a policy: its own, or those that it is to learn.
 
     Attributes:
       tokens: int32[B, K], the reasoning, then the head's own tokens.
-      motion: what else the head draws: () for `discrete`; a `Chain` (drawn) or `Shown` (to be learned) for `flow`.
+      motion: the part of the decision that is no token. () for `discrete`; for `flow` a `Chain`, if the policy drew it,
+        or `NoisyCopies`, if it is a label.
     """
 
     tokens: Array
@@ -82,13 +83,13 @@ class ActionHead(Protocol):
     def towards(self, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
         """The knot float32[B, 2], among those that this head can decide for, that ends nearest the waypoints."""
 
-    def show(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
+    def demonstrate(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
         """A decision to be learned, without its reasoning, and the knot float32[B, 2] that it commits.
 
         Args: key: key[B]; knots: float32[B, N, 2], the committed one and, where they are known, N - 1 later ones.
         """
 
-    def teach(self, found: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
+    def errors(self, scores: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
         """Errors of a shown decision by name, float32[B]; `plan_error` is that of the later knots.
 
         Args: found: of `VLA.evaluate`; plan: float32[B, knots, 2], the later knots; valid: bool[B, knots].

@@ -106,8 +106,8 @@ class Waypoints:
 
 def ramp(now: Array, target: Array, count: int, commit: int) -> Array:
     """Values after each of `count` sub-steps: linear over the first `commit`, then held. [...] -> [..., count]."""
-    share = jnp.minimum(jnp.arange(1, count + 1) / commit, 1.0)
-    return now[..., None] + (target - now)[..., None] * share
+    fraction = jnp.minimum(jnp.arange(1, count + 1) / commit, 1.0)
+    return now[..., None] + (target - now)[..., None] * fraction
 
 
 def knot_of(space: ActionSpace, tokens: Array) -> Array:
@@ -150,8 +150,8 @@ def dithered(space: ActionSpace, knot: Array, key: jax.Array) -> Array:
 def _rounded(bins: Array, value: Array, chance: Array) -> Array:
     """The bin below or above each value [B], the one above with the share of the way to it as probability."""
     below = jnp.clip(jnp.searchsorted(bins, value, side="right") - 1, 0, bins.size - 2)
-    share = (value - bins[below]) / (bins[below + 1] - bins[below])
-    return (below + (chance < share)).astype(jnp.int32)
+    fraction = (value - bins[below]) / (bins[below + 1] - bins[below])
+    return (below + (chance < fraction)).astype(jnp.int32)
 
 
 def extend(space: ActionSpace, committed: Action, ego: Array, later: Array) -> Action:
@@ -169,10 +169,10 @@ def extend(space: ActionSpace, committed: Action, ego: Array, later: Array) -> A
     )
     times = jnp.arange(1, count - step + 1) / step
     between = jax.vmap(lambda knots: jnp.interp(times, jnp.arange(knots.shape[0]), knots))
-    driven = between(acceleration)
-    speed = jnp.maximum(speed_then + jnp.cumsum(driven, axis=1) * space.dt, 0.0)
+    later_acceleration = between(acceleration)
+    speed = jnp.maximum(speed_then + jnp.cumsum(later_acceleration, axis=1) * space.dt, 0.0)
     return Action(
-        acceleration=jnp.concatenate([committed.acceleration, driven], axis=1),
+        acceleration=jnp.concatenate([committed.acceleration, later_acceleration], axis=1),
         curvature=jnp.concatenate([committed.curvature, between(fraction) * space.max_curvature_at(speed)], axis=1),
     )
 

@@ -58,18 +58,18 @@ class DiscreteHead:
         """The nearest joint bin."""
         return knot_of(self.space, encode_towards(self.space, ego, waypoints, limits))
 
-    def show(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
+    def demonstrate(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
         """Tokens whose mean is the knot."""
         tokens = dithered(self.space, knots[:, 0], key)
         return knot_of(self.space, tokens), Decision(tokens)
 
-    def teach(self, found: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
+    def errors(self, scores: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
         """Cross-entropy of the action, Huber error of the plan, and whether both bins are the likeliest."""
-        error = jnp.abs(found["plan"] - plan) * jnp.array([1.0, 4.0])  # [m/s^2] against fractions of kappa_max
+        error = jnp.abs(scores["plan"] - plan) * jnp.array([1.0, 4.0])  # [m/s^2] against fractions of kappa_max
         huber = jnp.where(error < 1, 0.5 * error**2, error - 0.5).mean(-1)
-        likeliest = found["token_log_prob"] == found["logits"].max(-1)
+        likeliest = scores["token_log_prob"] == scores["logits"].max(-1)
         return {
-            "action_cross_entropy": -found["log_prob"],
+            "action_cross_entropy": -scores["log_prob"],
             "plan_error": jnp.sum(huber * valid, -1) / jnp.maximum(valid.sum(-1), 1),
             "exact_action": likeliest[:, -len(self.bins) :].all(-1),
         }

@@ -63,7 +63,7 @@ class Chain:
 
 
 @flax.struct.dataclass
-class Shown:
+class NoisyCopies:
     """Noisy copies of a demonstrated chunk; M copies of N knots.
 
     Attributes:
@@ -146,7 +146,7 @@ class FlowHead:
         chain = Chain(jnp.concatenate([start[:, None], jnp.swapaxes(path, 0, 1)], axis=1))
         return self._knots(last), chain, log_prob.sum(0)
 
-    def score(self, network: Network, motion: Chain | Shown, hidden: Array, memory: Memory) -> dict[str, Array]:
+    def score(self, network: Network, motion: Chain | NoisyCopies, hidden: Array, memory: Memory) -> dict[str, Array]:
         """Of a chain its log-probability, all steps in one pass; of a shown chunk minus the squared error of the
         velocity, which stands in for it.
 
@@ -156,19 +156,19 @@ class FlowHead:
         velocity = reader(network, memory)
         if isinstance(motion, Chain):
             return self._score_chain(velocity, motion.x)
-        found = velocity(motion.x, motion.time)
-        error = jnp.sum((found - motion.velocity) ** 2, axis=-1).mean(1)
+        predicted = velocity(motion.x, motion.time)
+        error = jnp.sum((predicted - motion.velocity) ** 2, axis=-1).mean(1)
         steps = self.config.drawn_steps
         # Below the last step's beginning sigma vanishes and nothing is ever drawn.
         time = jnp.maximum(motion.time, 1 / steps)
-        mean, deviation = transition(motion.x[:, :, 0], time, found[:, :, 0], steps, self.config.noise)
+        mean, deviation = transition(motion.x[:, :, 0], time, predicted[:, :, 0], steps, self.config.noise)
         return {"motion_log_prob": -error[:, 0], "knot_error": error, "mean": mean, "deviation": deviation}
 
     def _score_chain(self, velocity: Velocity, x: Array) -> dict[str, Array]:
         before, after, steps = x[:, :-1], x[:, 1:], x.shape[1] - 1
         time = jnp.broadcast_to(times(steps), before.shape[:2])
-        found = velocity(before[:, :, None], time)[:, :, 0]
-        mean, deviation = transition(before, time, found, steps, self.config.noise)
+        predicted = velocity(before[:, :, None], time)[:, :, 0]
+        mean, deviation = transition(before, time, predicted, steps, self.config.noise)
         return {"motion_log_prob": log_density(after, mean, deviation).sum(1), "mean": mean, "deviation": deviation}
 
     def kl(self, now: dict[str, Array], before: dict[str, Array]) -> Array:
@@ -191,7 +191,7 @@ class FlowHead:
         """Any knot will do."""
         return knot_towards(self.space, ego, waypoints, limits)
 
-    def show(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
+    def demonstrate(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
         """Noisy copies at times drawn from Beta(1.5, 1) * 0.999 + 0.001."""
         clean = normalise(knots)[:, None]
 
@@ -201,15 +201,15 @@ class FlowHead:
             return 0.001 + 0.999 * uniform ** (1 / 1.5), jax.random.normal(k_noise, (len(uniform), *knots.shape[1:]))
 
         time, noise = jax.vmap(draw)(key)
-        share = time[..., None, None]
-        shown = Shown(share * noise + (1 - share) * clean, time, noise - clean)
-        return knots[:, 0], Decision(jnp.zeros((len(knots), 0), jnp.int32), shown)
+        level = time[..., None, None]
+        copies = NoisyCopies(level * noise + (1 - level) * clean, time, noise - clean)
+        return knots[:, 0], Decision(jnp.zeros((len(knots), 0), jnp.int32), copies)
 
-    def teach(self, found: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
+    def errors(self, scores: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
         """Squared errors of the velocity: of the committed knot, and the mean over the later ones."""
-        later = jnp.where(valid, found["knot_error"][:, 1:], 0.0)
+        later = jnp.where(valid, scores["knot_error"][:, 1:], 0.0)
         return {
-            "action_error": found["knot_error"][:, 0],
+            "action_error": scores["knot_error"][:, 0],
             "plan_error": later.sum(-1) / jnp.maximum(valid.sum(-1), 1),
         }
 
@@ -226,6 +226,6 @@ class FlowHead:
 
 def reader(network: Network, memory: Memory) -> Velocity:
     """The velocity in the light of a memory."""
-    said = jnp.ones((memory.visible.shape[0], network.shape.slots), bool)
-    seen = jnp.concatenate([memory.visible, said], axis=-1)
+    suffix = jnp.ones((memory.visible.shape[0], network.shape.slots), bool)
+    seen = jnp.concatenate([memory.visible, suffix], axis=-1)
     return lambda x, time: network.expert(x, time, memory.cache, seen)

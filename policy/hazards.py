@@ -204,7 +204,7 @@ def _hazards(config: DriverConfig, o: Observation) -> Hazards:
         return allowed[index], jnp.where(jnp.isfinite(allowed[index]), agents["gap"][index], 0.0)
 
     person, cyclist = o.agent_type == AgentType.PEDESTRIAN, o.agent_type == AgentType.CYCLIST
-    found = {
+    by_cause = {
         "free road": (jnp.asarray(config.acceleration), jnp.zeros(())),
         "lead vehicle": worst(~person & ~cyclist & ~agents["crossing"]),
         "crossing vehicle": worst(~person & ~cyclist & agents["crossing"]),
@@ -217,7 +217,7 @@ def _hazards(config: DriverConfig, o: Observation) -> Hazards:
         "route": (jnp.asarray(config.acceleration), jnp.zeros(())),
         "unseen cause": (jnp.asarray(config.acceleration), jnp.zeros(())),
     }
-    allowed, distance = zip(*(found[name] for name in CAUSES), strict=True)
+    allowed, distance = zip(*(by_cause[name] for name in CAUSES), strict=True)
     clipped = jnp.clip(jnp.stack(allowed), -config.strongest_braking, config.acceleration)
     return Hazards(clipped, jnp.minimum(jnp.stack(distance), FAR_M))
 

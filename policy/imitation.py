@@ -127,7 +127,7 @@ def demonstration(
 
     Args: key: key[B]; observation: [B, ...]; knots: float32[B, N, 2], 1 of them or 1 and the plan's.
     """
-    knot, decision = head.show(key, knots)
+    knot, decision = head.demonstrate(key, knots)
     reasoning = label(labels, observation, *reach(head.space, knot, observation.ego[:, 0]))
     return decision.replace(tokens=jnp.concatenate([reasoning, decision.tokens], axis=-1))
 
@@ -139,13 +139,13 @@ def imitation_loss(
 
     Returns: the scalar loss, and metrics of per-row arrays float32[B] (0 where invalid).
     """
-    found = vla.evaluate(params, batch.observation, batch.decision)
+    scores = vla.evaluate(params, batch.observation, batch.decision)
     weight = jnp.where(jnp.arange(vla.tokens) < REASONING, config.reasoning, 1.0)
     metrics = {
-        "reasoning_cross_entropy": -found["reasoning_log_prob"],
-        **vla.head.teach(found, batch.plan, batch.plan_valid),
+        "reasoning_cross_entropy": -scores["reasoning_log_prob"],
+        **vla.head.errors(scores, batch.plan, batch.plan_valid),
     }
-    rows = -found["token_log_prob"] @ weight - found["motion_log_prob"] + config.plan * metrics["plan_error"]
+    rows = -scores["token_log_prob"] @ weight - scores["motion_log_prob"] + config.plan * metrics["plan_error"]
     count = jnp.maximum(batch.valid.sum(), 1)
     return jnp.sum(jnp.where(batch.valid, rows, 0.0)) / count, {
         name: jnp.where(batch.valid, value, 0.0) for name, value in metrics.items()

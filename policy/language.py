@@ -146,22 +146,22 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     return token
 
 
-def _binding(config: LabelConfig, o: Observation, found: Hazards, acceleration: Array) -> tuple[Array, Array]:
+def _binding(config: LabelConfig, o: Observation, limits: Hazards, acceleration: Array) -> tuple[Array, Array]:
     """The cause that allows least of those that can be meant, and whether there is one."""
     speed, limit = o.ego[0], o.ego[3]
     stops = speed + jnp.minimum(acceleration, 0.0) * config.stop_s < config.standing_mps
     braking = acceleration <= -config.steady
-    unheeded = ~braking & (acceleration - found.acceleration > config.heeded)
+    unheeded = ~braking & (acceleration - limits.acceleration > config.heeded)
     meant = among(*TRAFFIC) & ~(among("crossing vehicle") & unheeded)
     meant |= among("curve") & ~stops & ~unheeded
     meant |= among("speed limit") & ~stops & (limit > 0)
     traffic = among(*TRAFFIC)
-    near = traffic & (found.distance < config.follow_m + config.follow_s * speed)
-    near &= found.acceleration < UNHINDERED * config.driver.acceleration
-    matters = near | ((braking | ~traffic) & (found.acceleration < config.binding))
+    near = traffic & (limits.distance < config.follow_m + config.follow_s * speed)
+    near &= limits.acceleration < UNHINDERED * config.driver.acceleration
+    matters = near | ((braking | ~traffic) & (limits.acceleration < config.binding))
     # Nothing but a vehicle that moves on makes one speed up.
     matters &= (acceleration < config.steady) | (near & among("lead vehicle"))
-    allowed = jnp.where(meant & matters, found.acceleration, jnp.inf)
+    allowed = jnp.where(meant & matters, limits.acceleration, jnp.inf)
     return jnp.argmin(allowed), jnp.isfinite(jnp.min(allowed))
 
 
@@ -199,12 +199,12 @@ def _unbound(longitudinal: Array, lateral: Array) -> Array:
     return jnp.where(turns & ~halts, CAUSE["route"], otherwise)
 
 
-def _label(config: LabelConfig, o: Observation, found: Hazards, acceleration: Array, curvature: Array) -> Array:
-    cause, binds = _binding(config, o, found, acceleration)
+def _label(config: LabelConfig, o: Observation, limits: Hazards, acceleration: Array, curvature: Array) -> Array:
+    cause, binds = _binding(config, o, limits, acceleration)
     lateral = _lateral(config, o, curvature)
     longitudinal = _longitudinal(config, o.ego[0], acceleration, cause, binds)
     cause = jnp.where(binds, cause, _unbound(longitudinal, lateral))
-    distance = jnp.argmin(jnp.abs(jnp.array(DISTANCES_M) - found.distance[cause]))
+    distance = jnp.argmin(jnp.abs(jnp.array(DISTANCES_M) - limits.distance[cause]))
     bucket = jnp.where(among(*PLACELESS)[cause], 0, distance)
     names = jnp.array([_token(c) for c in CAUSES]), jnp.array([_token(d) for d in DISTANCES])
     return jnp.stack([longitudinal, lateral, names[0][cause], names[1][bucket]]).astype(jnp.int32)
@@ -219,8 +219,8 @@ def label(config: LabelConfig, observation: Observation, acceleration: Array, cu
     speed, limit = observation.ego[:, 0], observation.ego[:, 3]
     # Without a known limit nobody is too fast: the driver's default would make every vehicle on a motorway a hazard.
     pace = jnp.where(limit > 0, limit, jnp.maximum(speed, config.driver.default_speed_mps))
-    found = hazards(config.driver, observation.replace(ego=observation.ego.at[:, 3].set(pace)))
-    return jax.vmap(lambda *row: _label(config, *row))(observation, found, acceleration, curvature)
+    limits = hazards(config.driver, observation.replace(ego=observation.ego.at[:, 3].set(pace)))
+    return jax.vmap(lambda *row: _label(config, *row))(observation, limits, acceleration, curvature)
 
 
 def say(tokens: np.ndarray) -> str:

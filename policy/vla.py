@@ -199,10 +199,10 @@ class VLA:
         ids = decision.tokens + self.offsets()
         token_log_prob = jnp.take_along_axis(logits, ids[..., None], -1)[..., 0]
         entropy = -jnp.sum(jnp.exp(logits) * logits, -1)
-        found = self.head.score(network, decision.motion, hidden[:, self.tokens], memory)
+        scores = self.head.score(network, decision.motion, hidden[:, self.tokens], memory)
         return {
-            **found,
-            **self._scores(network, features, token_log_prob, found["motion_log_prob"]),
+            **scores,
+            **self._scores(network, features, token_log_prob, scores["motion_log_prob"]),
             "token_log_prob": token_log_prob,
             "logits": logits,
             # A flow's noise is fixed, its entropy a constant: what can collapse there is the reasoning before it.
@@ -245,9 +245,9 @@ class VLA:
         number, height, width = self.config.cameras
         if number == 0:
             return (o.bev,)
-        expected, found = (*o.ego.shape[:-1], number, height, width, 3), getattr(o.camera, "shape", "no camera")
-        if found != expected:
-            raise ValueError(f"Observation.camera: expected uint8{list(expected)}, found {found}")
+        expected, shape = (*o.ego.shape[:-1], number, height, width, 3), getattr(o.camera, "shape", "no camera")
+        if shape != expected:
+            raise ValueError(f"Observation.camera: expected uint8{list(expected)}, found {shape}")
         return o.bev, o.camera
 
     def _replay(self, network: Network, observation: Observation, tokens: Array) -> tuple[Array, Array, Memory]:

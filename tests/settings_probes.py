@@ -162,7 +162,7 @@ def deciding(config):
 
     def labelled(scene, key, later):
         ego, waypoints = log_ego(scene, jnp.full(2, 20)), logged_waypoints(scene, jnp.full(2, 20), space.horizon)
-        knot, shown = vla.head.show(key, vla.head.towards(ego, waypoints, config.simulator.limits)[:, None])
+        knot, shown = vla.head.demonstrate(key, vla.head.towards(ego, waypoints, config.simulator.limits)[:, None])
         motion = jnp.stack([ego.speed, ego.acceleration, ego.curvature, ego.speed], -1)
         return shown, extend(space, drive_to(space, knot, motion, vla.substeps), motion, later)
 

@@ -12,7 +12,7 @@ from imitated import ROWS, SIMULATOR, eight_rows
 
 from tether.policy.action_head import Memory
 from tether.policy.action_space import ActionSpace
-from tether.policy.flow_head import Chain, FlowConfig, FlowHead, Shown, log_density, normalise, times, transition
+from tether.policy.flow_head import Chain, FlowConfig, FlowHead, NoisyCopies, log_density, normalise, times, transition
 from tether.policy.imitation import ImitationConfig, imitation_loss
 from tether.policy.vla import REASONING, tiny
 from tether.training.experience import Experience
@@ -81,8 +81,8 @@ def test_velocity_targets():
     """x_t = t e + (1 - t) a and v = e - a: then x - t v is the action, and x + (1 - t) v the noise."""
     head = FlowHead(ActionSpace(), 1, FlowConfig(repeats=2000))
     knots = jnp.array([[[1.0, 0.02], [-2.0, 0.0]]])
-    committed, decision = head.show(jax.random.split(jax.random.key(0), 1), knots)
-    shown: Shown = decision.motion
+    committed, decision = head.demonstrate(jax.random.split(jax.random.key(0), 1), knots)
+    shown: NoisyCopies = decision.motion
     t = shown.time[..., None, None]
     np.testing.assert_array_equal(committed, knots[:, 0])
     assert decision.tokens.shape == (1, 0)
@@ -261,7 +261,7 @@ def test_imitation_overfits_a_few_scenes(act, batch):
     def noisy(key):
         noise, time = jax.random.normal(key, shown.x.shape), jax.random.uniform(key, shown.time.shape, minval=0.01)
         share = time[..., None, None]
-        motion = Shown(share * noise + (1 - share) * actions, time, noise - actions)
+        motion = NoisyCopies(share * noise + (1 - share) * actions, time, noise - actions)
         return batch.replace(decision=batch.decision.replace(motion=motion))
 
     @jax.jit
