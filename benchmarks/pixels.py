@@ -45,7 +45,7 @@ from tether.worldmodel.fitting import fit_step, start_fit
 from tether.worldmodel.frames import rendered_frames, warp
 from tether.worldmodel.image_latent import PatchSizes, brightness
 from tether.worldmodel.pixels import Pixels, PixelsConfig
-from tether.worldmodel.window import DRIVEN_SCALE, driven, ego_row
+from tether.worldmodel.window import EGO_MOTION_SCALE, ego_motion, ego_row
 
 # Half the policy's resolution, over the same ground: this runs on two cores.
 RENDER = RenderConfig(height=32, width=32, resolution=2.0, tile_height=160, tile_width=160)
@@ -130,8 +130,8 @@ def truth_of(batch: ModelBatch) -> tuple[Array, Agents]:
 
 def warped(image: Array, ego: Agents) -> Array:
     """The image [B, ...] of the first pose, moved to each pose of the ego [B, N]."""
-    motion = driven(ego[:, :1], ego)
-    pose = [motion[..., i] / scale for i, scale in enumerate(DRIVEN_SCALE)]
+    motion = ego_motion(ego[:, :1], ego)
+    pose = [motion[..., i] / scale for i, scale in enumerate(EGO_MOTION_SCALE)]
     return jax.vmap(jax.vmap(functools.partial(warp, config=RENDER), (None, 0, 0, 0)))(image, *pose)[0]
 
 

@@ -170,8 +170,8 @@ def _chord_distance(scene: Scene, place: Pose) -> Array:
     along_x, along_y = end_x - start_x, end_y - start_y
     from_x, from_y = place.x[:, None] - start_x, place.y[:, None] - start_y
     per_length_sq = 1 / (jnp.square(along_x) + jnp.square(along_y) + 1e-6)  # divides M times, not Q * M times
-    share = jnp.clip(from_x * (along_x * per_length_sq) + from_y * (along_y * per_length_sq), 0.0, 1.0)
-    distance_sq = jnp.square(from_x - share * along_x) + jnp.square(from_y - share * along_y)
+    fraction = jnp.clip(from_x * (along_x * per_length_sq) + from_y * (along_y * per_length_sq), 0.0, 1.0)
+    distance_sq = jnp.square(from_x - fraction * along_x) + jnp.square(from_y - fraction * along_y)
     return jnp.where(scene.road_valid[:, 0], distance_sq, jnp.inf)
 
 
@@ -207,8 +207,8 @@ def _polyline_tokens(scene: Scene, index: Array, place: Pose, frame: Pose) -> Ar
     place_x, place_y = place_x[:, None, None], place_y[:, None, None]
     step_x, step_y = x[..., 1:] - x[..., :-1], y[..., 1:] - y[..., :-1]
     length_sq = jnp.square(step_x) + jnp.square(step_y) + 1e-6
-    share = jnp.clip(((place_x - x[..., :-1]) * step_x + (place_y - y[..., :-1]) * step_y) / length_sq, 0.0, 1.0)
-    foot_x, foot_y = x[..., :-1] + share * step_x, y[..., :-1] + share * step_y
+    fraction = jnp.clip(((place_x - x[..., :-1]) * step_x + (place_y - y[..., :-1]) * step_y) / length_sq, 0.0, 1.0)
+    foot_x, foot_y = x[..., :-1] + fraction * step_x, y[..., :-1] + fraction * step_y
     distance_sq = jnp.square(foot_x - place_x) + jnp.square(foot_y - place_y)
     distance_sq = jnp.where(valid[..., 1:], distance_sq, jnp.inf)
     least = distance_sq.min(-1, keepdims=True)
@@ -244,6 +244,6 @@ def _lights(frame: Frame, scene: Scene, place: Pose, origin: Pose) -> tuple[Arra
     pose = origin.x[:, None], origin.y[:, None], origin.heading[:, None]
     x, y = to_frame(scene.light_x[index], scene.light_y[index], *pose)
     state = frame.light_state[index]
-    shown = [is_type(state, states) for states in (RED_STATES, YELLOW_STATES, GREEN_STATES)]
-    columns = [symlog(x), symlog(y), symlog(frame.light_age[index]), *shown]
+    colours = [is_type(state, states) for states in (RED_STATES, YELLOW_STATES, GREEN_STATES)]
+    columns = [symlog(x), symlog(y), symlog(frame.light_age[index]), *colours]
     return jnp.stack([c.astype(jnp.float32) for c in columns], -1), mask

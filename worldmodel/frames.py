@@ -67,8 +67,8 @@ def warp(image: Array, along: Array, across: Array, turn: Array, config: RenderC
     def tap(i: int, j: int) -> Array:
         at_row, at_column = (top + i).astype(int), (left + j).astype(int)
         inside = (at_row >= 0) & (at_row < height) & (at_column >= 0) & (at_column < width)
-        share = jnp.abs(1 - i - (row - top)) * jnp.abs(1 - j - (column - left)) * inside
-        return pixels[jnp.where(inside, at_row * width + at_column, 0)] * share[..., None]
+        weight = jnp.abs(1 - i - (row - top)) * jnp.abs(1 - j - (column - left)) * inside
+        return pixels[jnp.where(inside, at_row * width + at_column, 0)] * weight[..., None]
 
     seen = (row > -1) & (row < height) & (column > -1) & (column < width)
     return tap(0, 0) + tap(0, 1) + tap(1, 0) + tap(1, 1), seen

@@ -18,7 +18,7 @@ from tether.worldmodel.costs import cost_chances, cost_layers
 from tether.worldmodel.features import Frame
 from tether.worldmodel.nets import dense_layer, mlp, mlp_layers, symexp, symlog
 from tether.worldmodel.noise import draw_index
-from tether.worldmodel.window import DRIVEN, Window, driven, ego_row
+from tether.worldmodel.window import EGO_MOTION, Window, ego_motion, ego_row
 
 LIGHT_STATES = len(LightState)
 HOLD_LOGIT = 4.0  # belief in what is seen staying as it is before any fitting
@@ -29,7 +29,7 @@ NEAR_M = 50.0  # the others this near the ego count for the disagreement
 
 def head_layers(memory: int, window: Window, light_hidden: int, outcome_hidden: int) -> dict:
     """Layers of the light, reward and cost heads, for `nets.draw`; `memory` is D."""
-    reward_inputs = memory + 2 * window.ego_senses.shape[-1] + DRIVEN
+    reward_inputs = memory + 2 * window.ego_senses.shape[-1] + EGO_MOTION
     return {
         "light_change": mlp_layers((LIGHT_STATES + 1, light_hidden, LIGHT_STATES), scale=0.1),
         "reward": mlp_layers((reward_inputs, outcome_hidden, outcome_hidden, 1), scale=0.1),
@@ -45,9 +45,9 @@ def sense_layers(window: Window, width: int) -> dict:
 
 def light_logits(params: dict, light_state: Array, age: Array) -> Array:
     """Logits of the state one world step later. int32[..., L], float32[..., L] -> float32[..., L, states]."""
-    shown = jax.nn.one_hot(light_state, LIGHT_STATES)
-    inputs = jnp.concatenate([shown, symlog(age)[..., None]], -1)
-    return mlp(params["light_change"], inputs) + HOLD_LOGIT * shown
+    present = jax.nn.one_hot(light_state, LIGHT_STATES)
+    inputs = jnp.concatenate([present, symlog(age)[..., None]], -1)
+    return mlp(params["light_change"], inputs) + HOLD_LOGIT * present
 
 
 def next_lights(
@@ -65,17 +65,17 @@ def next_lights(
     changed = state.light_valid & (drawn != state.light_state)
     late = jnp.arange(simulator.substeps) >= simulator.substeps // 2
     after = jnp.where(changed, drawn, state.light_state)
-    shown = jnp.where(late, after[..., None], state.light_state[..., None])
-    valid = jnp.broadcast_to(state.light_valid[..., None], shown.shape)
-    return (shown, valid), jnp.where(changed, 0.0, age + simulator.step_s)
+    light_state = jnp.where(late, after[..., None], state.light_state[..., None])
+    valid = jnp.broadcast_to(state.light_valid[..., None], light_state.shape)
+    return (light_state, valid), jnp.where(changed, 0.0, age + simulator.step_s)
 
 
-def symlog_reward(params: dict, memory: Array, senses: Array, next_senses: Array, driven: Array) -> Array:
+def symlog_reward(params: dict, memory: Array, senses: Array, next_senses: Array, motion: Array) -> Array:
     """The reward head, float32[...].
 
     Args: memory: float32[..., D], the ego's after the step; senses, next_senses: float32[..., F]; driven: [..., 3].
     """
-    return mlp(params["reward"], jnp.concatenate([memory, senses, next_senses, driven], -1))[..., 0]
+    return mlp(params["reward"], jnp.concatenate([memory, senses, next_senses, motion], -1))[..., 0]
 
 
 def predict_outcome(
@@ -91,7 +91,7 @@ def predict_outcome(
     Args: ego: int32[B]; memory: float32[B, A, D], after the step; boxes [B, A] and ego_senses [B, F], before and after;
       margins: see `costs.margins`.
     """
-    motion = driven(*(ego_row(agents, ego, -1) for agents in boxes))
+    motion = ego_motion(*(ego_row(agents, ego, -1) for agents in boxes))
     reward = symexp(symlog_reward(params, ego_row(memory, ego, -2), *ego_senses, motion))
     return {"reward": reward, **cost_chances(params, margins)}
 
@@ -171,7 +171,7 @@ def reward_terms(params: dict, memory: Array, ego_senses: Array, frames: Frame, 
     ego = batch.scene.ego
     own = ego_row(frames.now, ego, -1)
     memory = ego_row(memory[:, 1:], ego, -2)
-    motion = driven(own[:, :-1], own[:, 1:])
+    motion = ego_motion(own[:, :-1], own[:, 1:])
     predicted = symlog_reward(params, memory, ego_senses[:, :-1], ego_senses[:, 1:], motion)
     return {"reward": (jnp.square(predicted - symlog(batch.outcome.reward)) / 2, batch.alive)}
 

@@ -79,12 +79,12 @@ def encode(params: dict, image: Array, background: Array, sizes: PatchSizes) -> 
     Args: image, background: float32[..., H, W, C] in [0, 1].
     Returns: float32[..., P, L] in (-1, 1), 0 where the two are alike.
     """
-    shown, known = (to_patches(a, sizes.patch) for a in (image, background))
+    own, known = (to_patches(a, sizes.patch) for a in (image, background))
 
     def code(patches: Array) -> Array:
         return mlp(params["encode"], jnp.concatenate([patches, known], -1)) + dense(params["encode_linear"], patches)
 
-    return jnp.tanh(code(shown) - code(known))
+    return jnp.tanh(code(own) - code(known))
 
 
 def decode_logits(params: dict, latent: Array, background: Array, known: Array, sizes: PatchSizes) -> Array:

@@ -38,11 +38,11 @@ from tether.worldmodel.frames import rendered_frames, warp
 from tether.worldmodel.heads import Terms, counted_steps, reduce_terms
 from tether.worldmodel.image_latent import PatchSizes, brightness
 from tether.worldmodel.kinematic import Kinematic, KinematicConfig
-from tether.worldmodel.pixels_heads import outcome_logits, outcome_terms, said
+from tether.worldmodel.pixels_heads import outcome_logits, outcome_terms, outcomes_of
 from tether.worldmodel.pixels_net import Given
 from tether.worldmodel.shortcut import Levels
 from tether.worldmodel.tokens_net import Cache, empty_cache
-from tether.worldmodel.window import DRIVEN_SCALE, driven, ego_row, history_boxes
+from tether.worldmodel.window import EGO_MOTION_SCALE, ego_motion, ego_row, history_boxes
 
 FrameSource = Callable[[Agents, Scene, Array, SimulatorConfig], Array]  # see `frames.rendered_frames`
 
@@ -120,7 +120,7 @@ class Pixels:
         boxes = driven_window(batch, context * substeps, self.simulator)
         image = brightness(self.frames(boxes, batch.scene, batch.start - context * substeps, self.simulator))
         ego = _ego_frames(boxes, batch.scene.ego, substeps)
-        given = self.window_given(params, self._shown(params, k_given, image, ego), ego)
+        given = self.window_given(params, self._half_decoded(params, k_given, image, ego), ego)
         latent = self.encode(params, image, given)
         decoded = image_latent.image_loss(self._logits(params, latent, given), image)
         drawn = self._draw_errors(params, (k_levels, k_noise), jax.lax.stop_gradient(latent), given)
@@ -128,7 +128,7 @@ class Pixels:
         terms = self._image_terms(batch, decoded, drawn)
         return reduce_terms(terms | outcome_terms(heads, batch), {})
 
-    def _shown(self, params: dict, key: jax.Array, image: Array, ego: Agents) -> Array:
+    def _half_decoded(self, params: dict, key: jax.Array, image: Array, ego: Agents) -> Array:
         """Images [B, F, H, W, C], half of them as decoded: imagination has real ones at its start only."""
         given = self.window_given(params, image, ego)
         decoded = self.decode(params, self.encode(params, image, given), given)
@@ -186,20 +186,20 @@ class Pixels:
     def _empty_cache(self, latent: Array) -> Cache:
         return empty_cache(self.config.sizes, latent.shape[0], latent.shape[-2])
 
-    def window_given(self, params: dict, shown: Array, ego: Agents) -> Given:
+    def window_given(self, params: dict, image: Array, ego: Agents) -> Given:
         """`Given` of the frames [B, F] of a window, from each one's forerunner; nothing is known of the first."""
-        known = self._given(params, shown[:, :-1], ego[:, :-1], ego[:, 1:])
+        known = self._given(params, image[:, :-1], ego[:, :-1], ego[:, 1:])
         return jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:, :1]), a], 1), known)
 
     def _given(self, params: dict, image: Array, before: Agents, after: Agents) -> Given:
         """What the frames after a step look like by the ego's motion alone. image: [B, F, H, W, C]; boxes [B, F]."""
-        motion = driven(before, after)
+        motion = ego_motion(before, after)
         moved, seen = image, jnp.ones(image.shape[:-1])
         if self.config.moved:
-            pose = (motion[..., i] / scale for i, scale in enumerate(DRIVEN_SCALE))
+            pose = (motion[..., i] / scale for i, scale in enumerate(EGO_MOTION_SCALE))
             moved, seen = jax.vmap(jax.vmap(functools.partial(warp, config=self.simulator.render)))(image, *pose)
-        share = image_latent.to_patches(seen[..., None].astype(jnp.float32), self.config.tokenizer.patch).mean(-1)
-        return Given(moved, self._content(params, moved), share, motion)
+        in_view = image_latent.to_patches(seen[..., None].astype(jnp.float32), self.config.tokenizer.patch).mean(-1)
+        return Given(moved, self._content(params, moved), in_view, motion)
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Reads the history's images."""
@@ -232,9 +232,9 @@ class Pixels:
         draws = self._draw(params, k_draw, given, state.latent.cache)
         image, other = (self.decode(params, draws[:, i], given)[:, 0] for i in range(2))
         cache = self._remember(params, k_past, draws[:, 0], given, state.latent.cache)
-        judged = said(self._heads(params, image, given.motion[:, 0]))
+        predicted = outcomes_of(self._heads(params, image, given.motion[:, 0]))
         apart = jnp.sqrt(jnp.square(image - other).mean((1, 2, 3)))
-        return following.replace(latent=Latent(image, cache)), outcome.replace(predicted=judged, disagreement=apart)
+        return following.replace(latent=Latent(image, cache)), outcome.replace(predicted=predicted, disagreement=apart)
 
     def _draw(self, params: dict, key: jax.Array, given: Given, cache: Cache) -> Array:
         """Two draws of the next frame, float32[B, 2, 1, P, L]. key: key[B]."""

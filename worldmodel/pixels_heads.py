@@ -13,7 +13,7 @@ from tether.simulator.events import PREDICTED
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.heads import Terms
 from tether.worldmodel.nets import dense, dense_layer, mlp, mlp_layers, symexp, symlog
-from tether.worldmodel.window import DRIVEN
+from tether.worldmodel.window import EGO_MOTION
 
 OUTCOMES = ("reward", "cont", *PREDICTED)
 
@@ -22,14 +22,14 @@ def outcome_layers(values: int, hidden: int) -> dict:
     """Layers of the heads, for `nets.draw`; values: P * L of an image."""
     return {
         "look": dense_layer(values, hidden),
-        "say": mlp_layers((hidden + DRIVEN, hidden, len(OUTCOMES)), scale=0.1),
+        "say": mlp_layers((hidden + EGO_MOTION, hidden, len(OUTCOMES)), scale=0.1),
     }
 
 
 def outcome_logits(params: dict, latent: Array, motion: Array) -> dict[str, Array]:
     """Symlog reward and logits of the others.
 
-    Args: latent: float32[..., P, L], of the image after the step; motion: float32[..., 3], `window.driven`.
+    Args: latent: float32[..., P, L], of the image after the step; motion: float32[..., 3], `window.ego_motion`.
     Returns: float32[...] by `OUTCOMES`.
     """
     look = jax.nn.silu(dense(params["look"], latent.reshape(*latent.shape[:-2], -1)))
@@ -37,7 +37,7 @@ def outcome_logits(params: dict, latent: Array, motion: Array) -> dict[str, Arra
     return {name: outputs[..., i] for i, name in enumerate(OUTCOMES)}
 
 
-def said(logits: dict[str, Array]) -> dict[str, Array]:
+def outcomes_of(logits: dict[str, Array]) -> dict[str, Array]:
     """The reward and probabilities that the heads' outputs mean."""
     return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in logits.items()}
 

@@ -19,7 +19,7 @@ from tether.worldmodel.nets import Initial, dense, dense_layer, draw, layer_norm
 from tether.worldmodel.pixels_heads import outcome_layers
 from tether.worldmodel.shortcut import Levels
 from tether.worldmodel.tokens_net import Cache, attend_past
-from tether.worldmodel.window import DRIVEN
+from tether.worldmodel.window import EGO_MOTION
 
 WAVES = 4  # frequencies at which a signal level is told
 LEVEL_FEATURES = 2 * WAVES + 1
@@ -53,7 +53,7 @@ class Given:
       background: float32[B, F, H, W, C] in [0, 1], the frame before as the ego's motion moves it; 0 where not in view.
       expected: float32[B, F, P, L], what it shows: its latent against black.
       seen: float32[B, F, P], share of each patch that was in view then.
-      motion: float32[B, F, 3], the ego's motion that led here, `window.driven`.
+      motion: float32[B, F, 3], the ego's motion that led here, `window.ego_motion`.
     """
 
     background: Array
@@ -68,7 +68,7 @@ def init_net(key: jax.Array, shape: tuple[int, int, int], tokenizer: PatchSizes,
     layers = {
         "tokenizer": tokenizer_layers(shape, tokenizer),
         "embed": dense_layer(2 * tokenizer.latent + 1, width),
-        "motion": dense_layer(DRIVEN, width),
+        "motion": dense_layer(EGO_MOTION, width),
         "level": mlp_layers((LEVEL_FEATURES, width, width)),
         "place": Initial((patches, width), 0.5),
         **{f"layer_{i}": _layer_weights(sizes) for i in range(sizes.layers)},

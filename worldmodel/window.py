@@ -17,8 +17,8 @@ from tether.worldmodel.motion import estimate_motion, move
 from tether.worldmodel.nets import symlog
 
 EVIDENCE_SCALE = (4.0, 4.0, 10.0)  # 1/m, 1/m, 1/rad: brings ordinary residuals of 0.5 s near 1
-DRIVEN_SCALE = (0.1, 1.0, 5.0)  # 1/m, 1/m, 1/rad: the same for what the ego drove in a step
-MOTION_ERRORS, DRIVEN = len(EVIDENCE_SCALE), len(DRIVEN_SCALE)
+EGO_MOTION_SCALE = (0.1, 1.0, 5.0)  # 1/m, 1/m, 1/rad: the same for what the ego drove in a step
+MOTION_ERRORS, EGO_MOTION = len(EVIDENCE_SCALE), len(EGO_MOTION_SCALE)
 
 
 @flax.struct.dataclass
@@ -136,11 +136,11 @@ def evidence(frames: Frame, after: Agents, span_s: float, dt: float) -> Array:
     return jnp.concatenate([*scaled, known[..., -1:]], -1)
 
 
-def driven(before: Agents, after: Agents) -> Array:
+def ego_motion(before: Agents, after: Agents) -> Array:
     """The ego's displacement and turn over a step, in its own frame before it. `Agents` [...] -> float32[..., 3]."""
     along, across = rotate(after.x - before.x, after.y - before.y, -before.heading)
     turn = wrap_angle(after.heading - before.heading)
-    return jnp.stack([part * s for part, s in zip((along, across, turn), DRIVEN_SCALE, strict=True)], -1)
+    return jnp.stack([part * s for part, s in zip((along, across, turn), EGO_MOTION_SCALE, strict=True)], -1)
 
 
 def ego_row(tree: Agents | Array, ego: Array, axis: int) -> Agents | Array:

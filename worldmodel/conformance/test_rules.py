@@ -44,7 +44,7 @@ def assert_finite(tree, rule: str) -> None:
         assert not jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.all(jnp.isfinite(leaf)), f"{rule}: not so in {name}"
 
 
-def own_words(imagined: Rollout) -> dict:
+def predicted_by(imagined: Rollout) -> dict:
     """What the model itself says of a step."""
     return {"predicted": imagined.outcome.predicted, "disagreement": imagined.outcome.disagreement}
 
@@ -59,30 +59,34 @@ def program(case: Case, sim_config, keys, model_batch) -> tuple[str, list]:
 def test_shapes_and_masks(imagined, model_batch):
     boxes = (HORIZON, 4, model_batch.scene.x.shape[1], 5)
     for name in ("x", "y", "heading", "vel_x", "vel_y", "valid"):
-        found = getattr(imagined.agents, name).shape
-        assert found == boxes, f"boxes are [H, B, A, S]: {name}: expected {boxes}, found {found}"
+        actual = getattr(imagined.agents, name).shape
+        assert actual == boxes, f"boxes are [H, B, A, S]: {name}: expected {boxes}, found {actual}"
     for name, value in imagined.outcome.predicted.items():
         assert value.shape == (HORIZON, 4), f"heads say one number per row: {name}: found {value.shape[2:]} per step"
     appeared = imagined.agents.valid & ~model_batch.scene.valid[..., 10:11]
     assert not np.any(appeared), "an agent that was not there at the start has appeared"
-    assert_finite((imagined.agents, own_words(imagined), imagined.outcome.reward), "all that is imagined is finite")
+    assert_finite((imagined.agents, predicted_by(imagined), imagined.outcome.reward), "all that is imagined is finite")
 
 
 def test_observation_is_the_simulators(case, keys, model_batch, sim_config):
     state = jax.eval_shape(case.model.reset, case.params, keys, model_batch.scene, model_batch.start)
-    found = jax.eval_shape(case.model.observe, case.params, state)
+    actual = jax.eval_shape(case.model.observe, case.params, state)
     expected = jax.eval_shape(lambda state: observe(state, sim_config), state)
-    assert found == expected, f"a policy sees the same `Observation` in every World: expected {expected}, found {found}"
+    assert actual == expected, (
+        f"a policy sees the same `Observation` in every World: expected {expected}, found {actual}"
+    )
 
 
 def test_ego_moves_by_exact_dynamics(imagined, model_batch, sim_config):
     action = jax.tree.map(lambda a: a.reshape(4, -1), model_batch.action)
     exact = advance(model_batch.first_ego, action, sim_config.limits, sim_config.dt)
-    driven, agents = joined((imagined.alive[..., None] & imagined.outcome.valid, imagined.agents))
+    counted, agents = joined((imagined.alive[..., None] & imagined.outcome.valid, imagined.agents))
     for name in ("x", "y", "heading"):
         row = jnp.take_along_axis(getattr(agents, name), model_batch.scene.ego[:, None, None], 1)[:, 0]
-        wanted = jnp.where(driven, getattr(exact, name), 0)
-        assert_same(jnp.where(driven, row, 0), wanted, f"the ego moves by the simulator's dynamics ({name})", atol=1e-3)
+        wanted = jnp.where(counted, getattr(exact, name), 0)
+        assert_same(
+            jnp.where(counted, row, 0), wanted, f"the ego moves by the simulator's dynamics ({name})", atol=1e-3
+        )
 
 
 def test_same_key_same_result(case, imagined, keys, model_batch):
@@ -104,20 +108,22 @@ def test_order_of_agents_is_nothing(case, imagined, keys, model_batch):
     again = case.imagine(case.params, keys, model_batch.replace(scene=batches.reordered(model_batch.scene)))
     back = again.agents[:, :, ::-1]
     assert_same(others(back, model_batch), others(imagined.agents, model_batch), rule)
-    assert_same(own_words(again), own_words(imagined), rule)
+    assert_same(predicted_by(again), predicted_by(imagined), rule)
 
 
 def test_padding_is_nothing(case, imagined, keys, model_batch):
     rule = "more padded agents, polylines and lights change nothing"
     # Another shape is another compilation: of no more than is compared.
-    short = jax.jit(lambda *args: (lambda again: (again.agents, own_words(again)))(batches.imagine(case.model, *args)))
+    short = jax.jit(
+        lambda *args: (lambda again: (again.agents, predicted_by(again)))(batches.imagine(case.model, *args))
+    )
     wide = model_batch.replace(scene=batches.padded(model_batch.scene))
-    agents, words = short(case.params, keys, wide)
+    agents, predictions = short(case.params, keys, wide)
     count = model_batch.scene.x.shape[1]
     assert not np.any(agents.valid[:, :, count:]), f"{rule}: a padded agent became valid"
     cut = agents[:, :, :count]
     assert_same(others(cut, model_batch), others(imagined.agents, model_batch), rule)
-    assert_same(words, own_words(imagined), rule)
+    assert_same(predictions, predicted_by(imagined), rule)
 
 
 def test_content_of_padding_is_nothing(case, imagined, keys, model_batch):
@@ -125,7 +131,7 @@ def test_content_of_padding_is_nothing(case, imagined, keys, model_batch):
     noisy = model_batch.replace(scene=batches.with_noisy_padding(model_batch.scene))
     again = case.imagine(case.params, keys, noisy)
     assert_same(others(again.agents, model_batch), others(imagined.agents, model_batch), rule)
-    assert_same(own_words(again), own_words(imagined), rule)
+    assert_same(predicted_by(again), predicted_by(imagined), rule)
 
 
 @pytest.mark.parametrize("motion", [ANY_MOTION, QUARTER_TURN], ids=["any", "quarter"])
@@ -137,7 +143,7 @@ def test_rigid_motion_moves_all_alike(case, imagined, keys, model_batch, sim_con
     assert_same(others(again.agents, model_batch), expected, "turned and shifted scenes go on alike", atol=2e-3)
     # Here a lane runs along the border of two pixels; turned, it is drawn into the other one, and heads may see it.
     if motion is QUARTER_TURN and not isinstance(case.model, Pixels):
-        assert_same(own_words(again), own_words(imagined), "heads do not care where the scene lies", atol=2e-3)
+        assert_same(predicted_by(again), predicted_by(imagined), "heads do not care where the scene lies", atol=2e-3)
 
 
 def test_others_do_not_see_the_current_action(case, imagined, keys, model_batch):
@@ -156,15 +162,15 @@ def test_future_of_the_log_is_not_read(case, imagined, keys, model_batch):
     rule = "nothing of the log after the start is read"
     again = case.imagine(case.params, keys, model_batch.replace(scene=batches.with_another_future(model_batch.scene)))
     assert_same(others(again.agents, model_batch), others(imagined.agents, model_batch), rule)
-    assert_same(own_words(again), own_words(imagined), rule)
+    assert_same(predicted_by(again), predicted_by(imagined), rule)
 
 
 def test_extreme_actions_stay_finite(case, keys, model_batch):
     signs = jnp.array([1e6, -1e6, 1e6, -1e6])[:, None, None]
     wild = jax.tree.map(lambda a: jnp.ones_like(a) * signs, model_batch.action)
     again = case.imagine(case.params, keys, model_batch.replace(action=wild))
-    told = (again.agents, again.outcome.reward, own_words(again))
-    assert_finite(told, "actions of a million leave all that is imagined finite")
+    results = (again.agents, again.outcome.reward, predicted_by(again))
+    assert_finite(results, "actions of a million leave all that is imagined finite")
 
 
 def test_starts_at_any_log_step(case, keys, model_batch):
