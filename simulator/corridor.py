@@ -1,7 +1,7 @@
-"""What is in the way: boxes in the corridors that agents are about to drive through.
+"""Leaders: the boxes in the corridors that agents are about to drive through.
 
 Functions work on one scene, without batch axis; batch with `jax.vmap`. Letters: A agents, K points of a corridor,
-J boxes that are looked at.
+J boxes that may be in them.
 """
 
 import flax.struct
@@ -36,11 +36,11 @@ class Corridor:
 
 @flax.struct.dataclass
 class Boxes:
-    """What is looked at; fields [J].
+    """Boxes that may be in a corridor; fields [J].
 
     Attributes:
       x, y, heading, vel_x, vel_y, length, width: float32, see `simulator.world.Agents`.
-      in_s: float32, how far ahead this is foreseen [s].
+      in_s: float32, time to which the box is extrapolated [s]; 0 for a box as it is now.
       visible: bool.
     """
 
@@ -86,7 +86,7 @@ def boxes_now(agents: Agents, scene: Scene) -> Boxes:
 
 
 def joined(first: Boxes, second: Boxes) -> Boxes:
-    """Both, one after the other."""
+    """The first boxes, then the second."""
     return jax.tree.map(lambda *fields: jnp.concatenate(fields), first, second)
 
 
@@ -100,7 +100,7 @@ def corridor_ahead(paths: Paths, arc: Array, spacing: Array, points: int, length
 
 
 def nearest_point(corridor: Corridor, boxes: Boxes) -> Array:
-    """Index int32[A, J] of the corridor's point nearest to a box's centre, of two that are equally near the first.
+    """Index int32[A, J] of the corridor's point nearest to a box's centre; the first of points that are equally near.
 
     Two plain minima: an argmin takes five times as long on a CPU.
     """
@@ -111,13 +111,13 @@ def nearest_point(corridor: Corridor, boxes: Boxes) -> Array:
 
 
 def span_within(across: Array, boxes: Boxes, direction: Array, half_width: Array) -> tuple[Array, Array]:
-    """How far boxes reach into a corridor, and where along it they begin there, from their centres [m]: [A, J].
+    """How far boxes reach into a corridor, and where along it their part inside begins, from their centres [m]: [A, J].
 
-    The part of a box that lies outside does not count: one that comes in at an angle begins with a corner, which may
-    be metres ahead of its rear. On both sides of its hindmost corner a box recedes in a straight line.
+    Only the part of a box inside the corridor counts. A box that enters at an angle begins with a corner, which may be
+    metres ahead of its rear. On both sides of its hindmost corner a box recedes in a straight line.
 
     Args: across: of the centres, left positive.  direction: of the corridor there [rad].  half_width: [A, 1].
-    Returns: the reach, negative outside; the beginning, which means nothing there.
+    Returns: the reach, negative where a box is outside; the beginning, arbitrary there.
     """
     turn = boxes.heading - direction
     cos, sin = jnp.abs(jnp.cos(turn)), jnp.abs(jnp.sin(turn))
@@ -134,11 +134,11 @@ def span_within(across: Array, boxes: Boxes, direction: Array, half_width: Array
 def look(corridor: Corridor, arc: Array, speed: Array, boxes: Boxes, grazing_m: float) -> View:
     """The boxes as seen by agents at arc lengths `arc` [A] with `speed` [A]; the first A boxes are the agents' own.
 
-    A box is placed by the corridor's point nearest to its centre; what of it lies inside the corridor counts, and only
-    if it reaches in by more than `grazing_m`. One that is there now is ahead by its centre. One that is foreseen is
-    ahead if the agent, at its present speed, will not have reached it by then, and the gap to it is what it would be
-    now if it came along the corridor: to a slower car that cuts in, or to the place where one crosses. If it is faster,
-    it is the gap then.
+    The corridor's point nearest to a box's centre gives its place. Only its part inside the corridor counts, and only
+    if the box reaches in by more than `grazing_m`. A box as it is now is ahead if its centre is. An extrapolated box is
+    ahead if the agent, at its present speed, will not have reached it by that time. The gap to an extrapolated box is
+    measured as if the box had come along the corridor from now on, at its speed or at the agent's, whichever is lower:
+    so it is right for a slower car that cuts in as for one that crosses.
     """
     nearest = nearest_point(corridor, boxes)
     direction = at(corridor.direction, nearest)

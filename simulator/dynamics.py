@@ -35,7 +35,7 @@ def at_rear_axle(ego: EgoState) -> EgoState:
 
 
 def velocity(ego: EgoState) -> tuple[Array, Array]:
-    """Velocity of the box centre [m/s] along x and y: the rear axle's, and aside what the turn adds to it."""
+    """Velocity of the box centre [m/s] along x and y: the rear axle's, plus the lateral part that the turn adds."""
     aside = rear_axle(ego.length) * ego.curvature * ego.speed
     return rotate(ego.speed, aside, ego.heading)
 

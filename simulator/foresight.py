@@ -1,4 +1,4 @@
-"""What others expect of the ego: where it will be if it goes on as it has been driving, or brakes on to a stop."""
+"""Extrapolates the ego as other road users expect it to move: at constant speed and turn, or braking on to a stop."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ from tether.simulator.dynamics import move, velocity
 from tether.simulator.transition import HISTORY_STEPS
 from tether.simulator.world import Agents, EgoState
 
-SEEN_STEPS = 3  # log steps over which a turn shows
-LEAST_WAY_M = 0.5  # a turn shows only over some distance
+SEEN_STEPS = 3  # log steps over which others observe a turn
+LEAST_WAY_M = 0.5  # others observe a turn only over some distance
 
 
 def seen(track: Agents, length: Array, width: Array) -> EgoState:
-    """The ego [S] before each of S sub-steps, from its track [K + S] until after them.
+    """The ego [S] as others observe it before each of S sub-steps, from its track [K + S], which includes them.
 
-    Braking is what the last step shows, as brake lights do, and the turn what the last few show, not the action: nobody
-    sees that before it works. That it goes on to gain speed is not expected.
+    Others observe motion, not the action. Braking is the change of speed over the last step, as brake lights show it;
+    the curvature is the turn over the last few steps. An acceleration is not extrapolated.
     """
     present = slice(HISTORY_STEPS - 1, -1)
     past = slice(HISTORY_STEPS - 1 - SEEN_STEPS, -1 - SEEN_STEPS)
@@ -41,7 +41,7 @@ def seen(track: Agents, length: Array, width: Array) -> EgoState:
 
 
 def extrapolate(track: Agents, length: Array, width: Array, in_s: Array, limits: VehicleLimits) -> Boxes:
-    """The ego [S, P] as foreseen at the start of each sub-step for times `in_s` [P] after it.
+    """The ego [S, P], extrapolated from the start of each sub-step to times `in_s` [P] after it.
 
     Args: track: fields [K + S], the ego at the steps of the history and after each sub-step.  length, width: scalars.
     """

@@ -1,4 +1,4 @@
-"""Logged tracks as paths: where an agent is at an arc length, and when the log has it there.
+"""Logged tracks as paths: the pose at an arc length, and the arc length at each log step.
 
 Functions work on one scene, without batch axis; batch with `jax.vmap`. Letters as in `data/scene.py`, N places.
 """
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from tether.data.geometry import wrap_angle
 from tether.data.scene import Array, Scene, SceneSpec
 
-SLOPE_STEPS = 3  # log steps on each side over which the logged acceleration is differenced: less is label noise
-STANDING_MPS = 0.2  # what is logged slower than this gets nowhere: its motion is label noise
+SLOPE_STEPS = 3  # log steps on each side over which the acceleration is differenced; over fewer, noise dominates
+STANDING_MPS = 0.2  # slower logged motion is label noise: it adds no arc length
 
 
 @flax.struct.dataclass
@@ -90,7 +90,7 @@ def logged_paths(scene: Scene) -> Paths:
 def pose_at(paths: Paths, arc: Array) -> tuple[Array, Array, Array]:
     """x, y and heading at arc lengths [A, N]; straight on past the end.
 
-    Where an agent stands, many log steps share a place: the last of them counts.
+    Where an agent stands, many log steps share a place; the last of them is used.
     """
     passed = jnp.sum(paths.arc[:, None, 1:] <= arc[..., None], axis=-1)
     low = jnp.minimum(passed, paths.arc.shape[-1] - 2)

@@ -1,4 +1,4 @@
-"""A World in which the ego is on its log at the start of every step: only what becomes of the others counts."""
+"""A World in which the ego is on its log at the start of every step: it measures the others' motion alone."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from tether.simulator.world import Action, Outcome, Params, State, World
 
 @dataclasses.dataclass(frozen=True)
 class OnLog:
-    """Another World whose ego is put back on its log after each step, and whose rows live on whatever happened.
+    """Another World whose ego is put back on its log after each step. Its rows stay alive after any event.
 
     Without it, an imagined box that drifts into the ego's way would end the rollout, and the largest errors would not
     be measured. After the log's end the ego stays where the log ends. `route_s` stays as the step left it: the next one
@@ -44,5 +44,5 @@ def on_log(state: State) -> State:
     scene, agents, steps = state.scene, *state.history.x.shape[1:]
     log = log_agents(scene, state.time[:, None] + jnp.arange(1 - steps, 1))
     is_ego = (jnp.arange(agents) == scene.ego[:, None])[..., None]
-    history = jax.tree.map(lambda logged, driven: jnp.where(is_ego, logged, driven), log, state.history)
+    history = jax.tree.map(lambda logged, now: jnp.where(is_ego, logged, now), log, state.history)
     return state.replace(ego=log_ego(scene, state.time), history=history, alive=jnp.ones_like(state.alive))

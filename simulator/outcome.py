@@ -1,18 +1,18 @@
-"""What a step did: events, distances and comfort from boxes and map, replayed and imagined alike.
+"""The outcome of a step: events, distances and comfort, from replayed and imagined boxes alike, and the map.
 
 Decisions, where the field differs:
 - Only a contact that *begins* is a collision: the boxes overlap, and were apart when the other was last seen. Boxes
-  that overlap already (label noise, a trailer) stay ignored until they are seen apart, also where the other is unseen
-  for a while, and so is one that appears inside the ego's box. One that is not in the history of the step appears.
+  that already overlap (label noise, a trailer) are ignored until they are seen apart, also if the other is unseen for a
+  while. A box that appears inside the ego's is ignored likewise; an agent without history in the step appears.
 - At fault (nuPlan's classes, AlpaSim's rule): the ego moves and the other stands, or the contact is in front or at
   the side. Not at fault: a standing ego, and contact from behind (the other's centre within 30 degrees of straight
   back). Of several contacts in one sub-step, one at-fault contact suffices.
 - A collision that is not at fault costs reward but does not terminate: replayed traffic cannot brake.
 - Off the road: any corner beyond the nearest road edge, by segments and not by points; never where a scene has no road
   edge. An ego that starts off the road is caught at its first sub-step.
-- Wrong way: within `lane_range_m` a driving lane or the route runs against the ego by more than 120 degrees, and none
-  that runs with it (within 90) is less than 1 m farther away than the nearest of those. The route counts because few
-  maps have a lane for every turn out of a driveway. Does not terminate.
+- Wrong way: within `lane_range_m` a driving lane or the route runs against the ego (by more than 120 degrees), and no
+  lane that runs with the ego (within 90 degrees) is less than `lane_margin_m` farther away. The route counts as a lane,
+  because few maps have a lane for every turn out of a driveway. Does not terminate.
 - Red light: the ego's front crosses the stop point between two sub-steps while the light is red. The state is that of
   the ego's own lane, so a turn on red is a violation unless its lane shows something else.
 - Jerk and yaw acceleration are the change since the step began over the time since then, `ComfortBounds.window_s` at
@@ -36,7 +36,7 @@ WITH_COS, AGAINST_COS = 0.0, -0.5  # a lane that runs with the ego; one against 
 
 
 def ego_box(ego: EgoState) -> Box:
-    """The ego as a box; fields as in `ego`."""
+    """The ego's box; fields as in `ego`."""
     return Box(x=ego.x, y=ego.y, heading=ego.heading, length=ego.length, width=ego.width)
 
 
@@ -74,7 +74,7 @@ def boxes_of(agents: Agents, scene: Scene) -> Box:
 
 
 def _apart_before(state: State) -> Array:
-    """bool[A], boxes that were apart from the ego's when both were last seen before the step; False if never."""
+    """bool[A]: the box and the ego's were apart when both were last seen before the step; False if they were never seen together."""
     history, ego, scene = state.history, state.scene.ego, state.scene
     seen = history.valid & history.valid[ego]
     last = history.x.shape[-1] - 1 - jnp.argmax(seen[:, ::-1], axis=-1)

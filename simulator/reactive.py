@@ -21,7 +21,7 @@ logged schedule, exactly. Decisions:
   the others only the boxes that they occupy now count.
 - Causality: in each sub-step all vehicles act on the boxes, the ego's included, as the sub-step before left them.
 - A vehicle appears when its log begins. It vanishes when its log ends; if it is late, where its log ends.
-Letters as in `simulator/world.py`; P times at which the ego is foreseen.
+Letters as in `simulator/world.py`; P times to which the ego is extrapolated.
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ class ReactiveConfig(CarFollowing):
 
 @flax.struct.dataclass
 class Traffic:
-    """How far the agents have got; float32[..., A].
+    """The agents' progress along their paths; float32[..., A].
 
     Attributes:
       arc: along the logged path [m].  speed: [m/s].
@@ -116,7 +116,7 @@ class Moment:
     """All that moves in one scene at one time, as driven or as logged.
 
     Attributes:
-      traffic: `Traffic` [A].   boxes: `Boxes` [A + P], all agents, then the ego as foreseen.
+      traffic: `Traffic` [A].   boxes: `Boxes` [A + P], all agents, then the extrapolated ego.
     """
 
     traffic: Traffic
@@ -172,7 +172,7 @@ class Reactive(Observed):
 
         Args:
           state: without batch axis.
-          ego: fields [S], the swept ego; a sub-step sees only what those before it ended in.
+          ego: fields [S], the swept ego; a sub-step reads only the ends of those before it.
           log: fields [A, K + S], the log at the steps of `state.history` and at the S that follow.
         Returns: the next latent, and the others' boxes [A, S].
         """
@@ -211,21 +211,22 @@ class Reactive(Observed):
         return extrapolate(ego, scene.length[scene.ego], scene.width[scene.ego], in_s, self.simulator.limits)
 
     def _allowed(self, setting: Setting, now: Moment, in_log: Moment, time: Array) -> Array:
-        """The acceleration float32[A] that what is ahead leaves to each agent, given what the log took."""
+        """The highest acceleration float32[A] that the boxes ahead allow each agent, the log's allowance included."""
         config, logged = self.config, at_time(setting.paths.acceleration, time)
         view = look(setting.corridor, in_log.traffic.arc, in_log.traffic.speed, in_log.boxes, config.grazing_m)
         wanted = config.gap_m + config.headway_s * in_log.traffic.speed[:, None]
         fraction = jnp.where(view.ahead, jnp.clip(view.gap / wanted, config.least_share, 1.0), 1.0)
         own = dataclasses.replace(config, gap_m=fraction * config.gap_m, headway_s=fraction * config.headway_s)
-        # Bounded twice as far out: what the log took is added before the bound, and must not weaken an emergency.
+        # The bound on braking is doubled here: the allowance is added before the final bound, and must not weaken an
+        # emergency stop.
         own = dataclasses.replace(own, strongest_braking=2 * config.strongest_braking)
 
         def asked(moment, view):
-            """[A, A + 1]: because of each agent, and of the worst that is foreseen of the ego."""
+            """[A, A + 1]: what each agent allows, and the least that the extrapolated ego allows."""
             speed, desired = moment.traffic.speed, desired_speed(setting.paths, moment.traffic.arc, config)
             acceleration = idm(own, speed[:, None], desired[:, None], view.gap, view.lead_speed)
             in_s = moment.boxes.in_s
-            stands = -speed[:, None] / jnp.maximum(in_s, 1e-6)  # nobody has to stand before the ego is there
+            stands = -speed[:, None] / jnp.maximum(in_s, 1e-6)  # no vehicle has to stand before the ego arrives
             acceleration = jnp.where(in_s > 0, jnp.maximum(acceleration, stands), acceleration)
             acceleration = jnp.where(view.ahead, acceleration, jnp.inf)
             agents, extrapolated = jnp.split(acceleration, [speed.shape[0]], axis=1)
@@ -246,7 +247,7 @@ class Reactive(Observed):
 
         free = idm(config, traffic.speed, desired_speed(paths, traffic.arc, config), jnp.inf, 0.0)
         wish = jnp.minimum(allowed, jnp.where(late, free, jnp.inf))
-        # No faster than lets it fall in with its own schedule by IDM's braking.
+        # The bound from which IDM's comfortable braking brings a late vehicle back onto its own schedule.
         behind = jnp.maximum(next_due.arc - traffic.arc - next_due.speed * dt, 0.0)
         brakes = config.deceleration * dt
         fastest = next_due.speed - brakes + jnp.sqrt(brakes**2 + 2 * config.deceleration * behind)
@@ -268,7 +269,7 @@ def at_time(field: Array, time: Array) -> Array:
 
 
 def on_schedule(paths: Paths, time: Array) -> Traffic:
-    """Where the log has the agents at a log step."""
+    """The agents' progress in the log at a log step."""
     return Traffic(arc=at_time(paths.arc, time), speed=at_time(paths.speed, time))
 
 

@@ -160,11 +160,11 @@ def sample_tile(tile: Array, ego: EgoState, px_x: Array, px_y: Array, config: Re
 
 
 def coverage(box: Box, px_x: Array, px_y: Array, resolution: float) -> Array:
-    """Share of each pixel [..., H, W] that a box [...] covers, for boxes larger than a pixel."""
+    """The fraction of each pixel [..., H, W] that a box [...] covers, for boxes larger than a pixel."""
     box = jax.tree.map(lambda field: field[..., None, None], box)
     cos, sin = jnp.cos(box.heading) / resolution, jnp.sin(box.heading) / resolution
     parts = ((px_x - box.x) * cos, (box.x - px_x) * sin), ((px_y - box.y) * sin, (px_y - box.y) * cos)
-    # Of rows and of columns, kept apart: what is left to do per pixel is an addition.
+    # Rows and columns are kept apart, so that only an addition is left to do per pixel.
     row, column = jax.lax.optimization_barrier(parts)
     far_along, far_across = (
         jnp.maximum(size, MIN_BOX_PX * resolution) / (2 * resolution) + 0.5 for size in (box.length, box.width)
@@ -174,7 +174,7 @@ def coverage(box: Box, px_x: Array, px_y: Array, resolution: float) -> Array:
 
 
 def draw_boxes(state: State, px_x: Array, px_y: Array, config: RenderConfig) -> Array:
-    """Coverage [B, 2, 3, H, W] by vehicles and by the vulnerable at each of `AGO_STEPS`."""
+    """Coverage [B, 2, 3, H, W] by vehicles, and by vulnerable road users, at each of `AGO_STEPS`."""
     scene = state.scene
     past = jax.tree.map(lambda field: jnp.stack([field[..., -1 - ago] for ago in AGO_STEPS], axis=-1), state.history)
     ego = state.ego[:, None, None]
@@ -204,16 +204,16 @@ def in_view(x: Array, y: Array, radius: Array, config: RenderConfig) -> Array:
 
 
 def draw_each(draw: Callable, canvas: Array, things: Any, seen: Array) -> Array:
-    """Draws what is seen [B, N], one thing of each row after the other onto the whole canvas [B, ...].
+    """Draws the things that are in view (`seen` [B, N]) onto the canvas [B, ...], one of each row at a time.
 
-    On a CPU that is ten times faster than a maximum over the things' axis. The loop ends with the fullest row.
+    A maximum over the things' axis takes ten times as long on a CPU. The loop ends with the row that has most things.
 
     Args: draw: from a row's canvas and one of its things to the canvas.   things: pytree of [B, N, ...].
     """
     passed = jnp.cumsum(seen, axis=1)
 
     def body(count, canvas):
-        thing = jnp.sum(passed <= count, axis=1)  # N where a row has no more: filled with zeros, which draw nothing
+        thing = jnp.sum(passed <= count, axis=1)  # N where a row has no more things: the fill value 0 draws nothing
 
         def take(field):
             return jax.vmap(lambda values, i: values.at[i].get(mode="fill", fill_value=0))(field, thing)

@@ -1,6 +1,6 @@
 """The one reward. It never looks at the log: distance to the log is imitation.
 
-    reward = progress                      share of the way that the speed limit allows, clipped to [-1, 1];
+    reward = progress                      fraction of the way that the speed limit allows, clipped to [-1, 1];
                                            0 in a step with a terminating event
            - failure * (at-fault collision + off the road + red light + departure from the route)
            - contact * (collision that is not at fault) - overlap * (depth of a contact)
@@ -19,7 +19,7 @@ from tether.simulator.world import Outcome
 
 
 def step_mean(values: Array, valid: Array) -> Array:
-    """Sum over valid sub-steps as a share of the whole step: [..., S] -> [...]."""
+    """The mean over all sub-steps of a step, 0 in those that are not valid: [..., S] -> [...]."""
     return jnp.sum(jnp.where(valid, values, 0.0), axis=-1) / valid.shape[-1]
 
 
@@ -57,8 +57,8 @@ def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, c
 def own_reward(outcome: Outcome) -> Array:
     """The reward without contacts that are not the ego's fault, and their depth: float32[...].
 
-    Replayed traffic cannot brake: whoever stops earlier than the log is run into from behind, and driven through for as
-    long as it takes. Between two policies in such a World this is what tells the better driver.
+    Replayed traffic cannot brake: it hits an ego that stops earlier than the log from behind, and drives through it. So
+    this reward compares two policies in such a World.
     """
     blameless = ~jnp.any(outcome.at_fault & outcome.valid, axis=-1)
     terms = outcome.reward_terms

@@ -2,11 +2,12 @@
 
 Testing every segment of a map at each step costs a hundred times more than what can matter there. The grid's cells
 list exact segments, so a decision is the one that the whole map gives (`benchmarks/accuracy.py` counts how often
-it is not). Lists are kept one after the other, cells point into them: most cells are empty or share a list.
+it is not). Most cells are empty or share a list, so the lists stand one after the other and cells point into them.
 
 - Road edges: a cell lists those that can be nearest to a place in it. A segment nearest to a place within r of the
-  cell's centre is at most 2 r farther from the centre than the centre's nearest. Cells farther than `EDGE_REACH_M` from
-  any edge share the list of the nearest cell that is not: out there the side changes only where edges fold or stop.
+  cell's centre is at most 2 r farther from the centre than the centre's nearest. A cell farther than `EDGE_REACH_M`
+  from any edge takes the list of the nearest cell within that distance: far from edges, a place changes from one side
+  of the road's edge to the other only where edges fold or stop.
 - Driving lanes: a cell lists all within the reach of the wrong-way rule.
 
 Letters: K segments, N = M * P places for segments, C cells, J entries of lists.
@@ -24,7 +25,7 @@ EDGE_REACH_M = 12.0
 
 
 def index_road(scene: Scene, config: SimulatorConfig) -> RoadIndex:
-    """The index of one numpy scene: of the finest grid whose lists fit.
+    """The index of one numpy scene, on the finest grid whose lists fit.
 
     Raises: ValueError for a config in which not even the list of a single cell is sure to fit.
     """
@@ -151,7 +152,7 @@ def cell_at(grid: Array, x: Array, y: Array) -> Array:
 
 
 def segments_at(index: RoadIndex, lists: CellLists, most: int, x: Array, y: Array) -> Segments:
-    """What the lists say may matter at places [...]: `Segments` with fields [..., most]. One scene, without batch axis.
+    """The segments that can matter at places [...]: `Segments` with fields [..., most]. One scene, without batch axis.
 
     Args: index: of a prepared scene.   lists: `index.edges` or `index.lanes`.   most: their longest list.
     """

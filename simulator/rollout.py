@@ -13,12 +13,12 @@ from tether.simulator.world import Agents, EgoState, Params, Policy, Rollout, St
 
 
 def fold_in(keys: jax.Array, step: Array | int) -> jax.Array:
-    """key[B] of a step."""
+    """The keys key[B] of one step."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
 
 
 def substep_motion(state: State, after: State, substeps: int) -> tuple[EgoState, Agents]:
-    """The boxes [B, A, S] of the step that led to `after`, read from its history, and the ego among them [B, S]."""
+    """The ego [B, S] and all boxes [B, A, S] after each sub-step of the step that led to `after`, from its history."""
     if substeps >= HISTORY_STEPS:
         raise ValueError(f"{substeps} sub-steps per step: the history of {HISTORY_STEPS} log steps must be longer")
 

@@ -1,10 +1,10 @@
 """Places along the route of one scene, walked from where the vehicle was. R points; batch with `jax.vmap`.
 
-A route may close, cross itself or pass beside itself, so that a pose is near several of its arc lengths. Which one is
-meant follows from where the vehicle was: the place is walked on from the last one, within a reach that grows with the
-way moved (`walk`). Only where there is no last one, at the log's first step, the whole route is searched, and of places
-that are about as near the first is meant (`first_place`). The log's own places are walked from there (`log_places`): a
-rollout starts on them, and the score compares with them.
+A route may close, cross itself or pass beside itself, so that a pose is near several of its arc lengths. The vehicle's
+last place decides: the next place is searched for around it, within a reach that grows with the way moved (`walk`). The
+log's first step has no last place. There the whole route is searched, and the first of the places that are about
+equally near is taken (`first_place`). `log_places` walks the log's own places from there; a rollout starts on them, and
+the score compares with them.
 
 The first and the last segment extend to infinity: progress goes on beyond the route's ends. Without a route of at least
 two points arc lengths and offsets are 0.
@@ -19,14 +19,14 @@ from tether.data.scene import Array, Scene
 from tether.simulator.dynamics import ego_track
 from tether.simulator.geometry import segments
 
-SLACK_M = 2.0  # a place may be this far along the route from the last one,
+SLACK_M = 2.0  # a place may be this far along the route from the last place,
 STRETCH = 2.0  # and this many times the way moved: on a curve's inner side the route is longer than the way
 HEADING_M = 3.0  # at first, a route segment at a right angle to the vehicle counts as this much farther away
 TIED_M = 1.0  # at first, squared distances that differ by the square of this are about the same
 
 
 class Route(NamedTuple):
-    """The route's points float32[R] [m] and which of them there are, bool[R]: the first ones."""
+    """The route's points float32[R] [m], and bool[R], which of them exist: the first ones."""
 
     x: Array
     y: Array
@@ -84,7 +84,7 @@ def first_place(
 ) -> tuple[Array, Array]:
     """Arc length and lateral offset [m] of a point whose last place is not known.
 
-    Of the places from `from_s` on that are about as near as the nearest, the first.
+    It is the first of the places from `from_s` on that are about as near as the nearest.
 
     Args: x, y, heading, from_s: scalars; segments that point elsewhere than a heading count as farther away.
       tied_m: squared distances that differ by its square are about the same.

@@ -9,8 +9,8 @@ from tether.simulator.events import EVENTS, FAILURES
 from tether.simulator.route import log_places
 from tether.simulator.world import Rollout
 
-FULL_PROGRESS = 0.8  # share of the log's progress that earns the full score
-STANDING_LOG_M = 5.0  # where the log travels less, not failing is all
+FULL_PROGRESS = 0.8  # fraction of the log's progress that earns the full score
+STANDING_LOG_M = 5.0  # where the log travels less, a rollout without failure scores 1
 
 
 def driving_score(rollout: Rollout, scene: Scene, config: SimulatorConfig) -> dict[str, Array]:
@@ -20,7 +20,7 @@ def driving_score(rollout: Rollout, scene: Scene, config: SimulatorConfig) -> di
     last step or the log's, whichever is first.
 
     Returns: dict of [B]: score, progress (the fraction, unclipped), failure, at_fault, off_road, red_light, corridor,
-      wrong_way, collision (any), uncomfortable (share of the sub-steps driven), return (undiscounted), steps (of the
+      wrong_way, collision (any), uncomfortable (fraction of the sub-steps driven), return (undiscounted), steps (of the
       World, while alive).
     """
     outcome, alive = rollout.outcome, rollout.alive

@@ -1,4 +1,4 @@
-"""How a State begins and moves on. Every World shares this; a World only supplies the others' motion and the lights."""
+"""The start and the transition of a State, shared by all Worlds. A World supplies the others' motion and the lights."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def start_state(scene: Scene, start: Array, latent: Any) -> State:
 def with_ego(state: State, ego: EgoState) -> State:
     """Puts another ego [B] into a state; its past moves along rigidly, so that it ends in the new pose.
 
-    Its place on the route is walked on from the old one.
+    The new place on the route is walked to from the old one.
     """
     row = state.scene.ego[:, None, None]
     old, new = state.ego[:, None], ego[:, None]
@@ -99,7 +99,7 @@ def ego_track_of(swept: EgoState) -> Agents:
 
 
 def sweep(state: State, action: Action, config: SimulatorConfig) -> EgoState:
-    """The ego's motion over the sub-steps [B, S]; it stands still where the rollout is over."""
+    """The ego's motion over the sub-steps [B, S]; the ego stands still in rows whose rollout is over."""
     swept = advance(state.ego, action, config.limits, config.dt)
     return jax.tree.map(lambda new, old: jnp.where(state.alive[:, None], new, old[:, None]), swept, state.ego)
 

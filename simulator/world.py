@@ -21,7 +21,7 @@ class Track(Indexed):
     """Arrays whose last axis is time."""
 
     def then(self, later: Self) -> Self:
-        """What follows, joined on. Fields [..., K] and [..., S] -> [..., K + S]."""
+        """This track, then a later one. Fields [..., K] and [..., S] -> [..., K + S]."""
         return jax.tree.map(lambda field, following: jnp.concatenate([field, following], -1), self, later)
 
 
@@ -81,16 +81,16 @@ class Agents(Track):
 
     @property
     def T(self) -> Self:
-        """Time before agents. Fields [A, K] -> [K, A]."""
+        """The transpose. Fields [A, K] -> [K, A]."""
         return jax.tree.map(lambda field: field.T, self)
 
 
 @flax.struct.dataclass
 class State:
-    """Where a rollout stands. Every World uses this type; only `latent` is its own.
+    """The state of a rollout. All Worlds use this type; only `latent` is a World's own.
 
     Attributes:
-      scene: the `Scene` that it started from (a World reads of it only what its kind may know).
+      scene: the `Scene` that the rollout started from (a World reads of it only what its kind may know).
       time: int32[B], log step.
       ego: `EgoState`, fields [B].
       history: `Agents` over the last K = current + 1 steps, the newest last.
@@ -145,7 +145,7 @@ class Outcome:
       termination: bool[B], a terminating event happened in this step: no value follows.
       truncation: bool[B], the log (or the horizon that the World can vouch for) ended: bootstrap.
       disagreement: float32[B], the World's own uncertainty about this step; 0 in simulators.
-      predicted: dict of float32[B], what learned heads say of the same step (`reward`, `cont`, probability of
+      predicted: dict of float32[B], what learned heads predict for the step (`reward`, `cont`, probability of
         `at_fault`, `off_road`, `red_light`); empty in Worlds without learned heads.
     """
 
@@ -174,7 +174,7 @@ class Outcome:
 
 
 class World(Protocol):
-    """Something a policy can drive in. Pure; safe under jit, vmap, scan and sharding."""
+    """An environment that a policy drives in. Pure; safe under jit, vmap, scan and sharding."""
 
     def reset(self, params: Params, key: jax.Array, scene: Scene, start: Array) -> State:
         """Starts from the logged history. key: key[B]; start: int32[B], the log step to start from (>= current)."""
@@ -190,7 +190,7 @@ class World(Protocol):
 
 
 class Policy(Protocol):
-    """Something that drives: learned or scripted."""
+    """A driving policy, learned or scripted."""
 
     def reset(self, params: Params, scene: Scene) -> Any:
         """The carry at the start of a rollout ([B]-leading pytree). Only the expert may look at the log here."""
@@ -205,7 +205,7 @@ class Policy(Protocol):
 
 @flax.struct.dataclass
 class Rollout:
-    """A driven trajectory, time-major; step t holds (s_t, a_t, outcome of a_t).
+    """A rollout, time-major; step t holds (s_t, a_t, outcome of a_t).
 
     Attributes:
       observation: `Observation` [H, B, ...], what the policy saw before acting.

@@ -44,7 +44,7 @@ class Drive:
         return boxes, np.stack([sight.light_state for sight in sights], axis=-1)
 
     def nothing(self, substeps: int) -> tuple[Boxes, np.ndarray]:
-        """What `hear` returns, of a drive that is over."""
+        """The answer for a row whose rollout is over: no agent is valid, no light is known."""
         nowhere = Sight(np.full((len(self._length), 4), np.nan), np.zeros(self._lights, np.int32), np.inf)
         boxes = boxes_from_sumo([nowhere] * (substeps + 1), self._ego, self._length, self._origin)
         return boxes, np.full((self._lights, substeps), LightState.UNKNOWN, np.int32)

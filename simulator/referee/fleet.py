@@ -1,4 +1,4 @@
-"""The referee's simulations of a list of records, and the rollout that is under way in them: arrays in, arrays out."""
+"""The referee's simulations of a list of records, and the rollout in progress: arrays in, arrays out."""
 
 import concurrent.futures
 import os
@@ -32,7 +32,7 @@ class Fleet:
 
     def __init__(self, records: Sequence[Record]):
         sumo_home()
-        if processors() < 2:  # a callback then waits for the thread of XLA that waits for the callback, forever
+        if processors() < 2:  # a callback and the XLA thread behind it would wait for each other forever
             raise SumoError("the referee needs two processors, this process may use 1 (taskset? a container's limit?)")
         self._records = records
         self._origins = [origin_of(record) for record in records]
@@ -55,7 +55,7 @@ class Fleet:
             if future.exception() is None:
                 self.towns[job] = future.result()
         for future in futures.values():
-            future.result()  # raises what failed, now that `close` knows of the others
+            future.result()  # raises an error of the first; `close` already knows of the others
         return np.asarray(rows, np.int32)
 
     def _request(self, job: NetworkJob) -> TownRequest:
@@ -108,14 +108,14 @@ class Fleet:
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """Number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def end_all(drives: list[Drive]) -> None:
-    """Ends and forgets them."""
+    """Ends the rollouts and empties the list."""
     while drives:
         drives.pop().end()
 

@@ -1,7 +1,7 @@
-"""Other drivers than the logs had, so that the referee is not the generator of the logs over again.
+"""Drivers with other parameters than those of the logs, so that the referee does not repeat the logs' generator.
 
-From the moment of take-over each vehicle's own parameters are multiplied by factors drawn for it alone: from a stream
-that its name and the scene's seed name, so that they depend neither on the order of vehicles nor on what happens.
+At take-over, each vehicle's parameters are multiplied by factors of its own. They are drawn from a stream named by the
+vehicle and the scene's seed, so they depend neither on the order of vehicles nor on what happens.
 Car-following models stay as they are, and so do walkers. SUMO's `imperfection` has no effect on these models.
 """
 
@@ -14,7 +14,7 @@ FACTORS = {
     "MinGap": (0.8, 1.3),  # 1.2 to 2.8 m
     "Accel": (0.75, 1.2),  # 0.7 to 4.2 m/s^2
     "Decel": (0.75, 1.2),  # 1.8 to 4.0 m/s^2, comfortable
-    "SpeedFactor": (0.9, 1.1),  # share of the speed limit that is aimed at, 0.7 to 1.4
+    "SpeedFactor": (0.9, 1.1),  # desired speed as a fraction of the speed limit, 0.7 to 1.4
 }
 
 

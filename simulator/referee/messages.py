@@ -1,4 +1,4 @@
-"""What the referee's processes say to each other. Letters as in `simulator/world.py`; nothing here needs JAX."""
+"""Messages between the referee's processes. Letters as in `simulator/world.py`; nothing here needs JAX."""
 
 import dataclasses
 from pathlib import Path
@@ -39,7 +39,7 @@ class Window:
 
 @dataclasses.dataclass(frozen=True)
 class Cast:
-    """Who in the simulation is which row of the scene.
+    """The agents and lights of the simulation, by row of the scene.
 
     Attributes:
       names: A SUMO ids, None for padding.
@@ -52,7 +52,7 @@ class Cast:
 
 @dataclasses.dataclass(frozen=True)
 class TownRequest:
-    """What a network's process is to do: simulate, and stop at the take-over of each window."""
+    """A task for a network's process: simulate, and stop at the take-over of each window."""
 
     job: NetworkJob
     windows: tuple[Window, ...]
@@ -65,7 +65,7 @@ class TownRequest:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What one drive is to do.
+    """A task for the process of one rollout.
 
     Attributes:
       cast: see `Cast`.   ego: SUMO id.   stream: seed of the drivers' parameters.

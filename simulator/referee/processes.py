@@ -1,4 +1,4 @@
-"""The referee's processes as the process that asks sees them. Nothing here needs JAX."""
+"""Starts the referee's processes and talks to them. Nothing here needs JAX."""
 
 import contextlib
 import dataclasses
@@ -78,7 +78,7 @@ def start_town(request: TownRequest) -> tuple[Connection, subprocess.Popen]:
             stdout=subprocess.DEVNULL,
             stderr=log,
             pass_fds=[theirs.fileno()],
-            start_new_session=True,  # an interrupt from the keyboard ends the drive, which ends it in good order
+            start_new_session=True,  # a keyboard interrupt ends the rollout, which ends this process in good order
             env=os.environ | {"PYTHONPATH": path} | ONE_THREAD,
         )
     control.send(request)
@@ -91,10 +91,10 @@ def log_of(request: TownRequest) -> pathlib.Path:
 
 
 class Simulation:
-    """One scene's simulation under way in a process of its own; answers come in the order of what was asked.
+    """One scene's running simulation, in a process of its own; answers come in the order of the messages.
 
-    SUMO may take its process with it. The simulation is deterministic, so another one that is told the same arrives at
-    the same moment: that is done once.
+    SUMO may crash its process. The simulation is deterministic, so a second process that gets the same messages reaches
+    the same moment: that is tried once.
     """
 
     def __init__(self, town: Town, scenario_id: str, take_over: int, part: Part):
@@ -126,7 +126,7 @@ class Simulation:
     def _repeat(self) -> list[Sight]:
         if self._attempts == ATTEMPTS:
             died = f"{self._scenario_id}: its simulation died {ATTEMPTS} times"
-            raise SumoError(f"{died}, last at message {len(self._told)}: {complaints(self._town.request)}")
+            raise SumoError(f"{died}, last at message {len(self._sent)}: {complaints(self._town.request)}")
         self._attempts += 1
         self.close()
         messages, self._sent, self._link = self._sent, [], self._connect()
@@ -136,5 +136,5 @@ class Simulation:
         return answer
 
     def close(self) -> None:
-        """Ends it; its process ends by itself."""
+        """Ends the simulation; its process ends by itself."""
         self._link.close()

@@ -1,4 +1,4 @@
-"""Who in a recording is which row of a logged scene: found by position, which proves that the recording is the same."""
+"""Matches the rows of a logged scene to a recording by position; a match proves that the recording is the scene's."""
 
 import numpy as np
 

@@ -1,9 +1,9 @@
 """One road network, simulated live: a process that others of its kind are forked from.
 
 `python -m tether.simulator.referee.town FD` serves one `TownRequest`. It rebuilds the network and runs the log's
-traffic from the seed; at each take-over it forks a process that waits there; each connection to a waiting one forks a
-drive that goes on from that moment with the ego driven from outside. A fork is exact, which SUMO's own saved states are
-not. No process may hold threads when it forks, hence no JAX backend here. All end when the process that asked is gone.
+traffic from the seed. At each take-over it forks a process that waits there. Each connection to a waiting process forks
+one that goes on from that moment, its ego driven from outside. A fork is exact; SUMO's own saved states are not. No
+process may hold threads when it forks, hence no JAX backend here. All processes end when the one that asked is gone.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from tether.simulator.referee.manners import change_manners
 from tether.simulator.referee.messages import Part, Sight, TownRequest
 from tether.simulator.referee.recognise import cast_of, light_codes
 
-ON_OWN_ROUTE_OR_OFF_ROAD = 2  # `keepRoute` of moveToXY: exactly where it is put, on a road or not
+ON_OWN_ROUTE_OR_OFF_ROAD = 2  # `keepRoute` of moveToXY: places the ego exactly, on a road or not
 
 
 def serve(request: TownRequest, control: Connection) -> None:
@@ -66,7 +66,7 @@ def await_drives(listener: socket.socket, control: Connection) -> None:
 
 
 def await_children() -> None:
-    """Returns once they have ended; they notice by themselves that nobody needs them any more."""
+    """Waits until all children have ended; they notice by themselves that nobody needs them any more."""
     with contextlib.suppress(ChildProcessError):
         os.wait()  # where SIGCHLD is ignored it waits for all, and then finds none
 
@@ -82,20 +82,20 @@ def in_fork() -> Iterator[bool]:
     try:
         yield True
         status = 0
-    except Exception:  # said here: nobody above a fork hears of it; its status says so too
+    except Exception:  # printed here: an exception does not cross a fork; the exit status reports it too
         traceback.print_exc()
     finally:
         os._exit(status)
 
 
 def drive(libsumo: ModuleType, link: Connection) -> None:
-    """One drive: after the `Part`, each message is S ego poses in SUMO's terms, each answer S `Sight`s."""
+    """One rollout: after the `Part`, each message is S ego poses in SUMO's terms, each answer S `Sight`s."""
     part: Part = link.recv()
     libsumo.vehicle.setLaneChangeMode(part.ego, 0)
     for name in libsumo.vehicle.getIDList():
         change_manners(libsumo.vehicle, name, part.stream)
     link.send([look(libsumo, part)])
-    with contextlib.suppress(EOFError):  # the drive is over
+    with contextlib.suppress(EOFError):  # the rollout is over
         while True:
             link.send([advance(libsumo, part, pose) for pose in link.recv()])
 

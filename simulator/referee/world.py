@@ -1,12 +1,13 @@
-"""The referee: SUMO, which made the default logs, live. The ego is driven through it and everyone else really reacts.
+"""The referee: SUMO, which made the default logs, live. The policy drives the ego, and all others really react to it.
 
-An independent judge: nothing is ever trained in it, and its drivers are not those of the logs (`manners.py`). Of a
-scene it keeps the map, the route and who is who; from the current step on all others, and the lights, are SUMO's. It
-ends with the ego's log, as the other judges do, so that their numbers can be laid side by side.
+An independent judge: nothing is ever trained in it, and its drivers are not those of the logs (`manners.py`). It keeps
+a scene's map, route and agents; from the current step on, SUMO moves all others and switches the lights. A rollout ends
+with the ego's log, as in the other judges, so that their numbers are comparable.
 
-Who has no row in the scene (a log keeps the 32 agents nearest to the ego) takes part but is neither seen nor hit: a
-scene's sizes of boxes are fixed. `benchmarks/referee.py` counts how often such a one is near: not once within 10 m of
-the expert, of constant speed or of going straight, in under 1 % of the steps of an ego that brakes to a standstill.
+An agent without a row in the scene (a log keeps the 32 agents nearest to the ego) takes part, but the ego neither sees
+nor hits it: a scene's boxes have fixed sizes. `benchmarks/referee.py` counts how often such an agent is within 10 m of
+the ego: never for the expert, constant speed and going straight; in under 1 % of the steps of an ego that brakes to a
+standstill.
 
 A rollout happens in processes outside of JAX (`fleet.py`), which is why this World is not pure: `reset` begins one
 rollout and ends the one before, and each state must be stepped once. Everything else of the protocol holds: a row
@@ -32,8 +33,8 @@ from tether.simulator.world import Action, Agents, Outcome, State
 class Referee(Observed):
     """A World for a list of records.
 
-    Its params are int32[B], which records the rows of the batch are, as `Fleet.open` returns them: what is jitted
-    knows scenes without their names. The latent is the rollout's number, int32[B].
+    Its params are int32[B], the record of each row of the batch, as `Fleet.open` returns them: jitted code has scenes
+    without their names. The latent is the rollout's number, int32[B].
 
     Attributes:
       fleet: the simulations.

@@ -22,7 +22,7 @@ STOP_COS = 0.7  # if its lane runs along the path
 
 @flax.struct.dataclass
 class Routes:
-    """What the agents of one scene follow.
+    """The routes of the agents of one scene.
 
     Attributes:
       x, y: float32[A, T], the logged paths [m].
@@ -52,7 +52,7 @@ def light_heading(scene: Scene, config: SimulatorConfig) -> Array:
 def stops_along(scene: Scene, x: Array, y: Array, heading: Array) -> Array:
     """Arc length float32[L] of the stop points along a path [T] that runs over them as their lanes do; else -1.
 
-    Args: heading: float32[L], of their lanes; where it is nan, no path runs as they do.
+    Args: heading: float32[L], of their lanes; where it is nan, the arc length is -1.
     """
     path = geometry.segments(x, y, jnp.ones(x.shape, bool))
     dx, dy = path.bx - path.ax, path.by - path.ay
@@ -87,8 +87,8 @@ def measure_everyone(
       state: before the step, without batch axis.   agents: fields [A, S], the ego's row as driven.
       light_*: [L, S].   routes: see `logged_routes`.   route_s: float32[A], where the agents are along them.
     Returns: what `outcome.measure` returns, [A, S], and `valid`, bool[A, S]: the agent has been there in every sub-step
-      since the one before `state`. Who appears counts from the next step on: comfort and places along the route are
-      measured from the start of the step.
+      since the one before `state`. An agent that appears counts from the next step on: comfort and places along the
+      route are measured from the start of the step.
     """
     tracks = state.history[:, -2:].then(agents)
     motion = ego_motion(tracks, state.scene.length, state.scene.width)

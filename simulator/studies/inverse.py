@@ -1,15 +1,15 @@
-"""The smoothing inverse of a log: limited actions whose drive stays within centimetres of the logged track.
+"""The smoothing inverse of a log: limited actions that keep within centimetres of the logged track.
 
 Differences of a log's poses (`exact_inverse`) copy its noise: they jump, exceed the limits and drift away when
-driven. Here the smoothest actions are looked for, by Tikhonov regularisation as in Alpamayo's action space, subject to
-the vehicle's limits and to a tube around the logged positions, so that 8 s driven open loop still end in the tube:
+driven. Here the smoothest actions are searched for, by Tikhonov regularisation as in Alpamayo's action space, subject
+to the vehicle's limits and to a tube around the logged positions, so that 8 s driven open loop still end in the tube:
 
   minimise  sum_t |u_t - u_(t-1)|^2 / change^2 + |p_t - log p_t|^2 / position^2 + (h_t - log h_t)^2 / heading^2
   subject to  |p_t - log p_t| <= tube,  u_t within the limits,  p_t and h_t centre and heading of the box as driven.
 
-Sequential quadratic programming: linearise the drive, solve by ADMM (`tracking.py`), drive the plan through the
-simulator's own dynamics with the limits and the regulator's feedback, and linearise anew around that drive. Where no
-drive within the limits can stay in the tube (logs jump), what comes out is limited and leaves the tube.
+Sequential quadratic programming: linearise the motion, solve by ADMM (`tracking.py`), drive the plan through the
+simulator's own dynamics with the limits and the regulator's feedback, and linearise anew around the resulting motion.
+Where no motion within the limits can stay in the tube (logs jump), the result keeps to the limits and leaves the tube.
 
 N steps.
 """
@@ -26,7 +26,7 @@ from tether.simulator.studies.exact_inverse import inverse
 from tether.simulator.studies.tracking import Plan, Problem, Split, Weights, linearise, solve
 from tether.simulator.world import Action, EgoState
 
-START_CHANGE = 10.0  # how many steps' change the first action may differ from the log's: hardly weighed
+START_CHANGE = 10.0  # the first action may differ from the log's by the change of this many steps: it is hardly weighed
 
 
 def smooth_log_actions(
@@ -34,7 +34,7 @@ def smooth_log_actions(
 ) -> tuple[EgoState, Action]:
     """Actions that lead the ego along its log, by the smoothing inverse.
 
-    Beyond the ego's last valid step nothing is asked for. The ego may stand.
+    Steps beyond the ego's last valid one are free. The ego may stand.
 
     Args:
       scene: [B, ...].  start: int32[B], log step.  substeps: N.
@@ -76,7 +76,7 @@ def _held(log: EgoState, valid: Array) -> EgoState:
 
 
 def _logged_plan(log: EgoState, valid: Array, limits: VehicleLimits) -> Plan:
-    """The log's states and the raw inverse of each step, limited: not consistent, but where to start from."""
+    """The log's states and the raw inverse of each step, limited: not consistent, but a start for the iteration."""
     actions = (
         jnp.stack(limited(log.speed[:-1], *inverse(log[:-1], log[1:], SceneSpec.dt), limits), -1) * valid[1:, None]
     )
@@ -99,7 +99,7 @@ def _weights(logged: Plan, valid: Array, settings: SmoothingConfig) -> Weights:
 
 
 def _next(state: Array, action: Array, axle: Array) -> Array:
-    """The drive without limits and without the stop at standstill, which have no useful derivative.
+    """One step without limits and without the stop at standstill, which have no useful derivative.
 
     Two terms of sin(half_turn) / half_turn are exact to 1e-6 within the limits, and have a derivative at 0.
     """

@@ -1,8 +1,8 @@
 """Following a logged track with bounded actions: a linear-quadratic regulator inside ADMM, for `inverse.py`.
 
-The drive is linear here, around a plan; its cost is quadratic; actions have bounds and positions a tube around the log.
-ADMM keeps copies of what is bounded and pulls plan and copies together. The pull is quadratic, so each of its steps is
-one regulator, whose matrices stay the same: two passes over vectors of 6.
+The motion is linear here, around a plan; its cost is quadratic; actions have bounds, positions a tube around the log.
+ADMM keeps copies of the bounded quantities and pulls plan and copies together. The pull is quadratic, so each step of
+ADMM is one regulator, whose matrices stay the same: two passes over vectors of 6.
 
 ADMM: Boyd et al. 2011, doi 10.1561/2200000016 (scaled form; over-relaxation, section 3.4.3).
 
@@ -47,7 +47,7 @@ class Weights(NamedTuple):
 
 
 class Regulator(NamedTuple):
-    """A linearised drive and its regulator, by step.
+    """A linearised motion and its regulator, by step.
 
     Attributes:
       a: [N, 6, 6], b: [N, 6, 2], gap: [N, 6]: next deviation = a deviation + b change of action + gap.
@@ -65,7 +65,7 @@ class Regulator(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What stays the same while ADMM runs.
+    """The inputs that stay the same while ADMM runs.
 
     Attributes:
       plan: linearised around.   logged: to be followed.   weights, regulator: see there.
@@ -82,7 +82,7 @@ class Problem(NamedTuple):
 
 
 class Split(NamedTuple):
-    """ADMM's copies of what is bounded, actions [N, 2] and positions [N, 2], and their scaled duals."""
+    """ADMM's copies of the bounded quantities, actions [N, 2] and positions [N, 2], and their scaled duals."""
 
     actions: Array
     positions: Array
@@ -91,7 +91,7 @@ class Split(NamedTuple):
 
 
 def linearise(advance: Callable[[Array, Array], Array], plan: Plan, weights: Weights) -> tuple[Regulator, Array]:
-    """The drive around a plan and its regulator; also the cost to go of the first state [6, 6].
+    """The motion linearised around a plan and its regulator; also the cost to go of the first state [6, 6].
 
     Args: advance: the state after one action, from state and action.
     """
@@ -115,7 +115,7 @@ def linearise(advance: Callable[[Array, Array], Array], plan: Plan, weights: Wei
 
 
 def solve(problem: Problem, split: Split, settings: SmoothingConfig) -> tuple[Plan, Split]:
-    """ADMM from `split` on: the plan with the least cost that keeps to bounds and tube, nearly."""
+    """Runs ADMM from `split` on. Returns: the plan with the least cost, within bounds and tube to a small residual."""
 
     def step(carry, _):
         _, split = carry
