@@ -14,7 +14,7 @@ from tether.worldmodel import registry
 from tether.worldmodel.batch import log_window
 from tether.worldmodel.features import Pose, _nearest, _polyline_tokens
 from tether.worldmodel.fitting import FittingConfig
-from tether.worldmodel.heads import drift_on, no_drift, reduce_terms, spread
+from tether.worldmodel.heads import advance_drift, disagreement, no_drift, reduce_terms
 from tether.worldmodel.motion import estimate_motion, move, running_sum, standing
 from tether.worldmodel.nets import symlog
 from tether.worldmodel.noise import agent_rank
@@ -122,17 +122,17 @@ def two_members(speed: float, valid: bool = True) -> tuple[Agents, Agents]:
 def test_spread_is_the_members_deviation_near_the_ego():
     """Members at +-3 m and +-4 m put agent 1 apart by 5 m; agent 2 is 100 m away; agent 0 is the ego."""
     members, now = two_members(speed=0.0)
-    drift = drift_on(no_drift(1, 3, 2), members, now, 0.5)
-    assert float(spread(drift, now, jnp.array([0]))[0]) == pytest.approx(5.0)
+    drift = advance_drift(no_drift(1, 3, 2), members, now, 0.5)
+    assert float(disagreement(drift, now, jnp.array([0]))[0]) == pytest.approx(5.0)
 
 
 def test_drift_goes_on_at_the_members_velocities():
     """+-2 m/s after a step of 0.5 s are +-1 m more along x: (3 + 1 + 3, 4 + 4) m after two such steps."""
     members, now = two_members(speed=2.0)
-    drift = drift_on(drift_on(no_drift(1, 3, 2), members, now, 0.5), members, now, 0.5)
-    assert float(spread(drift, now, jnp.array([0]))[0]) == pytest.approx(np.hypot(7.0, 8.0))
+    drift = advance_drift(advance_drift(no_drift(1, 3, 2), members, now, 0.5), members, now, 0.5)
+    assert float(disagreement(drift, now, jnp.array([0]))[0]) == pytest.approx(np.hypot(7.0, 8.0))
     np.testing.assert_allclose(drift.vel_x[0], [[-4.0, 4.0]] * 3)
-    unseen = drift_on(no_drift(1, 3, 2), *two_members(speed=2.0, valid=False), 0.5)
+    unseen = advance_drift(no_drift(1, 3, 2), *two_members(speed=2.0, valid=False), 0.5)
     assert all(not np.any(field) for field in jax.tree.leaves(unseen))
 
 

@@ -1,6 +1,5 @@
 """A top view of a rollout that is under way: the ego in the middle, x up."""
 
-import jax
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -21,10 +20,8 @@ class View:
 
     def __init__(self, record: Record, dt: float, ego: EgoState, history: Agents, light_state: Array):
         self._record, self._dt = record, dt
-        ego = jax.tree.map(lambda field: field[None], ego)
-        agents = jax.tree.map(lambda field: field[..., -1:], history)
         nothing = {event.name: np.zeros(1, bool) for event in EVENTS}
-        self._parts = [part(ego, agents, nothing, light_state)]
+        self._parts = [part(ego[None], history[..., -1:], nothing, light_state)]
         height = ACROSS_IN + TITLE_IN
         self._figure = Figure(figsize=(ACROSS_IN, height))
         axes = self._figure.add_axes((0.0, 0.0, 1.0, ACROSS_IN / height))

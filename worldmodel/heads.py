@@ -118,7 +118,7 @@ def no_drift(rows: int, agents: int, ensemble: int) -> Drift:
     return Drift(*[jnp.zeros((rows, agents, ensemble))] * 4)
 
 
-def drift_on(drift: Drift, members: Agents, now: Agents, span_s: float) -> Drift:
+def advance_drift(drift: Drift, members: Agents, now: Agents, span_s: float) -> Drift:
     """The drift after a step: each member goes on at the velocity that it would have, and departs a little more.
 
     To first order this is what driving every member from the start on its own would give, at the cost of one rollout.
@@ -137,7 +137,7 @@ def drift_on(drift: Drift, members: Agents, now: Agents, span_s: float) -> Drift
     )
 
 
-def spread(drift: Drift, now: Agents, ego: Array) -> Array:
+def disagreement(drift: Drift, now: Agents, ego: Array) -> Array:
     """The disagreement: how far apart the members have come [m], the mean over the others near the ego.
 
     Args: now: `Agents` [B, A]; ego: int32[B]. Returns: float32[B], the standard deviation of the place.

@@ -32,15 +32,15 @@ from tether.worldmodel.features import Frame, Sensed
 from tether.worldmodel.heads import (
     Drift,
     Terms,
+    advance_drift,
     counted_steps,
-    drift_on,
+    disagreement,
     light_terms,
     next_lights,
     no_drift,
     predict_outcome,
     reduce_terms,
     reward_terms,
-    spread,
 )
 from tether.worldmodel.motion import estimate_motion
 from tether.worldmodel.nets import draw
@@ -211,9 +211,9 @@ class LearnedWorld(Observed, abc.ABC):
         stays = (drawn.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance before the ego
         others = drawn.others.replace(valid=drawn.others.valid & stays)
         lights, light_age = next_lights(params, key, state, latent.light_age, simulator)
-        drift = drift_on(latent.drift, drawn.members, now, simulator.step_s)
-        apart = spread(drift, now, scene.ego)
-        following, outcome = advance_state(state, action, others, *lights, latent, simulator, apart)
+        drift = advance_drift(latent.drift, drawn.members, now, simulator.step_s)
+        doubt = disagreement(drift, now, scene.ego)
+        following, outcome = advance_state(state, action, others, *lights, latent, simulator, doubt)
         # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
         swept = sweep(state, action, simulator)
         boxes = replace_row(others, scene.ego, ego_track_of(swept))

@@ -1,4 +1,9 @@
-"""Small networks as pure functions over plain dicts of arrays."""
+"""Small networks as pure functions over plain dicts of arrays.
+
+The same RSSM networks as `flax.nnx` modules, which `policy/` uses, compile their gradient in 1.8 to 2.0 CPU-seconds
+instead of 1.7 and take 9.8 CPU-ms per gradient step instead of 8.7 (67 k parameters, 1,792 rows, float32, 2 CPU cores),
+so that dicts stay: a port would rename all stored parameters and gain nothing.
+"""
 
 import itertools
 import math
