@@ -114,9 +114,9 @@ class Residual(Observed):
 
     def _observed(self, batch: ModelBatch) -> tuple[Frame, Agents, Sensed]:
         """Frames [B, F] before each step, the boxes [B, F, A, S] after it, and what agents sensed before it."""
-        substeps, dt = self.simulator.substeps, self.simulator.dt
+        substeps = self.simulator.substeps
         boxes = driven_window(batch, substeps, self.simulator)
-        frames = window_frames(boxes, batch.scene, batch.start - substeps, substeps, dt)
+        frames = window_frames(boxes, batch.scene, batch.start - substeps, self.simulator)
         # The first frame has nothing before it, the last one nothing after it. A State does not hold lights' ages.
         frames = frames.replace(light_age=jnp.zeros_like(frames.light_age))[:, 1:-1]
         after = substep_boxes(boxes, substeps)[:, 1:]

@@ -116,7 +116,7 @@ def net(batch):
     """Parameters and a window of seven frames of the four scenes."""
     scene = jax.tree.map(jnp.asarray, batch)
     start = jnp.full(4, 30)
-    window = observe_window(log_window(scene, start, 10, 20), scene, start - 10, STEPS, DT)
+    window = observe_window(log_window(scene, start, 10, 20), scene, start - 10, SimulatorConfig())
     return draw(jax.random.key(3), tokens_net.layers(SIZES, VOCABULARY, window)), window
 
 
@@ -201,7 +201,7 @@ def test_the_place_and_direction_of_a_scene_are_nothing(batch, keys):
         for c, v in zip("xy", pair, strict=True)
     }
     start = jnp.full(4, 10)
-    window = observe_window(log_window(scene, start, 10, 0), scene, start - 10, STEPS, DT)
+    window = observe_window(log_window(scene, start, 10, 0), scene, start - 10, model.simulator)
     params = draw(jax.random.key(3), model.layers(window))
 
     @jax.jit

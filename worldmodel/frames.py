@@ -24,7 +24,7 @@ def rendered_frames(boxes: Agents, scene: Scene, first: Array, simulator: Simula
     Returns: uint8[B, F, H, W, C].
     """
     substeps = simulator.substeps
-    lights = window_frames(boxes, scene, first, substeps, simulator.dt)
+    lights = window_frames(boxes, scene, first, simulator)
     # What lies before the window is not drawn: a reset has no longer history than this either.
     early = jax.tree.map(lambda a: jnp.pad(a, [(0, 0), (0, 0), (HISTORY_STEPS - 1, 0)]), boxes)
 

@@ -118,14 +118,13 @@ class Transitions:
     """What a model is fitted on.
 
     Attributes:
-      start, end: `Frame` [B, H], before and after each step.
-      after: `Agents` [B, H, A, S], what followed each start.
+      start: `Frame` [B, H], before each step.
+      after: `Agents` [B, H, A, S], what followed.
       agent_type: int32[B, A], `AgentType`.
       others: bool[B, H, A], whose motion counts.
     """
 
     start: Frame
-    end: Frame
     after: Agents
     agent_type: Array
     others: Array
@@ -183,9 +182,9 @@ class LearnedWorld(Observed, abc.ABC):
             lambda a: a[:, context:], (window.frames, reading.hidden, window.ego_senses, reading.choices, window.after)
         )
         start, end, counted = frames[:, :-1], frames[:, 1:], counted_steps(batch, self.simulator.substeps)
-        others = jnp.arange(scene.x.shape[1]) != scene.ego[:, None, None]
-        others = start.now.valid & counted[..., None] & others
-        transitions = Transitions(start, end, after, scene.agent_type, others)
+        is_other = jnp.arange(scene.x.shape[1]) != scene.ego[:, None, None]
+        others = start.now.valid & counted[..., None] & is_other
+        transitions = Transitions(start, after, scene.agent_type, others)
         terms = {
             **self.motion_terms(params, hidden[:, :-1], choices, transitions),
             **light_terms(params, start, end, counted),

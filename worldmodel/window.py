@@ -40,25 +40,25 @@ class Window:
     evidence: Array
 
 
-def observe_window(boxes: Agents, scene: Scene, first: Array, substeps: int, dt: float) -> Window:
+def observe_window(boxes: Agents, scene: Scene, first: Array, simulator: SimulatorConfig) -> Window:
     """Reads a window of boxes [B, A, (F - 1) * S + 1] whose first one is at log step `first` [B]."""
-    frames = window_frames(boxes, scene, first, substeps, dt)
-    sensed, ego_senses = sense_frames(frames, scene, substeps * dt)
-    after = substep_boxes(boxes, substeps)
-    return Window(frames, sensed, ego_senses, after, evidence(frames[:, :-1], after, substeps * dt, dt))
+    frames = window_frames(boxes, scene, first, simulator)
+    sensed, ego_senses = sense_frames(frames, scene, simulator.step_s)
+    after = substep_boxes(boxes, simulator.substeps)
+    return Window(frames, sensed, ego_senses, after, evidence(frames[:, :-1], after, simulator))
 
 
 def batch_window(batch: ModelBatch, context: int, simulator: SimulatorConfig) -> Window:
     """What a batch shows from `context` world steps before its first transition on; the ego as it was driven."""
     before = context * simulator.substeps
     boxes = driven_window(batch, before, simulator)
-    return observe_window(boxes, batch.scene, batch.start - before, simulator.substeps, simulator.dt)
+    return observe_window(boxes, batch.scene, batch.start - before, simulator)
 
 
 def history_window(state: State, simulator: SimulatorConfig) -> Window:
     """What a state's history shows."""
     boxes, first = history_boxes(state, simulator)
-    return observe_window(boxes, state.scene, first, simulator.substeps, simulator.dt)
+    return observe_window(boxes, state.scene, first, simulator)
 
 
 def history_boxes(state: State, simulator: SimulatorConfig) -> tuple[Agents, Array]:
@@ -67,20 +67,20 @@ def history_boxes(state: State, simulator: SimulatorConfig) -> tuple[Agents, Arr
     return state.history[..., -1 - span :], state.time - span
 
 
-def window_frames(boxes: Agents, scene: Scene, first: Array, substeps: int, dt: float) -> Frame:
-    """Every `substeps`-th box of a window with the lights of that moment.
+def window_frames(boxes: Agents, scene: Scene, first: Array, simulator: SimulatorConfig) -> Frame:
+    """Every S-th box of a window with the lights of that moment.
 
     Args: boxes: `Agents` [B, A, (F - 1) * S + 1]; first: int32[B], log step of the window's first box.
     Returns: `Frame` with fields [B, F, A] and [B, F, L]; the first frame has no `before`.
     """
-    now = jax.tree.map(lambda a: jnp.moveaxis(a[..., ::substeps], -1, 1), boxes)
+    now = jax.tree.map(lambda a: jnp.moveaxis(a[..., :: simulator.substeps], -1, 1), boxes)
     before = jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:, :1]), a[:, :-1]], 1), now)
-    steps = first[:, None] + substeps * jnp.arange(now.x.shape[1])
+    steps = first[:, None] + simulator.substeps * jnp.arange(now.x.shape[1])
     inside = (steps >= 0) & (steps < scene.light_state.shape[-1])
     index = jnp.clip(steps, 0, scene.light_state.shape[-1] - 1)[:, None]
     state, valid, age = (
         jnp.swapaxes(jnp.take_along_axis(field, index, -1), 1, 2)
-        for field in (scene.light_state, scene.light_valid, light_age(scene.light_state, dt))
+        for field in (scene.light_state, scene.light_valid, light_age(scene.light_state, simulator.dt))
     )
     return Frame(now, before, state, valid & inside[..., None], age)
 
@@ -123,13 +123,14 @@ def motion_error(heading: Array, predicted: Agents, truth: Agents) -> tuple[Arra
     return along, across, wrap_angle(truth.heading - predicted.heading)
 
 
-def evidence(frames: Frame, after: Agents, span_s: float, dt: float) -> Array:
+def evidence(frames: Frame, after: Agents, simulator: SimulatorConfig) -> Array:
     """What the posterior sees: how each agent departs from constant turn rate and speed in the coming step.
 
     Args: frames: [B, F - 1, A]; after: `Agents` [B, F - 1, A, S]. Returns: float32[B, F - 1, A, 3 S + 1].
     """
-    motion = estimate_motion(frames.now, frames.before, span_s)
-    constant = move(frames.now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, after.x.shape[-1], dt)
+    substeps, dt = simulator.substeps, simulator.dt
+    motion = estimate_motion(frames.now, frames.before, simulator.step_s)
+    constant = move(frames.now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, substeps, dt)
     known = after.valid & frames.now.valid[..., None]
     errors = motion_error(frames.now.heading, constant, after)
     scaled = [jnp.where(known, symlog(e * s), 0.0) for e, s in zip(errors, EVIDENCE_SCALE, strict=True)]
