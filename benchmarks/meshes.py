@@ -37,13 +37,15 @@ from tether.evaluation.provenance import made_here, shown
 from tether.evaluation.report import table
 from tether.training import mesh, models, presets, stages
 from tether.training.checkpoint import Checkpoints
-from tether.training.config import Config, MeshConfig
+from tether.training.config import Config
 from tether.training.log import read_lines, scalars
 from tether.training.loop import Run, Unit
+from tether.training.mesh import MeshConfig
 from tether.training.resume import resume
 from tether.training.scenes import open_splits
 from tether.training.state import Progress, RunState
 from tether.training.stop import Stop
+from tether.training.validation import check_rows
 from tether.training.watch import LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -138,7 +140,7 @@ def run_stages(
       again: times that grounding is done again, a line each: it has no steps that time could be taken of.
     """
     layout = mesh.make(config.mesh)
-    mesh.check_rows(config, layout)
+    check_rows(config, layout.row_parts)
     splits = open_splits(config.data, config.spec, config.simulator)
     found: dict[str, list[dict[str, Any]]] = {}
     units = [unit for unit in stages.schedule(config) if unit.part in parts]

@@ -29,9 +29,9 @@ from tether.data.command_line import Parser
 from tether.evaluation.policies import open_records
 from tether.simulator.replay import replay_actions
 from tether.training import presets
-from tether.training.config import Config, DataConfig
+from tether.training.config import Config
 from tether.training.disturbed_expert import disturbance, drive_expert, undisturbed
-from tether.training.scenes import WithoutTiles, batches
+from tether.training.scenes import DataConfig, WithoutTiles, batches
 from tether.worldmodel import registry
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.fitting import fit_step, start_fit

@@ -21,11 +21,11 @@ from tether.evaluation.shipped import open_shipped
 from tether.evaluation.topview import Trace
 from tether.evaluation.trained import learned_policies, missing_stages, remarks
 from tether.evaluation.world_models import one_run
-from tether.training.config import Config, DataConfig
+from tether.training.config import Config
 from tether.training.drives import NamedPolicy
 from tether.training.models import Models, build
 from tether.training.processes import cache_programs
-from tether.training.scenes import PreparedRecords, data_directory
+from tether.training.scenes import DataConfig, PreparedRecords, data_directory
 from tether.training.state import Learned, Progress
 from tether.worldmodel.registry import build as build_model
 
@@ -93,7 +93,7 @@ def evaluate_run(
     directory, began = pathlib.Path(directory), time.monotonic()
     output = directory / request.folder if output is None else pathlib.Path(output)
     config = with_data(read_run(directory, request.trusted), request.data)
-    cache_programs(config, Config().run_directory)  # never beside a run that may be somebody's: programs are code
+    cache_programs(Config().run_directory)  # never beside a run that may be somebody's: programs are code
     chosen = request.policies or tuple(BASELINES)
     check_names(request, directory)
     records, models = open_records(config, request.split, request.scenes), build(config)
@@ -132,7 +132,7 @@ def evaluate_without_run(request: Request, output: str | pathlib.Path) -> str:
         config, models, learned, progress = open_shipped()
         own = learned_by_name(names, models, learned, request)
     config = with_data(config, request.data)
-    cache_programs(config, Config().run_directory)
+    cache_programs(Config().run_directory)
     policies = {name: baseline(name, config.simulator) for name in chosen if name not in LEARNED} | own
     evaluation = evaluation_of(policies, open_records(config, request.split, request.scenes), config, request)
     check_output(output, evaluation, request)

@@ -198,7 +198,7 @@ def submit(options: argparse.Namespace) -> int:
     config = read_run(pathlib.Path(options.run), options.trust)
     config = dataclasses.replace(config, spec=dataclasses.replace(config.spec, agents=options.agents))
     check_steps(config)
-    cache_programs(config, pathlib.Path(options.run))
+    cache_programs(pathlib.Path(options.run))
     policy = baseline(named("policy", options.policy, BASELINES), config.simulator)
     files = list_files(options.womd)
     # Of a scene only the shapes are looked at, which are the spec's.

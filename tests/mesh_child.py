@@ -18,10 +18,10 @@ import numpy as np
 
 from tether.training import mesh, presets, processes
 from tether.training.checkpoint import Checkpoints, checksums
-from tether.training.config import DistributedConfig, MeshConfig
 from tether.training.learning import imitation_step, optimiser
 from tether.training.learning import transitions as chosen
-from tether.training.mesh import ALONE, Layout
+from tether.training.mesh import ALONE, Layout, MeshConfig
+from tether.training.processes import DistributedConfig
 from tether.training.scenes import open_splits, take
 
 SMALL = 64  # elements: nearly all parameters of the tiny policy are cut

@@ -17,6 +17,7 @@ import pytest
 import raw_scenes
 import scenes
 
+from tether import train
 from tether.data.padding import pad
 from tether.data.raw import localize
 from tether.data.scene import SceneSpec
@@ -530,10 +531,10 @@ def watched(config):
 
 
 def cached(config):
-    """Where compiled programs are kept."""
-    settings = {}
-    of_jax = types.SimpleNamespace(jax_compilation_cache_dir=None, update=settings.__setitem__)
+    """Whether compiled programs are kept."""
+    places = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "jax", types.SimpleNamespace(config=of_jax))
-        processes.cache_programs(config, pathlib.Path(tempfile.mkdtemp()) / "run")
-    return "jax_compilation_cache_dir" in settings
+        patch.setattr(processes, "cache_programs", places.append)
+        with pytest.raises(AttributeError):  # of a job without scenes, which comes next
+            train.train(train.Job(config, None, None, mesh.ALONE, 0.0), pathlib.Path("run"))
+    return places

@@ -10,8 +10,8 @@ from benchmarks import accuracy, command, pixels, reactive, world_models
 from tests.raw_scenes import straight_road
 from tether.data.builder import write_dataset
 from tether.data.raw import localize
-from tether.training.config import DataConfig
 from tether.training.presets import PRESETS
+from tether.training.scenes import DataConfig
 
 
 @pytest.fixture(scope="module")

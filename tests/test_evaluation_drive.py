@@ -24,8 +24,9 @@ from tether.evaluation.policies import Request, open_records
 from tether.policy.baselines import ConstantSpeed
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.prepare import prepare
-from tether.training.config import Config, DataConfig
+from tether.training.config import Config
 from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
+from tether.training.scenes import DataConfig
 from tether.training.state import Progress
 from tether.training.stop import Interrupted
 

@@ -20,9 +20,9 @@ from tether.evaluation.judges import Evaluation
 from tether.evaluation.restore import template
 from tether.training import presets, stages
 from tether.training.checkpoint import Checkpoints
-from tether.training.config import DataConfig, MeshConfig
+from tether.training.mesh import MeshConfig
 from tether.training.models import build
-from tether.training.scenes import PreparedRecords
+from tether.training.scenes import DataConfig, PreparedRecords
 from tether.training.settings import write
 from tether.training.state import Progress
 from tether.training.stop import Interrupted

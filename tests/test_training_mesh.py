@@ -15,9 +15,9 @@ from jax.sharding import PartitionSpec
 
 from tether.training import config as configs
 from tether.training import mesh, presets
-from tether.training.config import DistributedConfig, MeshConfig
-from tether.training.mesh import ALONE, parameter_spec
-from tether.training.processes import Votes, to_host
+from tether.training.mesh import ALONE, MeshConfig, parameter_spec
+from tether.training.processes import DistributedConfig, Votes, to_host
+from tether.training.validation import check_rows
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -45,10 +45,10 @@ def test_a_mesh_of_other_devices_than_there_are_is_refused():
 
 
 def test_rows_that_cannot_be_shared_are_listed():
-    parts = dataclasses.replace(ALONE, mesh=jax.sharding.AbstractMesh((2, 2, 1), mesh.AXES))
+    parts = dataclasses.replace(ALONE, mesh=jax.sharding.AbstractMesh((2, 2, 1), mesh.AXES)).row_parts
     with pytest.raises(ValueError, match=r"(?s)mesh\.fsdp = 4.*fit\.scenes / 2: expected a multiple of 4, found 2"):
-        mesh.check_rows(presets.tiny(), parts)
-    mesh.check_rows(presets.h200(), parts)
+        check_rows(presets.tiny(), parts)
+    check_rows(presets.h200(), parts)
 
 
 @pytest.mark.parametrize(

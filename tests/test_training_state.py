@@ -14,7 +14,6 @@ from tensorboardX.proto.event_pb2 import Event
 from tether.data.tfrecord import read_records
 from tether.evaluation.provenance import stage_seconds
 from tether.policy.flow_head import FlowConfig
-from tether.training import config as configs
 from tether.training import presets, processes, settings, stages, tracks
 from tether.training.ledger import Ledger
 from tether.training.log import Logger, read_lines
@@ -122,7 +121,7 @@ def test_no_launcher_is_told_by_the_field(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     with pytest.raises(ValueError, match=r"^distributed\.detect: no launcher"):
-        processes.join(configs.DistributedConfig(detect=True))
+        processes.join(processes.DistributedConfig(detect=True))
 
 
 def test_values_that_cannot_work_are_listed():

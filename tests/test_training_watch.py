@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tether.training.config import Config, WatchConfig
+from tether.training.config import Config
 from tether.training.loop import Unit, steps
 from tether.training.state import Learned, Progress, RunState
-from tether.training.watch import FILE, AlarmError
+from tether.training.watch import FILE, AlarmError, WatchConfig
 
 UNIT = Unit("imitate", "imitate", 0)
 SCENES = [SimpleNamespace(scenario_id=f"scene{i}") for i in range(8)]

@@ -11,8 +11,7 @@ from tether.data.scene import Record, SceneSpec
 from tether.data.sources import STARTER
 from tether.data.sources import open_split as open_records
 from tether.simulator.config import SimulatorConfig
-from tether.training.config import DataConfig
-from tether.training.scenes import PreparedRecords
+from tether.training.scenes import DataConfig, PreparedRecords
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

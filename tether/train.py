@@ -23,6 +23,7 @@ from tether.training.processes import is_first
 from tether.training.resume import resume
 from tether.training.scenes import Splits, open_splits
 from tether.training.state import RunState
+from tether.training.validation import check_rows
 from tether.training.watch import AlarmError
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def prepare(config: Config) -> Job:
     began = time.monotonic()
     processes.devices()
     layout = mesh.make(config.mesh)
-    mesh.check_rows(config, layout)
+    check_rows(config, layout.row_parts)
     splits = open_splits(config.data, config.spec, config.simulator)
     built = models.build(config)
     models.practice(config, built)
@@ -85,7 +86,8 @@ def prepare(config: Config) -> Job:
 def train(job: Job, directory: pathlib.Path) -> RunState:
     """Runs the stages that are not finished yet, in a directory that is claimed, and returns the final state."""
     config, splits, built, layout, began = job
-    processes.cache_programs(config, directory)
+    if config.compilation_cache:
+        processes.cache_programs(directory)
     describe(job, directory)
     with Bar("initial state", 1, unit="parts", compiles=True) as bar:
         fresh = models.begin(config, built, splits.train, layout)

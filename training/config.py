@@ -5,102 +5,26 @@ writes them beside the run and reads them back.
 """
 
 import dataclasses
-import math
 import pathlib
 from typing import Any, Literal
 
 from tether.data.scene import SceneSpec
 from tether.data.settings import setting, settings_of
-from tether.policy.imitation import ImitationConfig
-from tether.policy.language import LabelConfig
 from tether.policy.vla import VLAConfig
 from tether.simulator.config import SimulatorConfig
+from tether.training.learning import ImitateConfig
+from tether.training.mesh import MeshConfig
 from tether.training.objectives.actor_critic import ActorCritic
 from tether.training.objectives.grpo import GRPO
 from tether.training.objectives.pmpo import PMPO
 from tether.training.objectives.ppo import PPO
+from tether.training.processes import DistributedConfig
 from tether.training.returns import ReturnsConfig
+from tether.training.scenes import DataConfig
+from tether.training.watch import WatchConfig
 from tether.worldmodel.fitting import FittingConfig
 from tether.worldmodel.rssm import RSSMConfig
 from tether.worldmodel.tokens import TokensConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class WatchConfig:
-    """What counts as going wrong with a run, and what follows (`training.watch`).
-
-    Attributes:
-      not_finite: what follows a step whose loss or result is not finite; `skip` leaves the step out, `stop` ends the
-        run.
-      most_skipped: number of consecutive steps that may be left out; one more ends the run.
-      least_entropy: entropy of the policy's actions below which the policy has collapsed and the run ends [nats].
-      most_kl: KL between the policy and the imitation policy beyond which the run ends [nats].
-      stall_s: time spent waiting for a batch after which a warning is logged, and logged again each time as much has
-        passed [s].
-    """
-
-    not_finite: Literal["skip", "stop"] = "skip"
-    most_skipped: int = setting(10, least=0)
-    least_entropy: float = setting(0.01, least=-math.inf)
-    most_kl: float = 50.0
-    stall_s: float = setting(60.0, above=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-    """How many devices share what (`training/mesh.py`); their product is the number of devices of all processes.
-
-    Attributes:
-      data: number of parts that the rows of a batch are split into; -1 for as many as the other axes leave devices for.
-      fsdp: number of parts that the rows of a batch and the large parameters are split into.
-      tensor: number of parts that the features of large parameters are split into.
-      whole_below: parameters with fewer elements than this are copied to every device instead of being split.
-    """
-
-    data: int = setting(-1, least=-1)
-    fsdp: int = 1
-    tensor: int = 1
-    whole_below: int = setting(16384, least=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class DistributedConfig:
-    """Several processes that train one run, one per host (`training/processes.py`, `docs/scaling.md`).
-
-    Attributes:
-      detect: whether the launcher (SLURM, Open MPI, Kubernetes or Cloud TPU) is asked for coordinator, number of
-        processes and index.
-      coordinator: `host:port` of the first process; None for a process on its own.
-      processes: number of processes that train the run together.
-      index: number of this process among the processes of the run, from 0.
-    """
-
-    detect: bool = False
-    coordinator: str | None = None
-    processes: int = 1
-    index: int = setting(0, least=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Where the scenes come from.
-
-    Attributes:
-      directory: folder of a finished data set, the starter set if None; it has the splits train, grounding, validation
-        and test.
-      train_scenes: number of scenes used, from the beginning of the split train; all if None.
-      grounding_scenes: number of scenes used, from the beginning of the split grounding; all if None.
-      validation_scenes: number of scenes used, from the beginning of the split validation; all if None.
-      test_scenes: number of scenes used, from the beginning of the split test; all if None.
-      cached_scenes: number of prepared scenes per split that are kept in memory, about 0.8 MB each; 0 for none.
-    """
-
-    directory: str | None = setting(None, common=True)
-    train_scenes: int | None = None
-    grounding_scenes: int | None = None
-    validation_scenes: int | None = None
-    test_scenes: int | None = None
-    cached_scenes: int = setting(4096, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,33 +54,6 @@ class FitConfig:
     def perturbed_scenes(self) -> int:
         """How many of `scenes`."""
         return round(self.perturbed * self.scenes)
-
-
-@dataclasses.dataclass(frozen=True)
-class ImitateConfig:
-    """Imitation of the logs.
-
-    Attributes:
-      steps: optimiser steps of imitation.
-      scenes: scenes per step of imitation; `scenes` x `starts` examples are the batch.
-      starts: random log steps of each scene that examples start from; `scenes` x `starts` examples are the batch.
-      learning_rate: peak learning rate of imitation; linear warm-up over the first twentieth of the steps, then cosine
-        decay to zero.
-      weight_decay: weight decay of AdamW in imitation.
-      loss: augmentation and weights of the terms.
-      labels: rules that label the reasoning.
-      checks: number of times, evenly spread, that the policy is rolled out on the validation split during imitation, in
-        open and closed loop (`training/checks.py`).
-    """
-
-    steps: int = setting(600, common=True)
-    scenes: int = 32
-    starts: int = 4
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    loss: ImitationConfig = setting(ImitationConfig())
-    labels: LabelConfig = setting(LabelConfig())
-    checks: int = 4
 
 
 @dataclasses.dataclass(frozen=True)

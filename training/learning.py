@@ -3,6 +3,7 @@
 Each is a compiled program; what its static arguments do not say is traced, so that stages share it.
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -14,16 +15,44 @@ import numpy as np
 import optax
 
 from tether.data.scene import Array, Scene, SceneSpec
-from tether.policy.imitation import imitation_loss, imitation_targets
+from tether.data.settings import setting
+from tether.policy.imitation import ImitationConfig, imitation_loss, imitation_targets
+from tether.policy.language import LabelConfig
 from tether.policy.vla import VLA
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Params
-from tether.training.config import ImitateConfig
 from tether.training.experience import Experience
 from tether.training.mesh import Layout
 from tether.training.returns import masked_mean
 
 VALUE = "value"  # top-level name of the value heads in the policy's parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class ImitateConfig:
+    """Imitation of the logs.
+
+    Attributes:
+      steps: optimiser steps of imitation.
+      scenes: scenes per step of imitation; `scenes` x `starts` examples are the batch.
+      starts: random log steps of each scene that examples start from; `scenes` x `starts` examples are the batch.
+      learning_rate: peak learning rate of imitation; linear warm-up over the first twentieth of the steps, then cosine
+        decay to zero.
+      weight_decay: weight decay of AdamW in imitation.
+      loss: augmentation and weights of the terms.
+      labels: rules that label the reasoning.
+      checks: number of times, evenly spread, that the policy is rolled out on the validation split during imitation, in
+        open and closed loop (`training/checks.py`).
+    """
+
+    steps: int = setting(600, common=True)
+    scenes: int = 32
+    starts: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    loss: ImitationConfig = setting(ImitationConfig())
+    labels: LabelConfig = setting(LabelConfig())
+    checks: int = 4
 
 
 @flax.struct.dataclass

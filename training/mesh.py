@@ -14,10 +14,27 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tether.training.config import Config, MeshConfig
+from tether.data.settings import setting
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = PartitionSpec(("data", "fsdp"))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share what (`training/mesh.py`); their product is the number of devices of all processes.
+
+    Attributes:
+      data: number of parts that the rows of a batch are split into; -1 for as many as the other axes leave devices for.
+      fsdp: number of parts that the rows of a batch and the large parameters are split into.
+      tensor: number of parts that the features of large parameters are split into.
+      whole_below: parameters with fewer elements than this are copied to every device instead of being split.
+    """
+
+    data: int = setting(-1, least=-1)
+    fsdp: int = 1
+    tensor: int = 1
+    whole_below: int = setting(16384, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,20 +151,3 @@ def make(config: MeshConfig) -> Layout:
         return ALONE
     mesh = jax.make_mesh((data, config.fsdp, config.tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
     return Layout(mesh, config.whole_below)
-
-
-def check_rows(config: Config, layout: Layout) -> None:
-    """Raises: ValueError listing the fields whose rows cannot be cut into equal parts over the mesh."""
-    rows = {
-        "fit.scenes / 2": config.fit.scenes // 2,
-        "imitation.scenes": config.imitation.scenes,
-        "closed_loop.scenes": config.closed_loop.scenes,
-        "closed_loop.minibatch": config.closed_loop.minibatch,
-        "rounds.scenes": config.rounds.scenes,
-        "rounds.minibatch": config.rounds.minibatch,
-    }
-    parts = layout.row_parts
-    wrong = [f"  {name}: expected a multiple of {parts}, found {n}" for name, n in rows.items() if n % parts]
-    if wrong:
-        first = f"mesh.data x mesh.fsdp = {parts} devices share the rows of each batch equally; these cannot be shared:"
-        raise ValueError("\n".join([first, *wrong]))

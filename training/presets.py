@@ -15,16 +15,17 @@ from tether.policy.vla import VLAConfig
 from tether.training.config import (
     ClosedLoopConfig,
     Config,
-    DataConfig,
     EvaluationConfig,
     FitConfig,
     GroundingConfig,
-    ImitateConfig,
     RoundsConfig,
     ValueConfig,
     flatten,
 )
+from tether.training.learning import ImitateConfig
 from tether.training.objectives import OBJECTIVES
+from tether.training.scenes import DataConfig
+from tether.training.stages import check_name
 from tether.training.validation import check_overrides, validate
 from tether.worldmodel import registry, rssm_net, tokens_net
 from tether.worldmodel.fitting import FittingConfig
@@ -191,6 +192,7 @@ def parse(arguments: list[str]) -> Config:
     runs = [pathlib.Path(run) for run in (config.run_directory, config.start_from) if run is not None]
     try:
         validate(config)
+        check_name(config.stage)
         check_overrides(config, preset())
         registry.WORLD_MODELS.check_source(config.world_model, runs)
         OBJECTIVES.check_source(config.rounds.objective, runs)

@@ -3,6 +3,7 @@
 All of them run the same programs in the same order and hold the same numbers; only the first writes files.
 """
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -12,7 +13,25 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tether.data.files import is_writable
-from tether.training.config import Config, DistributedConfig
+from tether.data.settings import setting
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """Several processes that train one run, one per host (`training/processes.py`, `docs/scaling.md`).
+
+    Attributes:
+      detect: whether the launcher (SLURM, Open MPI, Kubernetes or Cloud TPU) is asked for coordinator, number of
+        processes and index.
+      coordinator: `host:port` of the first process; None for a process on its own.
+      processes: number of processes that train the run together.
+      index: number of this process among the processes of the run, from 0.
+    """
+
+    detect: bool = False
+    coordinator: str | None = None
+    processes: int = 1
+    index: int = setting(0, least=0)
 
 
 def join(config: DistributedConfig) -> None:
@@ -49,13 +68,13 @@ def devices() -> list[jax.Device]:
         raise ValueError(f"JAX_PLATFORMS asks for {asked!r}: expected one of {there} on this machine") from error
 
 
-def cache_programs(config: Config, directory: pathlib.Path) -> None:
+def cache_programs(directory: pathlib.Path) -> None:
     """Keeps compiled programs beside the runs, unless the user has named a place for them.
 
     Args: directory: a run's; programs go into `.compiled` beside it. Where that cannot be written none are kept.
     """
     place = directory.absolute().parent / ".compiled"
-    if config.compilation_cache and jax.config.jax_compilation_cache_dir is None and is_writable(place):
+    if jax.config.jax_compilation_cache_dir is None and is_writable(place):
         jax.config.update("jax_compilation_cache_dir", str(place))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

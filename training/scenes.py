@@ -9,11 +9,33 @@ import numpy as np
 
 from tether.data.pipeline import SceneBatches, stack
 from tether.data.scene import Record, Scene, SceneSpec
+from tether.data.settings import setting
 from tether.data.sources import STARTER, open_split
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.prepare import prepare
-from tether.training.config import DataConfig
 from tether.worldmodel.interface import WorldModel
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the scenes come from.
+
+    Attributes:
+      directory: folder of a finished data set, the starter set if None; it has the splits train, grounding, validation
+        and test.
+      train_scenes: number of scenes used, from the beginning of the split train; all if None.
+      grounding_scenes: number of scenes used, from the beginning of the split grounding; all if None.
+      validation_scenes: number of scenes used, from the beginning of the split validation; all if None.
+      test_scenes: number of scenes used, from the beginning of the split test; all if None.
+      cached_scenes: number of prepared scenes per split that are kept in memory, about 0.8 MB each; 0 for none.
+    """
+
+    directory: str | None = setting(None, common=True)
+    train_scenes: int | None = None
+    grounding_scenes: int | None = None
+    validation_scenes: int | None = None
+    test_scenes: int | None = None
+    cached_scenes: int = setting(4096, least=0)
 
 
 class PreparedRecords(Sequence):

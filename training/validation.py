@@ -11,8 +11,9 @@ from typing import Any
 from tether.data.scene import SceneSpec
 from tether.data.settings import Facts, settings_of
 from tether.policy.vla import VLAConfig
-from tether.training import objectives, stages
-from tether.training.config import Config, DistributedConfig, flatten
+from tether.training import objectives
+from tether.training.config import Config, flatten
+from tether.training.processes import DistributedConfig
 
 LARGEST = 2**31 - 1  # of whole numbers: what a device counts with
 # Beyond these no machine has the memory, and a run that says so is not to be tried.
@@ -48,6 +49,24 @@ def check_overrides(config: Config, preset: Config) -> None:
                 idle.append(f"  {now.name}: acts with {other} {value}, found {values[other]}")
     if idle:
         raise ValueError("\n".join(["these settings would do nothing:", *idle]))
+
+
+def check_rows(config: Config, parts: int) -> None:
+    """Args: parts: that the rows of a batch are cut into, see `mesh.Layout`.
+
+    Raises: ValueError listing the fields whose rows cannot be cut into equal parts over the mesh."""
+    rows = {
+        "fit.scenes / 2": config.fit.scenes // 2,
+        "imitation.scenes": config.imitation.scenes,
+        "closed_loop.scenes": config.closed_loop.scenes,
+        "closed_loop.minibatch": config.closed_loop.minibatch,
+        "rounds.scenes": config.rounds.scenes,
+        "rounds.minibatch": config.rounds.minibatch,
+    }
+    wrong = [f"  {name}: expected a multiple of {parts}, found {n}" for name, n in rows.items() if n % parts]
+    if wrong:
+        first = f"mesh.data x mesh.fsdp = {parts} devices share the rows of each batch equally; these cannot be shared:"
+        raise ValueError("\n".join([first, *wrong]))
 
 
 def _numbers(config: Config) -> Iterator[Need]:
@@ -86,7 +105,6 @@ def _relations(config: Config) -> list[Need]:
     some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
     least_group = objectives.least_group(rounds.objective)
     least = config.grounding.horizon_min
-    names = [stage.name for stage in stages.STAGES]
     checks, steps, horizon = config.imitation.checks, config.imitation.steps, config.rollout_steps
     return [
         *_fixed(config),
@@ -97,7 +115,6 @@ def _relations(config: Config) -> list[Need]:
         ("rounds.horizon", rounds.horizon, rounds.horizon <= horizon, f"1 to {horizon}"),
         ("grounding.horizon_min", least, least <= rounds.horizon, "1 to rounds.horizon"),
         ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
-        ("stage", config.stage, config.stage in ("all", *names), f"all, or one of {', '.join(names)}"),
         ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
         ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),
         ("mesh.data", mesh.data, mesh.data != 0, "at least 1, or -1"),

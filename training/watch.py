@@ -6,19 +6,21 @@ one step late, when the next one is under way.
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
+import math
 import pathlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Array, Record
-from tether.training.config import WatchConfig
+from tether.data.settings import setting
 from tether.training.log import scalars
 from tether.training.processes import is_first
 from tether.training.state import Learned
@@ -32,6 +34,27 @@ LOSSES = ("loss", "policy", "value", "action_cross_entropy", "action_error")
 
 class AlarmError(Exception):
     """The run was ended because something is wrong with it; the last checkpoint stands."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchConfig:
+    """What counts as going wrong with a run, and what follows (`training.watch`).
+
+    Attributes:
+      not_finite: what follows a step whose loss or result is not finite; `skip` leaves the step out, `stop` ends the
+        run.
+      most_skipped: number of consecutive steps that may be left out; one more ends the run.
+      least_entropy: entropy of the policy's actions below which the policy has collapsed and the run ends [nats].
+      most_kl: KL between the policy and the imitation policy beyond which the run ends [nats].
+      stall_s: time spent waiting for a batch after which a warning is logged, and logged again each time as much has
+        passed [s].
+    """
+
+    not_finite: Literal["skip", "stop"] = "skip"
+    most_skipped: int = setting(10, least=0)
+    least_entropy: float = setting(0.01, least=-math.inf)
+    most_kl: float = 50.0
+    stall_s: float = setting(60.0, above=0)
 
 
 class Watch:

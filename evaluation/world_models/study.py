@@ -189,7 +189,7 @@ def open_study(
     for path in asked:
         WORLD_MODELS.check_source(path, [pathlib.Path(run) for run in runs])
     config = with_data(common(runs), data)
-    cache_programs(config, pathlib.Path(next(iter(runs), config.run_directory)))
+    cache_programs(pathlib.Path(next(iter(runs), config.run_directory)))
     records = open_records(config, split, scenes)
     policies = {name: baseline(name, config.simulator) for name in BASELINES}
     for path in policies_of:

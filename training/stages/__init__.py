@@ -1,5 +1,7 @@
 """The stages of a run, in order. A new one is a file with a `Stage`, and a place in this list."""
 
+import difflib
+
 from tether.training.config import Config
 from tether.training.loop import Unit
 from tether.training.stage import Part, Stage
@@ -13,11 +15,21 @@ def schedule(config: Config) -> list[Unit]:
     return [unit for stage in STAGES for unit in stage.units(config)]
 
 
+def check_name(name: str) -> None:
+    """Raises: ValueError for what is neither a stage nor `all`."""
+    names = ("all", *(stage.name for stage in STAGES))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"stage: expected one of {', '.join(names)}, found {name!r}{hint}")
+
+
 def pending(config: Config, finished: tuple[str, ...]) -> list[Unit]:
     """The units to run now.
 
-    Raises: ValueError where `--stage` asks for one whose needs are not finished.
+    Raises: ValueError where `--stage` asks for one that there is not, or whose needs are not finished.
     """
+    check_name(config.stage)
     if config.stage == "all":
         return [unit for unit in schedule(config) if unit.name not in finished]
     place = [stage.name for stage in STAGES].index(config.stage)
