@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from tether.training import config as configs
 from tether.training import mesh, presets
 from tether.training.mesh import ALONE, MeshConfig, parameter_spec
 from tether.training.processes import DistributedConfig, Votes, to_host
-from tether.training.validation import check_rows
+from tether.training.validation import check_rows, validate
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -61,7 +60,7 @@ def test_rows_that_cannot_be_shared_are_listed():
 )
 def test_processes_that_cannot_meet_are_refused(several, expected):
     with pytest.raises(ValueError, match=expected):
-        configs.validate(dataclasses.replace(presets.tiny(), distributed=several))
+        validate(dataclasses.replace(presets.tiny(), distributed=several))
 
 
 def test_one_device_has_no_layout():

@@ -20,7 +20,7 @@ from tether.policy.language import LabelConfig, consistency
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.events import EVENTS
 from tether.simulator.reward import own_reward
-from tether.simulator.rollout import rollout
+from tether.simulator.rollout import joined, rollout
 from tether.simulator.score import driving_score
 from tether.simulator.world import Params, Policy, Rollout, World
 from tether.training.mesh import ALONE, Layout
@@ -195,10 +195,6 @@ def path_of(driven: Rollout) -> dict[str, Any]:
     outcome, substeps = driven.outcome, driven.outcome.valid.shape[-1]
     valid = outcome.valid & driven.alive[..., None]
 
-    def joined(field: Array) -> Array:
-        moved = jnp.moveaxis(field, 0, -2)
-        return moved.reshape(*moved.shape[:-2], -1)
-
     fields = {
         "ego": {name: getattr(driven.ego, name) for name in ("x", "y", "heading", "speed")},
         "agents": {name: getattr(driven.agents, name) for name in ("x", "y", "heading", "valid")},
@@ -209,4 +205,4 @@ def path_of(driven: Rollout) -> dict[str, Any]:
     }
     decision = driven.extras.get("decision")  # scripted policies give none
     tokens = {} if decision is None else {"tokens": jnp.swapaxes(decision.tokens, 0, 1)}
-    return jax.tree.map(joined, fields) | tokens
+    return joined(fields) | tokens
