@@ -74,7 +74,7 @@ def boxes_of(agents: Agents, scene: Scene) -> Box:
 
 
 def _apart_before(state: State) -> Array:
-    """bool[A]: the box and the ego's were apart when both were last seen before the step; False if they were never seen together."""
+    """bool[A]: the box and the ego's were apart when last seen together before the step; False if they never were."""
     history, ego, scene = state.history, state.scene.ego, state.scene
     seen = history.valid & history.valid[ego]
     last = history.x.shape[-1] - 1 - jnp.argmax(seen[:, ::-1], axis=-1)

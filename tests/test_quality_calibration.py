@@ -179,6 +179,6 @@ def test_margins_are_the_room_that_is_left(batch, sim_config):
 
 def test_heads_that_know_nothing_believe_in_going_on():
     zeros = {"costs": jax.tree.map(jnp.zeros_like, draw(jax.random.key(0), costs.cost_layers()["costs"]))}
-    said = costs.cost_chances(zeros, jnp.zeros((3, costs.MARGINS)))
+    said = costs.cost_probabilities(zeros, jnp.zeros((3, costs.MARGINS)))
     assert said.keys() == {"cont", *PREDICTED}
     np.testing.assert_allclose(said["cont"], 1 - 1 / (1 + np.exp(5)), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""What world models are fitted on: logged scenes and what an ego that was driven through them experienced."""
+"""Training data of world models: logged scenes, and the experience of an ego that was driven through them."""
 
 import flax.struct
 import jax
@@ -24,8 +24,8 @@ class ModelBatch(Indexed):
       ego: `EgoState` [B, H, S], after each sub-step.
       outcome: `Outcome` [B, H, ...], labels by geometry.
       alive: bool[B, H], alive before the step: the transition counts.
-      dynamics: bool[B], the row counts for the loss of the others' motion. Only uniform log data may: where rows were
-        picked or driven because of the ego's fate, the log's others are a biased sample.
+      dynamics: bool[B], the row counts for the loss of the others' motion. It is True for uniform log data only: where
+        rows were picked because of what happened to the ego, the log's others are a biased sample.
     """
 
     scene: Scene
@@ -71,8 +71,8 @@ def log_window(scene: Scene, start: Array, before: int, after: int) -> Agents:
 def driven_window(batch: ModelBatch, before: int, config: SimulatorConfig) -> Agents:
     """The boxes around a batch's rollout: the log, with the ego's row as it was driven.
 
-    Each step is swept anew from where it began, since the recorded ego rests where it failed within a step: a model
-    that saw this would read the label off its input.
+    Each step is swept anew from its start. The recorded ego rests where it failed within a step, so a model could read
+    the label from its input.
 
     Returns: `Agents` [B, A, before + 1 + H * S]; index `before` is the first state.
     """

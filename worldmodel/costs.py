@@ -22,14 +22,14 @@ from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.nets import Initial, mlp, mlp_layers
 
 ENDS = ("failure", *PREDICTED)  # failure: any event that ends a rollout, 1 - cont
-FAR_M = 20.0  # farther than this is as good as nothing there
-SCALES_M = (1.0, 4.0, 20.0)  # a margin shows near 0, at an agent's width and on the way
+FAR_M = 20.0  # distances are clipped here
+SCALES_M = (1.0, 4.0, 20.0)  # resolve a margin near 0, within an agent's width and from afar
 FLAGS = ("collision", *PREDICTED, "corridor")
 DISTANCES = 5
 MARGINS = DISTANCES * len(SCALES_M) + len(FLAGS) + 2  # features of a step
 HIDDEN = 64
-RARE_LOGIT = -5.0  # belief in an event before any fitting; each tenth of a per cent too much grows 16-fold in 8 s
-LEAST = 1e-6  # chances are kept this far from 0 and 1 in the loss
+RARE_LOGIT = -5.0  # prior of an event, before any fitting; 0.1 % too much in a step becomes 1.6 % in 8 s
+LEAST = 1e-6  # probabilities are clipped to this distance from 0 and 1 in the loss
 
 
 def cost_layers() -> dict[str, list[dict[str, Initial]]]:
@@ -37,17 +37,17 @@ def cost_layers() -> dict[str, list[dict[str, Initial]]]:
     return {"costs": mlp_layers((MARGINS, HIDDEN, HIDDEN, len(ENDS)), scale=0.1)}
 
 
-def cost_chances(params: dict, margins: Array) -> dict[str, Array]:
-    """`cont` and the chance of each cost in a step. float32[..., MARGINS] -> dict of float32[...]."""
-    chances = jax.nn.sigmoid(mlp(params["costs"], margins) + RARE_LOGIT)
-    return {"cont": 1 - chances[..., 0], **{name: chances[..., i] for i, name in enumerate(ENDS) if i}}
+def cost_probabilities(params: dict, margins: Array) -> dict[str, Array]:
+    """`cont` and the probability of each cost in a step. float32[..., MARGINS] -> dict of float32[...]."""
+    probabilities = jax.nn.sigmoid(mlp(params["costs"], margins) + RARE_LOGIT)
+    return {"cont": 1 - probabilities[..., 0], **{name: probabilities[..., i] for i, name in enumerate(ENDS) if i}}
 
 
 def cost_terms(world: World, params: Params, key: jax.Array, batch: ModelBatch, simulator: SimulatorConfig) -> dict:
-    """Cross-entropy of what the heads say in imagination with what happened in the replay; terms of a loss.
+    """Cross-entropy between the heads' probabilities in imagination and the events of the replay; terms of a loss.
 
-    Only the heads learn here. Half of the rows are imagined, those first whose ego left its log: in a log, others keep
-    clear of an ego that keeps clear of them, and imagined gaps look more harmless than they are for anyone else.
+    Only the heads learn here. Half of the rows are imagined; rows whose ego left its log come first. Where the ego
+    follows its log, the others keep clear of it and it of them, so heads fitted there would take gaps for too safe.
 
     Args: params: with `costs` as in `cost_layers`.   key: one for the batch.
     """
@@ -55,13 +55,13 @@ def cost_terms(world: World, params: Params, key: jax.Array, batch: ModelBatch, 
     batch = batch[rows]
     params = jax.lax.stop_gradient({**params, "costs": None}) | {"costs": params["costs"]}
     keys = jax.random.split(key, len(rows))
-    driven = replay_actions(Unending(world, simulator), params, keys, batch.scene, batch.start, batch.action)
-    predicted = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), driven.outcome.predicted)
+    rollout = replay_actions(Unending(world, simulator), params, keys, batch.scene, batch.start, batch.action)
+    predicted = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), rollout.outcome.predicted)
     outcome = batch.outcome
     happened = {name: outcome.happened(name) for name in PREDICTED}
     happened["cont"] = ~outcome.termination
-    chances = {name: jnp.clip(predicted[name], LEAST, 1 - LEAST) for name in happened}
-    surprise = {name: -jnp.log(jnp.where(happened[name], p, 1 - p)) for name, p in chances.items()}
+    probabilities = {name: jnp.clip(predicted[name], LEAST, 1 - LEAST) for name in happened}
+    surprise = {name: -jnp.log(jnp.where(happened[name], p, 1 - p)) for name, p in probabilities.items()}
     return {name: (value, batch.alive) for name, value in surprise.items()}
 
 
@@ -82,8 +82,8 @@ def margins(state: State, swept: EgoState, agents: Agents, outcome: Outcome, con
 def distances(state: State, swept: EgoState, agents: Agents, config: SimulatorConfig) -> Array:
     """Depth in other boxes and beyond road edges [m], negative while there is room; float32[DISTANCES] of one scene.
 
-    Depth in any other within the step, in one that is not behind, and in the latter at the end; beyond an edge within
-    the step, and at its end. No less than -`FAR_M`.
+    In order: the largest depth in another box within the step; the same for boxes that are not behind, within the step
+    and at its end; the largest depth beyond an edge, within the step and at its end. Clipped to `FAR_M`.
     """
     ego, others = swept[:, None], agents.T
     boxes = boxes_of(others, state.scene)

@@ -1,8 +1,8 @@
-"""What an agent senses, in its own frame: its motion, the lanes, agents and lights around it.
+"""Features of an agent, in its own frame: its motion, and the lanes, agents and lights around it.
 
-Functions take one scene at one moment. Neighbouring things are those nearest to where the agent is now and to where
-constant turn rate and speed bring it within `AHEAD_S`. Each kind of thing is a set of tokens with a mask, so neither
-order nor padding can matter. Letters: A agents, M polylines, P points, L lights, N tokens, F features.
+Functions take one scene at one moment. Features describe the things nearest to two places: the agent's present one, and
+the one that it reaches in `AHEAD_S` at constant turn rate and speed. Each kind of thing is a set of tokens with a mask,
+so neither order nor padding can matter. Letters: A agents, M polylines, P points, L lights, N tokens, F features.
 """
 
 import flax.struct
@@ -31,10 +31,10 @@ from tether.worldmodel.nets import symlog
 AHEAD_S = 2.0  # how far ahead an agent looks
 LANES, NEIGHBOURS, LIGHTS, EDGES = 2, 3, 2, 4  # tokens of each kind around one place
 POINTS_AHEAD = (1, 2, 4)  # points of a polyline after the nearest segment's start
-# Squared distances this near, as a share (of 1 m^2 at least), are equal: beyond a corner two segments are equally near,
-# and rounding, which differs between meshes, must not choose.
+# Relative difference (to 1 m^2 at least) up to which squared distances are equal. Beyond a corner two segments are
+# equally near; rounding, which differs between meshes, must not choose between them.
 TIE = 1e-4
-HEADING_COST = 25.0  # m^2; half of what it costs a lane to point against the agent
+HEADING_COST = 25.0  # m^2; half the cost of a lane that points against the agent
 TYPES = (AgentType.VEHICLE, AgentType.PEDESTRIAN, AgentType.CYCLIST)
 NO_PICK, INFINITY_BITS = 0x7FFFFFFF, 0x7F800000  # the largest int32; float32 infinity
 GREEN_STATES = (LightState.ARROW_GO, LightState.GO)
@@ -102,7 +102,7 @@ def sense(frame: Frame, scene: Scene, span_s: float) -> Sensed:
 
 
 def sense_ego(sensed: Sensed, frame: Frame, scene: Scene) -> Array:
-    """What the outcome heads read: all that the ego senses, road edges near it, its route. float32[F]."""
+    """The outcome heads' input: all features of the ego, road edges near it, its route. float32[F]."""
     row = jax.tree.map(lambda a: a[scene.ego], (sensed.own, sensed.lanes, sensed.neighbours, sensed.lights))
     here = Pose(*(field[scene.ego][None] for field in (frame.now.x, frame.now.y, frame.now.heading)))
     is_edge = is_type(scene.road_type, ROAD_EDGE_TYPES)

@@ -13,7 +13,7 @@ from tether.worldmodel.window import ego_row, window_frames
 
 
 def rendered_frames(boxes: Agents, scene: Scene, first: Array, simulator: SimulatorConfig) -> Array:
-    """The images of a window: what the simulator would show of its boxes.
+    """The images of a window, as the simulator renders its boxes.
 
     This is the function to replace for a data set that has images of its own; it then reads them off `scene`.
 
@@ -25,7 +25,7 @@ def rendered_frames(boxes: Agents, scene: Scene, first: Array, simulator: Simula
     """
     substeps = simulator.substeps
     lights = window_frames(boxes, scene, first, simulator)
-    # What lies before the window is not drawn: a reset has no longer history than this either.
+    # Boxes before the window are not drawn: a reset has no longer history either.
     early = jax.tree.map(lambda a: jnp.pad(a, [(0, 0), (0, 0), (HISTORY_STEPS - 1, 0)]), boxes)
 
     def image(inputs: tuple[Array, Array, Array]) -> Array:
@@ -51,10 +51,10 @@ def _state(scene: Scene, time: Array, history: Agents, light_state: Array, light
 def warp(image: Array, along: Array, across: Array, turn: Array, config: RenderConfig) -> tuple[Array, Array]:
     """An ego-centred image as it looks from a pose that is `along` and `across` [m] and turned by `turn` [rad].
 
-    That is what geometry alone says of the next image: the ground moves, and everything on it stands still.
+    This predicts the next image by geometry alone: the ground moves, and everything on it stands still.
 
     Args: image: float32[H, W, C]; along, across, turn: float32[].
-    Returns: the image, bilinear, 0 where it shows what was not in view, and bool[H, W], where it was.
+    Returns: the image, bilinear, 0 where it shows ground that was not in view; and bool[H, W], True where it was.
     """
     height, width, channels = image.shape
     x, y = from_frame(*pixel_centres(config), along, across, turn)

@@ -1,4 +1,4 @@
-"""What learned Worlds share besides the others' motion: lights, reward and disagreement, with their losses.
+"""Heads that all learned Worlds share: lights, reward and disagreement, with their losses.
 
 The heads of costs and cont are in `costs.py`.
 
@@ -14,15 +14,15 @@ from tether.data.scene import Array, LightState
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Agents, State
 from tether.worldmodel.batch import ModelBatch
-from tether.worldmodel.costs import cost_chances, cost_layers
+from tether.worldmodel.costs import cost_layers, cost_probabilities
 from tether.worldmodel.features import Frame
 from tether.worldmodel.nets import dense_layer, mlp, mlp_layers, symexp, symlog
 from tether.worldmodel.noise import draw_index
 from tether.worldmodel.window import EGO_MOTION, Window, ego_motion, ego_row
 
 LIGHT_STATES = len(LightState)
-HOLD_LOGIT = 4.0  # belief in what is seen staying as it is before any fitting
-LIGHT_STREAM = 0x7FFFFFFF  # beyond the rank of any agent: the lights' own noise
+HOLD_LOGIT = 4.0  # logit of a light that keeps its state, before any fitting
+LIGHT_STREAM = 0x7FFFFFFF  # index of the lights' noise, beyond the rank of any agent
 Terms = dict[str, tuple[Array, Array]]  # values and weights of one shape, B leading
 NEAR_M = 50.0  # the others this near the ego count for the disagreement
 
@@ -55,7 +55,7 @@ def next_lights(
 ) -> tuple[tuple[Array, Array], Array]:
     """State and validity [B, L, S] of the lights, which change amid the step, and their age after it.
 
-    One draw serves all lights of a row: those that show the same for as long switch together.
+    One draw serves all lights of a row: lights that have shown the same state for equally long switch together.
 
     Args: key: key[B]; age: float32[B, L], seconds since each changed.
     """
@@ -86,14 +86,14 @@ def predict_outcome(
     ego_senses: tuple[Array, Array],
     margins: Array,
 ) -> dict[str, Array]:
-    """What the heads say of a step: the reward and probabilities, float32[B].
+    """The heads' predictions for a step: the reward and probabilities, float32[B].
 
     Args: ego: int32[B]; memory: float32[B, A, D], after the step; boxes [B, A] and ego_senses [B, F], before and after;
       margins: see `costs.margins`.
     """
     motion = ego_motion(*(ego_row(agents, ego, -1) for agents in boxes))
     reward = symexp(symlog_reward(params, ego_row(memory, ego, -2), *ego_senses, motion))
-    return {"reward": reward, **cost_chances(params, margins)}
+    return {"reward": reward, **cost_probabilities(params, margins)}
 
 
 @flax.struct.dataclass
@@ -119,9 +119,9 @@ def no_drift(rows: int, agents: int, ensemble: int) -> Drift:
 
 
 def advance_drift(drift: Drift, members: Agents, now: Agents, span_s: float) -> Drift:
-    """The drift after a step: each member goes on at the velocity that it would have, and departs a little more.
+    """The drift after a step: each member moves on at the velocity that it would have, and departs a little more.
 
-    To first order this is what driving every member from the start on its own would give, at the cost of one rollout.
+    To first order this equals a rollout of every member by itself, at the cost of one rollout.
 
     Args: members: `Agents` [B, A, E, S], the step as each member has it; now: `Agents` [B, A], before it.
     """
@@ -138,7 +138,7 @@ def advance_drift(drift: Drift, members: Agents, now: Agents, span_s: float) -> 
 
 
 def disagreement(drift: Drift, now: Agents, ego: Array) -> Array:
-    """The disagreement: how far apart the members have come [m], the mean over the others near the ego.
+    """The disagreement: how far the members have diverged [m], the mean over the others near the ego.
 
     Args: now: `Agents` [B, A]; ego: int32[B]. Returns: float32[B], the standard deviation of the place.
     """
@@ -150,7 +150,7 @@ def disagreement(drift: Drift, now: Agents, ego: Array) -> Array:
 
 
 def counted_steps(batch: ModelBatch, substeps: int) -> Array:
-    """Transitions that tell about the others: uniform log data, alive, wholly inside the log. bool[B, H]."""
+    """Transitions that count for the others' motion: uniform log data, alive, wholly inside the log. bool[B, H]."""
     end = batch.start[:, None] + substeps * jnp.arange(1, batch.alive.shape[1] + 1)
     return batch.dynamics[:, None] & batch.alive & (end < batch.scene.valid.shape[-1])
 
@@ -187,6 +187,9 @@ def reduce_terms(terms: Terms, scales: dict[str, float]) -> tuple[Array, dict[st
 
 
 def _total(values: Array) -> Array:
-    """The sum over all axes, of the rows first: one sum over some 10^4 numbers would round by 1e-5 of it, and otherwise
-    on every mesh. The barrier keeps XLA from making one sum of the two."""
+    """The sum over all axes, within the rows first.
+
+    One sum over some 10^4 numbers would have a relative rounding error of 1e-5, another one on every mesh. The barrier
+    keeps XLA from merging the two sums.
+    """
     return jnp.sum(jax.lax.optimization_barrier(jnp.sum(values, tuple(range(1, values.ndim)))))

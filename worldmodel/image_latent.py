@@ -1,11 +1,12 @@
 """The image tokenizer: an autoencoder of patches with a bounded continuous latent for each.
 
 An image [H, W, C] is a BEV or a camera's frame; several cameras stand side by side along W. It is cut into P patches,
-in reading order, and each patch becomes L numbers in (-1, 1) and back by small networks, the same for all patches. Both
-see a background: what is known of the image without the latent, the frame before, or black. The latent says what is
-different, as in a video codec, and a latent of 0 says: nothing. So what stands still costs nothing and does not fade
-when frames are drawn one after the other. Dreamer 4 (arXiv 2509.24527) reaches the like by a tokenizer that attends to
-past frames, a transformer at its scale; the model sees nothing but these functions, so that one can take their place.
+in reading order. Small networks, the same for all patches, encode each patch as L numbers in (-1, 1) and decode it.
+Both networks get a background: what is known of the image without the latent, which is the frame before, or black. The
+latent encodes the difference from it, as in a video codec; a latent of 0 means no difference. So what stands still
+costs nothing and does not fade when frames are drawn one after the other. In Dreamer 4 (arXiv 2509.24527) a transformer
+that attends to past frames achieves the same. The model uses these functions alone, so such a tokenizer can replace
+them.
 """
 
 import dataclasses
@@ -74,7 +75,7 @@ def brightness(image: Array) -> Array:
 
 
 def encode(params: dict, image: Array, background: Array, sizes: PatchSizes) -> Array:
-    """What an image shows that its background does not.
+    """Encodes the difference of an image from its background.
 
     Args: image, background: float32[..., H, W, C] in [0, 1].
     Returns: float32[..., P, L] in (-1, 1), 0 where the two are alike.
@@ -93,7 +94,7 @@ def decode_logits(params: dict, latent: Array, background: Array, known: Array, 
     Args:
       latent: float32[..., P, L].
       background: float32[..., H, W, C] in [0, 1].
-      known: float32[..., P], share of each patch whose background is known.
+      known: float32[..., P], fraction of each patch whose background is known.
     """
     odds = log_odds(background)
     patches = to_patches(odds, sizes.patch) / BLACK
@@ -113,9 +114,11 @@ def log_odds(image: Array) -> Array:
 def image_loss(logits: Array, image: Array) -> Array:
     """Divergence of the decoded from the true brightness as if both were probabilities [nats per channel and pixel].
 
-    A BEV's channels are shares of a pixel that something covers, so they are; on a camera's it is a proper loss too,
-    least where the decoded brightness is the mean. The entropy of the image has no gradient, but without it the least
-    loss would not be 0. Args: float32[..., H, W, C]. Returns: float32[...].
+    For a BEV they are: its channels are the fraction of a pixel that something covers. For camera images it is a proper
+    loss too, with its minimum where the decoded brightness is the mean. The entropy of the image has no gradient, but
+    makes the minimum 0.
+
+    Args: float32[..., H, W, C]. Returns: float32[...].
     """
     entropy = jax.scipy.special.entr(image) + jax.scipy.special.entr(1 - image)
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, image) - entropy, (-3, -2, -1))

@@ -13,15 +13,15 @@ MEMBERS = ("sees_images", "init", "loss", "reset", "observe", "step")  # of a `W
 
 
 class WorldModel(World, Protocol):
-    """A World with parameters. Pure; `params` is a plain pytree, so nobody else needs to know how it is written.
+    """A World with parameters. Pure; `params` is a plain pytree, so no other code depends on how it is written.
 
-    Rules every model keeps (`worldmodel/conformance` holds them against it): the ego moves by
+    Every model keeps these rules, which `worldmodel/conformance` tests: the ego moves by
     `simulator.transition.advance_state` only; others at t + 1 never depend on the ego's action at t; padding, the
     order of agents and the neighbours in a batch change nothing; the same key gives the same result.
 
     Attributes:
-      sees_images: whether `init`, `loss`, `reset` or `step` read images, and so `Scene.map_tile`. What a model without
-        them is fitted on has no map drawn, half of a scene's bytes.
+      sees_images: whether `init`, `loss`, `reset` or `step` read images, and so `Scene.map_tile`. Other models are
+        fitted on scenes without a drawn map, which saves half of a scene's bytes.
     """
 
     sees_images: bool

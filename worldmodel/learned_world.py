@@ -1,10 +1,10 @@
 """A learned World's reset, step and loss, written once. A model adds its networks.
 
-The others are drawn from what the networks hold of each agent; everything else is the same for every such model:
+The networks' memory of each agent gives the others' motion; everything else is the same for every such model:
 
     reset   the logged history is read
     step    lights change, the others are drawn, the ego moves by exact dynamics, the simulator measures the outcome;
-            then the networks read what has become of all, and the heads predict the outcome of the step
+            then the networks read the new boxes, and the heads predict the outcome of the step
     loss    teacher-forced on the logged others and the driven ego, with the losses of the heads
 
 A model inherits `LearnedWorld` and supplies `layers`, `read`, `draw`, `remember` and `motion_terms`. None of these is
@@ -51,11 +51,11 @@ from tether.worldmodel.window import Window, batch_window, history_window, sense
 
 @flax.struct.dataclass
 class Memory:
-    """What the networks hold of the steps up to now.
+    """The networks' memory of the steps so far.
 
     Attributes:
       hidden: float[B, A, D], of each agent, in the networks' type; the reward head reads the ego's.
-      past: what else they need of earlier steps, a pytree; () for nothing.
+      past: what else the networks need of earlier steps, a pytree; () for nothing.
     """
 
     hidden: Array
@@ -64,14 +64,14 @@ class Memory:
 
 @flax.struct.dataclass
 class Latent:
-    """What a learned World remembers.
+    """A learned World's private state.
 
     Attributes:
       memory: `Memory`.
       ego_senses: float32[B, features], what the ego senses now, for the outcome heads.
       light_age: float32[B, L], seconds since each light changed.
-      rank: int32[B, A], which noise an agent draws.
-      drift: `Drift` [B, A, E], how far the ensemble's members have come apart.
+      rank: int32[B, A], index of an agent's noise, see `noise.agent_noise`.
+      drift: `Drift` [B, A, E], how far the ensemble's members have diverged.
     """
 
     memory: Memory
@@ -83,12 +83,12 @@ class Latent:
 
 @flax.struct.dataclass
 class Reading:
-    """What the networks make of a window of observed frames.
+    """The networks' output for a window of observed frames.
 
     Attributes:
       hidden: float[B, F, A, D], as in `Memory`.
       past: as in `Memory`, after the last frame.
-      choices: what was drawn for the step after each frame but the last, a pytree of [B, F - 1, ...]; () for nothing.
+      choices: the draws for the step after each frame but the last, a pytree of [B, F - 1, ...]; () for nothing.
     """
 
     hidden: Array
@@ -98,11 +98,11 @@ class Reading:
 
 @flax.struct.dataclass
 class Draw:
-    """What the others do in a step.
+    """The others' motion in a step.
 
     Attributes:
       others: `Agents` [B, A, S], as drawn.
-      members: `Agents` [B, A, E, S], as each member of the ensemble expects it.
+      members: `Agents` [B, A, E, S], as each member of the ensemble predicts them.
       stay: float32[B, A], logit of still being seen after the step.
       choice: what `remember` reads of the draw, a pytree of [B, A, ...]; () for nothing.
     """
@@ -115,13 +115,13 @@ class Draw:
 
 @flax.struct.dataclass
 class Transitions:
-    """What a model is fitted on.
+    """The transitions that a model is fitted on.
 
     Attributes:
       start: `Frame` [B, H], before each step.
       after: `Agents` [B, H, A, S], what followed.
       agent_type: int32[B, A], `AgentType`.
-      others: bool[B, H, A], whose motion counts.
+      others: bool[B, H, A], the agents whose motion counts.
     """
 
     start: Frame
@@ -146,7 +146,7 @@ class LearnedWorld(Observed, abc.ABC):
 
     @property
     def scales(self) -> dict[str, float]:
-        """Factors of the loss's terms that do not count once."""
+        """Factors of those terms of the loss whose factor is not 1."""
         return {}
 
     @abc.abstractmethod
@@ -159,7 +159,7 @@ class LearnedWorld(Observed, abc.ABC):
 
     @abc.abstractmethod
     def draw(self, params: dict, key: jax.Array, state: State, bound: Array) -> Draw:
-        """What the others do next. key: key[B]; bound: float32[B, A], highest acceleration that they may have."""
+        """Draws the others' motion. key: key[B]; bound: float32[B, A], their highest acceleration [m/s^2]."""
 
     @abc.abstractmethod
     def remember(self, params: dict, memory: Memory, choice: Any, sensed: Sensed, seen: Array) -> Memory:
@@ -204,10 +204,10 @@ class LearnedWorld(Observed, abc.ABC):
         return state.replace(latent=latent)
 
     def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
-        """Draws the others, moves the ego, then reads what has become of all."""
+        """Draws the others, moves the ego, then reads the new boxes."""
         latent, now, scene, simulator = state.latent, state.now, state.scene, self.simulator
         drawn = self.draw(params, key, state, self._bound(state))
-        stays = (drawn.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance before the ego
+        stays = (drawn.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance in front of the ego
         others = drawn.others.replace(valid=drawn.others.valid & stays)
         lights, light_age = next_lights(params, key, state, latent.light_age, simulator)
         drift = advance_drift(latent.drift, drawn.members, now, simulator.step_s)
@@ -230,7 +230,7 @@ class LearnedWorld(Observed, abc.ABC):
         return batch_window(batch, self.config.context, self.simulator)
 
     def _bound(self, state: State) -> Array:
-        """The acceleration that the reflex leaves to each agent [m/s^2], float32[B, A]; inf without it."""
+        """The highest acceleration that the reflex allows each agent [m/s^2], float32[B, A]; inf without it."""
         if not self.config.reflex:
             return jnp.full(state.now.x.shape, jnp.inf)
         before = state.history[..., -1 - self.simulator.substeps]

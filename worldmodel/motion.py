@@ -11,7 +11,7 @@ from tether.simulator.world import Agents
 MAX_TURN_RATE = 1.5  # rad/s; faster turns are annotation noise of slow agents
 STILL_SPEED = 0.5  # m/s; below it the direction of a velocity is noise
 FULL_TURN_SPEED = 1.0  # m/s; below it turning fades out: a standing box does not rotate
-START_ACCELERATION = 0.5  # m/s^2; who stands and means to go accelerates by more
+START_ACCELERATION = 0.5  # m/s^2; an agent that starts to move accelerates by more
 
 
 @flax.struct.dataclass
@@ -73,10 +73,12 @@ def move(now: Agents, motion: Motion, acceleration: Array, turn_rate: Array, sub
 
 
 def standing(speed: Array, acceleration: Array) -> Array:
-    """The acceleration with which imagined agents go on: who stands and would hardly accelerate stands on.
+    """The acceleration of imagined agents; an agent that stands and would hardly accelerate keeps standing.
 
-    A speed does not go below 0, so at standstill the errors of a model that is right on average only add up: without
-    this, queues creep. Args: [m/s] and [m/s^2], one shape; the result has it too.
+    A speed is never below 0, so at standstill the errors of a model that is right on average have one sign and add up:
+    queues would creep.
+
+    Args: speed [m/s] and acceleration [m/s^2], of one shape. Returns: [m/s^2], of that shape.
     """
     creeps = (speed < STILL_SPEED) & (acceleration < START_ACCELERATION)
     return jnp.where(creeps, jnp.minimum(acceleration, -speed), acceleration)

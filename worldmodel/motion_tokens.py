@@ -1,8 +1,8 @@
 """Motion tokens: a vocabulary of 0.5 s motions for each type of agent, relative to constant turn rate and speed.
 
-A token is a pair of an acceleration and a change of the turn rate from a grid that is denser near zero; what it does
-follows from `motion.move`, so a token means the same at any speed and in any place, and no vocabulary has to be built
-from the data. A vehicle, a pedestrian and a cyclist have as many tokens of different reach.
+A token is a pair of an acceleration and a change of the turn rate, from a grid that is denser near zero. `motion.move`
+turns it into a motion. So a token means the same at any speed and in any place, and the vocabulary does not depend on
+data. Vehicles, pedestrians and cyclists have equally many tokens, on grids of different width.
 Letters: A agents, S sub-steps, V vocabulary.
 """
 
@@ -19,11 +19,11 @@ from tether.worldmodel.features import TYPES
 from tether.worldmodel.motion import Motion, move
 
 DENSITY = 2.5  # how much denser the grid is near zero: sinh(DENSITY * u) over u in [-1, 1]
-# What errors of the heading [m per rad] and of the velocity [m per m/s] count beside those of the place. Without the
-# velocity, tokens that follow a log from wherever the last one ended swing ever further around it: places fit at the
-# cost of the speed and heading that they are left with.
+# Weights of the errors of heading [m per rad] and velocity [m per m/s], relative to those of the place. Without the
+# velocity, tokens that follow a log one after the other oscillate around it with growing amplitude: each fits the place
+# at the cost of the speed and heading with which it ends.
 HEADING_M, VELOCITY_S = 1.0, 0.3
-PRIOR_ACCELERATION, PRIOR_TURN = 1.0, 0.15  # m/s^2 and rad/s, scales of what is expected before any fitting
+PRIOR_ACCELERATION, PRIOR_TURN = 1.0, 0.15  # m/s^2 and rad/s, scales of the motion before any fitting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +86,11 @@ def prior_logits(vocabulary: Vocabulary, rows: Array) -> Array:
 def nearest_token(
     vocabulary: Vocabulary, now: Agents, motion: Motion, rows: Array, after: Agents, dt: float
 ) -> tuple[Array, Agents]:
-    """The token whose motion comes nearest to what followed, and that motion.
+    """The token whose motion is nearest to the log, and that motion.
 
     The acceleration is chosen first, at the turn rate that the heading shows, then the turn rate, then the acceleration
-    again: 2 * accelerations + turns motions are tried instead of V. Nearest is by
-    `motion_distance`; anything where the agent is not seen after.
+    again: 2 * accelerations + turns motions are tried instead of V. `motion_distance` measures; the result is arbitrary
+    where the agent is not seen after.
 
     Args: now: `Agents` [...]; motion: `Motion` [...]; rows: int32[...], see `type_rows`; after: `Agents` [..., S].
     Returns: int32[...] and `Agents` [..., S].

@@ -2,17 +2,17 @@
 
     given        the frame before, moved by the ego's exact motion: an ego-centred image  `frames.py`
                  turns and slides when the ego moves, and that need not be learned
-    tokenizer    what is different from that <-> one bounded latent per patch             `image_latent.py`
+    tokenizer    the difference from it <-> one bounded latent per patch                  `image_latent.py`
     transformer  the clean latent from a noisy one, given that and the frames up to now   `pixels_net.py`
     drawing      K steps from noise to the next latent                                    `shortcut.py`
-    heads        reward, cont and costs of the step, from what was drawn and the motion   `pixels_heads.py`
+    heads        reward, cont and costs of the step, from the drawn image and the motion  `pixels_heads.py`
 
-The disagreement is how far two draws of the same step are apart, as root mean square of the images' brightness.
+The disagreement is the difference between two draws of the same step: the root mean square over the images' brightness.
 
-There are no learned boxes. `State` and `Outcome` by geometry need some: the others', where a data set has any, go on as
-in `kinematic.py`, so they never see the ego's current action. The image is another matter: it is centred on the ego, so
-it has to be told where the ego went. In expert logs that leaks what the expert saw, as for any model that predicts what
-an action looks like; where boxes are known, `rssm` and `tokens` are the models without this leak.
+No boxes are learned. `State` and `Outcome` by geometry need some; the others', where a data set has any, move as in
+`kinematic.py`, so they never depend on the ego's current action. The image does: it is centred on the ego, so the model
+needs the ego's motion. In expert logs that leaks what the expert saw, as for any model that predicts the view after an
+action. Where boxes are known, `rssm` and `tokens` are the models without this leak.
 After Dreamer 4 (arXiv 2509.24527). Its tokenizer is fitted first and then frozen; here one loss fits all at once, and
 no gradient of the transformer or of the heads reaches the tokenizer.
 """
@@ -78,7 +78,7 @@ class PixelsConfig:
 
 @flax.struct.dataclass
 class Latent:
-    """What the model remembers.
+    """The model's private state.
 
     Attributes:
       image: float32[B, H, W, C] in [0, 1], what the policy sees now: the frame source's at the start, then drawn ones.
@@ -114,7 +114,7 @@ class Pixels:
         """Every frame from the noisy ones before it, each at its own signal level."""
         k_rows, k_given, k_levels, k_noise = jax.random.split(key, 4)
         rows = batch.alive.shape[0]
-        # The first rows are bootstrapped, and batches come in an order: logged drives first, then disturbed ones.
+        # The first rows are bootstrapped, but a batch is ordered: logged rollouts first, then disturbed ones.
         batch = batch[jax.random.permutation(k_rows, rows)]
         substeps, context = self.simulator.substeps, self.config.context
         boxes = driven_window(batch, context * substeps, self.simulator)
@@ -159,7 +159,7 @@ class Pixels:
     def _draw_errors(self, params: dict, keys: tuple, latent: Array, given: Given) -> Array:
         """Shortcut forcing's loss of each frame [B, F]."""
         config, (rows, frames) = self.config, latent.shape[:2]
-        # What long steps learn is as good as the finest one is: at least a row for that.
+        # Long steps learn from the finest one: at least one row trains that.
         bootstrapped = min(math.ceil(config.bootstrap * rows), rows - 1)
         levels = shortcut.draw_levels(keys[0], rows, frames, config.finest, bootstrapped)
 
@@ -171,7 +171,7 @@ class Pixels:
         return shortcut.losses(predict, latent, noise, levels, bootstrapped)
 
     def _image_terms(self, batch: ModelBatch, decoded: Array, drawn: Array) -> Terms:
-        """Tokenizer on all frames of living rows; drawing where rows tell about the others, but for first frames."""
+        """The tokenizer's loss of all frames while a row is alive; drawing's at `counted_steps`, without first frames."""
         context = self.config.context
         past = jnp.ones((len(batch.alive), context + 1), bool)
         log = batch.dynamics[:, None] & past[:, 1:]
@@ -179,7 +179,7 @@ class Pixels:
         return {"image": (decoded, jnp.concatenate([past, batch.alive], 1)), "shortcut": (drawn, counted)}
 
     def _context(self, latent: Array) -> Levels:
-        """At which the past is read. Args: [B, F, P, L]."""
+        """The signal level at which the past is read. Args: latent: [B, F, P, L]."""
         tau = jnp.full(latent.shape[:2], self.config.context_tau)
         return Levels(tau, jnp.full_like(tau, 1 / self.config.finest))
 
@@ -187,12 +187,12 @@ class Pixels:
         return empty_cache(self.config.sizes, latent.shape[0], latent.shape[-2])
 
     def window_given(self, params: dict, image: Array, ego: Agents) -> Given:
-        """`Given` of the frames [B, F] of a window, from each one's forerunner; nothing is known of the first."""
+        """`Given` of the frames [B, F] of a window, each from the frame before; all zeros for the first."""
         known = self._given(params, image[:, :-1], ego[:, :-1], ego[:, 1:])
         return jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:, :1]), a], 1), known)
 
     def _given(self, params: dict, image: Array, before: Agents, after: Agents) -> Given:
-        """What the frames after a step look like by the ego's motion alone. image: [B, F, H, W, C]; boxes [B, F]."""
+        """`Given` of the frames after a step. image: [B, F, H, W, C], those before it; before, after: the ego [B, F]."""
         motion = ego_motion(before, after)
         moved, seen = image, jnp.ones(image.shape[:-1])
         if self.config.moved:
@@ -218,13 +218,13 @@ class Pixels:
         return pixels_net.run(params, self.config.sizes, noisy, levels, given, cache)[1]
 
     def observe(self, params: dict, state: State) -> Observation:
-        """The simulator's view of the imagined state, but for the image: that is the model's."""
+        """The simulator's view of the imagined state, with the model's image."""
         return observe(state, self.simulator).replace(bev=jnp.round(state.latent.image * 255).astype(jnp.uint8))
 
     def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
-        """Moves the ego and the boxes, then draws what the ego sees from there, twice: the second for the doubt."""
+        """Moves the ego and the boxes, then draws the ego's next view twice; the second draw gives the disagreement."""
         following, outcome = Kinematic(KinematicConfig(), self.simulator).step((), key, state, action)
-        # Not where the simulator stops the ego because it failed: a model that saw this would know the outcome.
+        # The whole swept step, not the place of a failure: from that, the model would know the outcome.
         after = ego_track_of(sweep(state, action, self.simulator))[..., -1]
         before = ego_row(state.now, state.scene.ego, -1)
         given = self._given(params, state.latent.image[:, None], before[:, None], after[:, None])
@@ -244,7 +244,7 @@ class Pixels:
 
         noise = row_noise(key, (2, *given.expected.shape[1:]))
         draw = jax.vmap(lambda noise: shortcut.sample(predict, noise, self.config.steps), 1, 1)
-        return jnp.clip(draw(noise), -1.0, 1.0)  # where latents live
+        return jnp.clip(draw(noise), -1.0, 1.0)  # the range of latents
 
 
 def row_noise(key: jax.Array, shape: tuple[int, ...]) -> Array:

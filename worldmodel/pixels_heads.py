@@ -1,6 +1,6 @@
-"""The outcome heads of `pixels.py`: reward, cont and costs of a step, from what its image shows and the ego's motion.
+"""The outcome heads of `pixels.py`: reward, cont and costs of a step, from its image and the ego's motion.
 
-The other learned models read reward and costs off boxes; where there are only images there is nothing else to read.
+The other learned models predict reward and costs from boxes, which a data set of images alone does not have.
 Letters: B batch, H transitions, P patches, L latent numbers.
 """
 
@@ -38,7 +38,7 @@ def outcome_logits(params: dict, latent: Array, motion: Array) -> dict[str, Arra
 
 
 def outcomes_of(logits: dict[str, Array]) -> dict[str, Array]:
-    """The reward and probabilities that the heads' outputs mean."""
+    """The reward and the probabilities, from the heads' logits."""
     return {name: symexp(x) if name == "reward" else jax.nn.sigmoid(x) for name, x in logits.items()}
 
 

@@ -1,8 +1,8 @@
 """The networks of `pixels.py` as functions of explicit parameters.
 
 A frame is P patch tokens. Each layer lets a patch attend to its own past, with the key-value cache of `tokens_net.py`,
-then to the patches of its own frame, so attention is causal in blocks of one frame. A frame's tokens know what is left
-to say of the patch: its noisy latent, and what the ego's exact motion alone makes of the frame before (`Given`).
+then to the patches of its own frame, so attention is causal in blocks of one frame. A token's inputs are the patch's
+noisy latent, and the prediction of the patch by the ego's exact motion alone (`Given`).
 Letters: B batch, F new frames, P patches, L latent numbers, D width.
 """
 
@@ -21,7 +21,7 @@ from tether.worldmodel.shortcut import Levels
 from tether.worldmodel.tokens_net import Cache, attend_past
 from tether.worldmodel.window import EGO_MOTION
 
-WAVES = 4  # frequencies at which a signal level is told
+WAVES = 4  # frequencies that encode a signal level
 LEVEL_FEATURES = 2 * WAVES + 1
 
 
@@ -47,12 +47,12 @@ class Sizes:
 
 @flax.struct.dataclass
 class Given:
-    """What is known of frames before they are drawn.
+    """What is known of frames before they are drawn, from the frame before and the ego's motion.
 
     Attributes:
       background: float32[B, F, H, W, C] in [0, 1], the frame before as the ego's motion moves it; 0 where not in view.
-      expected: float32[B, F, P, L], what it shows: its latent against black.
-      seen: float32[B, F, P], share of each patch that was in view then.
+      expected: float32[B, F, P, L], the background's content: its latent against black.
+      seen: float32[B, F, P], fraction of each patch that was in view then.
       motion: float32[B, F, 3], the ego's motion that led here, `window.ego_motion`.
     """
 
@@ -94,7 +94,7 @@ def run(params: dict, sizes: Sizes, noisy: Array, levels: Levels, given: Given, 
     """Reads F frames after those in the cache.
 
     Args: noisy: float32[B, F, P, L]; levels: [B, F].
-    Returns: the clean frames float32[B, F, P, L] that it believes in, and the cache after the last frame.
+    Returns: the predicted clean frames float32[B, F, P, L], and the cache after the last frame.
     """
     inputs = jnp.concatenate([noisy, given.expected, given.seen[..., None]], -1)
     frame = dense(params["motion"], given.motion) + mlp(params["level"], level_features(levels))
@@ -112,7 +112,7 @@ def run(params: dict, sizes: Sizes, noisy: Array, levels: Levels, given: Given, 
 
 
 def level_features(levels: Levels) -> Array:
-    """Signal level and step length as the network is told them. float32[B, F] each -> float32[B, F, features]."""
+    """Encodes signal level and step length for the network. float32[B, F] each -> float32[B, F, features]."""
     phase = levels.tau[..., None] * jnp.pi * 2.0 ** jnp.arange(WAVES)
     return jnp.concatenate([jnp.cos(phase), jnp.sin(phase), jnp.log2(levels.step)[..., None] / 2], -1)
 

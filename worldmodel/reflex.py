@@ -14,16 +14,16 @@ from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.world import Agents
 from tether.worldmodel.motion import Motion
 
-DRIVER = CarFollowing(headway_s=0.5, gap_m=1.5)  # closer than logged drivers follow
+FOLLOWING = CarFollowing(headway_s=0.5, gap_m=1.5)  # closer than logged drivers follow
 AHEAD_M = 60.0
-GRAZE_M = 0.3  # boxes that would overlap by less pass each other, as cyclists do
+GRAZE_M = 0.3  # boxes that would overlap by less than this pass each other, as cyclists do
 BEND_SPEED = 2.0  # m/s; the turns of slower agents are noise
 
 
 def reflex(now: Agents, scene: Scene, motion: Motion) -> Array:
-    """The acceleration that what is in its way leaves to each agent [m/s^2], inf where nothing asks it to brake.
+    """The highest acceleration that the boxes in its way allow each agent [m/s^2]; inf where none requires braking.
 
-    In the way are boxes ahead that the agent's own reaches whether it goes straight on or turns as it does.
+    A box ahead is in the way if the agent would reach it both going straight on and keeping its present turn.
 
     Args: of one scene, [A]. Returns: float32[A].
     """
@@ -31,13 +31,13 @@ def reflex(now: Agents, scene: Scene, motion: Motion) -> Array:
     x, y = to_frame(now.x, now.y, *frame)
     cos, sin = (jnp.abs(part) for part in (jnp.cos(now.heading - frame[2]), jnp.sin(now.heading - frame[2])))
     bend = motion.turn_rate / jnp.maximum(motion.speed, BEND_SPEED)
-    # Straight on as well as along the turn: a turn that is continued for long leads into cars beside the road.
+    # Both ways count, because a turn that is extrapolated for long leads into cars beside the road.
     aside = jnp.maximum(jnp.abs(y), jnp.abs(y - bend[:, None] * jnp.square(x) / 2))
     reach = (scene.width[:, None] + cos * scene.width + sin * scene.length) / 2
     gap = x - (scene.length[:, None] + cos * scene.length + sin * scene.width) / 2
     other = now.valid & ~jnp.eye(*x.shape, dtype=bool)
     in_way = other & (x > 0) & (aside < reach - GRAZE_M) & (gap < AHEAD_M)
     lead_speed, _ = rotate(now.vel_x, now.vel_y, -frame[2])
-    left = idm(DRIVER, motion.speed[:, None], jnp.inf, gap, jnp.maximum(lead_speed, 0.0))
+    left = idm(FOLLOWING, motion.speed[:, None], jnp.inf, gap, jnp.maximum(lead_speed, 0.0))
     asked = jnp.where(in_way & (left < 0), left, jnp.inf)
     return jnp.min(asked, -1)

@@ -58,7 +58,7 @@ class RSSM(LearnedWorld):
 
     @property
     def scales(self) -> dict[str, float]:
-        """Those of the KL."""
+        """Factors of the KL terms."""
         return self.config.loss.scales
 
     def layers(self, window: Window) -> dict:

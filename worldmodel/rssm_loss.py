@@ -37,7 +37,7 @@ class LossConfig:
 
     @property
     def scales(self) -> dict[str, float]:
-        """Factors of the terms that do not count once."""
+        """Factors of those terms whose factor is not 1."""
         return {"kl_prior": self.kl_prior, "kl_posterior": self.kl_posterior}
 
 

@@ -1,4 +1,4 @@
-"""The networks of `rssm.py` and what they read, as functions of explicit parameters.
+"""The networks of `rssm.py` and their inputs, as functions of explicit parameters.
 
 Letters: B batch, F frames (one per world step, history included), A agents, S sub-steps, D memory, G x C latent groups
 and classes, E ensemble members, L lights.
@@ -21,8 +21,8 @@ from tether.worldmodel.nets import cast, dense, dense_layer, gru, layer_norm, ml
 from tether.worldmodel.noise import draw_index
 from tether.worldmodel.window import MOTION_ERRORS, Window
 
-MAX_ACCELERATION, MAX_TURN = 8.0, 1.0  # m/s^2 and rad/s, bounds of what the decoder adds
-SCALE_FLOOR = 0.03  # m and rad, smallest Laplace scale: below it lies annotation noise
+MAX_ACCELERATION, MAX_TURN = 8.0, 1.0  # m/s^2 and rad/s, bounds of the decoder's corrections
+SCALE_FLOOR = 0.03  # m and rad, smallest Laplace scale: smaller errors are annotation noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Sizes:
 
 @flax.struct.dataclass
 class Prediction:
-    """What the decoder says of one world step; leading axes [...].
+    """The decoder's prediction of one world step; leading axes [...].
 
     Attributes:
       members: `Agents` [..., A, E, S], the motion by each ensemble member.
@@ -145,7 +145,7 @@ def filter_frames(
 
     inputs = (embedded[:, 1:], seen[:, 1:], cast(evidence, sizes.dtype), jnp.moveaxis(uniforms, 2, 1))
     time_major = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), inputs)
-    # What happens inside a step costs less to compute again than to keep, in time and in memory.
+    # To recompute the inside of a step costs less time and memory than to keep it.
     _, outputs = jax.lax.scan(jax.checkpoint(advance, prevent_cse=False), memory, time_major)
     following, stoch, log_probs = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), outputs)
     return jnp.concatenate([memory[:, None], following], 1), stoch, log_probs

@@ -4,18 +4,18 @@ A frame is mixed with noise up to a signal level tau, 0 being noise and 1 the fr
 
     z_tau = tau * z_1 + (1 - tau) * noise
 
-and a network is asked for z_1, told tau and the length d of the step that will be taken on its word. Each frame of a
+and a network predicts z_1 from z_tau, tau and the length d of the step that its prediction serves. Each frame of a
 sequence has its own tau and d (diffusion forcing, arXiv 2407.01392). tau lies on the grid of its d, and d is a power of
 two times the finest step d_min = 1 / `finest`:
 
-    d = d_min   the target is z_1: flow matching, said as x-prediction
-    d > d_min   the target is what two steps of d / 2 reach, without gradient (shortcut models, arXiv 2410.12557)
+    d = d_min   the target is z_1: flow matching, written as x-prediction
+    d > d_min   the target is where two steps of d / 2 lead, without gradient (shortcut models, arXiv 2410.12557)
 
 Dreamer 4 writes the second case as an error of velocities, (x - z_tau) / (1 - tau), times (1 - tau)^2. Those factors
 cancel: it is the squared error of x against `two_half_steps`, so both cases share one loss. Each frame's error counts
-0.9 tau + 0.1, since little can be said of a frame that is still mostly noise.
+0.9 tau + 0.1, because a frame that is still mostly noise can hardly be predicted.
 
-Nothing here knows what network predicts or what a frame is. B rows, F frames, `...` whatever a frame holds.
+The functions work with any network and any kind of frame. B rows, F frames, `...` the axes of a frame.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from tether.data.scene import Array
 
 @flax.struct.dataclass
 class Levels:
-    """What the network is told of each frame.
+    """The network's inputs beside each noisy frame.
 
     Attributes:
       tau: float32[B, F], signal level in [0, 1].
@@ -40,8 +40,8 @@ class Levels:
     step: Array
 
 
-# From noisy frames [n, F, ...] and their levels to the clean frames. n may be less than B: then they are the first rows
-# of the batch, and whatever the network is conditioned on has to be cut alike.
+# From noisy frames [n, F, ...] and their levels to the clean frames. If n < B, they are the first rows of the batch, to
+# which the network's other inputs then have to be cut.
 Predict = Callable[[Array, Levels], Array]
 
 
@@ -62,7 +62,7 @@ def velocity(clean: Array, noisy: Array, tau: Array) -> Array:
 
 
 def draw_levels(key: jax.Array, rows: int, frames: int, finest: int, bootstrapped: int) -> Levels:
-    """Levels to train at: the first `bootstrapped` rows at steps longer than the finest, all alike likely.
+    """Levels to train at: the first `bootstrapped` rows at steps longer than the finest, each length equally likely.
 
     Args: finest: 1 / d_min, a power of two. Returns: `Levels` [rows, frames]; tau is a multiple of its step.
     """
@@ -83,7 +83,7 @@ def two_half_steps(predict: Predict, noisy: Array, levels: Levels) -> Array:
 
 
 def weight(tau: Array) -> Array:
-    """How much a frame at a signal level counts: Dreamer 4's ramp."""
+    """The weight of a frame at a signal level: Dreamer 4's ramp."""
     return 0.9 * tau + 0.1
 
 

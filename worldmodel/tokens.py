@@ -61,7 +61,7 @@ class TokensConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens(LearnedWorld):
-    """`WorldModel`. What its memory keeps of the past is a `tokens_net.Cache`."""
+    """`WorldModel`. The past in its memory is a `tokens_net.Cache`."""
 
     config: TokensConfig
 
@@ -95,7 +95,7 @@ class Tokens(LearnedWorld):
         return Draw(others, expected, tokens_net.stay_logits(params, hidden))
 
     def remember(self, params: dict, memory: Memory, choice: tuple, sensed: Sensed, seen: Array) -> Memory:
-        """One step more of the transformer."""
+        """One more step of the transformer."""
         one_frame = sensed[:, None], seen[:, None]
         hidden, cache = tokens_net.run(params, self.config.sizes, *one_frame, memory.past)
         return Memory(hidden[:, 0], cache)

@@ -1,9 +1,9 @@
 """The networks of `tokens.py` as functions of explicit parameters.
 
-Every agent has one token per world step. Each layer lets it attend to its own past, then to what is around it at that
-moment, in its own frame: lanes, lights, and its neighbours, where they are and what they have made of their past. So
-attention is causal in blocks of one world step. Keys and values of the past are kept in a cache: fitting, which reads
-a whole window, and imagination, which reads one step at a time, run the same function.
+Every agent has one token per world step. In each layer it attends to its own past, then to the things around it at that
+moment, in its own frame: lanes, lights, and neighbours with their places and hidden states. So attention is causal in
+blocks of one world step. A cache keeps keys and values of the past: fitting, which reads a whole window, and
+imagination, which reads one step at a time, run the same function.
 Letters: B batch, F new steps, C cached and new steps, W steps that an agent attends to, A agents, N things around it,
 D width, E ensemble members, V vocabulary.
 """
@@ -54,7 +54,7 @@ class Sizes:
 
 @flax.struct.dataclass
 class Cache:
-    """What the layers remember of the last W - 1 steps, the newest last.
+    """The layers' keys and values of the last W - 1 steps, the newest last.
 
     Attributes:
       keys, values: float[B, layers, W - 1, A, D], in the networks' type.
@@ -98,7 +98,7 @@ def _layer_weights(sizes: Sizes) -> dict:
 
 
 def empty_cache(sizes: Sizes, rows: int, agents: int) -> Cache:
-    """A cache in which nobody has been seen."""
+    """A cache in which no agent has been seen."""
     past = jnp.zeros((rows, sizes.layers, sizes.window - 1, agents, sizes.width), sizes.dtype)
     return Cache(past, past, jnp.zeros((rows, sizes.window - 1, agents), bool))
 
@@ -134,7 +134,7 @@ def embed_things(params: dict, sensed: Sensed) -> tuple[Array, Array]:
 def attend_past(
     net: dict, sizes: Sizes, x: Array, past: tuple[Array, Array], seen: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    """Each agent's last W steps, by what they hold and how long ago they were.
+    """Attention of each agent to its last W steps, by their content and their age.
 
     Args: x: float32[B, F, A, D]; past: keys and values [B, C - F, A, D]; seen: bool[B, C, A].
     Returns: float32[B, F, A, D], and keys and values [B, C, A, D].
@@ -154,7 +154,7 @@ def attend_past(
 
 
 def attend_around(net: dict, sizes: Sizes, x: Array, things: Array, mask: Array, neighbours: Array) -> Array:
-    """What is around each agent; the neighbours, which are the last things, with what they hold themselves.
+    """Attention of each agent to the things around it. The last ones are neighbours, with their own hidden states.
 
     Args: x: float32[B, F, A, D]; things: float32[B, F, A, N, things], mask: bool[B, F, A, N];
       neighbours: int32[B, F, A, n], rows.
@@ -172,7 +172,7 @@ def attend_around(net: dict, sizes: Sizes, x: Array, things: Array, mask: Array,
 
 
 def motion_log_probs(params: dict, vocabulary: Vocabulary, hidden: Array, rows: Array) -> Array:
-    """What each member says of the coming motion. float32[..., A, D], int32[..., A] -> float32[..., A, E, V]."""
+    """Each member's log-probabilities of the motion. float32[..., A, D], int32[..., A] -> float32[..., A, E, V]."""
     logits = jax.vmap(mlp, (0, None), -2)(params["motion"], hidden).astype(jnp.float32)
     return jax.nn.log_softmax(logits + prior_logits(vocabulary, rows)[..., None, :])
 

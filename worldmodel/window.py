@@ -1,4 +1,4 @@
-"""What learned models read off a window of boxes: frames, what agents sense in them, departures from constancy.
+"""The inputs of learned models, from a window of boxes: frames, features, and departures from constant motion.
 
 Letters: B batch, F frames (one per world step), A agents, S sub-steps, L lights.
 """
@@ -17,7 +17,7 @@ from tether.worldmodel.motion import estimate_motion, move
 from tether.worldmodel.nets import symlog
 
 EVIDENCE_SCALE = (4.0, 4.0, 10.0)  # 1/m, 1/m, 1/rad: brings ordinary residuals of 0.5 s near 1
-EGO_MOTION_SCALE = (0.1, 1.0, 5.0)  # 1/m, 1/m, 1/rad: the same for what the ego drove in a step
+EGO_MOTION_SCALE = (0.1, 1.0, 5.0)  # 1/m, 1/m, 1/rad: the same for the ego's motion in a step
 MOTION_ERRORS, EGO_MOTION = len(EVIDENCE_SCALE), len(EGO_MOTION_SCALE)
 
 
@@ -30,7 +30,7 @@ class Window:
       sensed: `Sensed` [B, F, A, ...].
       ego_senses: float32[B, F, features].
       after: `Agents` [B, F - 1, A, S], what followed each frame but the last.
-      evidence: float32[B, F - 1, A, 3 S + 1], how that departs from constant turn rate and speed.
+      evidence: float32[B, F - 1, A, 3 S + 1], how `after` departs from constant turn rate and speed.
     """
 
     frames: Frame
@@ -49,14 +49,14 @@ def observe_window(boxes: Agents, scene: Scene, first: Array, simulator: Simulat
 
 
 def batch_window(batch: ModelBatch, context: int, simulator: SimulatorConfig) -> Window:
-    """What a batch shows from `context` world steps before its first transition on; the ego as it was driven."""
+    """The window of a batch from `context` world steps before its first transition on; the ego as it was driven."""
     before = context * simulator.substeps
     boxes = driven_window(batch, before, simulator)
     return observe_window(boxes, batch.scene, batch.start - before, simulator)
 
 
 def history_window(state: State, simulator: SimulatorConfig) -> Window:
-    """What a state's history shows."""
+    """The window of a state's history."""
     boxes, first = history_boxes(state, simulator)
     return observe_window(boxes, state.scene, first, simulator)
 
@@ -110,7 +110,7 @@ def sense_frame(frame: Frame, scene: Scene, span_s: float) -> tuple[Sensed, Arra
 
 
 def substep_boxes(boxes: Agents, substeps: int) -> Agents:
-    """What follows each frame of a window: [B, A, (F - 1) * S + 1] -> [B, F - 1, A, S]."""
+    """The sub-steps after each frame of a window: [B, A, (F - 1) * S + 1] -> [B, F - 1, A, S]."""
     return jax.tree.map(lambda a: jnp.moveaxis(a[..., 1:].reshape(*a.shape[:-1], -1, substeps), 2, 1), boxes)
 
 
@@ -124,7 +124,7 @@ def motion_error(heading: Array, predicted: Agents, truth: Agents) -> tuple[Arra
 
 
 def evidence(frames: Frame, after: Agents, simulator: SimulatorConfig) -> Array:
-    """What the posterior sees: how each agent departs from constant turn rate and speed in the coming step.
+    """The posterior's input: how each agent departs from constant turn rate and speed in the coming step.
 
     Args: frames: [B, F - 1, A]; after: `Agents` [B, F - 1, A, S]. Returns: float32[B, F - 1, A, 3 S + 1].
     """

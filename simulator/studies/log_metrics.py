@@ -34,8 +34,8 @@ def kinematic_infeasibility(track: Agents, dt: float, bounds: KinematicBounds) -
       curvature.
     - Speed is the velocity along the heading, negative in reverse, so that passing through standstill is no jump.
     - The turn is compared with the curvature's bound times the way, so that nothing is divided by a small way.
-    As in Waymax, a turn does not count below `standing_speed` at either end, and positions are not read: a jump shows in
-    the log divergence. The motion is that of a vehicle: the result means little for a pedestrian.
+    As in Waymax, a turn does not count below `standing_speed` at either end, and positions are not read: a jump shows
+    in the log divergence. The motion is that of a vehicle: the result means little for a pedestrian.
 
     Returns: bool[..., K - 1], of the step that leads to each box but the first, False where not valid, and
       bool[..., K - 1], valid where the agent is there before and after it.

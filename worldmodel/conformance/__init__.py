@@ -1,4 +1,4 @@
-"""What every world model must keep to, as tests that run on anyone's model:
+"""The rules of a world model, as tests that run on anyone's model:
 
     python -m tether.worldmodel.conformance --world-model mine:MineConfig
 

@@ -1,4 +1,4 @@
-"""The replays that models are tried on, and what may be done to them without changing what happens.
+"""The replays that models are tested on, and changes to them that must not change the result.
 
 B = 4 scenes, H = `HORIZON` steps. Scenes are padded: rows of agents, polylines and lights beyond the real ones.
 """
@@ -64,14 +64,14 @@ def replay(scene: Scene, simulator: SimulatorConfig) -> ModelBatch:
     action = track_log(log_ego(scene, start), scene, start, HORIZON * simulator.substeps, simulator)
     action = jax.tree.map(lambda a: a.reshape(rows, HORIZON, -1), action)
     keys = jax.random.split(jax.random.key(0), rows)
-    driven = replay_actions(LogReplay(simulator), (), keys, scene, start, action)
-    return from_rollout(scene, start, driven, jnp.ones(rows, bool))
+    rollout = replay_actions(LogReplay(simulator), (), keys, scene, start, action)
+    return from_rollout(scene, start, rollout, jnp.ones(rows, bool))
 
 
 def imagine(model: World, params: Params, keys: jax.Array, batch: ModelBatch) -> Rollout:
     """A batch's actions in a model, without what a policy would see there: the suite draws no images."""
-    driven = replay_actions(model, params, keys, batch.scene, batch.start, batch.action)
-    return driven.replace(observation=(), final=())
+    rollout = replay_actions(model, params, keys, batch.scene, batch.start, batch.action)
+    return rollout.replace(observation=(), final=())
 
 
 def moved(scene: Scene, motion: Motion, simulator: SimulatorConfig) -> Scene:
@@ -131,7 +131,7 @@ def with_noisy_padding(scene: Scene) -> Scene:
 
 
 def with_another_future(scene: Scene) -> Scene:
-    """The same up to the current step; after it all agents are elsewhere, or come and go, and lights change."""
+    """The same scenes up to the current step; after it agents are elsewhere or absent, and lights change."""
     later = jnp.arange(scene.x.shape[-1]) > SceneSpec.current
     other = (jnp.arange(scene.x.shape[1]) != scene.ego[:, None])[..., None]  # the simulator may know the log's end
     tracks = ("x", "y", "heading", "vel_x", "vel_y")

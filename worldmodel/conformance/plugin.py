@@ -26,7 +26,7 @@ class Case:
     """A model to test.
 
     Attributes:
-      name: as it was asked for.   config: what builds it.   model: built.
+      name: as given on the command line.   config: its `build` makes the model.   model: the built model.
       params: freshly initialised.
       imagine: `batches.imagine` as a function of (params, keys, batch), jitted.
     """
@@ -39,7 +39,7 @@ class Case:
 
     @property
     def learns(self) -> bool:
-        """Whether there is anything to fit."""
+        """Whether the model has parameters to fit."""
         return bool(jax.tree.leaves(self.params))
 
 
@@ -78,7 +78,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Says at once what is wrong with a name."""
+    """Reports a wrong model name before any test runs."""
     try:
         for name in config.getoption("--world-model") or ():
             config_of(name)
@@ -127,7 +127,7 @@ def case(request, model_batch, sim_config) -> Case:
 
 @pytest.fixture(scope="session")
 def imagined(case, keys, model_batch) -> Rollout:
-    """What the model makes of the batch."""
+    """The batch's actions, imagined in the model."""
     return case.imagine(case.params, keys, model_batch)
 
 

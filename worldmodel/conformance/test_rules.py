@@ -1,5 +1,5 @@
-"""The rules of `worldmodel/interface.py`, one test each. What is compared are the boxes of all agents but the ego, and
-what the model itself says of a step; the outcome by geometry is the simulator's."""
+"""The rules of `worldmodel/interface.py`, one test each. They compare the boxes of all agents but the ego, and the
+model's own predictions for a step; the outcome by geometry is the simulator's."""
 
 import re
 
@@ -26,7 +26,7 @@ ANY_MOTION, QUARTER_TURN = Motion(angle=2.0, x=31.0, y=-17.0), Motion(angle=np.p
 
 
 def assert_same(left, right, rule: str, atol: float = 1e-4, rtol: float = 1e-4) -> None:
-    """Both trees agree; says which rule is broken, where, and by how much."""
+    """Both trees agree; the message names the rule, the place and the difference."""
     if jax.tree.structure(left) != jax.tree.structure(right):
         raise AssertionError(f"{rule}: {jax.tree.structure(left)} became {jax.tree.structure(right)}")
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(left), jax.tree.leaves(right), strict=True):
@@ -45,12 +45,12 @@ def assert_finite(tree, rule: str) -> None:
 
 
 def predicted_by(imagined: Rollout) -> dict:
-    """What the model itself says of a step."""
+    """The model's own predictions for each step."""
     return {"predicted": imagined.outcome.predicted, "disagreement": imagined.outcome.disagreement}
 
 
 def program(case: Case, sim_config, keys, model_batch) -> tuple[str, list]:
-    """What imagining compiles to, built and traced anew, with the arrays that it holds; no addresses of objects."""
+    """The jaxpr of imagination, built and traced anew, without addresses of objects; and the arrays that it holds."""
     model = case.config.build(sim_config)
     traced = jax.jit(lambda *args: batches.imagine(model, *args)).trace(case.params, keys, model_batch)
     return re.sub("0x[0-9a-f]+", "", str(traced.jaxpr)), traced.jaxpr.consts
@@ -62,7 +62,7 @@ def test_shapes_and_masks(imagined, model_batch):
         actual = getattr(imagined.agents, name).shape
         assert actual == boxes, f"boxes are [H, B, A, S]: {name}: expected {boxes}, found {actual}"
     for name, value in imagined.outcome.predicted.items():
-        assert value.shape == (HORIZON, 4), f"heads say one number per row: {name}: found {value.shape[2:]} per step"
+        assert value.shape == (HORIZON, 4), f"heads give one number per row: {name}: found {value.shape[2:]} per step"
     appeared = imagined.agents.valid & ~model_batch.scene.valid[..., 10:11]
     assert not np.any(appeared), "an agent that was not there at the start has appeared"
     assert_finite((imagined.agents, predicted_by(imagined), imagined.outcome.reward), "all that is imagined is finite")
@@ -95,7 +95,7 @@ def test_same_key_same_result(case, imagined, keys, model_batch):
 
 
 def test_rows_are_independent(case, imagined, keys, model_batch):
-    """Rows drawn anew, some twice: each comes out as it did among other neighbours."""
+    """A row has the same result in a batch of other rows, some of them there twice."""
     drawn = jnp.array([3, 2, 2, 0])
     again = case.imagine(case.params, keys[drawn], model_batch[drawn])
     expected = jax.tree.map(lambda a: a[:, drawn], imagined)
@@ -136,7 +136,7 @@ def test_content_of_padding_is_nothing(case, imagined, keys, model_batch):
 
 @pytest.mark.parametrize("motion", [ANY_MOTION, QUARTER_TURN], ids=["any", "quarter"])
 def test_rigid_motion_moves_all_alike(case, imagined, keys, model_batch, sim_config, motion):
-    """To 2 mm, mm/s and 0.002 rad, 200 m from the origin; what heads say, after quarter turns only, to 0.002."""
+    """To 2 mm, mm/s and 0.002 rad, 200 m from the origin; the heads, after quarter turns only, to 0.002."""
     scene = jax.tree.map(jnp.asarray, batches.moved(model_batch.scene, motion, sim_config))
     again = case.imagine(case.params, keys, model_batch.replace(scene=scene))
     expected = others(batches.moved_boxes(imagined.agents, motion), model_batch)
@@ -206,7 +206,7 @@ def test_images_are_asked_for_where_they_are_read(case, fitted, keys, model_batc
 
 
 def test_fitting_overfits_four_scenes(case, fitted, imagined, keys, model_batch):
-    """A braking vehicle and the rewards: whichever of them a model learns, it can learn by heart."""
+    """A model can overfit the braking vehicle and the rewards, whichever of them it predicts."""
     if not case.learns:
         pytest.skip("nothing to fit")
     for step, metrics in enumerate(fitted.history):
@@ -236,7 +236,7 @@ def reward_error(imagined: Rollout, model_batch) -> float:
 
 
 def test_a_resumed_fit_goes_on_alike(fitted, model_batch, tmp_path):
-    """Parameters and optimiser through a checkpoint: the next step comes to the same numbers."""
+    """After parameters and optimiser went through a checkpoint, the next step gives the same numbers."""
     host = jax.tree.map(np.array, jax.device_get(fitted.state))
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "fit", host)
