@@ -198,8 +198,8 @@ class Checkpoints:
           where they are.
         """
         self.wait()
-        found, reasons = self.steps(), {}
-        for step in reversed(found):
+        steps, reasons = self.steps(), {}
+        for step in reversed(steps):
             try:
                 state, key, meta = self._read(step, template)
                 parsed = parse(meta)
@@ -214,10 +214,10 @@ class Checkpoints:
                 self._move_aside(list(reasons))
             self._kept.verified, self._read_back = step, True
             return step, state, key, parsed
-        if found:
+        if steps:
             raise ValueError(
-                f"all checkpoints of {self.directory} are damaged, or of another version: {found}, the newest: "
-                f"{reasons[found[-1]]}; nothing was changed: put back a copy, or name another --directory"
+                f"all checkpoints of {self.directory} are damaged, or of another version: {steps}, the newest: "
+                f"{reasons[steps[-1]]}; nothing was changed: put back a copy, or name another --directory"
             )
         return None
 
@@ -293,10 +293,10 @@ def _quieten() -> None:
         sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
 
 
-def _unraisable(before: Callable[[Any], Any], found: Any) -> None:
+def _unraisable(before: Callable[[Any], Any], error: Any) -> None:
     """Leaves out TensorStore's writes that report to an event loop which has ended by the error of another one."""
-    if not (isinstance(found.exc_value, RuntimeError) and str(found.exc_value) == "Event loop is closed"):
-        before(found)
+    if not (isinstance(error.exc_value, RuntimeError) and str(error.exc_value) == "Event loop is closed"):
+        before(error)
 
 
 def move_aside(path: pathlib.Path, name: str) -> pathlib.Path:

@@ -33,8 +33,8 @@ def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunSta
         layout=run.layout,
         fetch=lambda kept: kept[0],
     )
-    found = {**scores, **along_logs(run, policy)}
-    means = {name: float(np.mean(found[name])) for name in CHECKED}
+    measured = {**scores, **along_logs(run, policy)}
+    means = {name: float(np.mean(measured[name])) for name in CHECKED}
     state = state.add_steps("validate", scores["steps"])
     where = {"stage": unit.part, "round": unit.round, "step": state.progress.step}
     return state.note(checks=(*state.progress.checks, {**where, **means})), means

@@ -110,11 +110,11 @@ def demonstrate(driven: Rollout, scene: Scene) -> tuple[Experience, ModelBatch, 
     """Keeps a rollout of `ClosestToLog` as demonstrations; one that failed shows nothing worth copying."""
     failed, extras = jnp.any(driven.outcome.termination, axis=0), driven.extras
     valid = driven.alive & ~failed
-    shown = demonstrated(driven, extras["decision"], valid, jnp.zeros(valid.shape))
+    experience = demonstrated(driven, extras["decision"], valid, jnp.zeros(valid.shape))
     metrics = {
         "failure": failed.mean(),
         "recovered": masked_mean(extras["recovered"], driven.alive),
         "deviation": masked_mean(extras["deviation"], driven.alive),
         "return": jnp.sum(jnp.where(driven.alive, driven.outcome.reward, 0.0), axis=0).mean(),
     }
-    return shown, track(driven, scene), metrics
+    return experience, track(driven, scene), metrics

@@ -28,11 +28,11 @@ def practise(run: Run, state: RunState, key: jax.Array, scene: Any) -> tuple[Run
     start, rows = np.repeat(np.asarray(start), config.group), repeat_rows(scene, config.group)
     keys = row_keys(k_rows, config.scenes, config.group)
     if config.world == "model":
-        found = imagine(run, state, state.learned.policy, rows, start, keys)
-        return state, found.experience, found.metrics
+        imagined = imagine(run, state, state.learned.policy, rows, start, keys)
+        return state, imagined.experience, imagined.metrics
     certain = Trust(jnp.int32(config.horizon), jnp.float32(jnp.inf), jnp.float32(0))
-    found = roll_out_from(run, LogReplay(run.config.simulator), (), state.learned.policy, rows, start, keys, certain)
-    return state.add_steps("practise", found.valid), found.experience, found.metrics
+    imagined = roll_out_from(run, LogReplay(run.config.simulator), (), state.learned.policy, rows, start, keys, certain)
+    return state.add_steps("practise", imagined.valid), imagined.experience, imagined.metrics
 
 
 def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.ndarray, keys: tuple) -> Imagined:

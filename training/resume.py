@@ -24,16 +24,16 @@ def resume(run: Run, fresh: Learned) -> RunState:
 
     Raises: ValueError where several processes do not see the same checkpoints.
     """
-    found = run.checkpoints.restore(fresh, parse_progress)
-    seen = np.unique(multihost_utils.process_allgather(np.int32(-1 if found is None else found[0])))
+    checkpoint = run.checkpoints.restore(fresh, parse_progress)
+    seen = np.unique(multihost_utils.process_allgather(np.int32(-1 if checkpoint is None else checkpoint[0])))
     if len(seen) > 1:
         raise ValueError(f"{run.directory}: expected all processes to see it, but they found checkpoints {seen}")
-    if found is None and run.config.start_from is not None:
+    if checkpoint is None and run.config.start_from is not None:
         return shared_start(run, fresh)
-    if found is None:
+    if checkpoint is None:
         rounds = run.config.rounds
         return RunState(fresh, Progress(horizon=rounds.horizon, penalty=rounds.penalty))
-    step, learned, _, progress = found
+    step, learned, _, progress = checkpoint
     log.info("resuming from step %d: %s finished", step, ", ".join(progress.finished) or "no unit")
     if run.logger is not None and not run.logger.lines_before:
         log.warning("%s has no line of the steps before: its times in reports begin now", run.logger.path)
@@ -60,17 +60,17 @@ def shared_start(run: Run, fresh: Learned) -> RunState:
         raise ValueError(f"start_from: {source} has other settings:\n  " + "\n  ".join(changed))
     checkpoints = Checkpoints(source / "checkpoints", run.config.keep_checkpoints)
     try:
-        found = checkpoints.restore(fresh, parse_progress, repair=False)
+        checkpoint = checkpoints.restore(fresh, parse_progress, repair=False)
     finally:
         checkpoints.close()
-    done = found[3].finished if found else ()
+    done = checkpoint[3].finished if checkpoint else ()
     shared = tuple(unit.name for stage in STAGES if stage.shared for unit in stage.units(run.config))
     if set(done) != set(shared):
         raise ValueError(f"start_from: expected {source} to have finished {shared} and nothing else, found {done}")
     if run.logger:
         run.logger.go_on_from(source)
     rounds = run.config.rounds
-    return placed(run, found[1], found[3]).note(horizon=rounds.horizon, penalty=rounds.penalty)
+    return placed(run, checkpoint[1], checkpoint[3]).note(horizon=rounds.horizon, penalty=rounds.penalty)
 
 
 def placed(run: Run, learned: Learned, progress: Progress) -> RunState:

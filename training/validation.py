@@ -95,8 +95,8 @@ def _fraction_need(facts: Facts, number: float) -> tuple[bool, str]:
         ("at most", facts.most, operator.le),
         ("below", facts.below, operator.lt),
     )
-    said = [(f"{word} {bound:g}", holds(number, bound)) for word, bound, holds in bounds if bound is not None]
-    return all(good for _, good in said), ", ".join(each for each, _ in said)
+    checks = [(f"{word} {bound:g}", holds(number, bound)) for word, bound, holds in bounds if bound is not None]
+    return all(good for _, good in checks), ", ".join(each for each, _ in checks)
 
 
 def _relations(config: Config) -> list[Need]:
