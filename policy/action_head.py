@@ -1,4 +1,4 @@
-"""What a decision is, and what an action head offers: nothing else in the repository knows which head it has."""
+"""Decisions, and the interface of action heads: no code outside of a head depends on which head a policy has."""
 
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class Decision:
 
 @flax.struct.dataclass
 class Memory:
-    """What a head may attend to: the backbone's keys and values over [seen][reasoning], and what of them is no padding.
+    """The backbone's keys and values over [prefix][reasoning], to which a head may attend, and the mask of the prefix.
 
     Attributes:
       cache: keys and values, float32[layers, B, P + K + 1, heads, D / heads] each.
@@ -41,7 +41,7 @@ class Memory:
 
 
 class ActionHead(Protocol):
-    """Turns what was seen and said into a knot (`policy/action_space.py`). All methods are pure.
+    """Makes a knot (`policy/action_space.py`) from observation and reasoning. All methods are pure.
 
     Attributes:
       space: the actions.
@@ -58,7 +58,7 @@ class ActionHead(Protocol):
     def regressed(self) -> int: ...
 
     def expert(self, heads: int, head_width: int) -> ExpertShape | None:
-        """The network that it needs beside a backbone with such attention."""
+        """Sizes of the network that the head needs beside the backbone. heads, head_width: the backbone's."""
 
     def draw(
         self, network: Network, key: jax.Array, tokens: Array, memory: Memory, temperature: float
@@ -71,26 +71,26 @@ class ActionHead(Protocol):
     def score(self, network: Network, motion: Any, hidden: Array, memory: Memory) -> dict[str, Array | float]:
         """Scores a decision's motion: `motion_log_prob` [B], as `draw`'s, and what `kl` and `teach` need.
 
-        Args: hidden: float32[B, D], of the last token; memory: complete.
+        Args: hidden: float32[B, D], of the last token; memory: with the last token.
         """
 
     def kl(self, now: dict[str, Array], before: dict[str, Array]) -> Array | float:
         """KL(now || before) of the motion given the tokens, [B], from two results of `score` [nats]."""
 
     def plan(self, network: Network, hidden: Array, memory: Memory) -> Array:
-        """The knots after the committed one, float32[B, knots, 2], without chance; arguments as `score`."""
+        """The knots after the committed one, float32[B, knots, 2], not drawn; arguments as `score`."""
 
     def towards(self, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
         """The knot float32[B, 2], among those that this head can decide for, that ends nearest the waypoints."""
 
     def demonstrate(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
-        """A decision to be learned, without its reasoning, and the knot float32[B, 2] that it commits.
+        """The knot float32[B, 2] that is committed, and the decision for it as a label, without its reasoning.
 
         Args: key: key[B]; knots: float32[B, N, 2], the committed one and, where they are known, N - 1 later ones.
         """
 
     def errors(self, scores: dict[str, Array], plan: Array, valid: Array) -> dict[str, Array]:
-        """Errors of a shown decision by name, float32[B]; `plan_error` is that of the later knots.
+        """Errors of a decision that is a label, by name, float32[B]; `plan_error` is that of the later knots.
 
-        Args: found: of `VLA.evaluate`; plan: float32[B, knots, 2], the later knots; valid: bool[B, knots].
+        Args: scores: of `VLA.evaluate`; plan: float32[B, knots, 2], the later knots; valid: bool[B, knots].
         """

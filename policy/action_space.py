@@ -2,13 +2,12 @@
 
 A decision is a knot, float32[..., 2]: the acceleration a* [m/s^2] and the curvature kappa* as a fraction of what the
 tyres allow at the current speed, kappa_max(v) = min(0.3, a_lat / v^2), so that the same numbers park a car and keep a
-lane at 20 m/s. It is reached on a linear ramp from the ego's current acceleration and curvature, so any sequence of
-decisions is driven without jumps: the finest jerk that the bins allow, not their width, is what a passenger feels. The
-discrete head has bins of both.
+lane at 20 m/s. A linear ramp leads to it from the ego's current acceleration and curvature, so any sequence of
+decisions is driven without jumps. The discrete head has bins of both numbers.
 
 Labels come from the exact vehicle dynamics: every joint bin is driven for `horizon_s` and the one that ends nearest
-the logged continuation wins (closest among all tokens; CAT-K, 2412.05334). It is judged further ahead than it is
-committed, because the best 0.5 s alone overshoots every lateral correction.
+the logged continuation wins (closest among all tokens; CAT-K, 2412.05334). It is evaluated over a longer time than it
+is committed for, because the best 0.5 s alone overshoots every lateral correction.
 """
 
 import dataclasses
@@ -95,7 +94,7 @@ class ActionSpace:
 
 @flax.struct.dataclass
 class Waypoints:
-    """Where the ego is to be after each of N sub-steps; float32[..., N], bool valid[..., N], in the scene's frame."""
+    """Targets of the ego after each of N sub-steps; float32[..., N], bool valid[..., N], in the scene's frame."""
 
     x: Array
     y: Array
@@ -136,8 +135,8 @@ def drive_to(space: ActionSpace, knot: Array, ego: Array, substeps: int) -> Acti
 def dithered(space: ActionSpace, knot: Array, key: jax.Array) -> Array:
     """Action tokens of a wanted knot, rounded up or down at random so that the bins' mean is what was wanted.
 
-    Who learns from many such tokens learns the decision itself and not its nearest bin. A knot that is a joint bin
-    keeps its tokens, whatever the key.
+    A policy that learns from many such tokens learns the decision itself, not its nearest bin. A knot that is a joint
+    bin keeps its tokens, whatever the key.
 
     Args: knot: float32[B, 2]; beyond the outermost bins these are taken.   key: key[B].
     Returns: int32[B, 2].
@@ -148,7 +147,7 @@ def dithered(space: ActionSpace, knot: Array, key: jax.Array) -> Array:
 
 
 def _rounded(bins: Array, value: Array, chance: Array) -> Array:
-    """The bin below or above each value [B], the one above with the share of the way to it as probability."""
+    """The bin below or above each value [B], the one above with the fraction of the way to it as probability."""
     below = jnp.clip(jnp.searchsorted(bins, value, side="right") - 1, 0, bins.size - 2)
     fraction = (value - bins[below]) / (bins[below + 1] - bins[below])
     return (below + (chance < fraction)).astype(jnp.int32)
@@ -205,7 +204,7 @@ def _distance(space: ActionSpace, swept: EgoState, waypoints: Waypoints) -> Arra
 
 
 def deviation(space: ActionSpace, knots: Array, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
-    """How far from the waypoints each of some knots ends.
+    """The deviation of each of some knots from the waypoints.
 
     Args:
       knots: float32[B, K, 2].   ego: `EgoState` [B].

@@ -1,7 +1,7 @@
-"""Drivers that learn nothing, under the same Policy protocol; their params are ().
+"""Policies without learning, under the same Policy protocol; their params are ().
 
-`GoStraight` and `ConstantSpeed` say how much of a score is free, `IDM` what rules reach, `LogExpert` what the log and
-the vehicle model allow.
+`GoStraight` and `ConstantSpeed` show how much of a score needs no skill, `IDM` how much rules achieve, `LogExpert` how
+much the log and the vehicle model allow.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class GoStraight:
 
 @dataclasses.dataclass(frozen=True)
 class ConstantSpeed:
-    """Follows the route at the current speed, whatever is on it."""
+    """Follows the route at the current speed; reacts to nothing."""
 
     config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
 
@@ -58,7 +58,7 @@ class ConstantSpeed:
 class IDM:
     """A car follower on the route: keeps the speed limit and its distance, slows for curves, stops at red lights.
 
-    It heeds whatever is in the corridor along the route, but foresees nobody's entering it.
+    It reacts to all that is in the corridor along the route, but does not predict that an agent will enter it.
     """
 
     config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)

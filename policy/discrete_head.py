@@ -36,18 +36,18 @@ class DiscreteHead:
         return 2 * self.plan_knots
 
     def expert(self, heads: int, head_width: int) -> None:
-        """None is needed."""
+        """No further network."""
 
     def draw(self, network: Network, key: jax.Array, tokens: Array, memory: Memory, temperature: float) -> tuple:
         """The last two tokens are the action."""
         return knot_of(self.space, tokens[:, -2:]), (), 0.0
 
     def score(self, network: Network, motion: Any, hidden: Array, memory: Memory) -> dict[str, Array | float]:
-        """The plan alone."""
+        """Regresses the plan; the tokens hold all of the motion."""
         return {"motion_log_prob": 0.0, "plan": self.plan(network, hidden, memory)}
 
     def kl(self, now: dict[str, Array], before: dict[str, Array]) -> float:
-        """Nothing beyond the tokens."""
+        """0: the motion has no part beyond the tokens."""
         return 0.0
 
     def plan(self, network: Network, hidden: Array, memory: Memory) -> Array:

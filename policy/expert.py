@@ -14,7 +14,7 @@ from flax import nnx
 
 from tether.data.scene import Array
 
-CLOCK = np.pi / 2 * 2.0 ** np.arange(6)  # [rad], frequencies that time in [0, 1] is told by
+CLOCK = np.pi / 2 * 2.0 ** np.arange(6)  # [rad], frequencies that encode a time in [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Expert(nnx.Module):
         self.leave = nnx.Linear(shape.width, 2, rngs=rngs)
 
     def __call__(self, x: Array, time: Array, cache: tuple[Array, Array], visible: Array) -> Array:
-        """The velocity at noisy chunks, causal over knots: a knot knows those before it and none after it.
+        """The velocity at noisy chunks, causal over knots: a knot attends to those before it and to none after it.
 
-        So the committed knot's flow is one of its own. It can be drawn, and its likelihood scored, without the plan,
-        whose noise would otherwise be blamed for rewards that it has no part in.
+        So the committed knot's flow does not depend on the plan: it is drawn and scored alone, and the plan's noise
+        gets no credit for rewards on which it has no influence.
 
         Args: x: float32[B, M, N, 2]; time: float32[B, M] in [0, 1], 1 is noise; cache: of all layers of the backbone;
           visible: bool[B, C].
@@ -87,7 +87,7 @@ class Expert(nnx.Module):
         batch, chunks, knots, _ = x.shape
         phase = time[..., None] * CLOCK
         clock = jax.nn.gelu(self.clock(jnp.concatenate([jnp.sin(phase), jnp.cos(phase)], axis=-1)))
-        own = np.kron(np.eye(chunks), np.tril(np.ones((knots, knots)))).astype(bool)  # each chunk by itself
+        own = np.kron(np.eye(chunks), np.tril(np.ones((knots, knots)))).astype(bool)  # no attention between chunks
         mask = jnp.concatenate([jnp.repeat(visible[:, None], chunks * knots, 1), jnp.repeat(own[None], batch, 0)], -1)
         graph, weights = nnx.split(self.layers)
 

@@ -1,13 +1,13 @@
 """The flow-matching action head: noise flows into knots along a learned velocity.
 
-Time t runs from 1 (noise e) to 0 (action a): x_t = t e + (1 - t) a, and the velocity to be learned is e - a. Deployed,
-it is followed by Euler steps. For reinforcement learning the same marginals are drawn by a stochastic equation,
+Time t runs from 1 (noise e) to 0 (action a): x_t = t e + (1 - t) a, and the network learns the velocity e - a. A
+deployed policy follows it by Euler steps. Reinforcement learning draws the same marginals by a stochastic equation,
 
   dx = (v + sigma^2 / 2t (x + (1 - t) v)) dt + sigma dw,   sigma_t = eta sqrt(t / (1 - t)),
 
-whose few steps are Gaussian: the chain that was drawn has an exact log-probability, and KLs are exact per step. Both
-are summed over the steps and the two numbers of the committed knot, in nats like those of the reasoning's tokens.
-Flow-GRPO averages over dimensions because an image has 10^5 of them; here the sum is what a ratio is defined for.
+whose few steps are Gaussian: a drawn chain has an exact log-probability, and KLs are exact per step. Both are summed
+over the steps and the two numbers of the committed knot, in nats like those of the reasoning's tokens. Flow-GRPO
+averages over dimensions because an image has 10^5 of them; a probability ratio needs the sum.
 
 Sources: pi0, arXiv 2410.24164 (the flow and its times); Flow-GRPO, 2505.05470 (the stochastic equation).
 """
@@ -57,7 +57,7 @@ class FlowConfig:
 
 @flax.struct.dataclass
 class Chain:
-    """How the committed knot was drawn: float32[B, steps + 1, 2], from noise to the normalised action."""
+    """The chain that drew the committed knot: float32[B, steps + 1, 2], from noise to the normalised action."""
 
     x: Array
 
@@ -68,7 +68,7 @@ class NoisyCopies:
 
     Attributes:
       x: float32[B, M, N, 2], at `time`: float32[B, M].
-      velocity: float32[B, M, N, 2], to be learned.
+      velocity: float32[B, M, N, 2], the label.
     """
 
     x: Array
@@ -91,7 +91,7 @@ def transition(x: Array, time: Array, velocity: Array, steps: int, noise: float)
 
 
 def log_density(x: Array, mean: Array, deviation: Array) -> Array:
-    """Of independent normals, summed over the last axis."""
+    """Log-density of independent normals, summed over the last axis."""
     return jnp.sum(-0.5 * ((x - mean) / deviation) ** 2 - jnp.log(deviation) - 0.5 * jnp.log(2 * jnp.pi), axis=-1)
 
 
@@ -101,7 +101,7 @@ def times(steps: int) -> Array:
 
 
 def normalise(knots: Array) -> Array:
-    """Knots float32[..., 2] in units in which driving is of order 1, and as fine near straight ahead as bins are."""
+    """Knots float32[..., 2] in units of order 1; near straight ahead the scale is as fine as the bins are."""
     return jnp.stack([knots[..., 0] / UNITS[0], jnp.arcsinh(knots[..., 1] / UNITS[1])], axis=-1)
 
 
@@ -124,12 +124,12 @@ class FlowHead:
     def draw(self, network: Network, key: jax.Array, tokens: Array, memory: Memory, temperature: float) -> tuple:
         """Draws the committed knot alone.
 
-        At temperature 0 the velocity is followed from the noise's mean, which needs no key: in one dimension a flow
-        keeps order, so that the median of the noise ends in the median of the actions. Else the stochastic equation,
-        its noise scaled by the temperature.
+        At temperature 0 the velocity is followed from the noise's mean, which needs no key. In one dimension a flow
+        keeps order, so the median of the noise ends in the median of the actions. At any other temperature the
+        stochastic equation is used, its noise scaled by the temperature.
         """
         steps = self.config.drawn_steps if temperature > 0 else self.config.steps
-        velocity = reader(network, self._heard(network, tokens, memory))
+        velocity = conditioned(network, self._completed(network, tokens, memory))
         keys = jax.vmap(lambda k: jax.random.split(k, steps + 1))(key).T
         normal = jax.vmap(lambda k: jax.random.normal(k, (2,)))
         start = temperature * normal(keys[0])
@@ -147,19 +147,19 @@ class FlowHead:
         return self._knots(last), chain, log_prob.sum(0)
 
     def score(self, network: Network, motion: Chain | NoisyCopies, hidden: Array, memory: Memory) -> dict[str, Array]:
-        """Of a chain its log-probability, all steps in one pass; of a shown chunk minus the squared error of the
-        velocity, which stands in for it.
+        """The log-probability of a chain, all steps in one pass. For noisy copies of a label, minus the squared error
+        of the velocity takes its place.
 
         Returns: `motion_log_prob` [B]; `mean` and `deviation` of the committed knot's steps, [B, M, 2] and [B, M, 1];
-          for a shown chunk `knot_error` [B, N] as well.
+          for noisy copies `knot_error` [B, N] as well.
         """
-        velocity = reader(network, memory)
+        velocity = conditioned(network, memory)
         if isinstance(motion, Chain):
             return self._score_chain(velocity, motion.x)
         predicted = velocity(motion.x, motion.time)
         error = jnp.sum((predicted - motion.velocity) ** 2, axis=-1).mean(1)
         steps = self.config.drawn_steps
-        # Below the last step's beginning sigma vanishes and nothing is ever drawn.
+        # No step begins below 1 / steps: sigma would vanish there.
         time = jnp.maximum(motion.time, 1 / steps)
         mean, deviation = transition(motion.x[:, :, 0], time, predicted[:, :, 0], steps, self.config.noise)
         return {"motion_log_prob": -error[:, 0], "knot_error": error, "mean": mean, "deviation": deviation}
@@ -172,13 +172,13 @@ class FlowHead:
         return {"motion_log_prob": log_density(after, mean, deviation).sum(1), "mean": mean, "deviation": deviation}
 
     def kl(self, now: dict[str, Array], before: dict[str, Array]) -> Array:
-        """Of each step of the chain given where it stood, summed over the steps that are drawn."""
+        """The KL of each step of the chain given its start, summed over the steps that are drawn."""
         moved = (now["mean"] - jax.lax.stop_gradient(before["mean"])) / now["deviation"]
         return self.config.drawn_steps * jnp.sum(0.5 * moved**2, axis=-1).mean(1)
 
     def plan(self, network: Network, hidden: Array, memory: Memory) -> Array:
         """The rest of the chunk, drawn as at temperature 0."""
-        steps, velocity = self.config.steps, reader(network, memory)
+        steps, velocity = self.config.steps, conditioned(network, memory)
 
         def step(x, time):
             return x - velocity(x, jnp.broadcast_to(time, x.shape[:2])) / steps, None
@@ -188,7 +188,7 @@ class FlowHead:
         return self._knots(chunk[:, 0, 1:])
 
     def towards(self, ego: EgoState, waypoints: Waypoints, limits: VehicleLimits) -> Array:
-        """Any knot will do."""
+        """The nearest knot: this head can decide for any."""
         return knot_towards(self.space, ego, waypoints, limits)
 
     def demonstrate(self, key: jax.Array, knots: Array) -> tuple[Array, Decision]:
@@ -213,19 +213,19 @@ class FlowHead:
             "plan_error": later.sum(-1) / jnp.maximum(valid.sum(-1), 1),
         }
 
-    def _heard(self, network: Network, tokens: Array, memory: Memory) -> Memory:
-        """The memory with the last token in it."""
+    def _completed(self, network: Network, tokens: Array, memory: Memory) -> Memory:
+        """The memory, completed by the last token."""
         _, cache = network.suffix(tokens[:, -1:], tokens.shape[1], memory.cache, memory.visible)
         return memory.replace(cache=cache)
 
     def _knots(self, x: Array) -> Array:
-        """The reverse of `normalise`, within the action space."""
+        """The inverse of `normalise`, clipped to the action space."""
         acceleration = jnp.clip(x[..., 0] * UNITS[0], self.space.accelerations[0], self.space.accelerations[-1])
         return jnp.stack([acceleration, jnp.clip(UNITS[1] * jnp.sinh(x[..., 1]), -1.0, 1.0)], axis=-1)
 
 
-def reader(network: Network, memory: Memory) -> Velocity:
-    """The velocity in the light of a memory."""
+def conditioned(network: Network, memory: Memory) -> Velocity:
+    """The velocity field, conditioned on a memory."""
     suffix = jnp.ones((memory.visible.shape[0], network.shape.slots), bool)
     seen = jnp.concatenate([memory.visible, suffix], axis=-1)
     return lambda x, time: network.expert(x, time, memory.cache, seen)

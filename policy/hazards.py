@@ -1,4 +1,4 @@
-"""What on the route ahead limits the ego, and by how much: shared by the reasoning labels and the scripted drivers.
+"""The causes on the route ahead that limit the ego, and their limits; for reasoning labels and scripted policies.
 
 Each cause of `data.text.CAUSES` gets the acceleration that a car-following driver (IDM) would allow because of it and
 its distance. Only the `Observation` is read: the present and the observed past. Agents are placed in route
@@ -21,12 +21,12 @@ from tether.simulator.route import Route, first_place
 
 CAUSE = {name: index for index, name in enumerate(CAUSES)}
 FAR_M = 200.0
-BEHIND_M = 15.0  # agents are looked for on the route from this far behind the ego on
-REACHED_M = 3.0  # what is not this much nearer to a later place on the route is met at the earlier one
+BEHIND_M = 15.0  # agents on the route count from this far behind the ego on
+REACHED_M = 3.0  # the ego meets a thing at the first place on the route, unless a later one is nearer by more than this
 CLOSING_MPS = 0.3  # an agent outside the corridor that comes nearer more slowly does not enter it
 MOVING_MPS = 0.5  # a slower agent crosses nothing
 ACROSS_SIN = 0.5  # an agent turned by more than 30 degrees from the route is across it
-CURVE_STEP_M, CURVE_WINDOW_M = 2.0, 6.0  # curvature is looked at this often, each time averaged over the window
+CURVE_STEP_M, CURVE_WINDOW_M = 2.0, 6.0  # curvature is sampled this often, each time averaged over the window
 STRAIGHT = 1e-4  # curvature [1/m] below which no curve limits the speed
 CURVE_BEGINS = 0.5  # a curve begins at this fraction of its largest curvature
 COMFORTABLE = 3.0  # a yellow light that asks for harder braking than this [m/s^2] is no reason to stop
@@ -54,7 +54,7 @@ class DriverConfig(CarFollowing):
 
 @flax.struct.dataclass
 class Hazards:
-    """Per cause: what it allows and where it is.
+    """Per cause: the acceleration that it allows, and its place.
 
     Attributes:
       acceleration: float32[..., C], allowed by the cause alone [m/s^2].
@@ -104,7 +104,7 @@ def path_of(observation: Observation) -> Path:
 
 
 def where_first(path: Path, x: Array, y: Array, from_arc: Array) -> RoutePosition:
-    """Where the route first comes by points float32[N], from an arc length on: it may do so again."""
+    """The first place at which the route passes points float32[N], from an arc length on."""
     places = jax.vmap(lambda x, y: first_place(path.route, x, y, None, from_arc, REACHED_M))
     arc, offset = places(x, y)
     return RoutePosition(arc, offset, heading_at(path, arc))
@@ -150,7 +150,7 @@ def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, de
     gap = arc_then - ego_arc - half_along - ego_length / 2
     relevant = o.agent_valid & (enters_in <= config.foresight_s) & (place.arc > ego_arc) & (gap < FAR_M)
     allowed = idm(config, o.ego[0], desired, gap, jnp.maximum(speed_along, 0.0))
-    # Who comes in from aside and along the route is a lead vehicle soon; who stands across it crosses nothing.
+    # A vehicle that enters along the route will be a lead vehicle; one that stands across it does not cross.
     across = (jnp.abs(jnp.sin(turned)) > ACROSS_SIN) | (jnp.cos(turned) < 0)
     return {
         "allowed": jnp.where(relevant, allowed, jnp.inf),
@@ -223,5 +223,5 @@ def _hazards(config: DriverConfig, o: Observation) -> Hazards:
 
 
 def hazards(config: DriverConfig, observation: Observation) -> Hazards:
-    """What limits the ego, by cause. observation: [B, ...]; returns [B, C]."""
+    """The limits of the ego, by cause. observation: [B, ...]; returns [B, C]."""
     return jax.vmap(lambda o: _hazards(config, o))(observation)

@@ -1,8 +1,8 @@
 """Imitation of the logged ego: what it saw, what it did, why, and the loss.
 
-A policy that only ever saw the log's own states does not know how to come back to them. So a share of the batch
-starts beside the log: the ego is shifted, turned, or faster, the image is rendered from there, and the label is the
-decision that leads back to the log's future (DAgger by geometry: no expert needs to be asked).
+A policy that only ever saw the log's own states does not learn to return to them. So a fraction of the batch starts
+beside the log: the ego is shifted, turned, or faster, the image is rendered from there, and the label is the decision
+that leads back to the log's future (DAgger by geometry, without an expert).
 
 Two kinds of causal confusion are kept away: the ego's acceleration and curvature are no inputs
 (`VLAConfig.see_motion`), because in logs they all but tell the next action, and a perturbed speed breaks the copy
@@ -68,13 +68,13 @@ class ImitationBatch:
 
 
 def perturb(ego: EgoState, key: jax.Array, config: ImitationConfig) -> EgoState:
-    """Moves a share of the egos [B] beside the log; key: key[B]. A standing car stays where it is."""
+    """Moves a fraction of the egos [B] beside the log; key: key[B]. A standing car stays where it is."""
 
     def draw(key: jax.Array) -> Array:
         chosen, noise = jax.random.split(key)
         return jax.random.normal(noise, (3,)) * jax.random.bernoulli(chosen, config.perturbed)
 
-    # Nothing that drives gets sideways without rolling: the shift fades out towards standstill.
+    # A car moves sideways only while it rolls: the shift fades out towards standstill.
     across, turn, pace = jnp.moveaxis(jax.vmap(draw)(key), -1, 0) * jnp.minimum(ego.speed / 3.0, 1.0)
     x, y = from_frame(0.0, across * config.across_m, ego.x, ego.y, ego.heading)
     heading = wrap_angle(ego.heading + turn * config.heading_rad)
@@ -104,7 +104,7 @@ def imitation_targets(
     config: ImitationConfig,
     labels: LabelConfig,
 ) -> ImitationBatch:
-    """What the policy sees at log step `start`, or beside it, and what it should say and do.
+    """Inputs and labels at log step `start`, or beside the log there.
 
     Args: scene: `Scene` [B, ...]; start: int32[B], between the current step and the log's end; key: key[B].
     """
@@ -123,7 +123,7 @@ def imitation_targets(
 def demonstration(
     head: ActionHead, labels: LabelConfig, key: jax.Array, observation: Observation, knots: Array
 ) -> Decision:
-    """What a policy is to say and to do where it should reach the first of some knots, and the others after it.
+    """The decision, reasoning included, that commits the first of some knots and plans the others.
 
     Args: key: key[B]; observation: [B, ...]; knots: float32[B, N, 2], 1 of them or 1 and the plan's.
     """

@@ -1,8 +1,8 @@
-"""Chains of causation: what the policy says about its decision, labelled by rules and scored by rules.
+"""Chains of causation: the policy's reasoning about its decision, labelled by rules and scored by rules.
 
 A reasoning is four tokens: a longitudinal decision, a lateral decision, the cause, and the distance to the cause. The
 labels look only at the `Observation` (the observed past) and at the decision (a*, kappa*) itself, never at what
-happened next, so the policy can know everything that it is taught to say. All labels are traced by JAX.
+happened next, so the inputs of the policy determine every label. All labels are traced by JAX.
 """
 
 import dataclasses
@@ -36,9 +36,9 @@ GIVEN_WAY = ("crossing vehicle", "pedestrian", "cyclist")
 TRAFFIC = ("lead vehicle", *GIVEN_WAY, "red light", "yellow light")
 LEAST_PREVIEW_M, MOST_PREVIEW_M = 3.0, 25.0
 BEND_AT_M = (2.0, 6.0, 10.0)  # ahead of the ego, where the route's curvature is averaged
-UNHINDERED = 0.95  # of the driver's acceleration: what allows as much hinders nobody
+UNHINDERED = 0.95  # fraction of the driver's acceleration; a cause that allows at least this much does not limit
 
-# What an acceleration must be for a longitudinal decision to be true, in units of `LabelConfig.steady`.
+# Range of the acceleration in which a longitudinal decision is true, in units of `LabelConfig.steady`.
 HONEST_ACCELERATION = {
     "stop": (-np.inf, -0.75),
     "wait": (-np.inf, 0.75),
@@ -110,12 +110,12 @@ def slot_masks() -> np.ndarray:
 
 
 def preview(config: LabelConfig, speed: Array) -> Array:
-    """How far ahead a decision is looked at [m]."""
+    """Distance over which a decision is extrapolated [m]."""
     return jnp.clip(speed * config.preview_s, LEAST_PREVIEW_M, MOST_PREVIEW_M)
 
 
 def turns(config: LabelConfig, speed: Array, curvature: Array) -> Array:
-    """Whether a curvature is a turn: who stands turns nowhere, wherever the wheel points."""
+    """Whether a curvature is a turn; a standing ego never turns, wherever its wheels point."""
     sharp = jnp.abs(curvature) > config.turn_curvature
     moving = speed > config.standing_mps
     return moving & sharp & (jnp.abs(curvature) * preview(config, speed) > config.turn_rad)
@@ -130,7 +130,7 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
     shift = offset[0] - o.route_offset
     bend = jnp.mean(curvature_ahead(path, o.route_s + jnp.array(BEND_AT_M)))
     moving = o.ego[0] > config.standing_mps
-    # In a bend, or with the heading off, the route comes nearer on a side that one does not steer to.
+    # In a bend, or with the heading off, the route comes nearer on a side to which the ego does not steer.
     steered = jnp.sign(shift) * curvature > -config.bend_curvature
     returning = shift * o.route_offset < 0
     rules = [  # in order of precedence: condition, phrase on the left, phrase on the right, side
@@ -147,19 +147,19 @@ def _lateral(config: LabelConfig, o: Observation, curvature: Array) -> Array:
 
 
 def _binding(config: LabelConfig, o: Observation, limits: Hazards, acceleration: Array) -> tuple[Array, Array]:
-    """The cause that allows least of those that can be meant, and whether there is one."""
+    """The cause that allows the least acceleration among those that explain the decision, and whether there is one."""
     speed, limit = o.ego[0], o.ego[3]
     stops = speed + jnp.minimum(acceleration, 0.0) * config.stop_s < config.standing_mps
     braking = acceleration <= -config.steady
-    unheeded = ~braking & (acceleration - limits.acceleration > config.heeded)
-    meant = among(*TRAFFIC) & ~(among("crossing vehicle") & unheeded)
-    meant |= among("curve") & ~stops & ~unheeded
+    ignored = ~braking & (acceleration - limits.acceleration > config.heeded)
+    meant = among(*TRAFFIC) & ~(among("crossing vehicle") & ignored)
+    meant |= among("curve") & ~stops & ~ignored
     meant |= among("speed limit") & ~stops & (limit > 0)
     traffic = among(*TRAFFIC)
     near = traffic & (limits.distance < config.follow_m + config.follow_s * speed)
     near &= limits.acceleration < UNHINDERED * config.driver.acceleration
     matters = near | ((braking | ~traffic) & (limits.acceleration < config.binding))
-    # Nothing but a vehicle that moves on makes one speed up.
+    # Only a leading vehicle that moves on is a cause to speed up.
     matters &= (acceleration < config.steady) | (near & among("lead vehicle"))
     allowed = jnp.where(meant & matters, limits.acceleration, jnp.inf)
     return jnp.argmin(allowed), jnp.isfinite(jnp.min(allowed))
@@ -217,7 +217,7 @@ def label(config: LabelConfig, observation: Observation, acceleration: Array, cu
     Returns: int32[B, 4], token ids of `data.text.VOCABULARY`.
     """
     speed, limit = observation.ego[:, 0], observation.ego[:, 3]
-    # Without a known limit nobody is too fast: the driver's default would make every vehicle on a motorway a hazard.
+    # Without a known limit no speed is too high: the driver's default would be a cause for every ego on a motorway.
     pace = jnp.where(limit > 0, limit, jnp.maximum(speed, config.driver.default_speed_mps))
     limits = hazards(config.driver, observation.replace(ego=observation.ego.at[:, 3].set(pace)))
     return jax.vmap(lambda *row: _label(config, *row))(observation, limits, acceleration, curvature)
@@ -233,14 +233,14 @@ def say(tokens: np.ndarray) -> str:
 
 
 def consistency(config: LabelConfig, tokens: Array, action: Action, speed: Array) -> Array:
-    """How far what is said agrees with what is done.
+    """Agreement of reasoning and action.
 
     Half of the score is for an acceleration at the end of the step within the range that the longitudinal decision
-    promises, half for a curvature on the promised side. Whether the cause is real is a matter of the label.
+    promises, half for a curvature on the promised side. Whether the cause is real does not count.
 
     Args:
-      config: thresholds by which the policy was taught.
-      tokens: int32[..., 4 or more], reasoning first.   action: [..., S].   speed: float32[...], when it was said.
+      config: thresholds of the policy's labels.
+      tokens: int32[..., 4 or more], reasoning first.   action: [..., S].   speed: float32[...], at the decision.
     Returns: float32[...] in [0, 1].
     """
     low, high, side = np.full((3, len(VOCABULARY)), np.nan, np.float32)

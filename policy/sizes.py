@@ -50,6 +50,6 @@ SIZES = {
 
 
 def parameters(vla: VLA) -> int:
-    """How many numbers a policy learns; nothing is allocated."""
+    """The number of a policy's parameters; nothing is allocated."""
     shapes = jax.eval_shape(vla.init, jax.random.key(0))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

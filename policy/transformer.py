@@ -32,8 +32,8 @@ class NetworkShape:
       stem: channels of the stride-2 convolutions that cut the image into patch embeddings.
       ego_features: floats describing the ego's motion.
       text: tokens of the instruction.
-      vocabulary: entries of the joint vocabulary of phrases and action bins, which can be said.
-      words: further entries, which can be read but not said.
+      vocabulary: entries of the joint vocabulary of phrases and action bins, which the policy reads and writes.
+      words: further entries, which the policy only reads.
       slots: K, positions of the suffix, one past the last token included (it feeds the plan head, or the expert).
       plan: floats that the plan head predicts; 0 for no such head.
       expert: of the flow head; None for no such head.
@@ -74,7 +74,7 @@ class NetworkShape:
 
 
 class Stem(nnx.Module):
-    """Early convolutions in place of one big patch projection: far better at equal cost on small data (2106.14881)."""
+    """Early convolutions in place of one big patch projection: better at equal cost on small data (2106.14881)."""
 
     def __init__(self, channels_in: int, channels: tuple[int, ...], width: int, rngs: nnx.Rngs):
         sizes = enumerate(zip((channels_in, *channels[:-1]), channels, strict=True))
@@ -177,7 +177,7 @@ class Network(nnx.Module):
         return jnp.concatenate([self.stem(bev), *seen], axis=1)
 
     def prefix(self, images: tuple[Array, ...], ego: Array, instruction: Array) -> tuple[Array, tuple, Array]:
-        """Reads what the policy sees, bidirectionally.
+        """Reads the policy's inputs, bidirectionally.
 
         Args: images: see `vision`; ego: float32[B, F]; instruction: int32[B, N], 0 pads.
         Returns: state features float32[B, 2 D + F] (for values), the cache, and visible: bool[B, P].

@@ -1,9 +1,9 @@
-"""The vision-language-action policy: sees a BEV image, reads an instruction, says why, then acts.
+"""The vision-language-action policy: from a BEV image and an instruction to a chain of causation, then an action.
 
 Per step it emits K tokens, each conditioned on those before: longitudinal decision, lateral decision, cause, distance
-(ids of `data.text.VOCABULARY`), then the tokens of the action head, if it has any. All share one softmax over words and
-the head's bins, masked to the closed set of the slot, so log-probabilities are exact. What else there is to an action
-is the head's (`action_head.py`, `discrete_head.py`, `flow_head.py`).
+(ids of `data.text.VOCABULARY`), then the tokens of the action head, if it has any. All share one softmax over phrases
+and the head's bins, masked to the closed set of the slot, so log-probabilities are exact. The head does the rest of the
+action (`action_head.py`, `discrete_head.py`, `flow_head.py`).
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from tether.simulator.render import CHANNELS
 from tether.simulator.world import Action, Params
 
 REASONING = len(SLOTS)
-SPEED_FREQUENCIES = (0.1, 0.2, 0.4, 0.8, 1.6)  # [rad s/m]: tell 0.2 m/s from standing, and 12 from 14
+SPEED_FREQUENCIES = (0.1, 0.2, 0.4, 0.8, 1.6)  # [rad s/m]: resolve 0.2 m/s from standstill, and 12 from 14 m/s
 EGO_FEATURES = 8 + 2 * len(SPEED_FREQUENCIES)
 
 
@@ -121,7 +121,7 @@ class VLA:
 
     Attributes:
       config: see there.
-      head: what it acts by.
+      head: the action head.
       shape: static sizes of the network.
       substeps: S of the actions.
       graph: the network's structure (`nnx` graph definition).
@@ -155,7 +155,7 @@ class VLA:
     def act(
         self, params: Params, key: jax.Array, observation: Observation, carry: tuple, reasoning: Array | None = None
     ) -> tuple:
-        """Samples reasoning and action. key: key[B]; reasoning: int32[B, REASONING], said instead of its own.
+        """Samples reasoning and action. key: key[B]; reasoning: int32[B, REASONING], used in place of the policy's own.
 
         Returns: `Action` [B, S], (), and extras: decision: `Decision`, knot: float32[B, 2] (`action_space.py`),
           log_prob: float32[B] of the action given the reasoning, reasoning_log_prob: float32[B],
@@ -188,7 +188,7 @@ class VLA:
     def evaluate(self, params: Params, observation: Observation, decision: Decision) -> dict[str, Array]:
         """Scores given decisions in one teacher-forced pass; `act`'s log-probabilities are reproduced to rounding.
 
-        Args: observation: [N, ...]; decision: as in `act`'s extras, or one to be learned (`ActionHead.show`).
+        Args: observation: [N, ...]; decision: as in `act`'s extras, or a label (`ActionHead.demonstrate`).
         Returns: log_prob, reasoning_log_prob, value as `act`; token_log_prob float32[N, K]; logits float32[N, K, V],
           the normalised log-probabilities over the joint vocabulary (about -1e9 outside of a slot's set);
           entropy float32[N] of the action's tokens and reasoning_entropy float32[N]; what `ActionHead.score` adds.
@@ -205,7 +205,7 @@ class VLA:
             **self._scores(network, features, token_log_prob, scores["motion_log_prob"]),
             "token_log_prob": token_log_prob,
             "logits": logits,
-            # A flow's noise is fixed, its entropy a constant: what can collapse there is the reasoning before it.
+            # A flow's noise is fixed, so its entropy is constant; only the reasoning's entropy can collapse.
             "entropy": (entropy[:, REASONING:] if self.head.bins else entropy).sum(-1),
             "reasoning_entropy": entropy[:, :REASONING].sum(-1),
         }
@@ -213,7 +213,7 @@ class VLA:
     def kl(self, now: dict[str, Array], before: dict[str, Array]) -> Array:
         """KL(now || before) of reasoning and action, float32[N] [nats], from two results of `evaluate`.
 
-        That of the tokens is exact at each of them given those before; the reference's gradient is stopped.
+        The tokens' KL is exact at each token given those before; the reference's gradient is stopped.
         """
         return categorical_kl(now["logits"], before["logits"]) + self.head.kl(now, before)
 
@@ -225,7 +225,7 @@ class VLA:
 
     def plan(self, params: Params, observation: Observation) -> Action:
         """The plan, 64 sub-steps at 10 Hz; the first S are what `act` commits at temperature 0. For figures."""
-        keys = jax.random.split(jax.random.key(0), observation.time.shape[0])  # of no effect at temperature 0
+        keys = jax.random.split(jax.random.key(0), observation.time.shape[0])  # has no effect at temperature 0
         action, _, extras = self.with_temperature(0.0).act(params, keys, observation, ())
         network = self._network(params)
         _, hidden, memory = self._replay(network, observation, extras["decision"].tokens)
@@ -236,7 +236,7 @@ class VLA:
         return nnx.merge(self.graph, nnx.State(params))
 
     def _inputs(self, o: Observation) -> tuple[tuple[Array, ...], Array, Array]:
-        # Text comes after the action bins: the words that are read but not said stay out of the softmax.
+        # Text ids come after the action bins, so tokens that are only read stay out of the softmax.
         text = o.instruction >= len(VOCABULARY)
         words = o.instruction + jnp.where(text, sum(self.head.bins), 0)
         return self._images(o), ego_features(o.ego, self.config.see_motion), words
@@ -251,7 +251,7 @@ class VLA:
         return o.bev, o.camera
 
     def _replay(self, network: Network, observation: Observation, tokens: Array) -> tuple[Array, Array, Memory]:
-        """State features, hidden states float32[N, K + 1, D] of all tokens given, and the memory of them."""
+        """State features, hidden states float32[N, K + 1, D] of the given tokens, and the memory."""
         features, cache, visible = network.prefix(*self._inputs(observation))
         start = jnp.full((tokens.shape[0], 1), TOKEN_ID["<start>"])
         previous = jnp.concatenate([start, tokens + self.offsets()], axis=1)
@@ -301,7 +301,7 @@ def categorical_kl(logits: Array, reference_logits: Array) -> Array:
 
 
 def ego_features(ego: Array, see_motion: bool) -> Array:
-    """What the policy feels of its own motion. float32[B, 4] of `Observation.ego` -> float32[B, EGO_FEATURES]."""
+    """The policy's input of its own motion. float32[B, 4] of `Observation.ego` -> float32[B, EGO_FEATURES]."""
     speed, acceleration, curvature, limit = jnp.moveaxis(ego, -1, 0)
     phase = speed[:, None] * jnp.array(SPEED_FREQUENCIES)
     known = limit > 0

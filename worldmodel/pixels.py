@@ -171,7 +171,7 @@ class Pixels:
         return shortcut.losses(predict, latent, noise, levels, bootstrapped)
 
     def _image_terms(self, batch: ModelBatch, decoded: Array, drawn: Array) -> Terms:
-        """The tokenizer's loss of all frames while a row is alive; drawing's at `counted_steps`, without first frames."""
+        """The tokenizer's loss of all frames while a row is alive; drawing's at `counted_steps` but first frames."""
         context = self.config.context
         past = jnp.ones((len(batch.alive), context + 1), bool)
         log = batch.dynamics[:, None] & past[:, 1:]
@@ -192,7 +192,7 @@ class Pixels:
         return jax.tree.map(lambda a: jnp.concatenate([jnp.zeros_like(a[:, :1]), a], 1), known)
 
     def _given(self, params: dict, image: Array, before: Agents, after: Agents) -> Given:
-        """`Given` of the frames after a step. image: [B, F, H, W, C], those before it; before, after: the ego [B, F]."""
+        """`Given` of the frames after a step. image: [B, F, H, W, C], those before; before, after: the ego [B, F]."""
         motion = ego_motion(before, after)
         moved, seen = image, jnp.ones(image.shape[:-1])
         if self.config.moved:
