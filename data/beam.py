@@ -35,7 +35,7 @@ class Scenes(TetherScenes, skip_registration=True):
 
     Args:
       files: TFRecord files of WOMD Scenario protos, that every worker can read.
-      rules: what becomes of their records.
+      rules: the way from records to scenes.
       statistics: where the pipeline writes the `Statistics`' JSON.
     """
 
@@ -72,7 +72,7 @@ class EncodedScene(NamedTuple):
     """A converted scene, on its way to its split.
 
     Attributes:
-      place: file and number in it.   split: where it belongs.   example: as stored.   counts: of itself.
+      place: index of the file, and number in it.   split: where it goes.   example: as stored.   counts: of this scene.
     """
 
     place: tuple[int, int]
@@ -123,7 +123,7 @@ def sort_out(scene: EncodedScene, left_out: Mapping[tuple[int, int], str]) -> It
 
 
 def total(parts: Sequence[Statistics]) -> Statistics:
-    """The sum; of sums as well, for Beam adds up in any order."""
+    """The sum, also of partial sums: Beam adds up in any order."""
     whole = Statistics()
     for part in parts:
         whole.merge(part)

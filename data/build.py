@@ -169,7 +169,7 @@ def _check_files(files: Sequence[str], held_out: Sequence[str]) -> None:
 
 
 def build_alone(config: BuildConfig, rules: Rules, files: Sequence[str], request: dict) -> bool:
-    """In this process, split after split; scenes stay in the order of the files."""
+    """Builds in this process, split after split; scenes stay in the order of the files."""
     ledger, statistics, recordings = SkipLedger(config.max_skipped), Statistics(), Recordings()
     files_of = {split: [file for file in files if rules.may_give(file, split)] for split in rules.splits}
 
@@ -208,11 +208,11 @@ def no_scenes(split: str) -> DataError:
 
 
 def build_with_beam(config: BuildConfig, rules: Rules, files: Sequence[str], request: dict) -> bool:
-    """By a pipeline, all splits at once; scenes are shuffled."""
+    """Builds with a pipeline, all splits at once; scenes are shuffled."""
     from tether.data import beam
 
     options = beam.options(config.beam)
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it logs the trace of an error that it raises as well
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # it would log errors that it raises as well
 
     def write(work: Any) -> tuple[Any, dict]:
         log.info("a pipeline reads %d files; its engine shows how far it is", len(files))
@@ -220,7 +220,7 @@ def build_with_beam(config: BuildConfig, rules: Rules, files: Sequence[str], req
         builder = beam.Scenes(files=files, rules=rules, statistics=str(noted), data_dir=work, file_format=FILE_FORMAT)
         try:
             built = prepare(builder, beam_options=options, num_shards=config.shards)
-        except Exception as error:  # each engine raises types of its own, the trace of a worker in their text
+        except Exception as error:  # each engine raises types of its own, with the trace of a worker in the text
             raise _of_pipeline(error) from error
         summary = read_json(noted)
         skipped = summary["skipped"]
@@ -250,7 +250,7 @@ def _request(config: BuildConfig, groups: dict[str, str] | None, notes: dict[str
 
 
 def describe(out: str, notes: int) -> str:
-    """The summary of a finished data set for people. Args: notes: that were given."""
+    """The summary of a finished data set as text. Args: notes: number of notes given."""
     folder = place_of(out)
     summary = read_json(folder / SUMMARY_FILE)
     total = sum(split["scenes"] for split in summary["split"].values())
@@ -277,7 +277,7 @@ def describe(out: str, notes: int) -> str:
 
 
 def parse(arguments: Sequence[str]) -> BuildConfig:
-    """The command line."""
+    """The settings that a command line gives, not yet validated."""
     import tyro
 
     return tyro.cli(BuildConfig, prog="python -m tether.data.build", description=__doc__, args=arguments)

@@ -37,7 +37,7 @@ WORDS = r" ?[\p{L}/]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"  # merges stay within the
 
 
 def sentences() -> Iterator[str]:
-    """All that can be said, and every instruction without free text."""
+    """Every sentence of the reasoning, and every instruction without free text."""
     yield from itertools.starmap(compose, itertools.product(LONGITUDINAL, LATERAL, CAUSES, DISTANCES))
     limits = range(0, FASTEST_KMH + 1, KMH_STEP)
     for maneuver, distance, limit in itertools.product(MANEUVERS, (None, *DISTANCES_M), limits):
@@ -62,7 +62,7 @@ def build(texts: Iterable[str]) -> tokenizers.Tokenizer:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """The options: the data set whose text is learned, and the file to write."""
     parser = Parser(prog="python -m tether.data.build_tokenizer", description="Builds the tokenizer's file.")
     parser.add_argument("--data", default=STARTER, help="folder of a data set; the starter set by default")
     parser.add_argument("--out", type=pathlib.Path, default=FILE, help="default: %(default)s")

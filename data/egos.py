@@ -1,4 +1,4 @@
-"""Which vehicles of a log may be the ego."""
+"""Chooses the vehicles of a log that become egos."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from tether.data.scene import AgentType
 
 SDC_TRAVEL_M = 3.0
 OTHER_TRAVEL_M = 10.0
-# What counts as one unit of difference between two candidates.
+# One unit of difference between two candidates, by trait.
 PLACE_M, SPEED_MPS, TURN_RAD = 20.0, 4.0, 0.4
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong with data: one error that names the place, a ledger of what was skipped, files that are no JSON."""
+"""Errors of data: one type of error that names the place, and a ledger of skipped records."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ class DataError(ValueError):
 
 
 def unexpected(error: Exception) -> DataError:
-    """An error of another type, with the line that raised it: what nobody foresaw is to be found again."""
+    """A `DataError` for an error of another type; it names the line that raised it, for whoever mends it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" [{pathlib.PurePath(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
     return DataError(f"unexpected {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}{where}")
@@ -42,12 +42,12 @@ def unexpected(error: Exception) -> DataError:
 
 @dataclasses.dataclass
 class Noted:
-    """How often something was met in records that were used all the same.
+    """Counts of one kind of defect in records that are used nevertheless.
 
     Attributes:
-      records: that it was met in.
-      count: of all of them together: tracks, lights, steps, or the records again.
-      example: file and record of one of them, the first by name.
+      records: number of records with the defect.
+      count: number of defects in all of them: of tracks, lights, steps, or records.
+      example: file and record of one of the records, the first by name.
     """
 
     records: int = 0
@@ -55,12 +55,12 @@ class Noted:
     example: str = ""
 
     def add(self, other: "Noted") -> None:
-        """Counts what another one counted, in any order."""
+        """Adds another count; the order does not matter."""
         self.records, self.count = self.records + other.records, self.count + other.count
         self.example = min(self.example or other.example, other.example or self.example)
 
     def line(self, kind: str) -> str:
-        """For people."""
+        """The counts as a sentence."""
         return f"{kind}: {self.count} in {self.records} records, such as {self.example}"
 
 
@@ -70,8 +70,8 @@ class SkipLedger:
     fraction of the records is lost.
 
     Attributes:
-      max_skipped: largest share of records that may be skipped, in [0, 1].
-      patience: records to see before the share is judged, so that one early error in a large set does not stop it.
+      max_skipped: largest fraction of records that may be skipped, in [0, 1].
+      patience: records to see before the fraction is checked, so that one early error does not stop a large build.
     """
 
     max_skipped: float = 0.05
@@ -92,15 +92,15 @@ class SkipLedger:
         if (file, record) not in self._skipped:
             self._skipped[file, record] = error.located(file, record)
             DISPLAY.write(f"skipped {len(self._skipped)} of {len(self._seen)}: {self._skipped[file, record]}")
-        self._judge(max(len(self._seen), self.patience))
+        self._check_fraction(max(len(self._seen), self.patience))
 
     @contextlib.contextmanager
     def guard(self, file: str, record: str) -> Iterator[None]:
-        """Whatever is raised inside costs this record alone: it is skipped, whatever the type of the error.
+        """Skips the record if its block raises an error of any type.
 
-        The one place that catches every exception. A record is outside data, and a type of error that nobody foresaw
-        must not end a build of a million records; it is counted and named like the others. Memory that is used up is
-        no fault of one record, so `MemoryError` passes, and so does an interrupt.
+        The one place that catches every exception. A record is outside data, and an unforeseen type of error must not
+        end a build of a million records; it is counted and named like the others. `MemoryError` passes, since memory
+        that is used up is no fault of one record, and so does an interrupt.
         """
         try:
             yield
@@ -110,7 +110,7 @@ class SkipLedger:
             self.skip(file, record, error if isinstance(error, DataError) else unexpected(error))
 
     def note(self, file: str, record: str, counts: Mapping[str, int]) -> None:
-        """Notes what was met in a record that is used. A record that is read again counts once.
+        """Notes defects of a record that is used. A record that is read again counts once.
 
         Args: counts: by kind, such as `tracks left out: no size`; shown in `summary.json`. Those of 0 are left out.
         """
@@ -118,10 +118,10 @@ class SkipLedger:
             self._notes[file, record] = {**self._notes.get((file, record), {}), **counts}
 
     def finish(self) -> None:
-        """Judges the exact share at the end of the build. Raises: DataError."""
-        self._judge(len(self._seen))
+        """Checks the exact fraction at the end of the build. Raises: DataError."""
+        self._check_fraction(len(self._seen))
 
-    def _judge(self, seen: int) -> None:
+    def _check_fraction(self, seen: int) -> None:
         if len(self._skipped) > self.max_skipped * seen:
             raise too_many(len(self._skipped), len(self._seen), self.max_skipped, map(str, self.errors))
 
@@ -132,7 +132,7 @@ class SkipLedger:
 
     @property
     def notes(self) -> dict[str, Noted]:
-        """By kind."""
+        """The notes by kind."""
         noted: dict[str, Noted] = {}
         for (file, record), counts in self._notes.items():
             for kind, count in counts.items():

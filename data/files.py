@@ -38,7 +38,7 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
 
 
 def check_writable(directory: pathlib.Path) -> None:
-    """Tries whether files can be made in a folder, or where it would be made. Leaves nothing behind.
+    """Checks by a trial that files can be made in a folder, or where it would be made. Leaves nothing behind.
 
     Raises: ValueError naming the folder and the reason.
     """
@@ -53,7 +53,7 @@ def check_writable(directory: pathlib.Path) -> None:
 
 
 def is_writable(directory: pathlib.Path) -> bool:
-    """Whether `check_writable` has nothing to say."""
+    """Whether `check_writable` passes."""
     try:
         check_writable(directory)
     except ValueError:

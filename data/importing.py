@@ -93,7 +93,7 @@ class Importable:
             module = importlib.import_module(module_name)
         except (Exception, SystemExit) as error:  # whatever a module does while it is imported
             hint = "; is its folder on the Python path?" if isinstance(error, ModuleNotFoundError) else ""
-            raise ValueError(f"{self.noun} {name!r}: importing {module_name}: {_told(error)}{hint}") from error
+            raise ValueError(f"{self.noun} {name!r}: importing {module_name}: {_described(error)}{hint}") from error
         kind = getattr(module, attribute, None)
         if _is_config(kind):
             return kind
@@ -131,7 +131,7 @@ class Importable:
             built = config.build(*arguments)
         except TypeError as error:
             call = f"{expected.__name__}.build({self.arguments})"
-            raise ValueError(f"{self.noun} {name!r}: {call}: {_told(error)}") from error
+            raise ValueError(f"{self.noun} {name!r}: {call}: {_described(error)}") from error
         missing = [member for member in self.members if not hasattr(built, member)]
         if missing:
             raise ValueError(
@@ -170,7 +170,7 @@ def _has_default(field: dataclasses.Field) -> bool:
     return not (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     """An error of somebody's module in a line, with the place at which it was raised."""
     *_, last = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})"

@@ -1,4 +1,4 @@
-"""Which files a name on the command line means, on this machine or in a bucket, and what identifies their content."""
+"""The files that a name on the command line means, on this machine or in a bucket, and hashes of their content."""
 
 import concurrent.futures
 import contextlib
@@ -60,7 +60,7 @@ def _local_matches(pattern: str) -> dict[str, int | None]:
 
 
 def _record_names(folder: str, names: Sequence[str]) -> list[str]:
-    """Those of a folder that are records. Raises: DataError for a folder without any."""
+    """The names in a folder that are records. Raises: DataError for a folder without any."""
     records = fnmatch.filter(names, RECORD_FILES)
     if not records:
         holds = _listed(names) if names else "nothing"
@@ -88,7 +88,7 @@ def _remote(path: str) -> tuple[Any, str]:
     except ImportError as error:
         hint = INSTALL.get(path.partition("://")[0])
         raise DataError(f"{error}: {hint}" if hint else str(error), file=path) from error
-    except Exception as error:  # an unknown protocol, missing credentials: of types of their own
+    except Exception as error:  # an unknown protocol or missing credentials raise types of their own
         raise unreachable(path, error) from error
 
 
@@ -100,7 +100,7 @@ def unreachable(path: str, error: Exception) -> DataError:
 
 @contextlib.contextmanager
 def reached(path: str) -> Iterator[None]:
-    """Turns what a file system raises, of types of its own, into `unreachable`. Raises: DataError."""
+    """Turns the errors of a file system, which have types of their own, into `unreachable`. Raises: DataError."""
     try:
         yield
     except (DataError, MemoryError):

@@ -1,4 +1,4 @@
-"""What a scene's route asks for: the route at the spacing of a `SceneSpec`, and the instruction in text.
+"""A scene's route at the spacing of a `SceneSpec`, and its instruction as text.
 
 Token ids are `padding`'s to make, so that the tokenizer can be built from the text of a data set.
 """

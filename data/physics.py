@@ -1,4 +1,4 @@
-"""Times, positions, velocities and headings of a log against each other: what no vehicle does is a fault of the log.
+"""Checks a log's times, positions, velocities and headings against each other: impossible motion is a fault.
 
 Everything here is NumPy on the host, float64. N tracks, T steps; entries where `valid` is False are ignored.
 """
@@ -18,7 +18,7 @@ WINDOW_S = 1.0  # displacements are compared over windows, so that jitter of the
 MOVES_M = 10.0  # a track that moves less has no direction, and its velocities are jitter
 VELOCITY_ERROR, VELOCITY_ERROR_M = 0.2, 5.0  # fraction of the way, and metres, both exceeded
 FAST_MPS = 3.0
-REVERSE_MPS = 8.0  # nobody reverses faster
+REVERSE_MPS = 8.0  # no vehicle reverses faster
 HEADING_RAD = 0.6
 # How many times as far as their velocities say the moving tracks may go in one step (real logs: 0.69 to 1.46, one track
 # alone 0.45 to 2.02); a lost frame doubles it, and a doubled one brings it to 0.

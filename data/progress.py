@@ -1,4 +1,4 @@
-"""How far a piece of work is: on a terminal one line that is redrawn, in a file a line of its own every ten seconds.
+"""Progress of a piece of work: on a terminal one line that is redrawn, in a file a new line every ten seconds.
 
 Bars nest: the innermost is shown, and only the outermost leaves a line behind. Messages go above the bar.
 """
@@ -113,7 +113,7 @@ class Bar:
         """Counts parts that are done."""
         self.done += parts
         self._first = self._first or (self.done, self._display.clock())
-        if self.done < self.total:  # what is done is shown at the end
+        if self.done < self.total:  # the last state is shown at the end
             self._display.draw()
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:

@@ -1,4 +1,4 @@
-"""What every source hands over, a `RawScene` in world coordinates, and its `LocalScene` in the frame of the ego."""
+"""The output of every source, a `RawScene` in world coordinates, and its `LocalScene` in the frame of the ego."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ ROAD_TOLERANCE_M = 0.05
 ROAD_RADIUS_M = 150.0
 AGENT_RADIUS_M = 150.0
 ROUTE_BEHIND_M = 15.0
-AT_ONCE = 20_000  # segments held against a path, which bounds memory
+AT_ONCE = 20_000  # segments compared with a path at once, to bound memory
 LARGEST_M = 1e5  # across; a scene is some hundred metres, and a broken coordinate would cost memory by the metre
 
 
@@ -81,7 +81,7 @@ class RawScene:
 
     @property
     def record_name(self) -> str:
-        """How errors name the scene: its id and ego."""
+        """The scene's name in errors: its id and ego."""
         return f"{self.scenario_id} (ego {self.ego})"
 
 

@@ -1,9 +1,9 @@
-"""What is kept once: an ego that several records of one recording hold, and a location group, in one split.
+"""Keeps an ego once that several records of one recording hold, and a location group in one split.
 
 A recording is often cut into several records: one for each of the vehicles that a data set is about, or windows that
-overlap. The same vehicle in the same stretch of time is one observation; counted twice, intervals come out too narrow,
-and what is read twice weighs twice. It is recognised by its places in the world, within a group: nothing else in a
-record says which recording it is from.
+overlap. The same vehicle in the same stretch of time is one observation: counted twice, it makes intervals too narrow
+and has twice the weight. Its places in the world identify it, within a group: nothing else in a record names the
+recording.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from tether.data.raw import LocalScene
 
-PLACE_M = 1e-3  # another vehicle on the same lane is elsewhere by more, and what is copied is equal
+PLACE_M = 1e-3  # another vehicle on the same lane is farther away; a copy is equal
 OFFSET_M = 3.17e-4  # of the grid of places, so that coordinates rounded by a data set do not lie on its lines
 SAME = 0.5  # two egos of different records that have more than this fraction of their places in common are one
 SPLIT_ORDER = ("test", "validation", "grounding", "train")  # what is evaluated on is kept first

@@ -1,4 +1,4 @@
-"""How the records of WOMD files become scenes of splits: the one definition that all ways of building share."""
+"""The way from records of WOMD files to scenes of splits: one definition for all ways of building."""
 
 import dataclasses
 import hashlib
@@ -56,7 +56,7 @@ class Rules:
       groups: location group by scenario id; without it each scenario is its own group.
       seed, fractions: of the assignment of groups to splits.
       notes: free text to the driver by scenario id, where there is any.
-      options: what may be done to logs that are not as they should be.
+      options: permitted corrections of faulty logs.
       held_out: files whose groups go to validation and test alone, those of all others then to train and grounding
         alone; where there are none, every file's groups go to all splits.
     """
@@ -76,7 +76,7 @@ class Rules:
         return [name for name in SPLIT_ORDER if fractions[name] > 0]
 
     def fractions_of(self, path: str) -> Fractions:
-        """Those of a file's groups."""
+        """The fractions for a file's groups."""
         if not self.held_out:
             return self.fractions
         elsewhere = LEARNED_FROM if path in self.held_out else EVALUATED_ON
@@ -96,7 +96,7 @@ class Kept:
     """A scene that goes into the data set.
 
     Attributes:
-      split: where.   scene: as it is stored.   dropped: what the default spec leaves out of it.
+      split: where it goes.   scene: as it is stored.   dropped: what the default spec leaves out of it.
       starts_off_road: see `data.scene.Record`.
     """
 
@@ -111,7 +111,7 @@ def kept_scenes(
 ) -> Iterator[Kept]:
     """Scenes of TFRecord files that fit the default spec and pass validation; the others go to the ledger, by ego.
 
-    Args: wanted: says of a split whether its scenes are.
+    Args: wanted: whether the scenes of a split are wanted.
     """
     spec = SceneSpec()
     for path in paths:

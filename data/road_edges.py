@@ -1,7 +1,7 @@
-"""Which side of a road edge the road is on, and whether the ego is off the road before anybody acts.
+"""The side of a road edge on which the road is, and whether the ego is off the road before any action.
 
-WOMD draws its edges with the road on the left. Other data sets' conversions to its protos do not all keep that rule,
-and an off-road test that takes it on trust calls every ego of theirs off-road. The lanes tell: they lie on the road.
+WOMD draws its edges with the road on the left. Not all conversions of other data sets to its protos keep that rule; an
+off-road test that relies on it finds every ego there off the road. The lanes show the side: they lie on the road.
 """
 
 import math
@@ -12,13 +12,13 @@ from tether.data.geometry import Box, Segments, corners, segments, signed_edge_d
 from tether.data.polyline import project
 from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Scene
 
-MOST_PAIRS = 20_000_000  # of lane points and edge points; of more a part is looked at, real maps have up to 4 million
+MOST_PAIRS = 20_000_000  # of lane points and edge points; of more, a part is read; real maps have up to 4 million
 NEAR_M = 6.0  # lanes at most this far from an edge run along it
-REVERSED_SHARE = 0.5  # measured per scene: at most 0.10 in WOMD, at least 0.93 in reversed conversions
+REVERSED_FRACTION = 0.5  # measured per scene: at most 0.10 in WOMD, at least 0.93 in reversed conversions
 
 
-def share_on_right(lanes: list[np.ndarray], edges: list[np.ndarray]) -> float:
-    """Share of the lane points near an edge that lie to the right of it; 0 where none is near.
+def fraction_on_right(lanes: list[np.ndarray], edges: list[np.ndarray]) -> float:
+    """Fraction of the lane points near an edge that lie to the right of it; 0 where none is near.
 
     Args: lanes, edges: polylines float64[K, 2], two points or more each.
     """
@@ -45,7 +45,7 @@ def road_on_left(road_type: np.ndarray, road_points: tuple[np.ndarray, ...]) -> 
     is_edge = np.isin(road_type, ROAD_EDGE_TYPES) & long
     is_lane = np.isin(road_type, DRIVING_LANE_TYPES) & long
     lanes, edges = ([p for p, wanted in zip(road_points, kind, strict=True) if wanted] for kind in (is_lane, is_edge))
-    if share_on_right(lanes, edges) < REVERSED_SHARE:
+    if fraction_on_right(lanes, edges) < REVERSED_FRACTION:
         return road_points
     return tuple(points[::-1] if turn else points for points, turn in zip(road_points, is_edge, strict=True))
 
@@ -53,7 +53,7 @@ def road_on_left(road_type: np.ndarray, road_points: tuple[np.ndarray, ...]) -> 
 def starts_off_road(scene: Scene, current: int) -> bool:
     """Whether the ego's logged box is off the road at the current step, by the rule that ends a rollout there.
 
-    Driveways behind a kerb, bridges and noisy positions do that: whatever a policy does, its rollout fails at once.
+    Driveways behind a kerb, bridges and noisy positions cause it. Every policy's rollout of such a scene fails at once.
 
     Args: scene: numpy arrays without batch axes.   current: index of the current step.
     """

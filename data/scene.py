@@ -1,4 +1,4 @@
-"""The two types that everything else speaks: `Scene`, a logged scenario, and `Observation`, what a policy sees.
+"""The two types that all packages share: `Scene`, a logged scenario, and `Observation`, the input of a policy.
 
 Frame: metres and radians, x forward, y left, heading counter-clockwise, origin and axes at the ego's pose at the
 current step (`SceneSpec.current`). Host records keep where that frame lies in the world (`Record.origin`, float64).
@@ -74,7 +74,7 @@ ROAD_EDGE_TYPES = (RoadType.EDGE_UNKNOWN, RoadType.EDGE_BOUNDARY, RoadType.EDGE_
 RING_TYPES = (RoadType.CROSSWALK, RoadType.SPEED_BUMP, RoadType.DRIVEWAY)  # areas within closed rings
 
 
-# What an agent is taken for: one of unknown type is in the way like a vehicle.
+# Groups of agent types; an agent of unknown type counts as a vehicle.
 VEHICLE_TYPES = (AgentType.VEHICLE, AgentType.OTHER, AgentType.UNSET)
 VULNERABLE_TYPES = (AgentType.PEDESTRIAN, AgentType.CYCLIST)
 
@@ -225,7 +225,7 @@ class Scene(Indexed):
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A host-side scene with what a device cannot hold.
+    """A host-side scene, with the fields that a device cannot hold.
 
     Attributes:
       scene: `Scene` of numpy arrays without batch axes.

@@ -1,4 +1,4 @@
-"""What the Waymo Open Sim Agents Challenge (WOSAC) asks of a scenario: who is simulated, who is judged, on which map.
+"""A scenario as the Waymo Open Sim Agents Challenge (WOSAC) reads it: agents to simulate, those evaluated, the map.
 
 Read straight from the proto, since a `Scene` is padded, thinned and planar, and knows neither feature nor track ids.
 A agents, T log steps, L traffic lights, P points.
@@ -29,7 +29,7 @@ class SimAgentsScene:
       scenario_id: name of the scenario.
       agent_id: int[A], track ids of the agents to simulate: all that are valid at the current step.
       agent_type: int[A], `AgentType`.
-      evaluated: bool[A], judged: the ego and the tracks to predict.
+      evaluated: bool[A], the ego and the tracks to predict.
       x, y, z: float64[A, T], box centre [m]; at invalid steps whatever the source holds there, zeros as a rule.
       heading: float64[A, T], [rad], as the source has it: not wrapped.
       valid: bool[A, T].
@@ -131,7 +131,7 @@ def _read_boxes(agent_type: np.ndarray, now: Sequence[Any]) -> dict[str, np.ndar
     length, width, height = (np.array([getattr(state, name) for state in now], np.float64) for name in SIZES)
     bare = ~np.all([(size >= LEAST_SIZE_M) & (size <= LARGEST_SIZE_M) for size in (length, width)], axis=0)
     length, width = boxes(agent_type, bare, length, width)
-    known = (height >= 0) & (height <= LARGEST_SIZE_M)  # 0 is how a planar source has it
+    known = (height >= 0) & (height <= LARGEST_SIZE_M)  # a planar source has 0
     return {"length": length, "width": width, "height": np.where(known, height, USUAL_HEIGHT_M)}
 
 

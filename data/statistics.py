@@ -1,4 +1,4 @@
-"""What is in a data set and what was left out of it: counted while it is built, added up over workers."""
+"""Counts of what a data set holds and of what was left out, taken while it is built and added up over workers."""
 
 import collections
 import dataclasses
@@ -80,7 +80,7 @@ class Statistics:
     notes: dict[str, Noted] = dataclasses.field(default_factory=lambda: collections.defaultdict(Noted))
 
     def counted(self, scenes: Iterable[Kept], recordings: Recordings) -> Iterator[Kept]:
-        """The scenes that are kept, each counted when it is taken, like those that are not."""
+        """Yields the scenes that are kept, and counts every scene, kept or not, when it is read."""
         for kept in scenes:
             scene = kept.scene
             reason = recordings.left_out(kept.split, scene.group, scene.scenario_id, places(scene))
@@ -91,7 +91,7 @@ class Statistics:
                 yield kept
 
     def close(self, ledger: SkipLedger) -> None:
-        """Takes over what the reading skipped and noted."""
+        """Adds the skipped records and the notes of a ledger."""
         self.seen, self.skipped = ledger.seen, [(str(error), reason(error)) for error in ledger.errors]
         self.notes.clear()
         self.note(ledger.notes)

@@ -1,4 +1,4 @@
-"""How a `LocalScene` becomes compact integers and back: quantised, differenced, split into byte planes.
+"""A `LocalScene` as compact integers, and back: quantised, differenced, split into byte planes.
 
 Tracks are rounded to 5 mm, 1 mrad and 2 cm/s, the map to 1 cm. Smooth motion has tiny second differences, and
 once the high bytes stand together they compress to nothing: about 10 KB for a scene of 32 agents with its map.

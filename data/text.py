@@ -1,4 +1,4 @@
-"""The words that go in and out of the policy: the closed sets that it decides in, and the sentences made of them.
+"""The texts of the policy: the closed sets of phrases for its decisions, and the sentences made of them.
 
 An instruction reads `turn left in 30 m, speed limit 50 km/h`, then whatever free text a record has; it is ordinary
 text (`data/tokenizer.py`). A chain of causation is one phrase of each closed set, one token each; it reads
@@ -37,7 +37,7 @@ CAUSES = (
 DISTANCES_M = (0, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100)
 DISTANCES = tuple(f"{d} m" for d in DISTANCES_M)
 
-# All that the policy can say. The ids are these, and the first ones of the tokenizer's.
+# All phrases of the reasoning. A phrase's index is its id, and the tokenizer's first ids are the same.
 VOCABULARY = (*SPECIAL, *LONGITUDINAL, *LATERAL, *CAUSES, *DISTANCES)
 TOKEN_ID = {phrase: index for index, phrase in enumerate(VOCABULARY)}
 
@@ -56,7 +56,7 @@ BECAUSE = {
     "route": "the route leads there",
     "unseen cause": "the cause is not in sight",
 }
-MOVES_ON = "the vehicle {place} moves on"  # why a follower speeds up
+MOVES_ON = "the vehicle {place} moves on"  # the cause of a follower's acceleration
 PLACELESS = tuple(cause for cause, words in BECAUSE.items() if "{place}" not in words)
 
 

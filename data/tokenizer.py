@@ -1,8 +1,8 @@
 """Text as token ids and back: a byte-level BPE that knows the data set's words and spells any others.
 
-One vocabulary: first the phrases that the policy says (`data.text.VOCABULARY`), one token each, then the 256 bytes,
-then what they merge into. Text never becomes a phrase's token, whatever it holds: nothing that somebody writes into a
-data set can end an instruction or pass for a decision.
+One vocabulary: first the phrases of the reasoning (`data.text.VOCABULARY`), one token each, then the 256 bytes, then
+their merges. No text is ever encoded as a phrase's token: no text in a data set can end an instruction or be taken for
+a decision.
 
 `data/build_tokenizer.py` makes its file, data/tokenizer.json.
 """
@@ -40,17 +40,17 @@ def load(file: pathlib.Path = FILE) -> tokenizers.Tokenizer:
 
 
 def mark(phrase: str) -> str:
-    """How a phrase stands in the file: apart from the words that it is made of."""
+    """The entry of a phrase in the file, which differs from the words that it is made of."""
     return phrase if phrase.startswith("<") else f"<{phrase}>"
 
 
 def size() -> int:
-    """Tokens in all."""
+    """The size of the vocabulary."""
     return load().get_vocab_size()
 
 
 def tokens(text: str) -> list[int]:
-    """The ids of a text. Raises: DataError for more than `LONGEST` characters, or what UTF-8 cannot hold."""
+    """The ids of a text. Raises: DataError for over `LONGEST` characters, or characters that UTF-8 cannot hold."""
     if len(text) > LONGEST:
         raise DataError(f"expected at most {LONGEST} characters, found {len(text)}: {text[:40]!r}...", "instruction")
     try:

@@ -1,4 +1,4 @@
-"""Boundary checks: is this a `Scene` of these sizes? The jitted core checks nothing."""
+"""Checks at the boundary that a `Scene` has the sizes of a `SceneSpec`; the jitted core checks nothing."""
 
 import numpy as np
 

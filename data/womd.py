@@ -41,7 +41,7 @@ POLYGONS = {"crosswalk": RoadType.CROSSWALK, "speed_bump": RoadType.SPEED_BUMP, 
 
 @dataclasses.dataclass(frozen=True)
 class LogOptions:
-    """What may be done to logs that are not as they should be. Each is counted in the summary.
+    """Permitted corrections of faulty logs. Each is counted in the summary.
 
     Attributes:
       resample: logs of another rate, or with gaps of up to 0.55 s, are resampled to 10 Hz.
@@ -140,11 +140,11 @@ def read_file(
 
     Args:
       path: of a TFRecord file, local or remote.
-      ledger: counts records seen and skipped, and stops the reading past its share.
+      ledger: counts records seen and skipped, and stops the reading past its fraction.
       egos: most egos per record: the SDC first if it moves, then other vehicles, see `choose_egos`.
       groups: location group by scenario id; without it each scenario is its own group.
-      keep: says of a group whether its scenes are wanted.
-      options: what may be done to logs that are not as they should be.
+      keep: whether the scenes of a group are wanted.
+      options: permitted corrections of faulty logs.
       texts: free text by scenario id, where there is any.
     """
     for index, payload in enumerate(read_records(path)):
@@ -183,7 +183,7 @@ def convert(
       scenario: a `Scenario` proto.
       group: location group.
       egos: most egos of a window.
-      options: what may be done to a log that is not as it should be.
+      options: permitted corrections of a faulty log.
       notes: counts what was left out or changed, by kind.
 
     Raises: DataError for inconsistent messages, times or tracks, or if no track can be an ego.

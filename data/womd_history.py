@@ -1,4 +1,4 @@
-"""A WOMD scenario as far as its history goes: what may be known when its future is to be imagined.
+"""A WOMD scenario up to its current step: the input for imagining its future.
 
 The test split of WOMD ends at the current step, and nothing after it may be looked at in the others either. A `Scene`
 needs a route and an ego that is there until the end: both go on from the history alone.
@@ -23,9 +23,9 @@ TRACKS = ("x", "y", "heading", "vel_x", "vel_y", "valid")
 def history_scene(scenario: Any, steps: int, dt: float, notes: Notes | None = None) -> RawScene:
     """The scenario cut after its current step, its own vehicle being the ego.
 
-    Everybody else is unseen from there on, and so are the lights. The ego keeps its speed along the route that its
-    history and the lanes suggest; nobody has to drive it there. All that are valid at the current step stay: what is
-    not finite there is taken from the steps before, and a box without size is its type's usual one.
+    From there on the others and the lights are not seen. The ego keeps its speed along the route that its history and
+    the lanes suggest, so that no policy is needed. All agents that are valid at the current step stay: values that are
+    not finite there are taken from the steps before, and a box without size gets its type's usual one.
 
     Args:
       scenario: a `Scenario` proto.

@@ -8,7 +8,7 @@ import pytest
 from tests.raw_scenes import straight_road
 from tether.data.padding import pad
 from tether.data.raw import localize
-from tether.data.road_edges import road_on_left, share_on_right
+from tether.data.road_edges import fraction_on_right, road_on_left
 from tether.data.scene import RoadType, SceneSpec
 
 X = np.linspace(0, 40, 9)
@@ -19,11 +19,13 @@ TYPES = np.array([RoadType.LANE_SURFACE, RoadType.EDGE_BOUNDARY, RoadType.EDGE_M
 CROSSWALK = np.array([[10.0, -2], [12, -2], [12, 2], [10, 2]])
 
 
-def test_share_on_right_by_hand():
-    assert share_on_right([LANE], [RIGHT_EDGE]) == 0.0
-    assert share_on_right([LANE], [RIGHT_EDGE[::-1]]) == 1.0
-    assert share_on_right([LANE], [RIGHT_EDGE - np.array([0, 50])]) == 0.0, "an edge far from every lane says nothing"
-    assert share_on_right([], [RIGHT_EDGE]) == 0.0
+def test_fraction_on_right_by_hand():
+    assert fraction_on_right([LANE], [RIGHT_EDGE]) == 0.0
+    assert fraction_on_right([LANE], [RIGHT_EDGE[::-1]]) == 1.0
+    assert fraction_on_right([LANE], [RIGHT_EDGE - np.array([0, 50])]) == 0.0, (
+        "an edge far from every lane does not count"
+    )
+    assert fraction_on_right([], [RIGHT_EDGE]) == 0.0
 
 
 @pytest.mark.parametrize("reverse", [False, True])

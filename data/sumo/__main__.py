@@ -33,7 +33,7 @@ class Arguments:
 
 
 def parse(arguments: list[str]) -> Arguments:
-    """The command line."""
+    """The settings that a command line gives, not yet validated."""
     return tyro.cli(Arguments, prog="python -m tether.data.sumo", args=arguments)
 
 

@@ -1,4 +1,4 @@
-"""What disqualifies a stretch of recording from being a scene: each gate is a function of plain arrays.
+"""Gates that disqualify a stretch of recording from being a scene; each is a function of plain arrays.
 
 The same definitions as the simulator's events, with a margin, so that the log's own ego drives without an event.
 """
@@ -51,7 +51,7 @@ def box_gap(dx: Any, dy: Any, turn: Any, size: tuple[Any, Any], other: tuple[Any
 
 
 def pair_gap(x: np.ndarray, y: np.ndarray, heading: np.ndarray, length: np.ndarray, width: np.ndarray, one: int) -> Any:
-    """Gap between one agent's box and everyone else's at each step: float64[N, T] [m].
+    """Gap between one agent's box and every other at each step: float64[N, T] [m].
 
     Args: x, y, heading: float64[N, T], nan where absent (then the gap is nan).  length, width: float64[N].
     """

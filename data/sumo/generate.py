@@ -131,7 +131,7 @@ def write_scenes(seed: int, networks: int, scenes_per_network: int, processes: i
 
 
 def summarize(jobs: list[NetworkJob], results: list[NetworkScenes]) -> dict:
-    """Counts and shares of traits by split and by kind, and a hash of each network's scenes (JSON types)."""
+    """Counts and fractions of traits by split and by kind, and a hash of each network's scenes (JSON types)."""
     pairs = list(zip(jobs, results, strict=True))
 
     def described(name: str) -> dict[str, dict]:
@@ -143,12 +143,12 @@ def summarize(jobs: list[NetworkJob], results: list[NetworkScenes]) -> dict:
 
 
 def counts(pairs: list[tuple[NetworkJob, NetworkScenes]]) -> dict[str, float]:
-    """Networks, scenes, agents per scene, and the share of scenes with each trait."""
+    """Networks, scenes, agents per scene, and the fraction of scenes with each trait."""
     scenes = [scene for _, result in pairs for scene in result.scenes]
     rows = [traits for _, result in pairs for traits in result.traits]
-    shares = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in (rows[0] if rows else ())}
+    fractions = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in (rows[0] if rows else ())}
     agents = round(float(np.mean([len(scene.x) for scene in scenes])), 1) if scenes else 0.0
-    return {"networks": len(pairs), "scenes": len(scenes), "agents_per_scene": agents} | shares
+    return {"networks": len(pairs), "scenes": len(scenes), "agents_per_scene": agents} | fractions
 
 
 def scenes_hash(scenes: list[LocalScene]) -> str:

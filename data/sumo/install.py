@@ -1,4 +1,4 @@
-"""Finds the installed SUMO (packages eclipse-sumo and libsumo) and says clearly what is missing."""
+"""Finds the installed SUMO (packages eclipse-sumo and libsumo); errors name what is missing."""
 
 import os
 import subprocess

@@ -139,7 +139,7 @@ def read_lane(edge: ET.Element, lane: ET.Element) -> Lane:
 
 
 def lane_use(allow: list[str], disallow: list[str]) -> str:
-    """Who drives there; SUMO's empty `allow` means everyone but `disallow`."""
+    """The use of a lane, see `Lane.use`; SUMO's empty `allow` permits all classes but `disallow`."""
     if allow == ["pedestrian"]:
         return "sidewalk"
     if not allow:

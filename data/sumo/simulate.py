@@ -1,4 +1,4 @@
-"""Runs SUMO on one network and records everyone at 10 Hz."""
+"""Runs SUMO on one network and records all agents at 10 Hz."""
 
 import dataclasses
 from collections.abc import Callable
@@ -71,7 +71,7 @@ class Recording:
 
 @dataclasses.dataclass
 class Log:
-    """What is collected while SUMO runs: rows of (agent, step, x, y, angle, lane), and per agent what stays."""
+    """The data collected while SUMO runs: rows of (agent, step, x, y, angle, lane), and constants per agent."""
 
     rows: list[tuple[int, int, float, float, float, int]] = dataclasses.field(default_factory=list)
     agents: dict[str, tuple] = dataclasses.field(default_factory=dict)

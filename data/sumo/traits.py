@@ -1,4 +1,4 @@
-"""What happens in a scene: to prefer scenes in which something does, and to describe a data set."""
+"""Traits of a scene, by which eventful scenes are preferred and a data set is described."""
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def near_types(raw: RawScene) -> set[int]:
 
 
 def constant_speed_event(raw: RawScene) -> bool:
-    """Whether the ego, keeping its current speed along its route, would hit someone's log or run a red light."""
+    """Whether the ego, keeping its current speed along its route, would hit a logged agent or run a red light."""
     past = np.stack([raw.x, raw.y], axis=-1)[raw.ego, : raw.current + 1]
     speed = np.hypot(raw.vel_x[raw.ego, raw.current], raw.vel_y[raw.ego, raw.current])
     steps = raw.x.shape[1] - raw.current

@@ -34,7 +34,7 @@ EVENT_WEIGHT = {
     "signal": 1.0,
     "stands": -4.0,
 }
-TRIVIAL_SHARE = 0.15
+TRIVIAL_FRACTION = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Candidate:
 
     @property
     def is_trivial(self) -> bool:
-        """Whether keeping the speed along the road would do."""
+        """Whether keeping the speed along the road is enough to drive the scene."""
         eventful = ("constant_speed_event", "turns", "lane_change", "stops", "brakes")
         return not any(self.traits[name] for name in eventful)
 
@@ -68,7 +68,7 @@ def preferred(rng: random.Random, candidates: list[Candidate], count: int) -> li
     Source: Efraimidis & Spirakis 2006 (the largest random keys to the power of 1 / weight).
     """
     drawn = sorted(candidates, key=lambda c: rng.random() ** (1 / max(c.weight, 0.1)), reverse=True)
-    trivial = [c for c in drawn if c.is_trivial][: round(TRIVIAL_SHARE * count)]
+    trivial = [c for c in drawn if c.is_trivial][: round(TRIVIAL_FRACTION * count)]
     return [c for c in drawn if not c.is_trivial][: count - len(trivial)] + trivial
 
 
