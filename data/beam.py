@@ -131,5 +131,5 @@ def total(parts: Sequence[Statistics]) -> Statistics:
 
 
 def write_statistics(statistics: Statistics, path: str) -> None:
-    """As JSON, for the process that started the pipeline."""
+    """Writes the JSON of the statistics, for the process that started the pipeline."""
     tfds.core.Path(path).write_text(json.dumps(statistics.to_json()))

@@ -9,9 +9,9 @@ of them. `--groups` is a JSON list of objects with `scenario_id` and `location_g
 group. `--notes` is such a list with `note` instead: free text to the policy, which follows the instruction. With
 `--held-out`, validation and test come from those files alone, train and grounding from the others. With `--beam` the
 work is an Apache Beam pipeline of these options, for data sets that one process is too slow for
-(docs/data_at_scale.md). `summary.json` beside the records says what is in them, and what was skipped and why.
+(docs/data_at_scale.md). `summary.json` beside the records lists what is in them, and what was skipped and why.
 
-Status 0 when it is done, 2 for input or settings that cannot work, 130 when it was asked to stop; one line says why.
+Exit status: 0 when done, 2 for input or settings that cannot work, 130 after an interrupt; one line gives the reason.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ NO_CONTENT = ("womd", "held_out", "out", "groups", "notes", "max_skipped", "beam
 
 @dataclasses.dataclass(frozen=True)
 class BuildConfig:
-    """What to build.
+    """The settings of a build.
 
     Attributes:
       womd: TFRecord files of WOMD Scenario protos, gzip-compressed or not, local or gs://: a file, a folder or a glob.
@@ -232,14 +232,14 @@ def build_with_beam(config: BuildConfig, rules: Rules, files: Sequence[str], req
 
 
 def _of_pipeline(error: Exception) -> DataError:
-    """What ended a pipeline, on one line. TFDS refuses a split without examples."""
+    """The error that ended a pipeline, on one line. TFDS refuses a split without examples."""
     lines = str(error).strip().splitlines()
     empty = re.search(r"examples is 0 for split (\w+)", lines[-1] if lines else "")
     return no_scenes(empty[1]) if empty else DataError(f"the pipeline failed: {lines[-1] if lines else repr(error)}")
 
 
 def _request(config: BuildConfig, groups: dict[str, str] | None, notes: dict[str, str]) -> dict[str, Any]:
-    """What decides the content of the data set but the files."""
+    """All settings that decide the content of the data set, files excepted (JSON types)."""
 
     def digest(manifest: dict[str, str] | None) -> str:
         return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]

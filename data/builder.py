@@ -52,7 +52,7 @@ def _ordered(example: bytes) -> bytes:
 
 
 class LocalInfo(tfds.core.DatasetInfo):
-    """What TFDS knows of a data set, without a look at what Google's bucket has of it: nothing."""
+    """TFDS's description of a data set, without the search for one in Google's bucket, which has none."""
 
     def initialize_from_bucket(self) -> None:
         """Nothing to do; TFDS would leave an empty folder among the temporary ones each time."""
@@ -84,7 +84,7 @@ class TetherScenes(tfds.core.GeneratorBasedBuilder):
         return OrderedWriter(self.info.file_format)
 
     def _log_download_bytes(self) -> None:
-        """Nothing: there is no download, and how far the work is `data.progress` shows."""
+        """Logs nothing: there is no download, and `data.progress` shows the progress."""
 
     _log_download_done = _log_download_bytes
 
@@ -209,7 +209,7 @@ def _lock(held: int, work: Any) -> None:
 
 
 def _remove(directory: Any) -> None:
-    """As far as it can be: where a disk has failed, that is the error to report."""
+    """Removes as much as possible; after a failed disk, the earlier error is the one to report."""
     with contextlib.suppress(OSError):
         directory.rmtree()
 

@@ -28,13 +28,13 @@ class DataError(ValueError):
         super().__init__(": ".join([", ".join(part for part in where if part), reason]).removeprefix(": "))
 
     def located(self, file: str, record: str) -> "DataError":
-        """The same error with the place filled in by the reader, who knows it."""
+        """The same error, its place filled in by the reader of the file."""
         name = f"{record} ({self.record})" if self.record and self.record != record else record
         return DataError(self.reason, self.field, name, file)
 
 
 def unexpected(error: Exception) -> DataError:
-    """A `DataError` for an error of another type; it names the line that raised it, for whoever mends it."""
+    """A `DataError` for an error of another type; it names the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" [{pathlib.PurePath(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
     return DataError(f"unexpected {type(error).__name__}: {str(error).partition(chr(10))[0][:200]}{where}")
@@ -155,7 +155,7 @@ def too_many(skipped: int, seen: int, allowed: float, messages: Iterable[str]) -
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What a JSON file holds. Raises: DataError where it cannot be read or is no JSON."""
+    """The content of a JSON file. Raises: DataError where it cannot be read or is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # of text and JSON both; nesting is not limited

@@ -18,7 +18,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    """Writes beside the file, to the disk, then replaces the file: nobody ever reads half of it.
+    """Writes beside the file, to the disk, then replaces the file: no reader ever gets half of it.
 
     Raises: OSError that names the file; what stood there before is left as it was.
     """

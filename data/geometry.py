@@ -60,7 +60,7 @@ class Segments(NamedTuple):
 
 
 def _library(*values: Array) -> ModuleType:
-    """What computes with these values: NumPy where all are its own, else JAX."""
+    """The library for these values: NumPy where all are NumPy's, else JAX."""
     return np if all(isinstance(value, np.ndarray | np.generic) for value in values) else jnp
 
 
@@ -79,9 +79,12 @@ def segments(x: Array, y: Array, valid: Array) -> Segments:
 
 
 def offset_from(seg: Segments, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
-    """From each segment's nearest point to (x, y), the distance to its line, left positive, and how far past its ends.
+    """Where (x, y) lies relative to each segment.
 
-    An end point is returned exactly: neighbouring segments then tie there, which `signed_edge_distance` relies on.
+    An end point is exact: neighbouring segments then tie there, which `signed_edge_distance` relies on.
+
+    Returns: x and y of the vector from the segment's nearest point, the distance from the segment's line, left
+      positive, and how far past the segment's ends, negative within. [m] each.
     """
     xp = _library(seg.ax, x)
     dx, dy = seg.bx - seg.ax, seg.by - seg.ay
@@ -100,7 +103,7 @@ def signed_edge_distance(edges: Segments, x: Array, y: Array) -> Array:
     The road lies on an edge's left. Where the nearest point is a vertex, two segments tie and may disagree; the one
     whose line is farther away faces the point and decides (the pseudo-distance of signed-distance-field fonts), so
     both convex and concave vertices come out right. More than `FREE_END_M` past the free end of an edge, where maps
-    stop, the edge says nothing: that is not off the road.
+    stop, the edge does not count: that is not off the road.
 
     Args: edges: fields [K] or [..., K].  x, y: float32[...].
     Returns: float32[...].

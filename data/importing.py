@@ -25,7 +25,7 @@ class Importable:
 
     Attributes:
       noun: what messages call it.
-      built_in: short name to import path; an empty path where whoever asks for that name builds it without this class.
+      built_in: short name to import path; an empty path for a name that its caller builds without this class.
       members: what each of them has to have.
       arguments: of a config's `build`, as messages show them.
     """
@@ -36,7 +36,7 @@ class Importable:
     arguments: str = "simulator"
 
     def check_name(self, name: str) -> None:
-        """Nothing is imported. Raises: ValueError for an unknown short name, and for what is no import path."""
+        """Checks a name without importing it. Raises: ValueError for an unknown short name, and for no import path."""
         module, colon, attribute = name.partition(":")
         path = colon and len(name) <= LONGEST_NAME and all(map(str.isidentifier, [*module.split("."), attribute]))
         if path or name in self.built_in:
@@ -117,7 +117,7 @@ class Importable:
         return kind()
 
     def build(self, name: str, config: Any, *arguments: Any) -> Any:
-        """What the config behind `name` builds, with its own config or, where `config` is None, its default one.
+        """Builds from the config behind `name`: from `config`, or from the default one where `config` is None.
 
         Args: arguments: of the config's `build`.
         Raises: ValueError as `default_config`, and for a config that builds something without the `members`; TypeError
@@ -171,6 +171,6 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 
 def _described(error: BaseException) -> str:
-    """An error of somebody's module in a line, with the place at which it was raised."""
+    """An error of a user's module on one line, with the place at which it was raised."""
     *_, last = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__}: {error} ({os.path.basename(last.filename)}:{last.lineno})"

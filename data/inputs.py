@@ -126,7 +126,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def fingerprints(paths: Sequence[str]) -> list[dict[str, str | int]]:
-    """What identifies the content of files, wherever they lie: `name` without folders, `bytes`, and `sha256` of all of
+    """The identity of files' content, wherever they lie: `name` without folders, `bytes`, and `sha256` of all of
     it or of both its ends (`WHOLE_BYTES`).
 
     Raises: DataError or OSError for a file that cannot be read.

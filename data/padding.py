@@ -25,7 +25,7 @@ LIGHT_LATERAL_M = 2.5
 
 @dataclasses.dataclass(frozen=True)
 class Dropped:
-    """How much of a scene did not fit into the spec.
+    """The part of a scene that did not fit into the spec.
 
     Attributes:
       agents, polylines, lights: entries left out.

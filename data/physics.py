@@ -20,8 +20,8 @@ VELOCITY_ERROR, VELOCITY_ERROR_M = 0.2, 5.0  # fraction of the way, and metres, 
 FAST_MPS = 3.0
 REVERSE_MPS = 8.0  # no vehicle reverses faster
 HEADING_RAD = 0.6
-# How many times as far as their velocities say the moving tracks may go in one step (real logs: 0.69 to 1.46, one track
-# alone 0.45 to 2.02); a lost frame doubles it, and a doubled one brings it to 0.
+# Bounds of the ratio of moving tracks' displacements in one step to those that their velocities give (real logs: 0.69
+# to 1.46, one track alone 0.45 to 2.02); a lost frame doubles it, and a doubled one brings it to 0.
 ODD, ODD_ALONE, ODD_LEAST_M = (0.5, 1.8), (0.25, 2.5), 0.5
 JUMP_M, JUMP_MPS2 = 3.5, 10.0  # real logs: jumps of at most 3.0 m
 FASTEST_MPS = 100.0
@@ -159,10 +159,11 @@ def odd_steps(
     times: np.ndarray,
     sure: np.ndarray,
 ) -> tuple[int, float]:
-    """The step of a log at which its moving tracks go least as their velocities say, whatever its times say.
+    """The step of a log at which the displacements of its moving tracks contradict their velocities most.
 
     Args: of moving tracks alone.   sure: bool[N], those that count where no other one moves.
-    Returns: the step after which it is, -1 where none is odd, and how many times as far they go, the median.
+    Returns: the index of the step's start, -1 where none is odd; and the median ratio of the displacement to the one
+      that the velocities give.
     """
     dx, dy, both = _displacements(x, y, valid)
     seconds = np.where(both, np.diff(times), 0.0)

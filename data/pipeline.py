@@ -53,7 +53,7 @@ class SceneBatches(Iterator):
         return next(self._iterator)
 
     def get_state(self) -> dict:
-        """Where the iterator stands, as JSON types."""
+        """The iterator's position, as JSON types."""
         return self._iterator.get_state()
 
     def set_state(self, state: dict) -> None:

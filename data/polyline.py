@@ -23,7 +23,7 @@ def arc_length(line: np.ndarray) -> np.ndarray:
 
 
 def drop_repeats(line: np.ndarray, least: float = 1e-3) -> np.ndarray:
-    """Without vertices closer than `least` [m] to the vertex before them. A line without vertices stays so."""
+    """The line without vertices closer than `least` [m] to the vertex before them; it may be empty."""
     keep = np.ones(len(line), bool)
     keep[1:] = np.hypot(*np.diff(line, axis=0).T) >= least
     return line[keep]
@@ -126,7 +126,7 @@ def simplify(lines: Sequence[np.ndarray], tolerance: float) -> list[np.ndarray]:
 
 
 def _farthest_between(points: np.ndarray, keep: np.ndarray, tolerance: float) -> np.ndarray:
-    """For each span between kept vertices the index of its farthest one, where that is beyond the tolerance."""
+    """The index of the farthest vertex of each span between kept ones, where it is beyond the tolerance."""
     kept = np.flatnonzero(keep)
     span = np.cumsum(keep) - 1
     inner = np.flatnonzero(~keep)

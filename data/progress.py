@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 
 
 class Display:
-    """Where bars are drawn.
+    """The place where bars are drawn.
 
     Args: stream: standard error, whatever it is at the time, if None.   clock: a time that never runs backwards [s].
     """

@@ -123,7 +123,7 @@ def check_span(values: np.ndarray, field: str, record: str) -> None:
 
 
 def sound_lines(lines: Sequence[np.ndarray], field: str, record: str) -> np.ndarray:
-    """Which lines are finite and lie where the others do: bool[F]. A line without points is sound.
+    """bool[F], the lines that are finite and lie near the others. A line without points is sound.
 
     Args: lines: F arrays float64[K, D].
     Raises: DataError where more than half of the lines are not: then the whole is wrong.

@@ -49,7 +49,7 @@ def split_of(group: str, seed: int, fractions: Fractions) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What decides which scenes a record becomes and where they go.
+    """The rules by which a record becomes scenes of splits.
 
     Attributes:
       egos: most egos per record, see `egos.choose_egos`.

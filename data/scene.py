@@ -153,7 +153,7 @@ class CellLists:
 
 @flax.struct.dataclass
 class RoadIndex:
-    """Which road edges and lanes can matter where (`simulator/road_index.py`); N = M * P places for segments.
+    """The road edges and lanes that can matter at each place (`simulator/road_index.py`); N = M * P, padded.
 
     Attributes:
       segments: float32[..., N, 4], ax, ay, bx, by of the segment that begins at each point of the roadgraph [m].
@@ -249,7 +249,7 @@ class Record:
 
 @flax.struct.dataclass
 class Observation(Indexed):
-    """What a policy may see at one step, in the ego's frame at that step. The same type in every World.
+    """The input of a policy at one step, in the ego's frame at that step. The same type in every World.
 
     A VLA reads `bev`, `camera`, `ego` and `instruction`; the rest is privileged (models, baselines, ablations).
 

@@ -73,7 +73,7 @@ def read_sim_agents(scenario: Any) -> SimAgentsScene:
     All agents that are valid at the current step are there: what is not finite at that step is taken from before it, a
     box without size is its type's usual one (`womd_tracks`), and a track that lacks states is not seen at these steps.
 
-    Raises: DataError if the log's own vehicle lacks states, if nobody is there at the current step or one is nowhere,
+    Raises: DataError if the log's own vehicle lacks states, if no agent is valid now or one has no place,
       if two tracks have one id, or if the map or `tracks_to_predict` hold what is none.
     """
     name, current, steps = scenario.scenario_id, scenario.current_time_index, len(scenario.timestamps_seconds)

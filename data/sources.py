@@ -24,7 +24,7 @@ class RecordSource(Sequence):
     """The records of one split, padded to a `SceneSpec` when read.
 
     The files are read as they are, and not through what describes them to TFDS: such a description names Python
-    classes, and to load these would be to run what a data set asks for.
+    classes, and loading them would run code that a data set names.
     """
 
     def __init__(self, files: Sequence[pathlib.Path], spec: SceneSpec):

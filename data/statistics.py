@@ -54,7 +54,7 @@ class Split:
         self.nearest_m = min(self.nearest_m, other.nearest_m)
 
     def to_json(self) -> dict[str, Any]:
-        """With the location groups counted."""
+        """JSON types, with the number of location groups in place of their names."""
         values = {"scenes": self.counts["scenes"], "groups": len(self.groups)}
         values["starts_off_road"] = self.counts["starts_off_road"]
         for section in ("agents", "with", "left_out", "not_kept"):
@@ -67,7 +67,7 @@ class Split:
 
 @dataclasses.dataclass
 class Statistics:
-    """Of a data set, or of a part of it.
+    """Counts of a data set, or of a part of it.
 
     Attributes:
       splits: by name.   seen: records, and egos that were skipped alone.   skipped: message and reason of each.
@@ -110,7 +110,7 @@ class Statistics:
         self.note(other.notes)
 
     def to_json(self) -> dict[str, Any]:
-        """As `summary.json` holds it: the same whatever the order of the work."""
+        """The content of `summary.json`, which does not depend on the order of the work."""
         reasons = collections.Counter(reason for _, reason in self.skipped)
         return {
             "split": {name: split.to_json() for name, split in sorted(self.splits.items())},

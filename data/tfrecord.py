@@ -35,7 +35,7 @@ OTHER_KINDS = {
 
 @functools.cache
 def _zero_table(zero_bytes: int) -> np.ndarray:
-    """What a CRC becomes after `zero_bytes` (a power of two) more zero bytes, per byte of the CRC: uint32[4, 256]."""
+    """The CRC after `zero_bytes` (a power of two) more zero bytes, per byte of the CRC before: uint32[4, 256]."""
     if zero_bytes == 1:
         first = np.arange(256, dtype=np.uint32)
         for _ in range(8):
@@ -91,8 +91,8 @@ def masked_crc32c(data: bytes) -> int:
 def read_records(path: str) -> Iterator[bytes | DataError]:
     """Payloads of a TFRecord file in order, gzip-compressed or not; a damaged one yields its `DataError` in its place.
 
-    After a damaged payload reading goes on with the next record; after a damaged length or the end of a truncated
-    file nothing more can be found, and the error says so.
+    After a damaged payload, reading continues with the next record. After a damaged length, or at the end of a
+    truncated file, no further record can be located, and the error reports it.
 
     Raises: DataError where the disk or the bucket fails: what is not read is no damaged record.
     """
@@ -114,7 +114,7 @@ def read_records(path: str) -> Iterator[bytes | DataError]:
 
 
 def _uncompressed(stored: BinaryIO) -> contextlib.AbstractContextManager[BinaryIO]:
-    """What a file holds. The length of a record may begin like gzip's magic number, but then its checksum matches."""
+    """The uncompressed file. A record's length may begin like gzip's magic number, but then its checksum matches."""
     head = stored.read(HEAD_BYTES)
     stored.seek(0)
     if head.startswith(GZIP) and _length(head) is None:

@@ -45,7 +45,7 @@ class Lights:
         return dataclasses.replace(self, state=self.state[:, chosen], valid=self.valid[:, chosen])
 
     def fields(self) -> dict[str, np.ndarray]:
-        """As a `RawScene` has them."""
+        """The fields of a `RawScene`."""
         return dict(light_x=self.x, light_y=self.y, light_state=self.state, light_valid=self.valid)
 
 
@@ -89,7 +89,7 @@ def read_lights(scenario: Any, steps: int, centre: np.ndarray, notes: collection
 
 
 def _places(frames: Any, rows: dict[int, int], centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each light stands, float64[L, 2], NaN where nothing says so; and whether it is elsewhere at some step."""
+    """The place of each light, float64[L, 2], NaN where unknown; and whether it is elsewhere at some step."""
     seen: dict[int, list[tuple[float, float]]] = collections.defaultdict(list)
     for frame in frames:
         for message in frame.lane_states:

@@ -25,7 +25,7 @@ WIRE_TYPES = {"<f8": 1, "<f4": 5, "u1": 0}
 
 
 def _layout(number: int, fields: tuple[tuple[str, int, str], ...]) -> tuple[np.dtype, dict[str, int]]:
-    """How filled messages of a repeated field lie in bytes, and the constant ones among those (tags and the size)."""
+    """The byte layout of filled messages of a repeated field, and its constant bytes (tags and the size)."""
     columns = [(name, kind) for field, _, kind in fields for name, kind in ((f"{field}_tag", "u1"), (field, kind))]
     dtype = np.dtype([("tag", "u1"), ("size", "u1"), *columns])
     constants = {f"{field}_tag": number << 3 | WIRE_TYPES[kind] for field, number, kind in fields}

@@ -108,7 +108,7 @@ class Tracks:
         return sized & ((sizes * SIZE_FACTOR > median) & (sizes < median * SIZE_FACTOR)).all(0)
 
     def fields(self) -> dict[str, np.ndarray]:
-        """As a `RawScene` has them: headings wrapped, one size per track, the mean over the steps that have one."""
+        """The fields of a `RawScene`: headings wrapped, one size per track, the mean over the steps that have one."""
         sized = self.sized
         count = np.maximum(sized.sum(1), 1)
         sizes = {name: np.where(sized, getattr(self, name), 0.0).sum(1) / count for name in ("length", "width")}
@@ -142,7 +142,7 @@ def _of_length(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def faults(tracks: Tracks, times: np.ndarray) -> np.ndarray:
-    """What is wrong with each track that is seen at all: texts [N], empty where nothing is."""
+    """The fault of each track that is seen at all: texts [N], empty for none."""
     fault = np.full(len(tracks.x), "", object)
     seen = tracks.valid.any(1)
 
@@ -173,7 +173,7 @@ def _finite(tracks: Tracks, names: tuple[str, ...]) -> np.ndarray:
 
 
 def _reasonable(name: str, values: np.ndarray, middle: np.ndarray) -> np.ndarray:
-    """Where values are finite and within reason, mask of their shape. Args: middle: of the scene, see `centre`."""
+    """Mask of the values that are finite and within reason. Args: middle: of the scene, see `centre`."""
     limit = {"heading": LARGEST_RAD, "vel_x": FASTEST_MPS, "vel_y": FASTEST_MPS}.get(name, LARGEST_M / 2)
     around = dict(zip("xy", middle, strict=True)).get(name, 0.0)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -181,7 +181,7 @@ def _reasonable(name: str, values: np.ndarray, middle: np.ndarray) -> np.ndarray
 
 
 def _headed(tracks: Tracks) -> np.ndarray:
-    """Tracks whose heading says where they go: bool[N]. A pedestrian may walk sideways."""
+    """Tracks whose heading is their direction of motion: bool[N]. A pedestrian may walk sideways."""
     return np.isin(tracks.agent_type, (AgentType.VEHICLE, AgentType.CYCLIST))
 
 
@@ -286,7 +286,7 @@ def present(tracks: Tracks, own: int, record: str, notes: Notes) -> tuple[dict[s
 
     Args: own: row of the log's own vehicle.   notes: counts what is not as it was logged.
     Returns: the fields, and the row of the log's own vehicle among them.
-    Raises: DataError where an agent is there at the last step and nothing says where.
+    Raises: DataError where an agent is valid at the last step but has no place there.
     """
     kept = tracks.rows(~tracks.again)
     notes[f"tracks left out: {TWICE}"] += int(tracks.again.sum())
@@ -314,7 +314,7 @@ def repaired(
 
     There the last usable value before it stands, or 0 for one that is no position.
     Args: fields: float64[N, T] by name (`MOTION`, z).   valid: bool[N, T].   notes: counts the states.
-    Raises: DataError where an agent is there at that step and nothing says where.
+    Raises: DataError where an agent is valid at that step but has no place there.
     """
     middle = centre(fields["x"], fields["y"], valid)
     usable = {name: _reasonable(name, values, middle) for name, values in fields.items()}

@@ -5,7 +5,7 @@ beside the log: the ego is shifted, turned, or faster, the image is rendered fro
 that leads back to the log's future (DAgger by geometry, without an expert).
 
 Two kinds of causal confusion are kept away: the ego's acceleration and curvature are no inputs
-(`VLAConfig.see_motion`), because in logs they all but tell the next action, and a perturbed speed breaks the copy
+(`VLAConfig.see_motion`), because in logs they nearly determine the next action, and a perturbed speed breaks the copy
 `same speed as now`.
 """
 
@@ -57,7 +57,7 @@ class ImitationBatch:
     observation: `Observation` [B, ...].
     decision: `Decision`, reasoning and action labels.
     plan: float32[B, knots, 2], the later knots; plan_valid: bool[B, knots].
-    valid: bool[B], the log goes on from here.
+    valid: bool[B], the log has all steps of the label.
     """
 
     observation: Observation

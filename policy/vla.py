@@ -100,7 +100,7 @@ class VLAConfig:
 
 
 def tiny(head: Literal["discrete", "flow"] = "discrete") -> VLAConfig:
-    """For tests: compiles in seconds."""
+    """A policy for tests, which compiles in seconds."""
     return VLAConfig(
         head=head,
         width=16,
@@ -259,7 +259,7 @@ class VLA:
         return features, hidden, Memory(cache, visible)
 
     def offsets(self) -> Array:
-        """Where each slot's tokens start in the joint vocabulary of words and bins."""
+        """The first token of each slot in the joint vocabulary of phrases and bins."""
         starts = len(VOCABULARY) + np.cumsum((0, *self.head.bins))[:-1]
         return jnp.array([0] * REASONING + starts.tolist())
 

@@ -111,7 +111,7 @@ def nearest_point(corridor: Corridor, boxes: Boxes) -> Array:
 
 
 def span_within(across: Array, boxes: Boxes, direction: Array, half_width: Array) -> tuple[Array, Array]:
-    """How far boxes reach into a corridor, and where along it their part inside begins, from their centres [m]: [A, J].
+    """The reach of boxes into a corridor, and where along it their part inside begins, from their centres [m]: [A, J].
 
     Only the part of a box inside the corridor counts. A box that enters at an angle begins with a corner, which may be
     metres ahead of its rear. On both sides of its hindmost corner a box recedes in a straight line.

@@ -141,7 +141,7 @@ def log_ego(scene: Scene, step: Array) -> EgoState:
 
 
 def log_position(scene: Scene, step: Array) -> tuple[Array, Array]:
-    """Where the logged ego is at `step` [B]; beyond the end of its track at constant velocity."""
+    """The logged ego's place at `step` [B]; beyond the end of its track, at constant velocity."""
     last = last_valid_step(scene)
     held = jnp.minimum(step, last)[:, None]
     ahead_s = (step - held[:, 0]) * SceneSpec.dt

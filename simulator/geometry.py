@@ -62,7 +62,7 @@ def time_to_collision(ego: Box, ego_speed: Array, other: Box, vel_x: Array, vel_
 
 
 def _crossing(position: Array, speed: Array, half: Array) -> tuple[Array, Array]:
-    """When a point at `position` moving at `speed` enters and leaves [-half, half]."""
+    """The times at which a point at `position` moving at `speed` enters and leaves [-half, half]."""
     per_metre = 1 / jnp.where(jnp.abs(speed) < 1e-3, 1e-3, speed)  # one division for two: pairs are many
     first, second = (-half - position) * per_metre, (half - position) * per_metre
     return jnp.minimum(first, second), jnp.maximum(first, second)

@@ -1,4 +1,4 @@
-"""From a State to what a policy may see; the same in every World."""
+"""The observation of a State, the same in every World."""
 
 import jax
 import jax.numpy as jnp

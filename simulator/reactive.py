@@ -125,7 +125,7 @@ class Moment:
 
 @flax.struct.dataclass
 class Setting:
-    """What does not change within a step of one scene.
+    """The inputs that do not change within a step of one scene.
 
     Attributes:
       scene: `Scene`.   paths: `Paths`.   corridor: `Corridor`, from where the agents are at the step's start.

@@ -1,4 +1,4 @@
-"""A grid over each scene's map that says which road edges and lanes can matter where; made once, on the host.
+"""A grid over each scene's map that lists the road edges and lanes that can matter in a cell; made once, on the host.
 
 Testing every segment of a map at each step costs a hundred times more than what can matter there. The grid's cells
 list exact segments, so a decision is the one that the whole map gives (`benchmarks/accuracy.py` counts how often

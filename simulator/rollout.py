@@ -1,4 +1,4 @@
-"""The only loop that drives anything: imagination, grounding, evaluation and data collection."""
+"""The only loop that drives a policy: imagination, grounding, evaluation and data collection."""
 
 from typing import Any
 

@@ -6,8 +6,8 @@ log's first step has no last place. There the whole route is searched, and the f
 equally near is taken (`first_place`). `log_places` walks the log's own places from there; a rollout starts on them, and
 the score compares with them.
 
-The first and the last segment extend to infinity: progress goes on beyond the route's ends. Without a route of at least
-two points arc lengths and offsets are 0.
+The first and the last segment extend to infinity: progress continues beyond the route's ends. Without a route of at
+least two points arc lengths and offsets are 0.
 """
 
 from typing import NamedTuple

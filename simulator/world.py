@@ -122,7 +122,7 @@ class State:
 
 @flax.struct.dataclass
 class Outcome:
-    """What a transition s_t --a_t--> s_{t+1} did. Arrays [B, S] are at 10 Hz, arrays [B] cover the whole step.
+    """The outcome of a transition s_t --a_t--> s_{t+1}. Arrays [B, S] are at 10 Hz, arrays [B] cover the whole step.
 
     Values count only where `valid`: a sub-step is valid while the rollout is alive, up to and including the sub-step
     of the terminating event, and (in Worlds that replay) while the log lasts.
@@ -181,7 +181,7 @@ class World(Protocol):
         ...
 
     def observe(self, params: Params, state: State) -> Observation:
-        """What the policy may see. Every World returns `simulator.observe.observe(state, ...)`."""
+        """The input of the policy. Every World returns `simulator.observe.observe(state, ...)`."""
         ...
 
     def step(self, params: Params, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:

@@ -33,7 +33,7 @@ LEAST = 1e-6  # probabilities are clipped to this distance from 0 and 1 in the l
 
 
 def cost_layers() -> dict[str, list[dict[str, Initial]]]:
-    """For `nets.draw`."""
+    """Layers of the heads, for `nets.draw`."""
     return {"costs": mlp_layers((MARGINS, HIDDEN, HIDDEN, len(ENDS)), scale=0.1)}
 
 
@@ -66,7 +66,7 @@ def cost_terms(world: World, params: Params, key: jax.Array, batch: ModelBatch, 
 
 
 def margins(state: State, swept: EgoState, agents: Agents, outcome: Outcome, config: SimulatorConfig) -> Array:
-    """How near a step came to each event.
+    """Features of a step: its distance from each event.
 
     Args: state: before the step, [B].  swept: [B, S], past any failure.  agents: [B, A, S], all after each sub-step.
       outcome: of the step.

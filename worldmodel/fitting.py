@@ -48,7 +48,7 @@ class FittingConfig:
 
 @flax.struct.dataclass
 class FitState:
-    """Where a fit stands.
+    """The state of a fit.
 
     Attributes:
       params: of the model.

@@ -1,4 +1,4 @@
-"""Where the images of `pixels.py` come from, and where the ego's motion moves their pixels."""
+"""The source of the images of `pixels.py`, and the warp of an image by the ego's motion."""
 
 import jax
 import jax.numpy as jnp

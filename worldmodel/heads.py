@@ -98,7 +98,7 @@ def predict_outcome(
 
 @flax.struct.dataclass
 class Drift:
-    """Where each ensemble member would have each agent by now, relative to the members' mean.
+    """The place of each agent by each ensemble member, relative to the members' mean.
 
     All arrays float32[B, A, E]; 0 when imagination starts and where an agent is not seen.
 

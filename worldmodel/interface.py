@@ -1,4 +1,4 @@
-"""What a world model adds to a `World`: it can be initialised and fitted."""
+"""The interface of world models: Worlds that can be initialised and fitted."""
 
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class WorldModel(World, Protocol):
 
 
 class NothingToLearn:
-    """What a `WorldModel` without parameters adds to a `World`."""
+    """The methods that a `WorldModel` without parameters adds to a `World`."""
 
     sees_images = False
 

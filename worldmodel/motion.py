@@ -16,7 +16,7 @@ START_ACCELERATION = 0.5  # m/s^2; an agent that starts to move accelerates by m
 
 @flax.struct.dataclass
 class Motion(Indexed):
-    """How boxes move; fields float32[...].
+    """The motion of boxes; fields float32[...].
 
     Attributes:
       speed: [m/s], never negative.

@@ -47,7 +47,7 @@ class Sizes:
 
 @flax.struct.dataclass
 class Given:
-    """What is known of frames before they are drawn, from the frame before and the ego's motion.
+    """The prediction of frames from the frame before and the ego's motion, before they are drawn.
 
     Attributes:
       background: float32[B, F, H, W, C] in [0, 1], the frame before as the ego's motion moves it; 0 where not in view.

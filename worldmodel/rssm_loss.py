@@ -64,7 +64,7 @@ def motion_terms(predicted: Prediction, transitions: Transitions, still_weight: 
 def kl_terms(prior: Array, posterior: Array, others: Array, free_nats: float) -> Terms:
     """KL between posterior and prior, each side held in turn (KL balancing).
 
-    Args: prior, posterior: log-probabilities float32[B, H, A, G, C]; others: bool[B, H, A], who counts.
+    Args: prior, posterior: log-probabilities float32[B, H, A, G, C]; others: bool[B, H, A], the agents that count.
     """
 
     def divergence(left: Array, right: Array) -> Array:

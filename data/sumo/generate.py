@@ -188,7 +188,7 @@ def verify(directory: Path, networks: int, processes: int) -> None:
 
 
 def readme(request: dict, summary: dict) -> str:
-    """What lies in the directory, for a reader."""
+    """The README of the directory."""
     rows = [f"| {name} | {split['networks']} | {split['scenes']} |" for name, split in summary["split"].items()]
     command = f"--seed {request['seed']} --networks {request['networks']} --scenes-per-network {request['scenes']}"
     return "\n".join(

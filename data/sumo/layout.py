@@ -1,4 +1,4 @@
-"""Where urban junctions lie and which streets join them: grid, random net or spider's web."""
+"""Urban junctions and the streets that join them: grid, random net or spider's web."""
 
 import dataclasses
 import itertools

@@ -62,7 +62,7 @@ def driven_range(record: Recording, agent: int, start: int, steps: int) -> tuple
 
 
 def driven_centre(network: RoadNetwork, names: list[str], front: np.ndarray) -> np.ndarray:
-    """For each step the centre of the lane driven, blended over lane changes.
+    """The centre of the ego's lane at each step, blended over lane changes.
 
     Through a lane change the line keeps the car's own path, displaced so that it starts and ends on the centres of
     the two lanes: smooth, and never far from where the log drives.
@@ -146,7 +146,7 @@ def onwards(
 def leave_junction(
     network: RoadNetwork, inner: Lane, begin: float, roads: tuple[str, ...]
 ) -> tuple[Lane, list[np.ndarray], list[str]]:
-    """From a lane within a junction to the lane after it. Returns that lane, the pieces and their lanes."""
+    """Follows a lane within a junction to the lane after it. Returns that lane, the pieces and their lanes."""
     links = [link for links in network.links.values() for link in links if inner.name in link.via]
     link = next(link for link in links if network.lanes[link.target].edge in roads)
     rest = link.via[link.via.index(inner.name) + 1 :]

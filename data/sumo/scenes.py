@@ -118,7 +118,7 @@ def light_fields(
 
 
 def stop_point(network: RoadNetwork, link: Link) -> np.ndarray:
-    """Where a link's light stops traffic: the end of its source lane, float64[2]."""
+    """The stop point of a link's light: the end of its source lane, float64[2]."""
     return network.lanes[link.source].shape[-1]
 
 

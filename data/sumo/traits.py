@@ -62,7 +62,7 @@ def constant_speed_event(raw: RawScene) -> bool:
 
 
 def red_lights_run(raw: RawScene, front_s: np.ndarray, window: slice) -> int:
-    """How many red lights on the route the front crosses. front_s: float64[n], along the route over the window [m]."""
+    """The number of red lights on the route that the front crosses. front_s: float64[n], along the route [m]."""
     chosen = np.flatnonzero(raw.light_on_route)
     stops = [walk(stop[None], raw.route)[0] for stop in np.stack([raw.light_x, raw.light_y], 1)[chosen]]
     return sum(runs_red(front_s, s, raw.light_state[i, window]) for i, s in zip(chosen, stops, strict=True))

@@ -46,7 +46,7 @@ class Candidate:
 
     @property
     def weight(self) -> float:
-        """How eventful it is."""
+        """The weight of the scene in the draw: higher if more happens in it."""
         return sum(EVENT_WEIGHT[name] for name, present in self.traits.items() if present)
 
     @property
@@ -73,7 +73,7 @@ def preferred(rng: random.Random, candidates: list[Candidate], count: int) -> li
 
 
 def slots(record: Recording) -> range:
-    """First steps of the windows: one after the other, so that no ego drives twice through the same second."""
+    """First steps of the windows: one after the other, so that an ego has each second of the recording once."""
     return range(BEFORE_STEPS, record.steps - STEPS - AFTER_STEPS + 1, STEPS)
 
 

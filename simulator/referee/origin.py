@@ -1,4 +1,4 @@
-"""Which network and which moment a record of `data.sumo` was cut from."""
+"""The network and the moment that a record of `data.sumo` was cut from."""
 
 import re
 

@@ -86,7 +86,7 @@ def start_town(request: TownRequest) -> tuple[Connection, subprocess.Popen]:
 
 
 def log_of(request: TownRequest) -> pathlib.Path:
-    """Where a network's processes write their errors."""
+    """The file to which a network's processes write their errors."""
     return request.directory.with_name(request.directory.name + ".log")
 
 
@@ -108,7 +108,7 @@ class Simulation:
         try:
             return Client(self._town.request.address(self._take_over))
         except GONE as error:
-            raise SumoError(f"{self._scenario_id}: nobody holds its simulation any more ({error})") from error
+            raise SumoError(f"{self._scenario_id}: no process holds its simulation any more ({error})") from error
 
     def tell(self, message: Any) -> None:
         """Sends a `Part` or S ego poses; `hear` has the answer."""

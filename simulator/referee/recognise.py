@@ -33,8 +33,8 @@ def agent_name(window: Window, record: Recording, row: int) -> str | None:
     nearest = int(apart.argmin())
     if apart[nearest] > SAME_PLACE_M:
         raise SumoError(
-            f"{window.scenario_id}: expected the traffic that it was cut from, found nobody within {SAME_PLACE_M} m of "
-            f"agent {row}'s log; the nearest agent is {apart[nearest]:.2f} m away from it"
+            f"{window.scenario_id}: expected the traffic that it was cut from, found no agent within {SAME_PLACE_M} m "
+            f"of agent {row}'s log; the nearest agent is {apart[nearest]:.2f} m away from it"
         )
     return record.names[nearest]
 

@@ -55,7 +55,7 @@ def fork_waiting(address: str, control: Connection) -> None:
 
 
 def await_drives(listener: socket.socket, control: Connection) -> None:
-    """Forks a drive for each connection until the process that asked is gone, which closes `control`."""
+    """Forks a rollout for each connection until the process that asked is gone, which closes `control`."""
     while control not in wait([listener, control]):
         taken, _ = listener.accept()
         with taken, in_fork() as forked:
@@ -66,7 +66,7 @@ def await_drives(listener: socket.socket, control: Connection) -> None:
 
 
 def await_children() -> None:
-    """Waits until all children have ended; they notice by themselves that nobody needs them any more."""
+    """Waits until all children have ended; they notice by themselves when they are no longer needed."""
     with contextlib.suppress(ChildProcessError):
         os.wait()  # where SIGCHLD is ignored it waits for all, and then finds none
 
@@ -74,7 +74,7 @@ def await_children() -> None:
 @contextlib.contextmanager
 def in_fork() -> Iterator[bool]:
     """Forks; yields True in the child, which ends with the block and runs nothing of its parent's."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for these children
     if os.fork():
         yield False
         return

@@ -50,7 +50,7 @@ class Referee(Observed):
         return start_state(scene, start, io_callback(self.fleet.reset, number, params, seeds, start, ordered=True))
 
     def step(self, params: Array, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
-        """See `World.step`; SUMO goes on with its own random numbers."""
+        """See `World.step`; SUMO continues with its own random numbers."""
         substeps = action.acceleration.shape[-1]
         boxes, light_state = self._drive(state, action)
         steps = state.time[:, None] + 1 + jnp.arange(substeps)

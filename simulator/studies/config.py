@@ -8,7 +8,7 @@ class SmoothingConfig:
     """The smoothing inverse (`inverse.py`): what is smooth, and how near the log is near enough.
 
     Attributes:
-      tube: allowed distance of the driven box centre from the logged one [m]; below the 0.1 m that is asked for.
+      tube: allowed distance of the driven box centre from the logged one [m]; below the required 0.1 m.
       position: [m].   heading: [rad].
       acceleration_change: per step [m/s^2].
       lateral_change: speed^2 * curvature, per step [m/s^2].
@@ -44,7 +44,7 @@ class KinematicBounds:
       acceleration: absolute [m/s^2].
       curvature: absolute [1/m].
       slack: added to both, so that rounding does not decide about a motion at the bound.
-      standing_speed: below it a turn says nothing about curvature [m/s].
+      standing_speed: below it a turn does not count as curvature [m/s].
     """
 
     acceleration: float = 10.4

@@ -11,14 +11,14 @@ from tether.data.scene import Array
 from tether.simulator.dynamics import at_rear_axle
 from tether.simulator.world import EgoState
 
-MIN_DISTANCE_M = 1e-5  # on less, float32 headings say nothing about the curvature
+MIN_DISTANCE_M = 1e-5  # on a shorter arc, rounding of float32 headings hides the curvature
 
 
 def inverse(before: EgoState, after: EgoState, dt: float) -> tuple[Array, Array]:
     """The unlimited acceleration and curvature that `dynamics.move` takes from one state to the next; arrays [...].
 
     Exact where `after` can be reached: the speeds give the acceleration, the turn over the arc's length the curvature.
-    Where the car stops inside the step the speeds do not tell how hard it braked; the distance does, as
+    Where the car stops inside the step, its braking follows from the distance and not from the speeds, as
     speed^2 / (2 distance). Where it does not move, both are 0. Both headings are the box's: Waymax's inverse takes the
     box's before and the velocity's after, which turns side-slip into curvature.
     """

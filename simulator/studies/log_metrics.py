@@ -1,7 +1,7 @@
 """Divergence of a rollout from its log, and kinematic infeasibility. One value per agent and step.
 
 Both work on any track with fields [..., K]: all agents of a scene, or the ego alone (`transition.ego_track_of`). A
-value counts only where its validity says so.
+value counts only where it is valid.
 
 Waymax's off-route is missing: a `Scene` has the one route that the ego is to follow, and `Outcome.corridor` already
 measures the departure from it.

@@ -144,7 +144,7 @@ def with_another_future(scene: Scene) -> Scene:
 
 
 def others(agents: Agents, batch: ModelBatch) -> dict[str, jax.Array]:
-    """What is imagined of all valid agents but the ego, 0 elsewhere; the heading by its cosine and sine.
+    """The imagined motion of all valid agents but the ego, 0 elsewhere; the heading by its cosine and sine.
 
     Args: agents: [H, B, A, S].
     """

@@ -22,7 +22,7 @@ SPEED_LIMIT = 15.0
 
 
 def empty(spec: SceneSpec = TINY) -> Scene:
-    """Nothing but padding."""
+    """A scene of padding alone."""
     tracks = {name: np.zeros((spec.agents, spec.steps), np.float32) for name in ("x", "y", "heading", "vel_x", "vel_y")}
     road = {name: np.zeros((spec.polylines, spec.points), np.float32) for name in ("road_x", "road_y")}
     lights = {name: np.zeros(spec.lights, np.float32) for name in ("light_x", "light_y")}
@@ -49,7 +49,7 @@ def empty(spec: SceneSpec = TINY) -> Scene:
 
 
 def indexed(scene: Scene, config: SimulatorConfig) -> Scene:
-    """With its road index, as `prepare` makes it, and an empty map tile: for drives whose images nobody looks at."""
+    """The scene with its road index, as `prepare` makes it, and an empty map tile: for rollouts without images."""
     return dataclasses.replace(scene, road_index=index_road(scene, config), map_tile=np.zeros((1, 1, 4), np.uint8))
 
 
