@@ -80,7 +80,7 @@ def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch
     unlisted: list[float] = []
 
     def params_of(rows: np.ndarray) -> np.ndarray:
-        unlisted.extend(distance for drive in fleet.drives for distance in drive.unlisted_m)
+        unlisted.extend(distance for row in fleet.rollouts for distance in row.unlisted_m)
         return fleet.open(rows)
 
     judge, steps = Judge(Referee(config, fleet), params_of), SceneSpec().future_steps // config.substeps
@@ -90,7 +90,7 @@ def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch
         batch=batch,
         keys=functools.partial(row_keys, 0),
     )
-    unlisted.extend(distance for drive in fleet.drives for distance in drive.unlisted_m)
+    unlisted.extend(distance for row in fleet.rollouts for distance in row.unlisted_m)
     fleet.close()
     counted = {name: int(scores[name].sum()) for name in ("collision", "at_fault", "failure")}
     near = float(np.mean(np.array(unlisted) < NEAR_M))

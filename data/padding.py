@@ -43,7 +43,7 @@ class Dropped:
 def pad(local: LocalScene, spec: SceneSpec) -> Record:
     """Fits a scene into `spec`.
 
-    Only the first `spec.steps` of its log count. Kept are the agents that come nearest to the ego, and the polylines
+    Only the first `spec.steps` of its log count. The agents that come nearest to the ego are kept, and the polylines
     nearest to the ego's log: first road edges within 40 m (they decide what is off-road), then the others, where edges
     and driving lanes count as half as far.
     Longer polylines are split into chunks that share their end points.
@@ -54,7 +54,7 @@ def pad(local: LocalScene, spec: SceneSpec) -> Record:
 
 
 def pad_counted(local: LocalScene, spec: SceneSpec) -> tuple[Record, Dropped]:
-    """`pad`, with what was left out."""
+    """`pad`, and a count of the entries left out."""
     _check_steps(local, spec)
     local = first_steps(local, spec.steps)
     agents, agents_dropped = _agents(local, spec)
@@ -101,7 +101,7 @@ def _agents(local: LocalScene, spec: SceneSpec) -> tuple[dict[str, np.ndarray], 
 
 
 def _wrap32(heading: np.ndarray) -> np.ndarray:
-    """Rounding to float32 may reach pi, which belongs to -pi."""
+    """Rounds to float32 within [-pi, pi): a rounded heading may reach pi, which becomes -pi."""
     wrapped = wrap(heading).astype(np.float32)
     return np.where(wrapped >= np.float32(np.pi), np.float32(-np.pi), wrapped)
 

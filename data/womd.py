@@ -1,7 +1,7 @@
 """Waymo Open Motion Dataset: `Scenario` protos in TFRecord files become `RawScene`s.
 
-A log is first put into the form that the default spec wants: 0.1 s steps, as many as a scene has, the current one where
-it belongs. These steps alone decide which vehicle is the ego and what is near it.
+A log is first brought to the default spec: steps of 0.1 s, as many as a scene has, and the current one at its index.
+The ego is chosen by these steps alone, and so are the things near it.
 """
 
 import collections
@@ -28,7 +28,7 @@ EXAMPLE = "expected a WOMD Scenario proto, found a tf.Example: take Waymo's fold
 MPS_PER_MPH = 0.44704
 FASTEST_LIMIT_MPH = 130.0
 NOT_USED = "steps of logs that are not used"
-RESAMPLED_S = 0.01  # a log whose times are nearer to even steps than that is left as it is
+RESAMPLED_S = 0.01  # a log whose times are nearer to even steps than this is not resampled
 SOURCE = "womd"
 MOST_LETTERS, MOST_STATES, MOST_POINTS, MOST_LINE_POINTS = 200, 1_000_000, 500_000, 20_000
 
@@ -60,8 +60,8 @@ class Log:
 
     Attributes:
       name: scenario id; where it is a window of several, with `@` and its first step.
-      tracks, own: those without fault, and the row of the log's own vehicle.
-      lights: as `read_lights` has them.
+      tracks: the tracks without fault.   own: row of the log's own vehicle.
+      lights: see `read_lights`.
       current: index of the current step.
     """
 
@@ -136,7 +136,7 @@ def read_file(
     options: LogOptions = LogOptions(),
     texts: Mapping[str, str] | None = None,
 ) -> Iterator[RawScene]:
-    """Scenes of all records of a file; what is damaged goes to the ledger, and so does what was noted of the others.
+    """Yields the scenes of all records of a file. The ledger counts damaged records, and notes about the others.
 
     Args:
       path: of a TFRecord file, local or remote.
@@ -218,7 +218,7 @@ def convert(
 
 
 def read_logs(scenario: Any, options: LogOptions, notes: Notes) -> Iterator[Log | DataError]:
-    """The log as it is to be used: 0.1 s steps, and no more of them than a scene has, or several such windows.
+    """The log as steps of 0.1 s, no more than a scene has, or as several such windows.
 
     A window with a fault yields its `DataError` in its place. Raises: DataError for a fault of the whole log.
     """
@@ -258,9 +258,9 @@ def read_logs(scenario: Any, options: LogOptions, notes: Notes) -> Iterator[Log 
 def _at_even_steps(
     times: np.ndarray, tracks: Tracks, lights: Lights, current: int, notes: Notes
 ) -> tuple[np.ndarray, Tracks, Lights, int]:
-    """The log at 0.1 s steps. Its current step is that of the spec: what lies further back is not used.
+    """The log at 0.1 s steps. Its current step is that of the spec; earlier steps are not used.
 
-    A log that begins later than the spec's history goes on until it has that much.
+    If a log begins too late for the spec's history, a later step becomes the current one.
     """
     wanted, at = even_steps(times, float(times[current]))
     if len(wanted) == len(times) and np.abs(wanted - times).max() < RESAMPLED_S:

@@ -1,7 +1,7 @@
-"""The tracks of a WOMD `Scenario`: read, held against each other, and rid of those that cannot be right.
+"""The tracks of a WOMD `Scenario`: read, compared with each other, and freed of impossible ones.
 
-A fault of one track costs that track. Where the log's own vehicle is concerned, or so many tracks that the log itself
-must be at fault, it costs the record. N tracks, T steps.
+A track with a fault is left out. If it is the log's own vehicle, or if so many tracks have the fault that the log must
+have it, the record is left out. N tracks, T steps.
 """
 
 import collections
@@ -31,11 +31,11 @@ from tether.data.womd_proto import STATE_FIELDS, read_states
 
 LEAST_SIZE_M, LARGEST_SIZE_M = 0.05, 60.0
 SIZE_FACTOR = 2.0  # real logs: a size is at most 1.8 times the median of its track
-LARGEST_RAD = 1e3  # a heading may be wound up, but not for ever
+LARGEST_RAD = 1e3  # a heading may have turned many times, within reason
 MOTION = ("x", "y", "heading", "vel_x", "vel_y")
-SYSTEMATIC = 0.5  # fraction of the moving tracks that have the same fault: then the log has it
+SYSTEMATIC = 0.5  # if this fraction of the moving tracks has the same fault, the log has it
 
-# Length and width [m] of an agent that is logged without: about the medians of WOMD's.
+# Length and width [m] of an agent that is logged without size: about the medians of WOMD.
 USUAL_BOX = {
     AgentType.UNSET: (1.0, 1.0),
     AgentType.VEHICLE: (4.6, 2.0),
@@ -56,7 +56,7 @@ REVERSED = "headings against the motion"
 BOXES = "agents without a size that have their type's usual box"
 DERIVE = "; `data.build --derive-velocities` takes them from the positions"
 
-Notes = collections.Counter  # of what was met in a record that is used all the same, see `SkipLedger.note`
+Notes = collections.Counter  # of defects in a record that is used nevertheless, see `SkipLedger.note`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,13 +21,13 @@ from tether.simulator.dynamics import track_log
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.observe import ego_of
 from tether.simulator.prepare import prepare
-from tether.simulator.referee.drive import boxes_from_sumo
 from tether.simulator.referee.fleet import Fleet
 from tether.simulator.referee.frame import from_sumo, to_sumo, window_of
 from tether.simulator.referee.manners import FACTORS, change_manners, factors
 from tether.simulator.referee.messages import Sight
 from tether.simulator.referee.origin import origin_of
 from tether.simulator.referee.recognise import cast_of
+from tether.simulator.referee.row import boxes_from_sumo
 from tether.simulator.referee.world import Referee
 from tether.simulator.rollout import rollout
 from tether.simulator.world import Action
@@ -181,9 +181,9 @@ def test_a_simulation_that_dies_is_repeated_once_and_then_named(fleet, records):
     expected = fleet.step(number, alive, straight_on(3))
     number = begin(fleet)
     fleet.step(number, alive, straight_on(2))
-    cut_off(fleet.drives[0])
+    cut_off(fleet.rollouts[0])
     equal(fleet.step(number, alive, straight_on(3)), expected)
-    cut_off(fleet.drives[0])
+    cut_off(fleet.rollouts[0])
     with pytest.raises(SumoError, match=f"{records[0].scenario_id}: its simulation died 2 times"):
         fleet.step(number, alive, straight_on(1))
 

@@ -12,11 +12,11 @@ import numpy as np
 from tether.data.scene import Record, SceneSpec
 from tether.data.sumo.generate import NetworkJob
 from tether.data.sumo.install import SumoError, sumo_home
-from tether.simulator.referee.drive import Boxes, Drive
 from tether.simulator.referee.frame import window_of
 from tether.simulator.referee.messages import Part, TownRequest
 from tether.simulator.referee.origin import origin_of
 from tether.simulator.referee.processes import Simulation, Town, open_town
+from tether.simulator.referee.row import Boxes, RowRollout
 
 
 class Fleet:
@@ -38,9 +38,9 @@ class Fleet:
         self._origins = [origin_of(record) for record in records]
         self._folder = tempfile.TemporaryDirectory(prefix="tether-referee-")
         self.towns: dict[NetworkJob, Town] = {}
-        self.drives: list[Drive] = []
+        self.rollouts: list[RowRollout] = []
         self._rollout = 0
-        self.close = weakref.finalize(self, close, self.drives, self.towns, self._folder)
+        self.close = weakref.finalize(self, close, self.rollouts, self.towns, self._folder)
 
     def open(self, rows: np.ndarray) -> np.ndarray:
         """Gets the simulations of the records int[B] ready, as many at a time as there are processors.
@@ -72,18 +72,18 @@ class Fleet:
         """
         if (start != SceneSpec.current).any():
             raise ValueError(f"the referee takes over at log step {SceneSpec.current}, found {start.tolist()}")
-        end_all(self.drives)
-        self.drives.extend(self._drive(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True))
-        for drive in self.drives:
-            drive.begin()
+        end_all(self.rollouts)
+        self.rollouts.extend(self._row_rollout(int(row), int(seed)) for row, seed in zip(rows, seeds, strict=True))
+        for row in self.rollouts:
+            row.begin()
         self._rollout += 1
         return np.full(len(rows), self._rollout, np.int32)
 
-    def _drive(self, row: int, seed: int) -> Drive:
+    def _row_rollout(self, row: int, seed: int) -> RowRollout:
         record, (job, first) = self._records[row], self._origins[row]
         cast = self.towns[job].casts[record.scenario_id]
         part = Part(cast, cast.names[int(record.scene.ego)], f"{record.scenario_id} {seed}")
-        return Drive(record, Simulation(self.towns[job], record.scenario_id, first + SceneSpec.current, part))
+        return RowRollout(record, Simulation(self.towns[job], record.scenario_id, first + SceneSpec.current, part))
 
     def step(self, rollout: np.ndarray, alive: np.ndarray, poses: np.ndarray) -> tuple[Boxes, np.ndarray]:
         """Drives S steps of 0.1 s in the simulations of all rows that are alive, at the same time; the others end.
@@ -94,16 +94,16 @@ class Fleet:
         """
         if (rollout != self._rollout).any():
             raise ValueError(f"rollout {rollout.tolist()} is over: the referee drives one at a time")
-        for drive, goes_on, pose in zip(self.drives, alive, poses, strict=True):
-            if goes_on:
-                drive.tell(pose)
+        for row, running, pose in zip(self.rollouts, alive, poses, strict=True):
+            if running:
+                row.tell(pose)
             else:
-                drive.end()
-        heard = [
-            drive.hear() if goes_on else drive.nothing(poses.shape[1])
-            for drive, goes_on in zip(self.drives, alive, strict=True)
+                row.end()
+        answers = [
+            row.hear() if running else row.nothing(poses.shape[1])
+            for row, running in zip(self.rollouts, alive, strict=True)
         ]
-        boxes, lights = zip(*heard, strict=True)
+        boxes, lights = zip(*answers, strict=True)
         return {name: np.stack([one[name] for one in boxes]) for name in boxes[0]}, np.stack(lights)
 
 
@@ -114,15 +114,15 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def end_all(drives: list[Drive]) -> None:
+def end_all(rollouts: list[RowRollout]) -> None:
     """Ends the rollouts and empties the list."""
-    while drives:
-        drives.pop().end()
+    while rollouts:
+        rollouts.pop().end()
 
 
-def close(drives: list[Drive], towns: dict[NetworkJob, Town], folder: tempfile.TemporaryDirectory) -> None:
+def close(rollouts: list[RowRollout], towns: dict[NetworkJob, Town], folder: tempfile.TemporaryDirectory) -> None:
     """Ends all processes of a fleet and removes its files."""
-    end_all(drives)
+    end_all(rollouts)
     while towns:
         towns.popitem()[1].close()
     folder.cleanup()

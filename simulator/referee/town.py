@@ -51,17 +51,17 @@ def fork_waiting(address: str, control: Connection) -> None:
     listener.listen(socket.SOMAXCONN)
     with listener, in_fork() as forked:
         if forked:
-            await_drives(listener, control)
+            await_rollouts(listener, control)
 
 
-def await_drives(listener: socket.socket, control: Connection) -> None:
+def await_rollouts(listener: socket.socket, control: Connection) -> None:
     """Forks a rollout for each connection until the process that asked is gone, which closes `control`."""
     while control not in wait([listener, control]):
         taken, _ = listener.accept()
         with taken, in_fork() as forked:
             if forked:
                 listener.close()
-                drive(import_libsumo(), Connection(taken.detach()))
+                serve_rollout(import_libsumo(), Connection(taken.detach()))
     await_children()
 
 
@@ -88,7 +88,7 @@ def in_fork() -> Iterator[bool]:
         os._exit(status)
 
 
-def drive(libsumo: ModuleType, link: Connection) -> None:
+def serve_rollout(libsumo: ModuleType, link: Connection) -> None:
     """One rollout: after the `Part`, each message is S ego poses in SUMO's terms, each answer S `Sight`s."""
     part: Part = link.recv()
     libsumo.vehicle.setLaneChangeMode(part.ego, 0)

@@ -52,7 +52,7 @@ class Referee(Observed):
     def step(self, params: Array, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """See `World.step`; SUMO continues with its own random numbers."""
         substeps = action.acceleration.shape[-1]
-        boxes, light_state = self._drive(state, action)
+        boxes, light_state = self._others(state, action)
         steps = state.time[:, None] + 1 + jnp.arange(substeps)
         return advance_state(
             state,
@@ -65,7 +65,7 @@ class Referee(Observed):
             log_valid=steps <= last_valid_step(state.scene)[:, None],
         )
 
-    def _drive(self, state: State, action: Action) -> tuple[dict[str, Array], Array]:
+    def _others(self, state: State, action: Action) -> tuple[dict[str, Array], Array]:
         """The others' boxes, fields [B, A, S], and the light states [B, L, S]."""
         swept, substeps = sweep(state, action, self.simulator), action.acceleration.shape[-1]
         poses = jnp.stack([swept.x, swept.y, swept.heading], axis=-1)

@@ -1,4 +1,4 @@
-"""One row of a batch under the referee: between the scene's arrays and SUMO's."""
+"""The rollout of one row of a batch in the referee: between the scene's arrays and SUMO's."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from tether.simulator.referee.processes import Simulation
 Boxes = dict[str, np.ndarray]
 
 
-class Drive:
+class RowRollout:
     """Drives the ego of one record through its simulation.
 
     Attributes:
