@@ -29,7 +29,7 @@ from tether.evaluation.figures import quantized
 from tether.evaluation.report import table
 from tether.evaluation.topview import BLUE, TopView, Trace, page
 from tether.policy.imitation import ImitationConfig, imitation_targets
-from tether.policy.language import SLOTS, LabelConfig, say
+from tether.policy.language import SLOTS, LabelConfig, sentence
 from tether.policy.vla import VLAConfig
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.events import LABELS
@@ -175,7 +175,7 @@ def main(arguments: list[str]) -> None:
     picture = options.file.with_suffix(".png")
     quantized(figure, picture, dpi=75)
     cells = [
-        [str(n), trace.record.instruction, say(one.tokens), happened(trace, one.start)]
+        [str(n), trace.record.instruction, sentence(one.tokens), happened(trace, one.start)]
         for n, (one, trace) in enumerate(zip(chosen, traces, strict=True), 1)
     ]
     told = table(["", "instruction at the scene's start", "said", "what the log did in the next 3 s"], cells)

@@ -146,16 +146,16 @@ def faults(tracks: Tracks, times: np.ndarray) -> np.ndarray:
     fault = np.full(len(tracks.x), "", object)
     seen = tracks.valid.any(1)
 
-    def blame(bad: np.ndarray, why: str) -> None:
+    def mark(bad: np.ndarray, why: str) -> None:
         fault[bad & seen & (fault == "")] = why
 
-    blame(~tracks.whole, NOT_WHOLE)
-    blame(tracks.again, TWICE)
-    blame(~_finite(tracks, MOTION), NOT_FINITE)
+    mark(~tracks.whole, NOT_WHOLE)
+    mark(tracks.again, TWICE)
+    mark(~_finite(tracks, MOTION), NOT_FINITE)
     middle = centre(tracks.x, tracks.y, tracks.valid)
     reasonable = [_reasonable(name, getattr(tracks, name), middle) for name in MOTION]
-    blame((tracks.valid & ~np.all(reasonable, axis=0)).any(1), ABSURD)
-    blame(tracks.sized.sum(1) * 2 < tracks.valid.sum(1), NO_SIZE)
+    mark((tracks.valid & ~np.all(reasonable, axis=0)).any(1), ABSURD)
+    mark(tracks.sized.sum(1) * 2 < tracks.valid.sum(1), NO_SIZE)
     rows = np.flatnonzero(seen & (fault == ""))
     sound = tracks.rows(rows)
     checks = {
@@ -164,7 +164,7 @@ def faults(tracks: Tracks, times: np.ndarray) -> np.ndarray:
         HEADING: _sideways(sound, times),
     }
     for why, bad in checks.items():
-        blame(np.isin(np.arange(len(seen)), rows[bad]), why)
+        mark(np.isin(np.arange(len(seen)), rows[bad]), why)
     return fault
 
 

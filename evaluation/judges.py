@@ -20,7 +20,7 @@ from tether.evaluation.report import Results
 from tether.evaluation.statistics import recordings
 from tether.evaluation.topview import Trace
 from tether.policy.baselines import IDM, ConstantSpeed, GoStraight, LogExpert
-from tether.policy.language import say
+from tether.policy.language import sentence
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.reactive import Reactive
@@ -122,7 +122,7 @@ def unfitted(name: str, world: WorldModel, config: SimulatorConfig, records: Seq
 def trace_of(policy: NamedPolicy, record: Record, score: float, path: dict[str, Any], dt: float) -> Trace:
     """One row of `drives.path_of`, on the host, cut where the rollout ended."""
     ego, agents, length = path["ego"], path["agents"], max(int(path["valid"].sum()), 1)
-    said = [say(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
+    said = [sentence(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
     each = -(-len(path["valid"]) // len(said))
     return Trace(
         record=record,

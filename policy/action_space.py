@@ -141,16 +141,16 @@ def dithered(space: ActionSpace, knot: Array, key: jax.Array) -> Array:
     Args: knot: float32[B, 2]; beyond the outermost bins these are taken.   key: key[B].
     Returns: int32[B, 2].
     """
-    chance = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(key)
+    uniforms = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(key)
     bins = (space.acceleration_bins(), space.curvature_fractions())
-    return jnp.stack([_rounded(bins[i], knot[:, i], chance[:, i]) for i in range(2)], axis=-1)
+    return jnp.stack([_rounded(bins[i], knot[:, i], uniforms[:, i]) for i in range(2)], axis=-1)
 
 
-def _rounded(bins: Array, value: Array, chance: Array) -> Array:
+def _rounded(bins: Array, value: Array, uniforms: Array) -> Array:
     """The bin below or above each value [B], the one above with the fraction of the way to it as probability."""
     below = jnp.clip(jnp.searchsorted(bins, value, side="right") - 1, 0, bins.size - 2)
     fraction = (value - bins[below]) / (bins[below + 1] - bins[below])
-    return (below + (chance < fraction)).astype(jnp.int32)
+    return (below + (uniforms < fraction)).astype(jnp.int32)
 
 
 def extend(space: ActionSpace, committed: Action, ego: Array, later: Array) -> Action:

@@ -34,7 +34,7 @@ COMFORTABLE = 3.0  # a yellow light that asks for harder braking than this [m/s^
 
 @dataclasses.dataclass(frozen=True)
 class DriverConfig(CarFollowing):
-    """A car follower and what it heeds, beyond the driver model's own parameters.
+    """A car follower and its perception, beyond the car-following model's own parameters.
 
     Attributes:
       default_speed_mps: desired speed where no speed limit is known [m/s].

@@ -223,7 +223,7 @@ def label(config: LabelConfig, observation: Observation, acceleration: Array, cu
     return jax.vmap(lambda *row: _label(config, *row))(observation, limits, acceleration, curvature)
 
 
-def say(tokens: np.ndarray) -> str:
+def sentence(tokens: np.ndarray) -> str:
     """The sentence of four reasoning tokens (host side). Raises: ValueError for a token outside of its slot."""
     phrases = [VOCABULARY[int(token)] for token in np.asarray(tokens)[: len(SLOTS)]]
     for phrase, slot in zip(phrases, SLOTS, strict=True):

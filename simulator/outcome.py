@@ -57,12 +57,12 @@ def contacts(state: State, swept: EgoState, agents: Agents) -> dict[str, Array]:
     seen = geometry.relative(ego_box(ego), other)
     behind = seen.x <= BEHIND_COS * jnp.sqrt(seen.x**2 + seen.y**2)
     stands = agents.speed <= STANDING_MPS
-    blamed = begun & moving[:, None] & (stands | ~behind)
+    at_fault = begun & moving[:, None] & (stands | ~behind)
     ttc = geometry.time_to_collision(ego_box(ego), ego.speed, other, agents.vel_x, agents.vel_y)
     looked_at = present & (depth <= 0) & (seen.x > 0) & (ego.speed > STANDING_MPS)
     return {
         "collision": jnp.any(begun, axis=-1),
-        "at_fault": jnp.any(blamed, axis=-1),
+        "at_fault": jnp.any(at_fault, axis=-1),
         "overlap_m": jnp.max(jnp.where(begun, depth, 0.0), axis=-1),
         "ttc_s": jnp.min(jnp.where(looked_at, ttc, jnp.inf), axis=-1),
     }

@@ -221,7 +221,7 @@ class Reactive(Observed):
         # emergency stop.
         own = dataclasses.replace(own, strongest_braking=2 * config.strongest_braking)
 
-        def asked(moment, view):
+        def accelerations(moment, view):
             """[A, A + 1]: what each agent allows, and the least that the extrapolated ego allows."""
             speed, desired = moment.traffic.speed, desired_speed(setting.paths, moment.traffic.arc, config)
             acceleration = idm(own, speed[:, None], desired[:, None], view.gap, view.lead_speed)
@@ -232,9 +232,9 @@ class Reactive(Observed):
             agents, extrapolated = jnp.split(acceleration, [speed.shape[0]], axis=1)
             return jnp.concatenate([agents, jnp.min(extrapolated, axis=1, keepdims=True)], axis=1)
 
-        allowance = jnp.maximum(logged[:, None] - asked(in_log, view), 0.0)
+        allowance = jnp.maximum(logged[:, None] - accelerations(in_log, view), 0.0)
         view = look(setting.corridor, now.traffic.arc, now.traffic.speed, now.boxes, config.grazing_m)
-        return jnp.maximum(jnp.min(asked(now, view) + allowance, axis=1), -config.strongest_braking)
+        return jnp.maximum(jnp.min(accelerations(now, view) + allowance, axis=1), -config.strongest_braking)
 
     def _advance(self, setting: Setting, traffic: Traffic, allowed: Array, time: Array) -> Traffic:
         """One sub-step along the paths at no more than the `allowed` acceleration [A], never ahead of the schedule."""
@@ -246,12 +246,12 @@ class Reactive(Observed):
         leaves = present & reacts(setting.scene, paths, config) & (late | disturbed)
 
         free = idm(config, traffic.speed, desired_speed(paths, traffic.arc, config), jnp.inf, 0.0)
-        wish = jnp.minimum(allowed, jnp.where(late, free, jnp.inf))
+        wanted = jnp.minimum(allowed, jnp.where(late, free, jnp.inf))
         # The bound from which IDM's comfortable braking brings a late vehicle back onto its own schedule.
         behind = jnp.maximum(next_due.arc - traffic.arc - next_due.speed * dt, 0.0)
         brakes = config.deceleration * dt
         fastest = next_due.speed - brakes + jnp.sqrt(brakes**2 + 2 * config.deceleration * behind)
-        speed = jnp.clip(traffic.speed + wish * dt, 0.0, fastest)
+        speed = jnp.clip(traffic.speed + wanted * dt, 0.0, fastest)
         arc = jnp.where(leaves, jnp.minimum(traffic.arc + speed * dt, next_due.arc), next_due.arc)
         on_time = arc >= next_due.arc - ON_TIME_M
         return Traffic(arc=jnp.where(on_time, next_due.arc, arc), speed=jnp.where(on_time, next_due.speed, speed))

@@ -11,7 +11,7 @@ import scenes
 from tether.data.scene import AgentType, LightState
 from tether.data.text import CAUSES, LATERAL, LONGITUDINAL, TOKEN_ID
 from tether.policy.hazards import CAUSE, DriverConfig, hazards
-from tether.policy.language import LabelConfig, consistency, label, say, slot_masks
+from tether.policy.language import LabelConfig, consistency, label, sentence, slot_masks
 from tether.simulator.car_following import idm
 from tether.simulator.config import RenderConfig, SimulatorConfig
 from tether.simulator.observe import observe
@@ -165,7 +165,7 @@ def labelled(observation):
 
 @pytest.mark.parametrize("name", CASES)
 def test_labels_say_what_is_seen_and_done(labelled, name):
-    assert say(labelled[list(CASES).index(name)]) == CASES[name][3]
+    assert sentence(labelled[list(CASES).index(name)]) == CASES[name][3]
 
 
 def test_labels_lie_in_their_slots(labelled):
@@ -265,4 +265,4 @@ def test_consistency_goes_by_the_thresholds_that_were_taught(changes, score):
 
 def test_what_cannot_be_said_is_refused():
     with pytest.raises(ValueError, match="found '<pad>'"):
-        say(np.zeros(4, np.int32))
+        sentence(np.zeros(4, np.int32))

@@ -12,7 +12,7 @@ from tether.data.text import TOKEN_ID
 from tether.policy.action_space import ActionSpace, knot_of
 from tether.policy.discrete_head import DiscreteHead
 from tether.policy.flow_head import FlowConfig, FlowHead
-from tether.policy.language import LabelConfig, say
+from tether.policy.language import LabelConfig, sentence
 from tether.policy.vla import REASONING, tiny
 from tether.simulator.config import RenderConfig, SimulatorConfig
 from tether.simulator.log_replay import LogReplay
@@ -50,7 +50,7 @@ def said():
 def test_it_brakes_for_what_is_ahead_and_says_so(said):
     brakes = {name: SPACE.accelerations[tokens[REASONING]] for name, tokens in said.items()}
     assert brakes["stopped lead"] < -1 and brakes["red light"] < -1 and brakes["free"] >= 0
-    assert "a vehicle is" in say(said["stopped lead"]) and "is red" in say(said["red light"])
+    assert "a vehicle is" in sentence(said["stopped lead"]) and "is red" in sentence(said["red light"])
     assert said["free"][0] in (TOKEN_ID["keep speed"], TOKEN_ID["speed up"])
 
 

@@ -61,8 +61,8 @@ def cost_terms(world: World, params: Params, key: jax.Array, batch: ModelBatch, 
     happened = {name: outcome.happened(name) for name in PREDICTED}
     happened["cont"] = ~outcome.termination
     probabilities = {name: jnp.clip(predicted[name], LEAST, 1 - LEAST) for name in happened}
-    surprise = {name: -jnp.log(jnp.where(happened[name], p, 1 - p)) for name, p in probabilities.items()}
-    return {name: (value, batch.alive) for name, value in surprise.items()}
+    cross_entropy = {name: -jnp.log(jnp.where(happened[name], p, 1 - p)) for name, p in probabilities.items()}
+    return {name: (value, batch.alive) for name, value in cross_entropy.items()}
 
 
 def margins(state: State, swept: EgoState, agents: Agents, outcome: Outcome, config: SimulatorConfig) -> Array:

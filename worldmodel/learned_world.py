@@ -211,8 +211,8 @@ class LearnedWorld(Observed, abc.ABC):
         others = drawn.others.replace(valid=drawn.others.valid & stays)
         lights, light_age = next_lights(params, key, state, latent.light_age, simulator)
         drift = advance_drift(latent.drift, drawn.members, now, simulator.step_s)
-        doubt = disagreement(drift, now, scene.ego)
-        following, outcome = advance_state(state, action, others, *lights, latent, simulator, doubt)
+        spread = disagreement(drift, now, scene.ego)
+        following, outcome = advance_state(state, action, others, *lights, latent, simulator, spread)
         # The heads must not see that the simulator stops the ego where it fails: they read the whole swept step.
         swept = sweep(state, action, simulator)
         boxes = replace_row(others, scene.ego, ego_track_of(swept))

@@ -39,5 +39,5 @@ def reflex(now: Agents, scene: Scene, motion: Motion) -> Array:
     in_way = other & (x > 0) & (aside < reach - GRAZE_M) & (gap < AHEAD_M)
     lead_speed, _ = rotate(now.vel_x, now.vel_y, -frame[2])
     left = idm(FOLLOWING, motion.speed[:, None], jnp.inf, gap, jnp.maximum(lead_speed, 0.0))
-    asked = jnp.where(in_way & (left < 0), left, jnp.inf)
-    return jnp.min(asked, -1)
+    allowed = jnp.where(in_way & (left < 0), left, jnp.inf)
+    return jnp.min(allowed, -1)

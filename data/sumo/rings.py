@@ -9,7 +9,7 @@ import numpy as np
 from tether.data.sumo.layout import Layout
 from tether.data.sumo.plain import PlainNetwork
 
-RING_SHARE = 0.2
+RING_RATE = 0.2
 # Shorter arcs between two arms leave no room for SUMO's connectors: they bend with more than 2.5 m/s^2.
 LEAST_ARC_M = 27.0
 
@@ -18,7 +18,7 @@ def ring_radius(rng: random.Random, layout: Layout, node: str) -> float | None:
     """Radius [m] of the ring that replaces the junction, None where it stays a junction."""
     streets = layout.meeting()[node]
     arterials = sum(street.road_class == "arterial" for street in streets)
-    if len(streets) < 3 or max(street.lanes for street in streets) > 2 or arterials > 2 or rng.random() >= RING_SHARE:
+    if len(streets) < 3 or max(street.lanes for street in streets) > 2 or arterials > 2 or rng.random() >= RING_RATE:
         return None
     arms = [layout.places[street.other(node)] - layout.places[node] for street in streets]
     bearings = sorted(math.atan2(y, x) for x, y in arms)

@@ -16,7 +16,7 @@ from tether.data.sumo.plain import PlainNetwork
 from tether.data.sumo.rings import add_ring, ring_radius, trimmed
 
 PRIORITY = {"arterial": 9, "collector": 6, "local": 3}
-CURVED_SHARE = 0.6
+CURVED_FRACTION = 0.6
 NODE_RADIUS_M = (7.0, 12.0)
 
 
@@ -76,22 +76,22 @@ def junction_type(rng: random.Random, streets: list[Street]) -> str:
     if len(streets) <= 2:
         return "dead_end" if len(streets) == 1 else "priority"
     if arterials >= 3:
-        shares = {"traffic_light": 0.9, "priority": 0.1}
+        weights = {"traffic_light": 0.9, "priority": 0.1}
     elif arterials >= 1 and collectors >= 1:
-        shares = {"traffic_light": 0.55, "priority_stop": 0.25, "priority": 0.2}
+        weights = {"traffic_light": 0.55, "priority_stop": 0.25, "priority": 0.2}
     elif arterials >= 1:
-        shares = {"traffic_light": 0.35, "priority_stop": 0.35, "priority": 0.3}
+        weights = {"traffic_light": 0.35, "priority_stop": 0.35, "priority": 0.3}
     elif collectors >= 2:
-        shares = {"traffic_light": 0.35, "allway_stop": 0.3, "priority": 0.2, "priority_stop": 0.15}
+        weights = {"traffic_light": 0.35, "allway_stop": 0.3, "priority": 0.2, "priority_stop": 0.15}
     else:
-        shares = {"right_before_left": 0.35, "allway_stop": 0.4, "priority": 0.25}
-    return rng.choices(list(shares), list(shares.values()))[0]
+        weights = {"right_before_left": 0.35, "allway_stop": 0.4, "priority": 0.25}
+    return rng.choices(list(weights), list(weights.values()))[0]
 
 
 def street_shape(rng: random.Random, layout: Layout, street: Street, rings: dict[str, float]) -> np.ndarray:
     """The street's axis from start to end, straight or a gentle S, cut back where it meets a ring."""
     start, end = layout.places[street.start], layout.places[street.end]
-    bends = (rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)) if rng.random() < CURVED_SHARE else (0.0, 0.0)
+    bends = (rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)) if rng.random() < CURVED_FRACTION else (0.0, 0.0)
     chord = end - start
     aside = np.array([-chord[1], chord[0]])
     controls = (start + chord / 3 + aside * bends[0], start + 2 * chord / 3 + aside * bends[1])

@@ -22,7 +22,7 @@ LEAST_AHEAD_M = 50.0
 EDGE_MARGIN_M = 0.1
 ROUTE_OFFSET_M = 1.2
 CROWD_M = 30.0
-PARKED_SHARE = 0.1
+PARKED_FRACTION = 0.1
 EVENT_WEIGHT = {
     "constant_speed_event": 1.7,
     "turns": 5.0,
@@ -104,7 +104,7 @@ def shuffled_egos(rng: random.Random, record: Recording, start: int) -> list[int
         if not is_car or not is_drivable(*track, STEP_S):
             continue
         moved = np.hypot(track[0][-1] - track[0][0], track[1][-1] - track[1][0])
-        if moved > 5.0 or rng.random() < PARKED_SHARE:
+        if moved > 5.0 or rng.random() < PARKED_FRACTION:
             egos.append(int(agent))
     rng.shuffle(egos)
     return egos

@@ -96,11 +96,11 @@ class Fleet:
             raise ValueError(f"rollout {rollout.tolist()} is over: the referee drives one at a time")
         for row, running, pose in zip(self.rollouts, alive, poses, strict=True):
             if running:
-                row.tell(pose)
+                row.send(pose)
             else:
                 row.end()
         answers = [
-            row.hear() if running else row.nothing(poses.shape[1])
+            row.receive() if running else row.nothing(poses.shape[1])
             for row, running in zip(self.rollouts, alive, strict=True)
         ]
         boxes, lights = zip(*answers, strict=True)

@@ -102,7 +102,7 @@ class Simulation:
         self._sent: list[Any] = []
         self._attempts = 1
         self._link = self._connect()
-        self.tell(part)
+        self.send(part)
 
     def _connect(self) -> Connection:
         try:
@@ -110,13 +110,13 @@ class Simulation:
         except GONE as error:
             raise SumoError(f"{self._scenario_id}: no process holds its simulation any more ({error})") from error
 
-    def tell(self, message: Any) -> None:
-        """Sends a `Part` or S ego poses; `hear` has the answer."""
+    def send(self, message: Any) -> None:
+        """Sends a `Part` or S ego poses; `receive` returns the answer."""
         self._sent.append(message)
-        with contextlib.suppress(ConnectionError):  # `hear` finds out
+        with contextlib.suppress(ConnectionError):  # `receive` finds out
             self._link.send(message)
 
-    def hear(self) -> list[Sight]:
+    def receive(self) -> list[Sight]:
         """The answer to the last message. Raises: SumoError naming the scene where its process dies again."""
         try:
             return self._link.recv()
@@ -131,8 +131,8 @@ class Simulation:
         self.close()
         messages, self._sent, self._link = self._sent, [], self._connect()
         for message in messages:
-            self.tell(message)
-            answer = self.hear()
+            self.send(message)
+            answer = self.receive()
         return answer
 
     def close(self) -> None:

@@ -28,16 +28,16 @@ class RowRollout:
 
     def begin(self) -> None:
         """Waits for the situation at the take-over."""
-        [self._before] = self._simulation.hear()
+        [self._before] = self._simulation.receive()
 
-    def tell(self, poses: np.ndarray) -> None:
+    def send(self, poses: np.ndarray) -> None:
         """Sends the ego's next poses, float32[S, 3]."""
         length = self._length[self._ego]
-        self._simulation.tell(to_sumo(np.asarray(poses, np.float64), length, self._origin))
+        self._simulation.send(to_sumo(np.asarray(poses, np.float64), length, self._origin))
 
-    def hear(self) -> tuple[Boxes, np.ndarray]:
+    def receive(self) -> tuple[Boxes, np.ndarray]:
         """The boxes after each sub-step, fields [A, S], and the light states int32[L, S]."""
-        sights = self._simulation.hear()
+        sights = self._simulation.receive()
         boxes = boxes_from_sumo([self._before, *sights], self._ego, self._length, self._origin)
         self._before = sights[-1]
         self.unlisted_m += [sight.unlisted_m for sight in sights]

@@ -16,7 +16,7 @@ class SmoothingConfig:
       tube_penalty: how hard ADMM pulls plan and tube together [m].
       start_heading, start_speed: noise of the log's first heading [rad] and speed [m/s]; the drive may start as much
         beside them. 0 starts exactly where the log does. The first position is the log's in any case.
-      planned_share: of the limits; feedback has the rest.
+      planned_fraction: of the limits; feedback has the rest.
       linearisations, steps: of SQP, and of ADMM in each.
       relaxation: of ADMM.
     """
@@ -30,7 +30,7 @@ class SmoothingConfig:
     tube_penalty: float = 0.03
     start_heading: float = 0.02
     start_speed: float = 0.5
-    planned_share: float = 0.98
+    planned_fraction: float = 0.98
     linearisations: int = 3
     steps: int = 20
     relaxation: float = 1.6

@@ -59,9 +59,9 @@ def smooth_actions(
     def improve(carry, _):
         plan, split = carry
         regulator, first = linearise(lambda *at: _next(*at, axle), plan, weights)
-        bounds = _bounds(plan, limits, settings.planned_share)
+        bounds = _bounds(plan, limits, settings.planned_fraction)
         target, split = solve(Problem(plan, logged, weights, regulator, first, *bounds), split, settings)
-        return (_drive(target, regulator.gain, log, limits), split), None
+        return (_simulate(target, regulator.gain, log, limits), split), None
 
     zeros = jnp.zeros_like(logged.actions)
     split = Split(logged.actions, logged.states[1:, :2], zeros, zeros)
@@ -123,7 +123,7 @@ def _start(state: Array, log: EgoState) -> EgoState:
     return log[0].replace(heading=wrap_angle(state[2]), speed=jnp.maximum(state[3], 0.0))
 
 
-def _drive(target: Plan, gain: Array, log: EgoState, limits: VehicleLimits) -> Plan:
+def _simulate(target: Plan, gain: Array, log: EgoState, limits: VehicleLimits) -> Plan:
     """Drives a plan through the simulator's dynamics with feedback: the limited actions and the states they lead to."""
 
     def step(carry, planned):
