@@ -265,7 +265,7 @@ def describe(out: str, notes: int) -> str:
             f"{tokens:.1f} tokens of the instruction (--spec.text)"
         )
         if split["starts_off_road"]:
-            lines.append(f"    egos that are off the road before anybody acts (marked): {split['starts_off_road']}")
+            lines.append(f"    egos that are off the road before any action (marked): {split['starts_off_road']}")
         lines += [f"    scenes that are not kept, {reason}: {count}" for reason, count in split["not_kept"].items()]
     if notes:
         noted = sum(split["with"]["note"] for split in summary["split"].values())

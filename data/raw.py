@@ -143,8 +143,8 @@ def sound_lines(lines: Sequence[np.ndarray], field: str, record: str) -> np.ndar
 def localize(raw: RawScene) -> LocalScene:
     """Moves a scene to the ego's frame at `raw.current` and drops what is far from the ego's log.
 
-    The road is thinned to within 5 cm and cut at 150 m from the ego's log, agents that never come within 150 m of the
-    ego are left out, and the route starts at most 15 m behind the ego's first pose. In float64 throughout.
+    The road is thinned to within 5 cm and cut at 150 m from the ego's log. Agents that never come within 150 m of the
+    ego are left out. The route starts at most 15 m behind the ego's first pose. All in float64.
 
     Raises: DataError if the ego is not valid at the current step, or the route has fewer than two points.
     """

@@ -242,9 +242,9 @@ def _to_length(
 def navigation(ahead: np.ndarray) -> str:
     """The navigation instruction: `turn left in 30 m`, `follow the road`.
 
-    The heading decides, not a junction's link names (a roundabout's connectors are "straight"): a net change of more
-    than 40 degrees over the next 60 m, of which at least 35 within some 30 m (a long bend is no turn), is a turn; more
-    than 135 degrees is turning around. The distance is where the heading first departs by 10 degrees.
+    The heading decides, not a junction's link names, since a roundabout's connectors are "straight". A turn is a net
+    change of more than 40 degrees over the next 60 m, of which at least 35 degrees within some 30 m: a long bend is no
+    turn. More than 135 degrees is turning around. The distance is where the heading first departs by 10 degrees.
 
     Args: ahead: float64[K, 2], the route from the ego's place on.
     """

@@ -70,8 +70,8 @@ class SimAgentsScene:
 def read_sim_agents(scenario: Any) -> SimAgentsScene:
     """The challenge's view of a WOMD `Scenario` proto (`womd.parse_scenario`).
 
-    All agents that are valid at the current step are there: what is not finite at that step is taken from before it, a
-    box without size is its type's usual one (`womd_tracks`), and a track that lacks states is not seen at these steps.
+    It has all agents that are valid at the current step. A value that is not finite at that step is taken from before
+    it. A box without size gets its type's usual one (`womd_tracks`). A track is not valid at steps without a state.
 
     Raises: DataError if the log's own vehicle lacks states, if no agent is valid now or one has no place,
       if two tracks have one id, or if the map or `tracks_to_predict` hold what is none.

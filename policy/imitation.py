@@ -1,7 +1,7 @@
 """Imitation of the logged ego: what it saw, what it did, why, and the loss.
 
 A policy that only ever saw the log's own states does not learn to return to them. So a fraction of the batch starts
-beside the log: the ego is shifted, turned, or faster, the image is rendered from there, and the label is the decision
+beside the log, with the ego shifted, turned, or faster. The image is rendered from there; the label is the decision
 that leads back to the log's future (DAgger by geometry, without an expert).
 
 Two kinds of causal confusion are kept away: the ego's acceleration and curvature are no inputs

@@ -136,9 +136,9 @@ def look(corridor: Corridor, arc: Array, speed: Array, boxes: Boxes, grazing_m: 
 
     The corridor's point nearest to a box's centre gives its place. Only its part inside the corridor counts, and only
     if the box reaches in by more than `grazing_m`. A box as it is now is ahead if its centre is. An extrapolated box is
-    ahead if the agent, at its present speed, will not have reached it by that time. The gap to an extrapolated box is
-    measured as if the box had come along the corridor from now on, at its speed or at the agent's, whichever is lower:
-    so it is right for a slower car that cuts in as for one that crosses.
+    ahead if the agent, at its present speed, will not have reached it by that time. The gap to it assumes that the box
+    comes along the corridor from now on, at its speed or the agent's, whichever is lower. That holds for a slower car
+    that cuts in and for a car that crosses.
     """
     nearest = nearest_point(corridor, boxes)
     direction = at(corridor.direction, nearest)

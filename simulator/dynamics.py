@@ -78,7 +78,7 @@ def along_arc(ego: EgoState, curvature: Array, distance: Array) -> EgoState:
 
 
 def advance(ego: EgoState, action: Action, limits: VehicleLimits, dt: float) -> EgoState:
-    """Drives S sub-steps.
+    """Moves the ego by S sub-steps.
 
     Args: ego: fields [...]. action: fields [..., S].
     Returns: `EgoState` with fields [..., S], after each sub-step.

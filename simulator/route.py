@@ -34,8 +34,14 @@ class Route(NamedTuple):
 
 
 class Feet(NamedTuple):
-    """The nearest place on each segment [R - 1]: arc length s [m], squared distance [m^2], which is infinite where the
-    segment is out of reach, whether the point is on its left, and the cosine of the segment's angle to a heading."""
+    """The nearest place on each segment; fields [R - 1].
+
+    Attributes:
+      s: arc length [m].
+      square: squared distance [m^2], infinite where the segment is out of reach.
+      left: whether the point is on the segment's left.
+      cos: cosine of the segment's angle to a heading.
+    """
 
     s: Array
     square: Array

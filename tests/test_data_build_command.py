@@ -287,5 +287,5 @@ def test_the_summary_counts_egos_that_begin_off_the_road(tmp_path, capsys):
         state.center_y = -4.0  # the edge is at -2
     (tmp_path / "a.tfrecord").write_bytes(tfrecord.frame(made.SerializeToString()))
     status, out, _ = run(capsys, "--womd", tmp_path, "--out", tmp_path / "set", *ONE_SPLIT)
-    assert status == 0 and "off the road before anybody acts (marked): 1" in out
+    assert status == 0 and "off the road before any action (marked): 1" in out
     assert open_split(tmp_path / "set", "train")[0].starts_off_road

@@ -15,9 +15,11 @@ MEMBERS = ("sees_images", "init", "loss", "reset", "observe", "step")  # of a `W
 class WorldModel(World, Protocol):
     """A World with parameters. Pure; `params` is a plain pytree, so no other code depends on how it is written.
 
-    Every model keeps these rules, which `worldmodel/conformance` tests: the ego moves by
-    `simulator.transition.advance_state` only; others at t + 1 never depend on the ego's action at t; padding, the
-    order of agents and the neighbours in a batch change nothing; the same key gives the same result.
+    Every model keeps these rules, which `worldmodel/conformance` tests:
+    - The ego moves by `simulator.transition.advance_state` only.
+    - Others at t + 1 never depend on the ego's action at t.
+    - Padding, the order of agents and the other rows of a batch change nothing.
+    - The same key gives the same result.
 
     Attributes:
       sees_images: whether `init`, `loss`, `reset` or `step` read images, and so `Scene.map_tile`. Other models are

@@ -55,7 +55,7 @@ class PixelsConfig:
       tokenizer, sizes: of the networks.
       steps: K, from noise to an image; a power of two up to `finest`.
       finest: 1 / d_min of shortcut forcing, a power of two.
-      bootstrap: share of the rows that learn steps longer than the finest.
+      bootstrap: fraction of the rows that learn steps longer than the finest.
       context_tau: signal level at which frames of the past are read; a little noise hides what is wrong in drawn ones.
       moved: the ego's motion moves the pixels, as in a BEV. False for cameras: the frame before is given as it is.
       context: world steps of history before the first transition when fitting; a reset uses all there is.

@@ -28,8 +28,8 @@ ATTEMPTS = 4
 def build_network(seed: int, kind: str, directory: Path) -> Path:
     """Builds a network of the given kind (`plain.KINDS`) in the directory; returns the path of its `.net.xml`.
 
-    A few random layouts are refused by netconvert (say, a traffic light without conflicts) or cross themselves: then
-    the next sub-seed is taken, which keeps the result a function of the seed.
+    netconvert refuses a few random layouts (such as a traffic light without conflicts), and a few cross themselves.
+    Then the next sub-seed is used, so the result stays a function of the seed.
 
     Raises: SumoError when every attempt fails.
     """
@@ -63,7 +63,7 @@ def convert(seed: int, kind: str, directory: Path) -> Path:
 
 
 def has_crossing_roads(network: RoadNetwork) -> bool:
-    """Whether roads cross outside junctions, as curved streets and ramps sometimes do: cars would drive through."""
+    """Whether roads cross outside junctions, as curved streets and ramps sometimes do: cars would collide there."""
     from shapely.geometry import LineString
 
     roads = [network.roads[name] for name in network.driving_roads()]

@@ -65,7 +65,7 @@ def driven_centre(network: RoadNetwork, names: list[str], front: np.ndarray) -> 
     """The centre of the ego's lane at each step, blended over lane changes.
 
     Through a lane change the line keeps the car's own path, displaced so that it starts and ends on the centres of
-    the two lanes: smooth, and never far from where the log drives.
+    the two lanes. So it is smooth and never far from the log.
 
     Args: names: the lane at each step.   front: float64[n, 2], front bumper [m].
     Returns: float64[n, 2].

@@ -14,7 +14,7 @@ Boxes = dict[str, np.ndarray]
 
 
 class RowRollout:
-    """Drives the ego of one record through its simulation.
+    """The ego of one record, driven through the record's simulation.
 
     Attributes:
       unlisted_m: for each step of 0.1 s so far, how near the nearest agent was that has no row in the scene.

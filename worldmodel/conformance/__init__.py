@@ -5,7 +5,7 @@
 `--world-model` names a config class by import path (or a built-in model), as everywhere; it may be repeated. Everything
 else goes to pytest: `-x`, `-k padding`. Needs the extra `test`.
 
-`test_rules.py` holds the rules, `plugin.py` what they share, `batches.py` the replays that models are tried on.
+`test_rules.py` holds the rules, `plugin.py` what they share, `batches.py` the replays that models are tested on.
 """
 
 import os
