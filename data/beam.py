@@ -39,7 +39,7 @@ class Scenes(TetherScenes, skip_registration=True):
       statistics: where the pipeline writes the `Statistics`' JSON.
     """
 
-    name = DATASET  # of the data set, not of the class
+    name = DATASET  # the data set's name, not the class's
     SHUFFLED = True
 
     def __init__(self, *, files: Sequence[str], rules: Rules, statistics: str, **kwargs):

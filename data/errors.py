@@ -11,7 +11,7 @@ from typing import Any
 
 from tether.data.progress import DISPLAY
 
-MOST_NAMED = 3  # of the skipped records, in the error that ends a build: each was shown when it was met
+MOST_NAMED = 3  # skipped records named in the error that ends a build; each was printed when it was skipped
 
 
 class DataError(ValueError):
@@ -158,5 +158,9 @@ def read_json(path: pathlib.Path) -> Any:
     """The content of a JSON file. Raises: DataError where it cannot be read or is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # of text and JSON both; nesting is not limited
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError of encoding and syntax, RecursionError of nesting
         raise DataError(f"expected JSON ({error})", file=str(path)) from error

@@ -91,7 +91,7 @@ class Importable:
         module_name, attribute = self._module_and_class(name)
         try:
             module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:  # whatever a module does while it is imported
+        except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
             hint = "; is its folder on the Python path?" if isinstance(error, ModuleNotFoundError) else ""
             raise ValueError(f"{self.noun} {name!r}: importing {module_name}: {_described(error)}{hint}") from error
         kind = getattr(module, attribute, None)

@@ -9,8 +9,8 @@ from tether.data.errors import DataError
 from tether.data.polyline import wrap
 
 STEP_S = 0.1
-STEP_ERROR_S = 0.03  # of one step; real logs: at most 0.024
-RATE_ERROR_S = 0.005  # of the median step; real logs: at most 0.0001
+STEP_ERROR_S = 0.03  # largest error of one step; real logs: at most 0.024
+RATE_ERROR_S = 0.005  # largest error of the median step; real logs: at most 0.0001
 SHORTEST_S, LONGEST_S = 0.01, 0.55  # steps that resampling takes: 100 Hz to 2 Hz, with some jitter
 RESAMPLE = f"; `data.build --resample` resamples steps of up to {LONGEST_S:g} s"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Of `walk`, as in `simulator/route.py`.
+# Constants of `walk`, as in `simulator/route.py`.
 SLACK_M, STRETCH, TIED_M = 2.0, 2.0, 1.0
 
 

@@ -133,7 +133,7 @@ def sound_lines(lines: Sequence[np.ndarray], field: str, record: str) -> np.ndar
     points = np.concatenate(lines)
     finite = points[np.isfinite(points).all(1)]
     middle = np.median(finite, axis=0) if len(finite) else np.zeros(points.shape[1])
-    sound = np.array([(np.abs(line - middle) <= LARGEST_M / 2).all() for line in lines])  # not so for NaN
+    sound = np.array([(np.abs(line - middle) <= LARGEST_M / 2).all() for line in lines])  # False for NaN
     if 2 * sound.sum() < len(sound):
         reason = f"expected finite points of one scene, found others in {(~sound).sum()} of {len(sound)} lines"
         raise DataError(reason, field, record)

@@ -13,9 +13,9 @@ import numpy as np
 from tether.data.raw import LocalScene
 
 PLACE_M = 1e-3  # another vehicle on the same lane is farther away; a copy is equal
-OFFSET_M = 3.17e-4  # of the grid of places, so that coordinates rounded by a data set do not lie on its lines
+OFFSET_M = 3.17e-4  # shifts the grid of places, so that coordinates rounded by a data set do not lie on its lines
 SAME = 0.5  # two egos of different records that have more than this fraction of their places in common are one
-SPLIT_ORDER = ("test", "validation", "grounding", "train")  # what is evaluated on is kept first
+SPLIT_ORDER = ("test", "validation", "grounding", "train")  # splits for evaluation keep an ego first
 SAME_EGO, OTHER_SPLIT = "same_ego", "group_in_another_split"
 
 

@@ -12,7 +12,7 @@ from tether.data.geometry import Box, Segments, corners, segments, signed_edge_d
 from tether.data.polyline import project
 from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Scene
 
-MOST_PAIRS = 20_000_000  # of lane points and edge points; of more, a part is read; real maps have up to 4 million
+MOST_PAIRS = 20_000_000  # pairs of lane point and edge point; of more, a part is read; real maps have up to 4 million
 NEAR_M = 6.0  # lanes at most this far from an edge run along it
 REVERSED_FRACTION = 0.5  # measured per scene: at most 0.10 in WOMD, at least 0.93 in reversed conversions
 

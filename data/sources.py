@@ -16,7 +16,7 @@ from tether.data.raw import LocalScene
 from tether.data.scene import Record, SceneSpec
 from tether.data.storage import DATASET, decode, is_finished, parse_example
 
-SPLIT_NAME = r"\w{1,64}"  # it is part of file names
+SPLIT_NAME = r"\w{1,64}"  # a split's name is part of file names
 STARTER = pathlib.Path(__file__).parent / "starter"
 
 
@@ -57,7 +57,7 @@ class RecordSource(Sequence):
             yield
         except DataError as error:
             raise error.located(self._name, str(index % len(self))) from error
-        except (RuntimeError, ValueError) as error:  # of the ArrayRecord reader
+        except (RuntimeError, ValueError) as error:  # raised by the ArrayRecord reader
             raise DataError(f"damaged record ({_first_line(error)})", "", str(index % len(self)), self._name) from error
 
 

@@ -23,7 +23,7 @@ SPEED_MPS = 0.02
 
 TRACKS = (("x", TRACK_M), ("y", TRACK_M), ("heading", HEADING_RAD), ("vel_x", SPEED_MPS), ("vel_y", SPEED_MPS))
 TEXTS = ("scenario_id", "source", "group", "note")
-SINCE_1_1 = {"note": (b"",)}  # what data sets of format 1.0.0 stand for in fields that they lack
+SINCE_1_1 = {"note": (b"",)}  # values of the fields that data sets of format 1.0.0 lack
 VECTORS = {"shape": (np.int32, 4), "origin": (np.float64, 3)}
 ARRAYS = (
     *(name for name, _ in TRACKS),

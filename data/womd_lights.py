@@ -98,7 +98,7 @@ def _places(frames: Any, rows: dict[int, int], centre: np.ndarray) -> tuple[np.n
     place, moved = np.full((len(rows), 2), np.nan), np.zeros(len(rows), bool)
     for row, points in seen.items():
         near = np.array([p for p in points if np.abs(np.subtract(p, centre)).max() <= LARGEST_M / 2])
-        if len(near):  # not so for NaN
+        if len(near):  # empty for NaN
             place[row] = np.median(near, axis=0)
             moved[row] = np.hypot(*(near - place[row]).T).max() > MOVES_M
     return place, moved

@@ -56,7 +56,7 @@ REVERSED = "headings against the motion"
 BOXES = "agents without a size that have their type's usual box"
 DERIVE = "; `data.build --derive-velocities` takes them from the positions"
 
-Notes = collections.Counter  # of defects in a record that is used nevertheless, see `SkipLedger.note`
+Notes = collections.Counter  # counts defects in a record that is used nevertheless, see `SkipLedger.note`
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from tether.simulator.config import VehicleLimits
 from tether.simulator.world import EgoState
 
 UNITS = (2.0, 0.02)  # acceleration [m/s^2] that counts as 1; fraction of kappa_max up to which its scale is linear
-Velocity = Callable[[Array, Array], Array]  # of chunks float32[B, M, N, 2] at times float32[B, M]
+Velocity = Callable[[Array, Array], Array]  # from chunks float32[B, M, N, 2] and times float32[B, M]
 
 
 @dataclasses.dataclass(frozen=True)

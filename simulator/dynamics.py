@@ -162,7 +162,7 @@ def action_towards(ego: EgoState, x: Array, y: Array, horizon_s: float) -> tuple
     ahead, left = to_frame(x, y, ego.x, ego.y, ego.heading)
     distance, axle = jnp.hypot(ahead, left), rear_axle(ego.length)
     curvature = 2 * left / (jnp.maximum(distance, MIN_PREVIEW_M) ** 2 + 2 * axle * jnp.maximum(ahead, 0.0))
-    slip = jnp.arctan(axle * curvature)  # of the centre's way against the heading
+    slip = jnp.arctan(axle * curvature)  # angle from the heading to the centre's motion
     half_turn = jnp.clip(jnp.arctan2(left, ahead) - slip, -1.0, 1.0)
     arc = jnp.where(ahead > 0, distance * jnp.cos(slip) / jnp.sinc(half_turn / jnp.pi), ahead)
     return 2 * (arc - ego.speed * horizon_s) / horizon_s**2, jnp.where(ahead > 0, curvature, 0.0)

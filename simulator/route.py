@@ -20,7 +20,7 @@ from tether.simulator.dynamics import ego_track
 from tether.simulator.geometry import segments
 
 SLACK_M = 2.0  # a place may be this far along the route from the last place,
-STRETCH = 2.0  # and this many times the way moved: on a curve's inner side the route is longer than the way
+STRETCH = 2.0  # plus this many times the way moved: on a curve's inner side the route is longer than the way
 HEADING_M = 3.0  # at first, a route segment at a right angle to the vehicle counts as this much farther away
 TIED_M = 1.0  # at first, squared distances that differ by the square of this are about the same
 

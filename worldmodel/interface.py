@@ -9,7 +9,7 @@ from tether.data.scene import Array
 from tether.simulator.world import Params, World
 from tether.worldmodel.batch import ModelBatch
 
-MEMBERS = ("sees_images", "init", "loss", "reset", "observe", "step")  # of a `WorldModel`
+MEMBERS = ("sees_images", "init", "loss", "reset", "observe", "step")  # attributes that a `WorldModel` must have
 
 
 class WorldModel(World, Protocol):

@@ -47,7 +47,7 @@ def motion_terms(
     target, nearest = jax.lax.stop_gradient(nearest_token(vocabulary, now, motion, rows, truth, dt))
     members = tokens_net.motion_log_probs(params, vocabulary, hidden, rows)
     log_probs = jnp.take_along_axis(members, target[..., None, None], -1)[..., 0]
-    likeliest = jnp.argmax(jnp.exp(members).sum(-2), -1)  # of the mixture; its logarithm would cost half as much again
+    likeliest = jnp.argmax(jnp.exp(members).sum(-2), -1)  # the mixture's mode; logarithms would take 1.5 times as long
     acceleration, turn = token_controls(vocabulary, likeliest, rows)
     mode = move(now, motion, acceleration, motion.turn_rate + turn, substeps, dt)
     moving = jnp.maximum(motion.speed, truth[..., -1].speed) > MOVING_SPEED

@@ -68,7 +68,7 @@ def await_rollouts(listener: socket.socket, control: Connection) -> None:
 def await_children() -> None:
     """Waits until all children have ended; they notice by themselves when they are no longer needed."""
     with contextlib.suppress(ChildProcessError):
-        os.wait()  # where SIGCHLD is ignored it waits for all, and then finds none
+        os.wait()  # raises once no child is left; where SIGCHLD is ignored, it waits for all of them first
 
 
 @contextlib.contextmanager
