@@ -25,7 +25,7 @@ from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.evaluation.forced_reasoning import REASONING_MODES
 from tether.evaluation.judges import BASELINES, JUDGES
-from tether.evaluation.provenance import shown
+from tether.evaluation.provenance import shortened
 from tether.evaluation.report import FORCED, groups_of
 from tether.training import settings
 from tether.training.config import Config
@@ -307,7 +307,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     experiment = EXPERIMENTS[options.experiment]
     judges, kept = tuple(options.judges or experiment.judges), options.cells or options.out / "cells"
-    command = " ".join(["python -m benchmarks.experiments", *map(shown, arguments)])
+    command = " ".join(["python -m benchmarks.experiments", *map(shortened, arguments)])
     found: list[dict[str, Any]] = []
     for seed in options.seeds:
         found += cells(options.out, kept, experiment, (*experiment.words, *options.passed), seed, judges)

@@ -50,7 +50,7 @@ FRAME_STRIDE = 2  # sub-steps of 0.1 s between the frames of an animation
 
 
 def policy_name(policy: str) -> str:
-    """How a policy is called on the page."""
+    """A policy's name in figures."""
     return POLICY_NAMES.get(policy, policy)
 
 
@@ -75,7 +75,7 @@ def policy_chart(policies: dict[str, dict], path: Path) -> None:
         for row, name in enumerate(names):
             draw_interval(axis, row, policies[name][metric], POLICY_COLOURS.get(name, GREY))
         axis.set_title(title, fontsize=10, loc="left")
-        axis.set_xlim(-0.04, 1.04 if metric == "score" else share_limit(policies))
+        axis.set_xlim(-0.04, 1.04 if metric == "score" else rate_limit(policies))
         axis.grid(axis="x", color="#e6e6e6", lw=0.8)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
@@ -87,7 +87,7 @@ def policy_chart(policies: dict[str, dict], path: Path) -> None:
     save(figure, path)
 
 
-def share_limit(policies: dict[str, dict]) -> float:
+def rate_limit(policies: dict[str, dict]) -> float:
     """One upper end for all rate panels, so that their widths compare."""
     rates = ("failure", "at_fault", "off_road", "red_light", "corridor")
     intervals = [policies[name][rate] for name in policies for rate in rates]
@@ -133,12 +133,12 @@ def loops_chart(checks: list[dict], path: Path) -> None:
     axis = figure.subplots()
     kinds = {"imitate": ("imitation, by step", ORANGE), "ground": ("accepted rounds", BLUE)}
     for stage, (name, colour) in kinds.items():
-        shown = [one for one in checks if one["stage"] == stage]
-        places = [one["ade_6.4s_m"] for one in shown], [one["score"] for one in shown]
+        of_stage = [one for one in checks if one["stage"] == stage]
+        places = [one["ade_6.4s_m"] for one in of_stage], [one["score"] for one in of_stage]
         axis.plot(*places, "o-", color=colour, lw=1, ms=6, label=name)
-        for x, y, one in zip(*places, shown, strict=True):
-            said = str(one["step"] if stage == "imitate" else one["round"])
-            axis.annotate(said, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=colour)
+        for x, y, one in zip(*places, of_stage, strict=True):
+            label_text = str(one["step"] if stage == "imitate" else one["round"])
+            axis.annotate(label_text, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8, color=colour)
     axis.set_xlabel("open loop: displacement of the plan to 6.4 s [m], less is better", fontsize=9)
     axis.set_ylabel("closed loop: driving score, more is better", fontsize=9)
     axis.grid(color="#e6e6e6", lw=0.8)
@@ -148,7 +148,7 @@ def loops_chart(checks: list[dict], path: Path) -> None:
 
 
 def legend_entries() -> list:
-    """What the colours and markers of a top view mean."""
+    """Legend of the colours and markers of a top view."""
     agents = {"vehicle": AgentType.VEHICLE, "pedestrian": AgentType.PEDESTRIAN, "cyclist": AgentType.CYCLIST}
     lights = {"red": ("s", VERMILLION), "yellow": ("^", YELLOW), "green": ("o", GREEN)}
     return [
@@ -163,7 +163,7 @@ def legend_entries() -> list:
 
 
 class SideBySide:
-    """Two or more drives of the same scene, one panel each, under one title."""
+    """Two or more rollouts of the same scene, one panel each, under one title."""
 
     def __init__(self, traces: list[Trace], height_in: float = 5.2):
         bounds = extent(traces)
@@ -199,12 +199,12 @@ class SideBySide:
             colour = POLICY_COLOURS.get(trace.policy, BLUE)
             title = policy_name(trace.policy) + (f": {words}" if over else "")
             view.axes.set_title(title, fontsize=10, loc="left", color=colour, fontweight="bold", pad=4)
-            said = f"“{trace.sentences[k]}”" if trace.sentences[k] else ""
-            said = "\n".join(textwrap.wrap(said, self.wrap)[:2])
-            caption.set_text(f"{(k + 1) * trace.dt:.1f} s   {trace.ego_speed[k] * 3.6:.0f} km/h\n{said}")
+            quoted = f"“{trace.sentences[k]}”" if trace.sentences[k] else ""
+            quoted = "\n".join(textwrap.wrap(quoted, self.wrap)[:2])
+            caption.set_text(f"{(k + 1) * trace.dt:.1f} s   {trace.ego_speed[k] * 3.6:.0f} km/h\n{quoted}")
 
     def image(self, dpi: int) -> Image.Image:
-        """The figure as it stands."""
+        """The figure at its present sub-step, as an image."""
         return image_of(self.figure, dpi)
 
 
@@ -223,13 +223,15 @@ def quantized(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def palette() -> Image.Image:
-    """The colours of top views, and each blended with the grounds that it is drawn on: an adaptive palette would
-    drop the rare ones, and a light is a few pixels."""
+    """The colours of top views, and each blended with the grounds that it is drawn on.
+
+    An adaptive palette would drop rare colours, and a light covers only a few pixels.
+    """
     inks = [BLACK, EDGE, PAINT, LANE, GREY, SKY, *AGENT_COLOURS.values(), *POLICY_COLOURS.values(), VERMILLION, YELLOW]
     ink = np.array([to_rgb(colour) for colour in inks])[:, None, None]
     ground = np.array([to_rgb(colour) for colour in (GROUND, ASPHALT)])[None, :, None]
-    share = np.array([0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0])[None, None, :, None]
-    blends = np.round(255 * (share * ink + (1 - share) * ground)).astype(np.uint8)
+    opacity = np.array([0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0])[None, None, :, None]
+    blends = np.round(255 * (opacity * ink + (1 - opacity) * ground)).astype(np.uint8)
     chosen = np.unique(blends.reshape(-1, 3), axis=0)
     image = Image.new("P", (1, 1))
     image.putpalette(chosen.tobytes())
@@ -237,7 +239,7 @@ def palette() -> Image.Image:
 
 
 def animate(traces: list[Trace], path: Path, dpi: int = 90) -> None:
-    """Writes the drives side by side as a GIF; the last frame stays for two seconds."""
+    """Writes the rollouts side by side as a GIF; the last frame stays for two seconds."""
     scene = SideBySide(traces)
     last = max(len(trace) for trace in traces) - 1
     frames = []
@@ -256,7 +258,7 @@ def animate(traces: list[Trace], path: Path, dpi: int = 90) -> None:
 
 
 def still(traces: list[Trace], path: Path, dpi: int = 110) -> None:
-    """Writes the drives side by side as they ended: the figure of the README."""
+    """Writes the rollouts side by side at their last sub-step: the figure of the README."""
     scene = SideBySide(traces)
     scene.show(max(len(trace) for trace in traces) - 1)
     quantized(scene.figure, path, dpi)

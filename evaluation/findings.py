@@ -1,4 +1,4 @@
-"""What an evaluation shows: scenes to draw, events with their causes, sentences with what was done."""
+"""Details of an evaluation: scenes to draw, events with their causes, sentences with the motion that followed."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tether.evaluation.report import PAIR, Results
 from tether.evaluation.topview import Trace
 from tether.simulator.events import LABELS
 
-NEAR_M = 1.0  # road edges and boxes within this of the ego's box have to do with an event
+NEAR_M = 1.0  # road edges and boxes within this of the ego's box are related to an event
 SAYINGS_PER_SCENE = 3
 
 
@@ -23,8 +23,8 @@ def improvements(results: Results, judge: str, count: int) -> list[int]:
 def worst_failures(results: Results, judge: str, policy: str, count: int) -> list[int]:
     """Rows where a policy failed, the lowest return first."""
     scores = results.scores[judge][policy]
-    worth = np.where(scores["failure"], scores["return"], np.inf)
-    return [int(row) for row in np.argsort(worth, kind="stable")[:count] if np.isfinite(worth[row])]
+    returns = np.where(scores["failure"], scores["return"], np.inf)
+    return [int(row) for row in np.argsort(returns, kind="stable")[:count] if np.isfinite(returns[row])]
 
 
 def eventful(results: Results, judge: str, policy: str) -> list[int]:
@@ -34,24 +34,24 @@ def eventful(results: Results, judge: str, policy: str) -> list[int]:
 
 
 def events(trace: Trace, number: int) -> list[dict[str, Any]]:
-    """Every kind of event of a drive, when it first happened, and what it had to do with.
+    """The events of a rollout: each kind once, with the time at which it first happened and the cause.
 
-    Args: number: of the record in its split: several egos share a scenario.
+    Args: number: of the record in its split; several egos may share a scenario.
     Returns: dicts of scenario_id, record (the number), policy, event, time_s, cause.
     """
-    found = []
+    listed = []
     for name in LABELS:
         step = trace.first(name)
         if step is None or (name == "collision" and step == trace.first("at_fault")):
             continue
         cause = f"ego at {trace.ego_speed[step]:.1f} m/s, {describe(trace, name, step)}"
         where = {"scenario_id": trace.record.scenario_id, "record": number, "policy": trace.policy}
-        found.append({**where, "event": name, "time_s": round((step + 1) * trace.dt, 1), "cause": cause})
-    return found
+        listed.append({**where, "event": name, "time_s": round((step + 1) * trace.dt, 1), "cause": cause})
+    return listed
 
 
 def describe(trace: Trace, event: str, step: int) -> str:
-    """What an event had to do with, in words with numbers."""
+    """The cause of an event, in words with numbers."""
     if event in ("at_fault", "collision"):
         return contact(trace, step)
     if event == "red_light":
@@ -60,7 +60,7 @@ def describe(trace: Trace, event: str, step: int) -> str:
 
 
 def contact(trace: Trace, step: int) -> str:
-    """The agent that the ego touches: kind, size, where on the ego, and its speed, or that it was not there before."""
+    """The agent that the ego touches: kind, size, speed (or that it was first seen in this step), and relative place."""
     scene = trace.record.scene
     x, y = trace.agent_x[:, step] - trace.ego_x[step], trace.agent_y[:, step] - trace.ego_y[step]
     cos, sin = np.cos(trace.ego_heading[step]), np.sin(trace.ego_heading[step])
@@ -80,7 +80,7 @@ def contact(trace: Trace, step: int) -> str:
 
 
 def metres(value: float, positive: str, negative: str) -> str:
-    """`5.6 m behind`. Args: value [m]; what it is called by its sign."""
+    """`5.6 m behind`. Args: value [m]; the words for a positive and a negative value."""
     return f"{abs(value):.1f} m {positive if value > -0.05 else negative}"
 
 
@@ -95,17 +95,17 @@ def red_light_passed(trace: Trace, step: int) -> int:
 
 
 def sayings(trace: Trace) -> list[dict[str, Any]]:
-    """The first sentences of a drive that differ, with what the ego did in the second after each.
+    """The first different sentences of a rollout, each with the ego's motion in the second after it.
 
     Returns: dicts of scenario_id, policy, time_s, said, did.
     """
-    chosen = dict.fromkeys(said for said in trace.sentences if said)
-    found = []
-    for said in list(chosen)[:SAYINGS_PER_SCENE]:
-        step = trace.sentences.index(said)
+    chosen = dict.fromkeys(sentence for sentence in trace.sentences if sentence)
+    quotes = []
+    for sentence in list(chosen)[:SAYINGS_PER_SCENE]:
+        step = trace.sentences.index(sentence)
         where = {"scenario_id": trace.record.scenario_id, "policy": trace.policy}
-        found.append({**where, "time_s": round(step * trace.dt, 1), "said": said, "did": did(trace, step)})
-    return found
+        quotes.append({**where, "time_s": round(step * trace.dt, 1), "said": sentence, "did": did(trace, step)})
+    return quotes
 
 
 def did(trace: Trace, step: int) -> str:

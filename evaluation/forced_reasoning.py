@@ -1,4 +1,4 @@
-"""The policy made to act on reasoning that is not its own: does what it says matter to what it does?"""
+"""A policy on forced reasoning, not its own, which measures whether reasoning affects actions."""
 
 import dataclasses
 
@@ -10,32 +10,33 @@ from tether.data.text import TOKEN_ID
 from tether.policy.vla import REASONING, VLA
 from tether.simulator.world import Params
 
-FELT_MPS2 = 0.1  # a change of acceleration, along or across, smaller than this is none
+FELT_MPS2 = 0.1  # smaller changes of acceleration, longitudinal or lateral, do not count
 REASONING_MODES = ("shuffled", "blank")
 
 
 @dataclasses.dataclass(frozen=True)
 class ForcedReasoning:
-    """The policy made to act on words that are not its own: does what it says matter to what it does?
-
-    Rows depend on each other when shuffled, as they do nowhere else: it is for evaluation alone.
+    """The policy on reasoning that is not its own, for evaluation only: in mode `shuffled` rows depend on each other.
 
     Attributes:
       policy: the VLA.
-      mode: `shuffled`, at each step the words that it would say in another scene of the batch, drawn anew; `blank`, no
-        words, padding in their place.
+      mode: `shuffled`, at each step the policy's reasoning in another scene of the batch, drawn anew; `blank`, padding
+        in place of the reasoning.
     """
 
     policy: VLA
     mode: str
 
     def reset(self, params: Params, scene: Scene) -> tuple:
-        """The policy's own."""
+        """The policy's own carry."""
         return self.policy.reset(params, scene)
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
-        """Extras: changes against acting on its own words here and now, [B]: words_changed, action_changed, and
-        acceleration_change [m/s^2]; the decision with the words that were forced, where there are any."""
+        """Acts on the forced reasoning.
+
+        Extras: changes against acting on the policy's own reasoning, [B]: words_changed, action_changed and
+        acceleration_change [m/s^2]; in mode `shuffled` also the decision with the forced reasoning.
+        """
         meant, _, own = self.policy.act(params, key, observation, carry)
         words = own["decision"].tokens[:, :REASONING]
         given = exchanged(key, words) if self.mode == "shuffled" else jnp.full_like(words, TOKEN_ID["<pad>"])
@@ -51,6 +52,6 @@ class ForcedReasoning:
 
 
 def exchanged(key: jax.Array, words: Array) -> Array:
-    """Every row's words given to another row, in a random ring. key: key[B]; words: int32[B, ...]."""
+    """Gives every row's words to another row, in a random ring. key: key[B]; words: int32[B, ...]."""
     order = jnp.argsort(jax.vmap(jax.random.uniform)(key))
     return words.at[order].set(words[jnp.roll(order, 1)])

@@ -1,6 +1,6 @@
-"""The judges and policies of an evaluation: the same scenes, the same keys, one compiled program for each pair of them.
+"""The judges and policies of an evaluation. Each pair is one compiled program; scenes and keys are the same for all.
 
-An entry in `JUDGES` or `BASELINES` is all that a new one needs; one of your own needs none: its import path will do.
+A new judge or policy needs only an entry in `JUDGES` or `BASELINES`. Your own needs none: name its import path.
 """
 
 import dataclasses
@@ -84,9 +84,9 @@ def baseline(name: str, config: SimulatorConfig) -> NamedPolicy:
 def open_judge(name: str, config: SimulatorConfig, records: Sequence[Record]) -> Judge:
     """One of `JUDGES`, a world model that needs no fitting, or your own World by import path.
 
-    A World's params are (), unless it has `open(records)`, which returns `Judge.params_of`, or `init` as world models.
+    A World's params are (), unless it has `open(records)`, which returns `Judge.params_of`, or `init`, as world models.
 
-    Raises: ValueError for an unknown name, a model that has to be fitted, records that a judge cannot drive, and as
+    Raises: ValueError for an unknown name, a model that has to be fitted, records that a judge cannot use, and as
       `Importable.build`.
     """
     if name in JUDGES:
@@ -122,8 +122,8 @@ def unfitted(name: str, world: WorldModel, config: SimulatorConfig, records: Seq
 def trace_of(policy: NamedPolicy, record: Record, score: float, path: dict[str, Any], dt: float) -> Trace:
     """One row of `drives.path_of`, on the host, cut where the rollout ended."""
     ego, agents, length = path["ego"], path["agents"], max(int(path["valid"].sum()), 1)
-    said = [sentence(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
-    each = -(-len(path["valid"]) // len(said))
+    sentences = [sentence(tokens) for tokens in path["tokens"]] if "tokens" in path else [""]
+    each = -(-len(path["valid"]) // len(sentences))
     return Trace(
         record=record,
         policy=policy.name,
@@ -133,19 +133,19 @@ def trace_of(policy: NamedPolicy, record: Record, score: float, path: dict[str, 
         light_state=path["light_state"][:, :length],
         offset=path["offset"][:length],
         events={name: values[:length] for name, values in path["events"].items()},
-        sentences=tuple(np.repeat(said, each)[:length]),
+        sentences=tuple(np.repeat(sentences, each)[:length]),
         dt=dt,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated, by which judges, and on what.
+    """Policies, the judges in which they are evaluated, and the scenes.
 
     Attributes:
       policies: by name.   records: with prepared scenes.
-      judges: names out of `JUDGES`, or import paths; each is set up once.   simulator: for judges and scores.
-      batch: scenes driven at once.   steps: H.   seed: of all policies alike, so that comparisons are paired.
+      judges: names of `JUDGES`, or import paths; each is opened once.   simulator: for judges and scores.
+      batch: scenes per batch.   steps: H.   seed: the same for all policies, so that comparisons are paired.
     """
 
     policies: dict[str, NamedPolicy]
@@ -166,7 +166,7 @@ class Evaluation:
         return self._drive(judge, policy, fetch=lambda kept: kept[0])
 
     def traces(self, judge: str, policy: str, rows: Sequence[int]) -> list[Trace]:
-        """What a policy did in some of the scenes. Nothing is compiled that `scores` has compiled."""
+        """Traces of a policy in some of the scenes. Uses the program that `scores` has compiled."""
         if not rows:
             return []
         scores, _, paths = self._drive(judge, policy, rows=rows)
@@ -177,9 +177,9 @@ class Evaluation:
         ]
 
     def _drive(self, judge: str, policy: str, **settings: Any) -> Any:
-        driver = self.policies[policy]
+        chosen = self.policies[policy]
         return drive(
-            *(driver, self.records, self.worlds[judge], Scored(self.simulator, driver.labels)),
+            *(chosen, self.records, self.worlds[judge], Scored(self.simulator, chosen.labels)),
             steps=self.steps,
             batch=min(self.batch, len(self.records)),
             keys=functools.partial(row_keys, self.seed),
@@ -187,7 +187,7 @@ class Evaluation:
         )
 
     def results(self) -> Results:
-        """Drives every policy over all scenes, in every judge."""
+        """Evaluates every policy on all scenes, in every judge."""
         scores = {judge: {name: self.scores(judge, name) for name in self.policies} for judge in self.judges}
         ids, off = zip(*((record.scenario_id, record.starts_off_road) for record in self.records), strict=True)
         return Results(ids, recordings(self.records), off, scores)

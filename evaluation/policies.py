@@ -1,4 +1,4 @@
-"""Evaluation from a run, or of a baseline, to the report: rolls out, compares, draws, writes."""
+"""Evaluates the policies of a run, or baselines, and writes the report with its figures."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ LONGEST_NAME = 100  # characters of a folder's name
 
 
 def check_count(name: str, count: int | None) -> None:
-    """Raises: ValueError for less than one of what is counted."""
+    """Raises: ValueError for a count below 1."""
     if count is not None and count < 1:
         raise ValueError(f"{name}: expected at least 1, found {count}")
 
@@ -45,12 +45,12 @@ class Request:
     """What to evaluate.
 
     Attributes:
-      policies: names, or import paths of your own; None for all that there are.
-      judges: names out of `judges.JUDGES`, or import paths; figures and listed events are under the first.
+      policies: names, or import paths of your own; None for all policies.
+      judges: names of `judges.JUDGES`, or import paths; figures and listed events are under the first.
       split: of the data set.   data: another data set than the run's, or the starter set.
-      scenes: the first so many of the split; the run's own choice if None.
+      scenes: number of scenes of the split, the first ones; the run's own number if None.
       temperature: of the learned policies, at least 0; 0 is greedy.
-      reasoning: out of `REASONING_MODES`: the learned policies also drive on reasoning that is not their own.
+      reasoning: modes of `REASONING_MODES`: the learned policies are also evaluated on reasoning that is not their own.
       list_events: whether the report lists every scene in which a policy had an event, with its cause.
       trusted: modules or import paths of world models that a run may name, see `restore.read_run`.
     """
@@ -82,8 +82,8 @@ def evaluate_run(
 ) -> str:
     """Evaluates a run's policies beside the baselines and writes the report into the run, or into `output`.
 
-    What is not the whole evaluation goes into a folder of its own in the run, `Request.folder`. The world model is
-    measured where all policies are.
+    A partial evaluation goes into a folder of its own in the run, `Request.folder`. The world model is measured only
+    where all policies are evaluated.
 
     Returns: the report's headline.
     Raises: ValueError for a missing run, an unknown name, a policy that is not trained yet, an `output` that cannot be
@@ -107,16 +107,16 @@ def evaluate_run(
         "simulator_steps": progress.ledger.spent,
         "wall_s_by_stage": stage_seconds(directory / "metrics.jsonl"),
     }
-    said = remarks(config, learned, progress) if names else []
+    notes = remarks(config, learned, progress) if names else []
     fitted = request.policies is None and "fit_world_model" not in missing_stages(config, progress)
     world_model = compare_models(config, models, learned, records) if fitted else {}
-    return write_report(output, evaluation, config, request, progress, world_model, spent, began, said)
+    return write_report(output, evaluation, config, request, progress, world_model, spent, began, notes)
 
 
 def evaluate_without_run(request: Request, output: str | pathlib.Path) -> str:
     """Evaluates baselines and policies of your own, on the starter set or another data set, and writes the report.
 
-    Learned policies that are asked for are those that ship, `shipped.py`; all then drive under that run's settings.
+    Learned policies are those of the shipped run (`shipped.py`); all policies then use that run's settings.
 
     Returns: the report's headline.
     Raises: ValueError for an unknown name, or a learned policy where none ships; otherwise as `evaluate_run`.
@@ -140,9 +140,9 @@ def evaluate_without_run(request: Request, output: str | pathlib.Path) -> str:
 
 
 def check_names(request: Request, *runs: pathlib.Path) -> None:
-    """Looks at the names of policies and judges before anything of them is imported. Args: runs: that are opened.
+    """Checks the names of policies and judges before anything is imported. Args: runs: folders that are opened.
 
-    Raises: ValueError for an unknown one, and for code that lies in a run's folder.
+    Raises: ValueError for an unknown name, and for code in a run's folder.
     """
     for kind, names in ((POLICIES, request.policies or ()), (WORLDS, request.judges)):
         for name in names:
@@ -150,9 +150,10 @@ def check_names(request: Request, *runs: pathlib.Path) -> None:
 
 
 def folder_name(asked: dict[str, Any], usual: dict[str, Any]) -> str:
-    """`eval-scenes-4-judges-reactive`: what is asked for other than usual; empty where nothing is.
+    """`eval-scenes-4-judges-reactive`: the settings that differ from the usual ones; empty where none does.
 
-    Letters that a file's name should not have become `_`, and a long name is cut; a checksum then tells two apart.
+    Characters that a file's name should not have become `_`, and a long name is cut; a checksum then distinguishes
+    names.
     """
     chosen = {name: value for name, value in asked.items() if value != usual[name]}
     whole = "".join(f"-{word}" for name, value in chosen.items() for word in (name, *items_of(value)))
@@ -163,17 +164,17 @@ def folder_name(asked: dict[str, Any], usual: dict[str, Any]) -> str:
 
 
 def items_of(value: Any) -> tuple[Any, ...]:
-    """What stands behind a word of a folder's name; nothing for a flag."""
+    """The values that follow a setting in a folder's name; none for a flag."""
     if isinstance(value, bool):
         return ()
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def check_output(output: pathlib.Path, evaluation: Evaluation, request: Request) -> None:
-    """Looks, before anything is rolled out, whether a report can be written and what it would replace.
+    """Checks, before anything is rolled out, that the report can be written and replaces no larger one.
 
-    Raises: ValueError where it cannot be, or would replace one on more scenes, or judges, or, where some are chosen,
-      policies.
+    Raises: ValueError where it cannot be written, or would replace a report on more scenes or judges, or, where
+      policies are chosen, more policies.
     """
     check_writable(output)
     now = {"scenes": len(evaluation.records), "judges": len(evaluation.judges), "policies": len(evaluation.policies)}
@@ -183,16 +184,16 @@ def check_output(output: pathlib.Path, evaluation: Evaluation, request: Request)
 
 
 def with_data(config: Config, directory: str | None) -> Config:
-    """The config with another data set, all of it, where one is named."""
+    """The config with another data set, all of its scenes, where one is named."""
     if directory is None:
         return config
     return dataclasses.replace(config, data=DataConfig(directory=directory, cached_scenes=config.data.cached_scenes))
 
 
 def open_records(config: Config, split: str, scenes: int | None = None) -> PreparedRecords:
-    """A split of the config's data set, of which the first `scenes`, or as many as the config says.
+    """The first `scenes` of a split of the config's data set; the config's number if None.
 
-    Raises: DataError for a missing data set or split; ValueError for more scenes than it has, or less than one.
+    Raises: DataError for a missing data set or split; ValueError for more scenes than the split has, or less than one.
     """
     check_count("scenes", scenes)
     source = open_split(data_directory(config.data), split, config.spec)
@@ -207,7 +208,7 @@ def learned_policy(name: str, models: Models, learned: Learned, temperature: flo
 
 
 def learned_by_name(names: Sequence[str], models: Models, learned: Learned, request: Request) -> dict[str, NamedPolicy]:
-    """The learned policies, and each of them on every kind of reasoning that is not its own."""
+    """The learned policies, and each of them on every requested mode of forced reasoning."""
     own = [learned_policy(name, models, learned, request.temperature) for name in names]
     own += [forced(policy, mode) for policy in own for mode in request.reasoning]
     return {policy.name: policy for policy in own}
@@ -222,7 +223,7 @@ def forced(policy: NamedPolicy, mode: str) -> NamedPolicy:
 def evaluation_of(
     policies: dict[str, NamedPolicy], records: PreparedRecords, config: Config, request: Request
 ) -> Evaluation:
-    """The policies, scenes and judges with the config's sizes."""
+    """The evaluation of the policies on the scenes, with the config's sizes."""
     batch = min(config.evaluation.batch, len(records))
     return Evaluation(policies, records, request.judges, config.simulator, batch, config.rollout_steps, config.seed)
 
@@ -246,31 +247,30 @@ def write_report(
     world_model: dict[str, Any],
     spent: dict[str, Any],
     began: float,
-    said: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str:
-    """Rolls everything out, then writes the report and its figures. Returns the headline.
+    """Rolls out all policies, then writes the report and its figures. Returns the headline.
 
-    Args: world_model: as `one_run.compare` gives it.   said: remarks that come before everything else, see
-      `trained.remarks`.
-    Raises: ValueError where `output` cannot be written: the report is then in a folder that the error names.
+    Args: world_model: as `one_run.compare` returns it.   notes: sentences before the headline, see `trained.remarks`.
+    Raises: ValueError where `output` cannot be written; the report is then in a folder that the message names.
     """
     results = evaluation.results()
     judges = report.summarise(results)
     listed = list_events(evaluation, results) if request.list_events else []
     origin = provenance(config, request.split) | {"scenes": len(evaluation.records), "temperature": request.temperature}
-    headline = " ".join([*said, report.headline(judges, config.seed)])
+    headline = " ".join([*notes, report.headline(judges, config.seed)])
 
     def write(folder: pathlib.Path) -> None:
-        drawn, shown = draw(folder, evaluation, results, judges, progress, config.evaluation.animations)
+        drawn, quoted = draw(folder, evaluation, results, judges, progress, config.evaluation.animations)
         parts = {
             "headline": headline,
-            "remarks": list(said),
+            "remarks": list(notes),
             "judges": judges,
             "rounds": list(progress.rounds),
             "checks": list(progress.checks),
             "world_model": world_model,
             "figures": drawn,
-            "sayings": [saying for trace in shown for saying in findings.sayings(trace)],
+            "sayings": [saying for trace in quoted for saying in findings.sayings(trace)],
             "events": listed,
             "provenance": origin | spent | {"evaluation_wall_s": round(time.monotonic() - began, 1)},
         }
@@ -281,7 +281,7 @@ def write_report(
 
 
 def finite(value: Any) -> Any:
-    """The same tree with None for numbers that JSON cannot hold."""
+    """The same tree with None in place of numbers that JSON cannot hold."""
     if isinstance(value, dict):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -297,9 +297,9 @@ def draw(
     progress: Progress,
     count: int,
 ) -> tuple[dict[str, str], list[Trace]]:
-    """All figures, under the first judge.
+    """Draws all figures, under the first judge.
 
-    Returns: path (relative to the report) to caption, and the learned policies' drives that were drawn.
+    Returns: path (relative to the report) to caption, and the drawn traces of the post-trained policy.
     """
     judge = evaluation.judges[0]
     (output / "figures").mkdir()
@@ -326,18 +326,18 @@ def draw(
 def showcases(evaluation: Evaluation, results: Results, count: int) -> list[tuple[str, str, tuple[str, ...], int]]:
     """The scenes to draw: file name, caption, policies side by side, row."""
     judge, policies = evaluation.judges[0], evaluation.policies
-    shown = []
+    scenes = []
     if all(name in policies for name in PAIR):
         for number, row in enumerate(findings.improvements(results, judge, count), 1):
             caption = f"Best improvement {number}: imitation failed, post-trained did not."
-            shown.append((f"improvement_{number}", caption, ("imitation", "post_trained"), row))
+            scenes.append((f"improvement_{number}", caption, ("imitation", "post_trained"), row))
     yours = (name for name in policies if name not in BASELINES)
     subject = next(name for name in (*PAIR, *yours, *BASELINES_BY_INTEREST) if name in policies)
     beside = tuple(dict.fromkeys((subject, *(name for name in ("expert",) if name in policies))))
     for number, row in enumerate(findings.worst_failures(results, judge, subject, count), 1):
         caption = f"Worst remaining failure {number} of {figures.policy_name(subject)}."
-        shown.append((f"failure_{number}", caption, beside, row))
-    return shown
+        scenes.append((f"failure_{number}", caption, beside, row))
+    return scenes
 
 
 def list_events(evaluation: Evaluation, results: Results) -> list[dict[str, Any]]:

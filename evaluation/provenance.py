@@ -22,7 +22,7 @@ def provenance(config: Config, split: str) -> dict[str, Any]:
     """What identifies an evaluation, apart from its numbers. No absolute paths: reports are shown to others."""
     return {
         **made_here(),
-        "command": shlex.join(["python", *map(shown, sys.argv)]),
+        "command": shlex.join(["python", *map(shortened, sys.argv)]),
         "seed": config.seed,
         "preset": config.name,
         "config_sha256": config_hash(config),
@@ -31,12 +31,12 @@ def provenance(config: Config, split: str) -> dict[str, Any]:
 
 
 def made_here() -> dict[str, str]:
-    """When, from which commit and on which machine numbers are made."""
+    """Date, commit and machine of numbers that are computed now."""
     return {"date": now(), "commit": commit(), "machine": machine()}
 
 
-def shown(argument: str) -> str:
-    """A word of the command line, `NAME=PATH` as well, absolute paths cut to their last part."""
+def shortened(argument: str) -> str:
+    """An argument of the command line, absolute paths cut to their last part, also in `NAME=PATH`."""
     name, equals, value = argument.rpartition("=")
     path = pathlib.Path(value)
     return f"{name}{equals}{path.name if path.is_absolute() else value}"
@@ -63,7 +63,7 @@ def machine() -> str:
 
 
 def processor() -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name by the system."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

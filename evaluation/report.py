@@ -1,4 +1,7 @@
-"""The report of an evaluation: what improved and by how much, in `report.json`, `report.md` and `scenes.json`."""
+"""The report of an evaluation, with scores, intervals and paired differences.
+
+It consists of `report.json`, `report.md` and `scenes.json`.
+"""
 
 import dataclasses
 import json
@@ -36,9 +39,9 @@ TABLE = {
     "uncomfortable": "uncomfortable",
     "progress": "progress",
 }
-ON_ROAD = "failure_on_road"  # of the scenes whose ego is on the road before anybody acts; only where some are not
+ON_ROAD = "failure_on_road"  # of the scenes whose ego starts on the road; only where some do not
 ON_ROAD_TITLE = "failed, begun on the road"
-# Of policies that speak, means over the steps driven; all but the first only of those told what to say.
+# Means over the steps driven, of policies with reasoning; all but the first only where the reasoning is forced.
 SPOKEN = {
     "consistency": "does what it says",
     "words_changed": "words are others",
@@ -47,17 +50,17 @@ SPOKEN = {
 }
 PAIR = ("post_trained", "imitation")
 PAIR_NAME = " - ".join(PAIR)
-FORCED = ", reasoning "  # in the name of a policy that is told what to say
+FORCED = ", reasoning "  # in the name of a policy whose reasoning is forced
 
 ABOUT_WORDS = (
-    "A policy does what it says where its acceleration lies within what the longitudinal decision promises (half) and "
-    "its curvature on the side that the lateral decision promises (half); mean over the steps driven. `reasoning "
-    "shuffled` acts on the words that it would have said in another scene, `reasoning blank` on none: `acts otherwise` "
-    "is the share of steps in which that changes the action by more than 0.1 m/s^2. Near 0 the words are decoration."
+    "`does what it says` is the mean over the steps driven of two halves: the acceleration lies within the range of "
+    "the longitudinal decision, and the curvature is on the side of the lateral decision. `reasoning shuffled` acts "
+    "on the policy's reasoning in another scene, `reasoning blank` on none. `acts otherwise` is the fraction of steps "
+    "in which that changes the action by more than 0.1 m/s^2. Near 0 the reasoning has no effect on the action."
 )
 ABOUT_MODELS = (
-    "Average displacement error (ADE) of the others that move, from held-out logs: the mean over a few draws of each "
-    "scene, the ego on its log (`docs/quality.md`). 95 % intervals over recordings."
+    "Average displacement error (ADE) of the others that move, against held-out logs: the mean over a few draws of "
+    "each scene, the ego on its log (`docs/quality.md`). 95 % intervals over recordings."
 )
 
 
@@ -67,8 +70,8 @@ class Results:
 
     Attributes:
       scenario_ids: N names, in the order of the scores.
-      groups: the N scenes' recordings, see `statistics.recordings`; intervals resample these.
-      starts_off_road: of the N scenes, see `data.scene.Record`.
+      groups: recording of each of the N scenes, see `statistics.recordings`; intervals resample recordings.
+      starts_off_road: whether each of the N scenes does, see `data.scene.Record`.
       scores: judge to policy to metric to float[N].
     """
 
@@ -79,28 +82,31 @@ class Results:
 
 
 def groups_of(scenes: dict[str, Any], where: str) -> tuple[str, ...]:
-    """The scenes' recordings, as `scenes.json` and the cells of benchmarks hold them.
+    """The scenes' recordings in a `scenes.json` or a cell of a benchmark.
 
-    Raises: ValueError naming one that was written before they were kept: its scenes cannot be resampled by recording.
+    Raises: ValueError for a file without them, of an earlier version: it cannot be resampled by recording.
     """
     groups, names = scenes.get("groups"), scenes["scenario_ids"]
     if not isinstance(groups, list) or len(groups) != len(names):
-        found = "none" if groups is None else f"{str(groups)[:40]} for {len(names)} scenes"
-        raise ValueError(f"{where}: expected the recording of each scene in `groups`, found {found}: evaluate it again")
+        present = "none" if groups is None else f"{str(groups)[:40]} for {len(names)} scenes"
+        raise ValueError(
+            f"{where}: expected the recording of each scene in `groups`, found {present}: evaluate it again"
+        )
     return tuple(groups)
 
 
 def keep_larger(path: pathlib.Path, now: dict[str, int], size_of: Callable[[Any], dict[str, int]]) -> None:
-    """Looks at what a new report would replace.
+    """Refuses to replace a report by a smaller one.
 
-    Args: now: of what the new one holds how many.   size_of: the same of what the earlier one holds, and more.
-    Raises: ValueError where the earlier one holds more of anything, or is no such report.
+    Args: path: of the earlier report.   now: sizes of the new report by name.   size_of: the same sizes, or more, of
+      an earlier report's content.
+    Raises: ValueError where any size of the earlier report is larger, or the file is no such report.
     """
     if not path.exists():
         return
-    found = read_json(path)
+    written = read_json(path)
     try:
-        earlier = {name: int(count) for name, count in size_of(found).items()}
+        earlier = {name: int(count) for name, count in size_of(written).items()}
     except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError):
         raise ValueError(f"{path}: expected a report of eval.py, found another file: name another --out") from None
     larger = [f"{earlier[name]} {name} (now {count})" for name, count in now.items() if earlier[name] > count]
@@ -109,14 +115,14 @@ def keep_larger(path: pathlib.Path, now: dict[str, int], size_of: Callable[[Any]
 
 
 def size_of(earlier: dict[str, Any]) -> dict[str, int]:
-    """How much `report.json` holds."""
+    """Numbers of scenes, judges and policies in `report.json`."""
     policies = next(iter(earlier["judges"].values()))["policies"]
     scenes = next(iter(policies.values()))["score"]["n"]
     return {"scenes": scenes, "judges": len(earlier["judges"]), "policies": len(policies)}
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """Every judge's metrics with intervals, which resample recordings, and the paired differences.
+    """Metrics of every policy under every judge, and the paired differences, with intervals over recordings.
 
     Returns: judge to `{"policies": policy to metric to interval, "paired": name to metric to interval,
       "off_road_starts": number of scenes}`.
@@ -130,21 +136,21 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def intervals(scores: dict[str, np.ndarray], results: Results) -> dict[str, Interval]:
-    """Of every metric; the failure rate also without the scenes that begin off the road, where there are any."""
-    found = {metric: bootstrap(scores[metric], results.groups) for metric in metrics_of(scores)}
+    """Metric to interval. Where some scenes begin off the road, the failure rate without them is added."""
+    by_metric = {metric: bootstrap(scores[metric], results.groups) for metric in metrics_of(scores)}
     road = ~np.array(results.starts_off_road, bool)
     if road.any() and not road.all():
-        found[ON_ROAD] = bootstrap(scores["failure"][road], np.array(results.groups)[road])
-    return found
+        by_metric[ON_ROAD] = bootstrap(scores["failure"][road], np.array(results.groups)[road])
+    return by_metric
 
 
 def metrics_of(scores: Iterable[str]) -> tuple[str, ...]:
-    """What every policy has, and what there is of `SPOKEN`."""
+    """`METRICS`, which every policy has, and those of `SPOKEN` that are among the scores."""
     return *METRICS, *(name for name in SPOKEN if name in scores)
 
 
 def pairs(policies: Iterable[str]) -> list[tuple[str, str]]:
-    """What is compared: post-trained with imitation, and each policy that is told what to say with itself."""
+    """Pairs to compare: post-trained with imitation, and each policy on forced reasoning with itself."""
     forced = [(name, name.partition(FORCED)[0]) for name in policies if FORCED in name]
     return [pair for pair in (PAIR, *forced) if all(name in policies for name in pair)]
 
@@ -161,8 +167,8 @@ def headline(judges: dict[str, Any], seed: int) -> str:
     policies = summary["policies"]
     if PAIR_NAME not in summary["paired"]:
         best = max(policies, key=lambda name: policies[name]["score"]["mean"])
-        said = (f"{name} {with_interval(policies[name]['score'])}" for name in policies)
-        return f"Driving score under {judge}: {', '.join(said)} (best: {best})."
+        scores = (f"{name} {with_interval(policies[name]['score'])}" for name in policies)
+        return f"Driving score under {judge}: {', '.join(scores)} (best: {best})."
     change, after, before = summary["paired"][PAIR_NAME]["score"], *(policies[name]["score"] for name in PAIR)
     verb = "raised" if change["mean"] > 0 else "lowered"
     if not excludes_zero(change):
@@ -188,7 +194,7 @@ def signed(interval: Interval) -> str:
 
 
 def sample(interval: Interval) -> str:
-    """`192 scenes of 16 recordings`: what a mean is over."""
+    """`192 scenes of 16 recordings`: the sample of a mean."""
     scenes, groups = interval["n"], interval["groups"]
     return f"{scenes} scene{'s' * (scenes != 1)} of {groups} recording{'s' * (groups != 1)}"
 
@@ -222,24 +228,24 @@ def columns_of(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def off_road_starts(summary: dict[str, Any]) -> str:
-    """How many scenes begin off the road and what that does to the rates; empty where none does."""
+    """A sentence about the scenes that begin off the road and their effect on the rates; empty where none does."""
     off, metrics = summary["off_road_starts"], next(iter(summary["policies"].values()))
     if not off:
         return ""
     without = f" `{ON_ROAD_TITLE}` is the rate without them." if ON_ROAD in metrics else ""
     return (
         f"{off} of {metrics['failure']['n']} scenes begin{'s' * (off == 1)} with the ego off the road, by its log: "
-        f"whatever acts fails there at once.{without}"
+        f"every policy fails there at once.{without}"
     )
 
 
 def speaks(summary: dict[str, Any]) -> bool:
-    """Whether any policy under a judge has words to compare with its deeds."""
+    """Whether any policy under a judge has reasoning to compare with its actions."""
     return any(metric in metrics for metrics in summary["policies"].values() for metric in SPOKEN)
 
 
 def words_table(summary: dict[str, Any]) -> str:
-    """Rows: policies that speak, then their paired differences; a dash where a metric does not apply."""
+    """Rows: policies with reasoning, then their paired differences; a dash where a metric does not apply."""
 
     def rows(named: dict[str, dict], text: Callable[[Interval], str], mark: str = "") -> list[list[str]]:
         return [
@@ -253,7 +259,7 @@ def words_table(summary: dict[str, Any]) -> str:
 
 
 def rounds_table(rounds: list[dict[str, Any]]) -> str:
-    """Imagined against grounded return of every round and what was decided."""
+    """Imagined against grounded return of every round, and the decision."""
     columns = ("imagined_return", "grounded_return", "bias", "gap", "failure")
     rows = [
         [
@@ -273,7 +279,7 @@ def rounds_table(rounds: list[dict[str, Any]]) -> str:
 
 
 def checks_table(checks: list[dict[str, Any]]) -> str:
-    """Closed and open loop of every checkpoint that was driven on the validation split."""
+    """Closed-loop scores and open-loop errors of every checkpoint that was evaluated on the validation split."""
     columns = ("score", "failure", "ade_1s_m", "ade_3s_m", "ade_6.4s_m")
     rows = [
         [one["stage"], str(one["round"]), str(one["step"]), *(f"{one[name]:.3f}" for name in columns)] for one in checks
@@ -290,7 +296,7 @@ def model_table(errors: dict[str, dict[str, Interval]]) -> str:
 
 
 def sayings_table(sayings: list[dict[str, Any]]) -> str:
-    """What the policy said and what it then did."""
+    """The policy's sentences beside its motion in the next second."""
     header = ["scene", "policy", "time", "said", "did in the next second"]
     return table(
         header, ([s["scenario_id"], s["policy"], f"{s['time_s']:.1f} s", s["said"], s["did"]] for s in sayings)
@@ -298,13 +304,13 @@ def sayings_table(sayings: list[dict[str, Any]]) -> str:
 
 
 def provenance_table(origin: dict[str, Any]) -> str:
-    """One row per fact."""
+    """One row per fact about the origin of the numbers."""
     rows = [[name.replace("_", " "), text_of(value)] for name, value in origin.items()]
     return table(["", ""], rows)
 
 
 def text_of(value: Any) -> str:
-    """A fact in one line."""
+    """A value in one line; dicts are flattened, large integers get separators."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {text_of(item)}" for name, item in value.items())
     return f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
@@ -349,7 +355,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def events_table(events: list[dict[str, Any]]) -> str:
-    """Scenes in which something happened, with the cause."""
+    """Scenes with an event, with its time and cause."""
     columns = ("scenario_id", "record", "policy", "event", "time_s", "cause")
     rows = ([f"{event[name]} s" if name == "time_s" else str(event[name]) for name in columns] for event in events)
     return table(["scene", "record", "policy", "event", "at", "cause"], rows)

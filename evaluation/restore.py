@@ -1,4 +1,4 @@
-"""Reads a run, which is data: its settings, and what it has learned. Training itself resumes by `loop.resume`."""
+"""Reads a run as data: its settings, its learned arrays and its progress. Training itself resumes by `loop.resume`."""
 
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from tether.worldmodel import registry
 
 
 def read_run(directory: pathlib.Path, trusted: Sequence[str] = ()) -> Config:
-    """The settings of a run, whoever made it. Whatever builds something from a run reads its settings here.
+    """The settings of a run of any origin. All code that builds something from a run reads its settings here.
 
     Args: trusted: modules or import paths that the user named, see `Importable.check_trusted`.
     Raises: ValueError where there is no run, for settings that cannot work, and for a world model that is neither
@@ -51,9 +51,9 @@ def restore(
         raise ValueError(none)
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)
     try:
-        found = checkpoints.restore(template(config, built, records), parse_progress, repair=False)
+        restored = checkpoints.restore(template(config, built, records), parse_progress, repair=False)
     finally:
         checkpoints.close()
-    if found is None:
+    if restored is None:
         raise ValueError(none)
-    return jax.device_put(found[1]), found[3]
+    return jax.device_put(restored[1]), restored[3]

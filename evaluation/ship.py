@@ -35,10 +35,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def ship(run: pathlib.Path, folder: pathlib.Path) -> int:
-    """Writes what ships of a run. Returns: its size in bytes.
+    """Writes the shipped files of a run. Returns: their size in bytes.
 
-    Raises: ValueError for a run that is not finished, has no post-trained policy, learned from other data than the
-      starter set or with a world model that is not built in; and as `write_shipped`.
+    Raises: ValueError for a run that is not finished, has no post-trained policy, was trained on other data than the
+      starter set or has a world model that is not built in; and as `write_shipped`.
     """
     config = read_run(run)
     if config.data.directory is not None:

@@ -1,8 +1,8 @@
-"""The run that ships with the repository, so that a learned policy drives before anything is trained.
+"""The run that ships with the repository, so that a learned policy can be evaluated before anything is trained.
 
-`shipped_run/` holds what a finished run needs to be evaluated and nothing to go on training: its settings in
-`config.json`, its rounds and ledger in `progress.json`, its arrays in `arrays.npz` (float32, no pickle), and in
-`about.json` where they come from and the sha256 of each. `python -m tether.evaluation.ship RUN` makes it again.
+`shipped_run/` holds what the evaluation of a finished run needs, but not what further training needs: the settings in
+`config.json`, rounds and ledger in `progress.json`, arrays in `arrays.npz` (float32, no pickle), and the origin and
+sha256 of each file in `about.json`. `python -m tether.evaluation.ship RUN` makes it again.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ AGAIN = "make it again: python -m tether.evaluation.ship RUN"
 
 
 def open_shipped(folder: pathlib.Path = FOLDER) -> tuple[Config, Models, Learned, Progress]:
-    """What ships, as `restore` gives it of any run; of `Learned`, what only training needs is ().
+    """The shipped run, as `restore` returns any run; fields of `Learned` that only training needs are ().
 
-    Raises: ValueError where none ship, for files that are not what was written, and for arrays of other models.
+    Raises: ValueError where no run ships, for damaged files, and for arrays of other models.
     """
     if not (folder / ABOUT).is_file():
         none = f"no trained policy ships with this version, {folder.name} is empty"
@@ -45,7 +45,7 @@ def open_shipped(folder: pathlib.Path = FOLDER) -> tuple[Config, Models, Learned
     check_files(folder)
     config = settings.read(folder / SETTINGS)
     models = build(config)
-    # Any scene of these sizes will do: only its shapes are looked at.
+    # Any scene of these sizes will do: only its shapes are used.
     records = PreparedRecords(open_split(STARTER, "test", config.spec), config.simulator, 1, 1)
     with np.load(folder / ARRAYS, allow_pickle=False) as file:
         arrays = dict(file)
@@ -56,28 +56,30 @@ def open_shipped(folder: pathlib.Path = FOLDER) -> tuple[Config, Models, Learned
 
 
 def check_files(folder: pathlib.Path) -> None:
-    """Raises: ValueError for a file that is not the one that was written."""
+    """Raises: ValueError for a file whose sha256 is not that of the file that was written."""
     written = read_json(folder / ABOUT)["sha256"]
     for name in (SETTINGS, PROGRESS, ARRAYS):
-        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if found != written[name]:
-            raise ValueError(f"{folder / name}: expected sha256 {written[name]}, found {found}: it is damaged; {AGAIN}")
+        computed = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if computed != written[name]:
+            raise ValueError(
+                f"{folder / name}: expected sha256 {written[name]}, found {computed}: it is damaged; {AGAIN}"
+            )
 
 
 def fill(expected: Any, arrays: dict[str, np.ndarray], where: pathlib.Path) -> Any:
     """Arrays by name as the tree of shapes `expected`. Raises: ValueError for arrays of another tree."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
     shapes = {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-    found = {name: array.shape for name, array in arrays.items()}
-    wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+    present = {name: array.shape for name, array in arrays.items()}
+    wrong = sorted(name for name in shapes.keys() | present.keys() if shapes.get(name) != present.get(name))
     if wrong:
-        some = ", ".join(f"{name}: expected {shapes.get(name)}, found {found.get(name)}" for name in wrong[:3])
+        some = ", ".join(f"{name}: expected {shapes.get(name)}, found {present.get(name)}" for name in wrong[:3])
         raise ValueError(f"{where}: {len(wrong)} arrays are not those of this version's models ({some}); {AGAIN}")
     return jax.tree_util.tree_unflatten(structure, [jnp.asarray(arrays[name]) for name in shapes])
 
 
 def as_json(values: dict[str, Any]) -> bytes:
-    """As people read it."""
+    """Indented JSON, with a newline at its end."""
     return f"{json.dumps(values, indent=2)}\n".encode()
 
 

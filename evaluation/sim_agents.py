@@ -62,9 +62,9 @@ from tether.training.scenes import PreparedRecords
 from tether.training.stop import Interrupted
 from tether.worldmodel.batch import log_window
 
-SAME_M = 0.01  # float32 in the ego's frame against float64 in the world
+SAME_M = 0.01  # tolerance between float32 in the ego's frame and float64 in the world
 STEP_S = 0.1  # of the challenge
-LISTED = 100  # records at fault that a message lists
+LISTED = 100  # faulty records that a message lists
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -92,14 +92,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def all_boxes(driven: Rollout, scene: Scene) -> tuple[Array, Array, Array]:
     """x, y, heading float32[K, A, T] of all boxes after each log step. Scenes [K, ...], all the same one."""
     now = log_window(scene, jnp.full(len(scene.x), SceneSpec.current), 0, 0)
-    boxes = keep_moving(now, joined(driven.agents), STEP_S)  # the challenge wants everybody until the end
+    boxes = keep_moving(now, joined(driven.agents), STEP_S)  # the challenge requires all agents until the end
     return boxes.x, boxes.y, boxes.heading
 
 
 def tracks_of(sim: SimAgentsScene, record: Record, boxes: tuple[Array, Array, Array], spec: SceneSpec) -> Tracks:
-    """The agents of the challenge as the model moved them; those that the record leaves out keep their velocity.
+    """Tracks of the challenge's agents by the model; agents that the record leaves out keep their velocity.
 
-    Args: boxes: as `all_boxes` gives them.
+    Args: boxes: as `all_boxes` returns them.
     """
     now, seconds = sim.current, sim.dt * np.arange(1, STEPS + 1)
     x, y = (np.asarray(field, np.float64) for field in boxes[:2])
@@ -119,7 +119,7 @@ def tracks_of(sim: SimAgentsScene, record: Record, boxes: tuple[Array, Array, Ar
 
 
 def rows_of(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> np.ndarray:
-    """The record's row of each agent of the challenge, found by its place at the current step: int[A], -1 if none."""
+    """The record's row of each agent of the challenge, by its position at the current step: int[A], -1 if none."""
     scene = record.scene
     x, y = to_world(record, scene.x[:, spec.current], scene.y[:, spec.current])
     away = np.hypot(sim.x[:, sim.current, None] - x, sim.y[:, sim.current, None] - y)
@@ -131,9 +131,9 @@ def rows_of(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> np.ndarray:
 def read(
     payload: bytes | DataError, spec: SceneSpec, simulator: SimulatorConfig, notes: Notes | None = None
 ) -> tuple[SimAgentsScene, Record]:
-    """A scenario as the challenge and, prepared, as the model see it.
+    """A scenario in the challenge's form, and as the model's prepared record.
 
-    Args: notes: counts what is not as it was logged.
+    Args: notes: counts what was changed against the log.
     Raises: DataError for a damaged record.
     """
     if isinstance(payload, DataError):
@@ -145,10 +145,10 @@ def read(
 
 
 def survey(files: Sequence[str], spec: SceneSpec, simulator: SimulatorConfig) -> dict[str, np.ndarray]:
-    """Looks at every record for what could refuse the submission, and prints what is not as it was logged.
+    """Checks every record for faults that would make the server refuse the submission; prints changes against the log.
 
     Returns: ids int[A] of the agents to simulate, by scenario, in the order of the records.
-    Raises: DataError that lists the records at fault: a submission without one of its scenarios would be refused.
+    Raises: DataError that lists the faulty records: a submission without one of its scenarios would be refused.
     """
     agents: dict[str, np.ndarray] = {}
     faults: list[DataError] = []
@@ -164,7 +164,7 @@ def survey(files: Sequence[str], spec: SceneSpec, simulator: SimulatorConfig) ->
                     if sim.scenario_id in agents:
                         raise DataError("expected each scenario once, found it before", "", sim.scenario_id)
                     agents[sim.scenario_id] = sim.agent_id
-                except Exception as error:  # whatever it is, it is of this record, and the others are looked at too
+                except Exception as error:  # any error belongs to this record; the others are checked too
                     known = error if isinstance(error, DataError) else unexpected(error)
                     faults.append(known.located(path, str(index)))
     for kind, noted in ledger.notes.items():
@@ -178,7 +178,7 @@ def survey(files: Sequence[str], spec: SceneSpec, simulator: SimulatorConfig) ->
 
 
 def check_places(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> None:
-    """Raises: DataError for agents that would be nowhere in a rollout, wherever the model moves those of its own."""
+    """Raises: DataError for agents without a finite position in a rollout, whatever the model predicts."""
     still = (np.zeros((1, spec.agents, STEPS)),) * 3
     tracks = tracks_of(sim, record, still, spec)
     for field in dataclasses.fields(Tracks):
@@ -191,8 +191,8 @@ def check_places(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> None:
 def submit(options: argparse.Namespace) -> int:
     """Checks everything, continues every scenario, and writes. Returns: the number of scenarios.
 
-    Raises: ValueError or OSError for settings, a run or records that cannot work, and where the disk takes no more;
-      Interrupted. The message says what is kept of what was computed.
+    Raises: ValueError or OSError for settings, a run or records that cannot work, and for a full disk; Interrupted.
+      The message names the scenarios that are kept.
     """
     check_settings(options)
     config = read_run(pathlib.Path(options.run), options.trust)
@@ -201,7 +201,7 @@ def submit(options: argparse.Namespace) -> int:
     cache_programs(pathlib.Path(options.run))
     policy = baseline(named("policy", options.policy, BASELINES), config.simulator)
     files = list_files(options.womd)
-    # Of a scene only the shapes are looked at, which are the spec's.
+    # Only the shapes of a scene are used, which are the spec's.
     template = PreparedRecords(open_split(STARTER, "test", config.spec), config.simulator, 1, 1)
     subject = fitted("", options.run, config, template)
     agents = survey(files, config.spec, config.simulator)
@@ -246,7 +246,7 @@ def check_steps(config: Config) -> None:
 def continue_all(
     submission: Submission, files: Sequence[str], subject: Subject, policy: NamedPolicy, config: Config
 ) -> None:
-    """Continues every scenario that is not written yet; the draws of one depend on its number in the split alone."""
+    """Continues every scenario that is not written yet; its draws depend only on its number in the split."""
     payloads = itertools.chain.from_iterable(map(read_records, files))
     done, count = len(submission.done), submission.count
     with Bar("rollouts", count, done, unit="scenarios", compiles=True) as bar:
@@ -261,7 +261,7 @@ def continue_all(
 def continue_record(
     record: Record, number: int, subject: Subject, policy: NamedPolicy, config: Config
 ) -> tuple[Array, Array, Array]:
-    """See `all_boxes`. Args: number: of the scenario in the split."""
+    """Continues one scenario `ROLLOUTS` times: `all_boxes`. Args: number: of the scenario in the split."""
     scene = jax.tree.map(lambda a: np.repeat(np.asarray(a)[None], ROLLOUTS, axis=0), record.scene)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number), (2, ROLLOUTS))
     world, steps = Unending(subject.world, config.simulator), STEPS // config.simulator.substeps
@@ -269,7 +269,7 @@ def continue_record(
 
 
 def main(arguments: list[str]) -> int:
-    """Submits, and returns the exit status."""
+    """Writes the submission. Returns: the exit status."""
     log_above_bars()
     options = parse(arguments)
     try:

@@ -13,10 +13,10 @@ Interval = dict[str, float | int]
 
 
 def recordings(records: Iterable[Record]) -> tuple[str, ...]:
-    """What the scenes of a result are resampled by: the recording of each, `Record.group`.
+    """The recording of each scene, `Record.group`, by which intervals resample.
 
-    Scenes of one recording (a drive, a location, a road network) share roads and traffic also where they are different
-    scenarios, so they are not independent.
+    Scenes of one recording (a drive, a location, a road network) share roads and traffic even in different scenarios,
+    so they are not independent.
     """
     return tuple(record.group for record in records)
 
@@ -25,13 +25,13 @@ def bootstrap(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = No
     """Mean with a 95 % percentile interval.
 
     Whole groups are drawn with replacement: scenes of one recording are not independent, and drawing them one by one
-    would make the interval too narrow. A single group says nothing about others: its interval is NaN.
+    would make the interval too narrow. A single group has no interval: low and high are NaN.
 
     Args:
       values: float[N], one number per scene.
       groups: [N] labels, see `recordings`; None where every scene stands alone.
       seed: of the resampling; the same values always give the same interval.
-    Returns: `{mean, low, high, n, groups}`: n = N scenes of so many groups.
+    Returns: `{mean, low, high, n, groups}`: n = N scenes, and the number of groups.
     Raises: ValueError where there is no value, a value is not finite, or the labels do not match.
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 13.3 (percentile interval).
     """
@@ -53,7 +53,7 @@ def bootstrap(values: np.ndarray, groups: Sequence[str] | np.ndarray | None = No
 
 
 def as_interval(mean: float, low: float, high: float, member: np.ndarray) -> Interval:
-    """As all of them are returned. Args: member: int[N], the number of each scene's group."""
+    """An `Interval`, without ends where there is a single group. Args: member: int[N], each scene's group."""
     groups = int(member.max()) + 1
     if groups == 1:
         low = high = float("nan")
@@ -63,7 +63,7 @@ def as_interval(mean: float, low: float, high: float, member: np.ndarray) -> Int
 def paired_difference(
     after: np.ndarray, before: np.ndarray, groups: Sequence[str] | np.ndarray | None = None, seed: int = SEED
 ) -> Interval:
-    """`bootstrap` of after - before on the same scenes: what scenes have in common cancels.
+    """`bootstrap` of after - before, scene by scene: differences between scenes cancel.
 
     Args: after, before: float[N], the same scenes in the same order.
     Raises: ValueError where the two differ in length.
@@ -75,7 +75,7 @@ def paired_difference(
 
 
 def is_known(interval: Interval) -> bool:
-    """Whether there is an interval about the mean: JSON holds None in place of NaN."""
+    """Whether the mean has an interval. JSON holds None in place of NaN."""
     return interval["low"] is not None and bool(np.isfinite(interval["low"]))
 
 
@@ -106,8 +106,8 @@ def spearman(first: np.ndarray, second: np.ndarray) -> float:
 def rank_violation(real: np.ndarray, predicted: np.ndarray) -> float:
     """Mean maximum rank violation (MMRV), in the unit of `real`; 0 where the order is the same.
 
-    (1/N) sum_i max_j |real_i - real_j| [(predicted_i > predicted_j) != (real_i > real_j)]: what a wrong order costs in
-    the worst case, item by item. Swapping items that hardly differ costs little, unlike in a rank correlation.
+    (1/N) sum_i max_j |real_i - real_j| [(predicted_i > predicted_j) != (real_i > real_j)]: the mean over items of the
+    worst-case cost of a wrong order. Swapping items that hardly differ costs little, unlike in a rank correlation.
 
     Args: real, predicted: float[N].
     Source: SIMPLER, arXiv 2405.05941.
@@ -125,12 +125,12 @@ def bootstrap_of(
     resamples: int = 1000,
     seed: int = SEED,
 ) -> Interval:
-    """Interval of a statistic that is no mean over scenes, such as a rank correlation.
+    """Interval of a statistic that is not a mean over scenes, such as a rank correlation.
 
     Args:
-      statistic: of rows of scenes, int[M], with repetition; NaN where it is not defined.
+      statistic: function of rows of scenes, int[M], with repetition; NaN where it is not defined.
       groups: [N] labels of the scenes, drawn as in `bootstrap`.
-    Returns: as `bootstrap`; `mean` is the statistic of all scenes. NaN throughout where that is NaN; resamples
+    Returns: as `bootstrap`; `mean` is the statistic of all scenes. All values are NaN where that is NaN. Resamples
       without a value are left out.
     """
     _, member = np.unique(groups, return_inverse=True)
@@ -141,6 +141,6 @@ def bootstrap_of(
         statistic(np.concatenate([rows_of[group] for group in rng.integers(len(rows_of), size=len(rows_of))]))
         for _ in range(resamples if np.isfinite(value) else 0)
     ]
-    found = np.array([one for one in drawn if np.isfinite(one)] or [np.nan])
-    low, high = np.percentile(found, [2.5, 97.5])
+    finite = np.array([one for one in drawn if np.isfinite(one)] or [np.nan])
+    low, high = np.percentile(finite, [2.5, 97.5])
     return as_interval(value, float(low), float(high), member)

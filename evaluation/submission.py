@@ -31,7 +31,7 @@ SIM_AGENTS_SUBMISSION = 1  # SimAgentsChallengeSubmission.SubmissionType
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What the server wants to know of a method; names as in `SimAgentsChallengeSubmission`.
+    """Facts about a method that the server requires; names as in `SimAgentsChallengeSubmission`.
 
     Attributes:
       account_name: e-mail address of the account that submits.
@@ -39,7 +39,7 @@ class Method:
       authors: names.
       affiliation, description, method_link: free text.
       uses_lidar_data, uses_camera_data: beyond the tracks and the map.
-      uses_public_model_pretraining: whether weights trained on other data went in; which, `public_model_names`.
+      uses_public_model_pretraining: whether it uses weights trained on other data; `public_model_names` lists them.
       num_model_parameters: such as 7M.
       acknowledge_complies_with_closed_loop_requirement: the agents are simulated in a loop that closes at 10 Hz, and
         the ego apart from the others.
@@ -68,14 +68,14 @@ def _protos() -> Any:
 
 
 def rollouts_proto(scene: SimAgentsScene, rollouts: Tracks) -> Any:
-    """A `ScenarioRollouts` of all agents of a scene, however long its log is.
+    """A `ScenarioRollouts` of all agents of a scene, whatever the length of its log.
 
     Args: rollouts: [32, A, 80].   Raises: ValueError for other shapes, and see `check_proto`.
     """
     expected = [ROLLOUTS, len(scene.agent_id), STEPS]
     for name in FIELDS.values():
-        if (found := list(getattr(rollouts, name).shape)) != expected:
-            raise ValueError(f"scenario {scene.scenario_id}, {name}: expected shape {expected}, found {found}")
+        if (shape := list(getattr(rollouts, name).shape)) != expected:
+            raise ValueError(f"scenario {scene.scenario_id}, {name}: expected shape {expected}, found {shape}")
     message = _protos().ScenarioRollouts(scenario_id=scene.scenario_id)
     for k in range(ROLLOUTS):
         joint = message.joint_scenes.add()
@@ -87,10 +87,10 @@ def rollouts_proto(scene: SimAgentsScene, rollouts: Tracks) -> Any:
 
 
 def check_proto(message: Any, scenario_id: str, agent_id: np.ndarray) -> None:
-    """Holds a `ScenarioRollouts` against its scenario and the ids int[A] of the agents to simulate.
+    """Checks a `ScenarioRollouts` against its scenario and the ids int[A] of the agents to simulate.
 
     Raises: ValueError for another scenario, a number of rollouts other than 32, agents that are missing, unknown or
-      there twice, trajectories of other than 80 steps or values that are not finite; it names the first of these.
+      repeated, trajectories of other than 80 steps or values that are not finite. The message names the first fault.
     """
     place = f"scenario {scenario_id}"
     if message.scenario_id != scenario_id:
@@ -103,12 +103,12 @@ def check_proto(message: Any, scenario_id: str, agent_id: np.ndarray) -> None:
             _check_trajectory(trajectory, f"{place}, rollout {k}, agent {trajectory.object_id}")
 
 
-def _check_agents(found: list[int], agent_id: np.ndarray, place: str) -> None:
+def _check_agents(simulated: list[int], agent_id: np.ndarray, place: str) -> None:
     wanted = set(agent_id.tolist())
     faults = {
-        "missing": sorted(wanted - set(found)),
-        "not to be simulated": sorted(set(found) - wanted),
-        "there twice": sorted(agent for agent, count in Counter(found).items() if count > 1),
+        "missing": sorted(wanted - set(simulated)),
+        "not to be simulated": sorted(set(simulated) - wanted),
+        "there twice": sorted(agent for agent, count in Counter(simulated).items() if count > 1),
     }
     for fault, agents in faults.items():
         if agents:
@@ -125,24 +125,24 @@ def _check_trajectory(trajectory: Any, place: str) -> None:
 
 
 class Submission:
-    """A submission on its way: the shards of a new directory, which appears once every scenario of the split is there.
+    """An unfinished submission: the shards of a directory that appears once every scenario of the split is written.
 
-    Until then they lie in `<directory>.partial`, with a journal of what is in them. A process of the same request goes
-    on from what another one has left there. Memory holds one scene: bytes of a repeated field may follow one another in
-    a file.
+    Until then the shards are in `<directory>.partial`, with a journal of their scenarios. A later process with the same
+    request continues from there. Memory holds one scene: the entries of a repeated field can be appended to a file one
+    by one.
 
     Args:
       agents: ids int[A] of the agents to simulate, by scenario of the split.
       shards: number of files.
-      request: what the rollouts depend on, JSON; the method and the number of shards are added.
+      request: everything that the rollouts depend on, JSON; the method and the number of shards are added.
 
     Attributes:
       partial: `<directory>.partial`.
       count: scenarios of the split.
       done: scenarios that are written.
 
-    Raises: ValueError where the directory is there already, or what lies in `<directory>.partial` is of another
-      request or in use.
+    Raises: ValueError where the directory exists already, or `<directory>.partial` belongs to another request or is in
+      use.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Submission:
         self.done = self._restore()
 
     def _begin(self, request: dict[str, Any], header: bytes) -> None:
-        """Makes `partial` at once and whole."""
+        """Creates `partial` atomically, by renaming a complete folder."""
         self.partial.parent.mkdir(parents=True, exist_ok=True)
         made = pathlib.Path(tempfile.mkdtemp(prefix=f".{self.partial.name}-", dir=self.partial.parent))
         made.chmod(0o755)
@@ -191,7 +191,7 @@ class Submission:
             )
 
     def _restore(self) -> set[str]:
-        """Cuts each file to what the journal has of it. Returns: the scenarios that are in them."""
+        """Cuts each file to the size in the journal. Returns: the scenarios that the files hold."""
         journal, done, sizes = self.partial / JOURNAL, set(), {}
         whole, ended, _ = journal.read_bytes().rpartition(b"\n")  # the last line may be cut by a kill
         try:
@@ -220,7 +220,7 @@ class Submission:
         self.done.add(name)
 
     def finish(self) -> None:
-        """Checks what is written and puts it in place. Raises: ValueError, see `check_submission`."""
+        """Checks the written shards and moves them into place. Raises: ValueError, see `check_submission`."""
         check_submission(self.partial / SHARDS, self._agents)
         check_new(self._directory)
         (self.partial / SHARDS).rename(self._directory)
@@ -228,12 +228,12 @@ class Submission:
         shutil.rmtree(self.partial)
 
     def close(self) -> None:
-        """Lets another process go on."""
+        """Releases the lock, so that another process can continue."""
         self._lock.close()
 
 
 def check_new(directory: pathlib.Path) -> None:
-    """Raises: ValueError where a submission is there already, or its folder cannot be written."""
+    """Raises: ValueError where the directory exists already, or its parent cannot be written."""
     if directory.exists():
         raise ValueError(f"{directory} is there already: name another --out, or delete it")
     check_writable(directory.parent)
@@ -264,25 +264,25 @@ def _header(method: Method) -> bytes:
 
 
 def check_submission(directory: str | pathlib.Path, agents: Mapping[str, np.ndarray]) -> None:
-    """Reads a submission again and holds it against its split: ids int[A] of the agents to simulate, by scenario.
+    """Reads a submission again and checks it against its split: ids int[A] of the agents to simulate, by scenario.
 
-    Raises: ValueError for scenarios that are missing, unknown or there twice, damaged files, and see `check_proto`.
+    Raises: ValueError for scenarios that are missing, unknown or repeated, damaged files, and see `check_proto`.
     """
     from google.protobuf.message import DecodeError
 
-    found: Counter[str] = Counter()
+    written: Counter[str] = Counter()
     for file in sorted(pathlib.Path(directory).glob("submission.binproto-*")):
         try:
             messages = _protos().SimAgentsChallengeSubmission.FromString(file.read_bytes()).scenario_rollouts
         except DecodeError as error:
             raise DataError("expected part of a submission, found damaged bytes", file=str(file)) from error
         for message in messages:
-            found[message.scenario_id] += 1
+            written[message.scenario_id] += 1
             if message.scenario_id not in agents:
                 raise ValueError(f"{file.name}: scenario {message.scenario_id!r} is not one of the split")
             check_proto(message, message.scenario_id, agents[message.scenario_id])
-    twice = sorted(name for name, count in found.items() if count > 1)
-    missing = sorted(set(agents) - set(found))
+    twice = sorted(name for name, count in written.items() if count > 1)
+    missing = sorted(set(agents) - set(written))
     if twice or missing:
         raise ValueError(
             f"expected each scenario once: {len(missing)} missing {missing[:5]}, {len(twice)} twice {twice[:5]}"

@@ -1,4 +1,4 @@
-"""A report as text for a terminal: what is 0 throughout is left out, and no line is wider than the terminal."""
+"""A report as text for a terminal. Columns that are 0 throughout are left out; no line is wider than the terminal."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ GAP = "  "
 
 
 def show(report: dict[str, Any], width: int) -> str:
-    """The text of what `report.json` holds.
+    """The text of a report, of `report.json`.
 
-    Args: width: of a line, in characters, as far as one column and the policies' names fit into it.
+    Args: width: of a line, in characters; a line is wider only where one column and the policies' names need it.
     """
     parts = []
     for judge, summary in report["judges"].items():
@@ -23,7 +23,7 @@ def show(report: dict[str, Any], width: int) -> str:
 
 
 def policy_blocks(summary: dict[str, Any], width: int) -> list[str]:
-    """One table of all policies, in as many blocks of columns as the width asks for, and what is 0 throughout."""
+    """The table of all policies, split into blocks of columns that fit the width, and the columns that are 0."""
     policies, paired = summary["policies"], summary["paired"]
     everywhere = [*policies.values(), *paired.values()]
     columns = {name: title for name, title in columns_of(summary).items() if any(map(nonzero, of(everywhere, name)))}
@@ -37,12 +37,12 @@ def policy_blocks(summary: dict[str, Any], width: int) -> list[str]:
 
 
 def of(metrics: Any, name: str) -> list[dict]:
-    """One interval of each."""
+    """The interval of one metric, of each."""
     return [one[name] for one in metrics]
 
 
 def nonzero(interval: dict) -> bool:
-    """Whether anything of it differs from 0; where there is no interval the mean decides."""
+    """Whether the mean or an end of the interval differs from 0."""
     return any(interval[name] for name in ("mean", "low", "high"))
 
 
@@ -53,17 +53,17 @@ def column(title: str, cells: list[str]) -> list[str]:
 
 
 def blocks(names: list[str], cells: list[list[str]], width: int) -> list[str]:
-    """Tables of the names and as many columns, one at least, as fit into the width."""
-    found, left = [], list(cells)
+    """Tables of the names and as many columns as fit into the width, at least one."""
+    tables, left = [], list(cells)
     while left:
         block = [names]
         while left and (len(block) == 1 or sum(len(c[0]) + len(GAP) for c in (*block, left[0])) <= width):
             block.append(left.pop(0))
-        found.append("\n".join(GAP.join(row).rstrip() for row in zip(*block, strict=True)))
-    return found
+        tables.append("\n".join(GAP.join(row).rstrip() for row in zip(*block, strict=True)))
+    return tables
 
 
 def event_line(event: dict[str, Any]) -> str:
-    """What happened to which policy where."""
+    """One line about an event: policy, scene, record, event, time and cause."""
     where = f"{event['scenario_id']}, record {event['record']}"
     return f"{event['policy']}: {where}: {event['event']} at {event['time_s']} s: {event['cause']}"

@@ -1,7 +1,7 @@
-"""Top views of a driven scene: what the ego did, what the others did, what was said, and where an event happened.
+"""Top views of a rollout: the ego, the others, the policy's sentences, and where an event happened.
 
-Drawn with x forward up the page. Colours are Okabe & Ito's, told apart without red-green vision; traffic lights
-differ by marker as well as by colour.
+The x axis points up the page. Colours are Okabe & Ito's, which can be distinguished without red-green vision; traffic
+lights differ by marker as well as by colour.
 """
 
 import dataclasses
@@ -43,16 +43,16 @@ SMALLEST_M = 1.4  # people are drawn no smaller, or they could not be seen
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """One scene as one policy drove it, on the host, in the scene's frame; K sub-steps that count.
+    """One rollout of a policy in a scene, on the host, in the scene's frame; K valid sub-steps.
 
     Attributes:
-      record: the scene.  policy: who drove.  score: driving score.
+      record: the scene.  policy: its name.  score: driving score.
       ego_x, ego_y, ego_heading, ego_speed: float[K], the ego after each sub-step [m], [rad], [m/s].
       agent_x, agent_y, agent_heading: float[A, K] and agent_valid: bool[A, K].
       light_state: int[L, K], `LightState`.
       offset: float[K], lateral offset from the route [m], left positive.
       events: name to bool[K].
-      sentences: K sentences said by the policy, empty where it says nothing.
+      sentences: K sentences of the policy's reasoning, empty where there is none.
       dt: sub-step [s].
     """
 
@@ -77,11 +77,11 @@ class Trace:
         return len(self.ego_x)
 
     def first(self, event: str) -> int | None:
-        """The sub-step at which an event first happened."""
+        """The sub-step at which an event first happened; None if it never did."""
         return int(np.argmax(self.events[event])) if self.events[event].any() else None
 
     def verdict(self) -> tuple[str, int | None]:
-        """What decided the score, in words, and the sub-step at which it happened."""
+        """The first failure, in words, and its sub-step; the score and None if there is no failure."""
         when = {name: self.first(name) for name in FAILURES if self.first(name) is not None}
         if not when:
             return f"no failure, score {self.score:.2f}", None
@@ -90,7 +90,7 @@ class Trace:
 
 
 def boxes(x: np.ndarray, y: np.ndarray, heading: np.ndarray, length: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Corners on the page of boxes. All float[N]; returns float[N, 4, 2]."""
+    """Corners of boxes on the page. All float[N]; returns float[N, 4, 2]."""
     forward, left = np.array([0.5, 0.5, -0.5, -0.5]), np.array([0.5, -0.5, -0.5, 0.5])
     along, across = forward * length[:, None], left * width[:, None]
     cos, sin = np.cos(heading)[:, None], np.sin(heading)[:, None]
@@ -103,7 +103,7 @@ def page(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def extent(traces: list[Trace], margin_m: float = 22.0, least_m: float = 55.0) -> tuple[float, float, float, float]:
-    """The part of the page that holds every ego's drive and its surroundings: left, right, bottom, top [m]."""
+    """The part of the page that holds every ego's path and its surroundings: left, right, bottom, top [m]."""
     points = np.concatenate([page(t.ego_x, t.ego_y) for t in traces])
     centre, span = (points.max(0) + points.min(0)) / 2, np.ptp(points, axis=0) + 2 * margin_m
     half = np.maximum(span, least_m) / 2
@@ -112,7 +112,7 @@ def extent(traces: list[Trace], margin_m: float = 22.0, least_m: float = 55.0) -
 
 
 def draw_map(axes: Axes, scene: Scene, bounds: tuple[float, float, float, float]) -> None:
-    """Draws what does not move: lanes, paint, road edges, crosswalks and the route."""
+    """Draws the static map: lanes, paint, road edges, crosswalks and the route."""
     lines = [page(x[ok], y[ok]) for x, y, ok in zip(scene.road_x, scene.road_y, scene.road_valid, strict=True)]
     kinds = np.asarray(scene.road_type)
 
@@ -134,7 +134,7 @@ def draw_map(axes: Axes, scene: Scene, bounds: tuple[float, float, float, float]
 
 
 class TopView:
-    """One panel: draws the map once and moves the rest."""
+    """One panel: draws the map once and moves the agents and lights."""
 
     def __init__(self, axes: Axes, trace: Trace, bounds: tuple[float, float, float, float], colour: str):
         self.axes, self.trace, self.scene = axes, trace, trace.record.scene
@@ -151,7 +151,7 @@ class TopView:
         axes.add_collection(self.ego)
 
     def show(self, step: int) -> None:
-        """Moves everything to a sub-step; past the end, the last one stays."""
+        """Moves everything to a sub-step; past the end of the rollout, its last sub-step stays."""
         k = min(step, len(self.trace) - 1)
         self._show_boxes(k)
         self._show_lights(k)
@@ -163,11 +163,11 @@ class TopView:
     def _show_boxes(self, k: int) -> None:
         trace, scene = self.trace, self.scene
         ego = int(scene.ego)
-        shown = trace.agent_valid[:, k] & (np.arange(len(scene.length)) != ego)
+        visible = trace.agent_valid[:, k] & (np.arange(len(scene.length)) != ego)
         size = np.maximum(scene.length, SMALLEST_M), np.maximum(scene.width, SMALLEST_M)
         pose = (trace.agent_x[:, k], trace.agent_y[:, k], trace.agent_heading[:, k], *size)
-        self.others.set_verts(boxes(*(value[shown] for value in pose)))
-        self.others.set_facecolor([AGENT_COLOURS.get(kind, GREY_BLUE) for kind in scene.agent_type[shown]])
+        self.others.set_verts(boxes(*(value[visible] for value in pose)))
+        self.others.set_facecolor([AGENT_COLOURS.get(kind, GREY_BLUE) for kind in scene.agent_type[visible]])
         here = slice(k, k + 1)
         size = scene.length[[ego]], scene.width[[ego]]
         self.ego.set_verts(boxes(trace.ego_x[here], trace.ego_y[here], trace.ego_heading[here], *size))

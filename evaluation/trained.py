@@ -1,4 +1,4 @@
-"""What a run has trained and what it lacks: nothing is reported of arrays that are as random as they began."""
+"""The stages that a run has finished, so that nothing is reported of arrays that are still random."""
 
 import pathlib
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ def missing_stages(config: Config, progress: Progress) -> list[str]:
 
 
 def unfinished(config: Config, progress: Progress) -> str:
-    """A sentence about what a run still has to do; empty for a finished one."""
+    """A sentence about the stages that a run has not finished; empty for a finished run."""
     missing = missing_stages(config, progress)
     done = f"{len(progress.finished)} of {len(schedule(config))} units are done"
     return f"Unfinished run: {done}, missing are the stages {', '.join(missing)}." if missing else ""
 
 
 def require(directory: str | pathlib.Path, config: Config, progress: Progress, stage: str, what: str) -> None:
-    """Refuses what a run has not trained: its arrays are random until then.
+    """Refuses the use of arrays that a run has not trained yet: they are still random.
 
-    Args: stage: that trains it.   what: it is, in words.
+    Args: stage: the one that trains them.   what: a name of the arrays for the message.
     Raises: ValueError naming the stages that are missing.
     """
     missing = missing_stages(config, progress)
@@ -42,7 +42,8 @@ def learned_policies(
 ) -> tuple[str, ...]:
     """The learned policies of a run: those asked for, or all that it has.
 
-    Raises: ValueError for one that it does not have: what is missing, or that no round was accepted.
+    Raises: ValueError for a policy that the run does not have, with the missing stages, or because no round was
+      accepted.
     """
     if asked is not None and not set(LEARNED) & set(asked):
         return ()
@@ -56,7 +57,7 @@ def learned_policies(
 
 
 def remarks(config: Config, learned: Learned, progress: Progress) -> list[str]:
-    """What a report about a run's policies has to say first, in sentences: what is missing, what was not accepted."""
+    """Sentences that begin a report about a run's policies: missing stages, or that no policy was accepted."""
     if missing := unfinished(config, progress):
         return [missing]
     if not progress.post_trained:

@@ -77,7 +77,12 @@ def test_ours_is_imported_by_its_full_name():
 def test_no_module_imports_itself_by_way_of_others(package):
     modules = {name_of(path): path for path in FILES[package]}
     graph = {
-        name: {m for found in imports(path) for m in (found, found.rpartition(".")[0]) if m in modules}
+        name: {
+            m
+            for name_imported in imports(path)
+            for m in (name_imported, name_imported.rpartition(".")[0])
+            if m in modules
+        }
         for name, path in modules.items()
     }
     for name in graph:
@@ -114,8 +119,10 @@ def test_the_document_has_this_table():
     assert table.keys() >= BELOW.keys() - {"tether"}
     for package, below in BELOW.items():
         if package != "tether":
-            told = table[package]
-            assert ({"nothing of ours"} == {told} and not below) or set(re.split(r", ", told)) == below, package
+            documented = table[package]
+            assert ({"nothing of ours"} == {documented} and not below) or set(re.split(r", ", documented)) == below, (
+                package
+            )
 
 
 def test_the_figure_is_of_these_packages(tmp_path):

@@ -28,9 +28,9 @@ def test_an_experiment_answers_the_question_that_the_index_shows(path):
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
 def test_the_five_lines_are_the_quickstart(page):
     """Which another test runs."""
-    shown = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
+    block = re.search(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S)
     quickstart = (ROOT / "examples" / "quickstart.py").read_text(encoding="utf-8")
-    assert quickstart.partition('"""\n\n')[2] == shown.group(1)
+    assert quickstart.partition('"""\n\n')[2] == block.group(1)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -44,27 +44,27 @@ def records(sim_config) -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def judged(records, sim_config) -> Evaluation:
+def evaluated(records, sim_config) -> Evaluation:
     """All of them by two drivers, in two batches of two: the last row pads."""
     policies = {name: baseline(name, sim_config) for name in ("expert", "constant_speed")}
     return Evaluation(policies, records, ("log_replay",), sim_config, 2, STEPS)
 
 
-def test_the_expert_scores_one_where_its_log_is_free(judged):
-    scores = judged.scores("log_replay", "expert")
+def test_the_expert_scores_one_where_its_log_is_free(evaluated):
+    scores = evaluated.scores("log_replay", "expert")
     np.testing.assert_allclose(scores["score"], [1, 0, 1])
     np.testing.assert_allclose(scores["progress"][[0, 2]], 1, atol=0.01)
     np.testing.assert_array_equal(scores["at_fault"], [False, True, False])
     assert not scores["off_road"].any() and not scores["uncomfortable"].any()
 
 
-def test_rows_that_pad_a_batch_are_dropped_and_change_nothing(judged, records, sim_config):
+def test_rows_that_pad_a_batch_are_dropped_and_change_nothing(evaluated, records, sim_config):
     whole, traces = (
-        judged.scores("log_replay", "constant_speed"),
-        judged.traces("log_replay", "constant_speed", range(3)),
+        evaluated.scores("log_replay", "constant_speed"),
+        evaluated.traces("log_replay", "constant_speed", range(3)),
     )
     assert len(traces) == 3 and [trace.record.scenario_id for trace in traces] == ["free", "blocked", "lead"]
-    given = judged.policies["constant_speed"], records, Judge(LogReplay(sim_config)), Scored(sim_config)
+    given = evaluated.policies["constant_speed"], records, Judge(LogReplay(sim_config)), Scored(sim_config)
     settings = {"batch": 2, "steps": STEPS, "keys": functools.partial(row_keys, 0)}
     turned, alone = (drive(*given, **settings, rows=rows)[0] for rows in ([2, 1, 0], [2]))
     for name, values in whole.items():
@@ -84,8 +84,8 @@ def test_keys_depend_on_the_seed_and_the_scene_alone():
     assert not (data(row_keys(1, np.array([5])))[0] == policy[0]).all()
 
 
-def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
-    [trace] = judged.traces("log_replay", "constant_speed", [1])
+def test_a_trace_ends_with_the_drive_and_tells_the_cause(evaluated):
+    [trace] = evaluated.traces("log_replay", "constant_speed", [1])
     # Bumper to bumper 20 m at 10 m/s: touching at 2.0 s is no contact, the sub-step after it is.
     assert len(trace) == 21
     assert trace.verdict()[0].startswith("at-fault collision at 2.1 s")
@@ -97,8 +97,8 @@ def test_a_trace_ends_with_the_drive_and_tells_the_cause(judged):
     assert event["scenario_id"] == "blocked" and event["record"] == 1
 
 
-def test_a_contact_with_a_track_that_begins_there_says_so(judged):
-    [trace] = judged.traces("log_replay", "constant_speed", [1])
+def test_a_contact_with_a_track_that_begins_there_says_so(evaluated):
+    [trace] = evaluated.traces("log_replay", "constant_speed", [1])
     seen = trace.agent_valid.copy()
     seen[1, :-1] = False
     [event] = findings.events(dataclasses.replace(trace, agent_valid=seen), 1)
@@ -111,8 +111,8 @@ def test_places_are_told_by_side():
     assert findings.metres(-0.04, "left", "right") == "0.0 m left"
 
 
-def test_top_views_are_drawn(judged, tmp_path):
-    traces = [judged.traces("log_replay", name, [1])[0] for name in judged.policies]
+def test_top_views_are_drawn(evaluated, tmp_path):
+    traces = [evaluated.traces("log_replay", name, [1])[0] for name in evaluated.policies]
     traces[0] = dataclasses.replace(traces[0], sentences=("stop, keep lane: lead vehicle 10 m ahead",) * len(traces[0]))
     figures.still(traces, tmp_path / "still.png")
     figures.animate(traces, tmp_path / "drive.gif", dpi=40)
@@ -122,16 +122,16 @@ def test_top_views_are_drawn(judged, tmp_path):
     assert findings.sayings(traces[0])[0]["did"] == "10.0 to 10.0 m/s, heading +0°"
 
 
-def test_the_report_of_a_drive_is_written(judged, tmp_path, sim_config):
+def test_the_report_of_a_drive_is_written(evaluated, tmp_path, sim_config):
     config = dataclasses.replace(Config(), simulator=sim_config)
-    said = evaluation.write_report(
-        tmp_path, judged, config, Request(list_events=True), Progress(), world_model={}, spent={}, began=0.0
+    headline = evaluation.write_report(
+        tmp_path, evaluated, config, Request(list_events=True), Progress(), world_model={}, spent={}, began=0.0
     )
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["headline"] == said and "expert 0.667" in said
+    assert report["headline"] == headline and "expert 0.667" in headline
     assert {event["scenario_id"] for event in report["events"]} == {"blocked"}
     assert (tmp_path / "figures" / "failure_1.gif").stat().st_size > 10_000
-    assert (tmp_path / "report.md").read_text().startswith(said)
+    assert (tmp_path / "report.md").read_text().startswith(headline)
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_a_report_that_cannot_be_written_is_noticed_before_anything_is_driven(tm
     monkeypatch.setattr(Evaluation, "results", lambda self: pytest.fail("driven"))
     (tmp_path / "file").write_text("")
     assert command.main(["--policy", "idm", "--scenes", "2", "--out", str(tmp_path / "file" / "x")]) == 2
-    said = capsys.readouterr().err
-    assert "cannot be written" in said and "Not a directory" in said and len(said.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert "cannot be written" in message and "Not a directory" in message and len(message.splitlines()) == 1
 
 
 def test_a_stop_says_that_nothing_was_written(tmp_path, monkeypatch):
@@ -207,9 +207,9 @@ def test_a_set_without_lights_edges_and_the_usual_splits_is_evaluated(bare, tmp_
     assert json.loads((tmp_path / "report.json").read_text())["provenance"]["scenes"] == 2
     assert "2 scenes of 2 recordings" in capsys.readouterr().out
     config = dataclasses.replace(Config(), data=DataConfig(directory=bare))
-    driver = baseline("go_straight", config.simulator)
+    policy = baseline("go_straight", config.simulator)
     one = Evaluation(
-        {"go_straight": driver}, open_records(config, "evening", 2), ("log_replay",), config.simulator, 2, 16
+        {"go_straight": policy}, open_records(config, "evening", 2), ("log_replay",), config.simulator, 2, 16
     )
     figures.still(one.traces("log_replay", "go_straight", [1]), tmp_path / "still.png")
     assert (tmp_path / "still.png").stat().st_size > 5000

@@ -43,7 +43,7 @@ def made_up(gain: float = 0.2, count: int = 40, seed: int = 0) -> Results:
     return Results(tuple(names), tuple(groups), (False,) * count, {"log_replay": scores})
 
 
-def told(results: Results) -> dict:
+def report_of(results: Results) -> dict:
     judges = report.summarise(results)
     origin = {"date": "2026-11-23", "commit": "abc", "machine": "a computer", "command": "python train.py", "seed": 3}
     return {
@@ -77,14 +77,14 @@ def test_every_metric_of_every_policy_has_an_interval():
 
 @pytest.mark.parametrize(("gain", "verb"), [(0.2, "raised"), (-0.1, "lowered"), (0.0, "did not measurably change")])
 def test_the_first_sentence_says_what_happened(gain, verb):
-    text = report.render(told(made_up(gain)))
+    text = report.render(report_of(made_up(gain)))
     assert text.startswith(f"Post-training {verb} the driving score of the imitation policy: from ")
     assert f"({gain:+.3f} [" in text.splitlines()[0] and "40 held-out scenes of 20 recordings" in text.splitlines()[0]
 
 
 def test_the_report_holds_all_parts(tmp_path):
     results = made_up()
-    report.write(tmp_path, told(results), results)
+    report.write(tmp_path, report_of(results), results)
     text = (tmp_path / "report.md").read_text()
     for part in (
         *POLICIES,
@@ -147,15 +147,15 @@ def test_failures_are_given_without_the_scenes_that_begin_off_the_road(tmp_path)
     assert (idm["failure"]["mean"], idm[report.ON_ROAD]["mean"]) == (0.5, 0.0)
     assert (change["failure"]["mean"], change[report.ON_ROAD]["mean"]) == (-0.25, -0.5)
     assert (idm[report.ON_ROAD]["n"], judges["log_replay"]["off_road_starts"]) == (2, 2)
-    text = report.render({**told(results), "judges": judges})
+    text = report.render({**report_of(results), "judges": judges})
     assert "| failed | failed, begun on the road |" in text
     assert "2 of 4 scenes begin with the ego off the road" in text
-    report.write(tmp_path, {**told(results), "judges": judges}, results)  # and scenes.json says which
+    report.write(tmp_path, {**report_of(results), "judges": judges}, results)  # and scenes.json says which
     assert json.loads((tmp_path / "scenes.json").read_text())["starts_off_road"] == [False] * 4
 
 
 def test_nothing_is_said_of_the_road_where_all_begin_on_it():
-    text = report.render(told(made_up()))
+    text = report.render(report_of(made_up()))
     assert "begun on the road" not in text and "off the road, by its log" not in text
     all_off = dataclasses.replace(made_up(count=4), starts_off_road=(True,) * 4)
     assert "4 of 4 scenes begin with the ego off" in report.off_road_starts(report.summarise(all_off)["log_replay"])
@@ -163,7 +163,7 @@ def test_nothing_is_said_of_the_road_where_all_begin_on_it():
 
 @pytest.mark.parametrize("width", [60, 1000])
 def test_the_terminal_shows_what_is_not_zero_within_its_width(width):
-    text = terminal.show(told(made_up()), width)
+    text = terminal.show(report_of(made_up()), width)
     lines = text.splitlines()
     assert "0 throughout: left corridor, wrong way" in text and "policydriving" not in text
     tables = [line for line in lines if line.split("  ")[0].strip() in {"policy", *POLICIES}]
@@ -174,7 +174,7 @@ def test_the_terminal_shows_what_is_not_zero_within_its_width(width):
 
 
 def test_a_larger_report_is_not_replaced(tmp_path):
-    report.write(tmp_path, told(made_up()), made_up())
+    report.write(tmp_path, report_of(made_up()), made_up())
     path, same = tmp_path / "report.json", {"scenes": 40, "judges": 1, "policies": 6}
     report.keep_larger(path, same, report.size_of)
     report.keep_larger(path, {"scenes": 41, "judges": 1}, report.size_of)
@@ -204,7 +204,7 @@ def runs(folder: pathlib.Path, gains: tuple[float, ...]) -> list[str]:
         directory = folder / f"run-{number}"
         directory.mkdir()
         results = made_up(gain)
-        one = told(results)
+        one = report_of(results)
         report.write(directory, {**one, "provenance": {**one["provenance"], "seed": number}}, results)
     return [str(folder / f"run-{number}") for number in range(len(gains))]
 
@@ -222,11 +222,11 @@ def test_a_seed_whose_rounds_were_rolled_back_stays_among_the_results(tmp_path, 
     folder = pathlib.Path(rejected)
     results = made_up(0.0)
     del results.scores["log_replay"]["post_trained"]
-    report.write(folder, {**told(results), "rounds": [{**ROUND, "spent": {}}]}, results)
+    report.write(folder, {**report_of(results), "rounds": [{**ROUND, "spent": {}}]}, results)
     assert benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)]) == 0
     text = (tmp_path / "x.md").read_text()
     assert "1 of 2 seeds" in text and "+0.000 [+0.000, +0.000]" in text and "+0.100 [+0.100, +0.100]" in text
-    report.write(folder, {**told(results), "remarks": ["Unfinished run: 3 of 11 units are done."]}, results)
+    report.write(folder, {**report_of(results), "remarks": ["Unfinished run: 3 of 11 units are done."]}, results)
     assert benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)]) == 2
     assert "run-1: Unfinished run: 3 of 11" in capsys.readouterr().err
 
@@ -235,6 +235,6 @@ def test_results_of_different_scenes_are_not_pooled(tmp_path, capsys):
     directories = runs(tmp_path, (0.2,))
     other = tmp_path / "other"
     other.mkdir()
-    report.write(other, told(made_up(count=10)), made_up(count=10))
+    report.write(other, report_of(made_up(count=10)), made_up(count=10))
     assert benchmark.main([*directories, str(other), "--section", "x", "--results", str(tmp_path)]) == 2
     assert "other scenes" in capsys.readouterr().err

@@ -59,19 +59,19 @@ def test_scenes_are_resampled_by_recording():
     scene = scenes.straight()
     records = [Record(scene, f"scenario-{i}", "hand", f"network-{i // 3}", "", np.zeros(3)) for i in range(6)]
     assert recordings(records) == ("network-0",) * 3 + ("network-1",) * 3
-    found = bootstrap(np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]), recordings(records))
+    interval = bootstrap(np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]), recordings(records))
     # Two networks: both drawn twice gives 1 or 0 with a chance of a quarter each, so the interval is all there is.
-    assert found == {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 6, "groups": 2}
+    assert interval == {"mean": 0.5, "low": 0.0, "high": 1.0, "n": 6, "groups": 2}
     assert bootstrap(np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))["low"] > 0
 
 
 @pytest.mark.parametrize("measured", [bootstrap, lambda v, g: bootstrap_of(lambda rows: v[rows].mean(), g)])
 def test_a_single_recording_has_no_interval(measured):
-    found = measured(np.array([0.5, 0.7]), np.array(["a", "a"]))
-    assert found["mean"] == pytest.approx(0.6) and (found["n"], found["groups"]) == (2, 1)
-    assert np.isnan([found["low"], found["high"]]).all()
-    assert not is_known(found) and not excludes_zero(found)
-    assert not is_known({**found, "low": None, "high": None})  # as JSON has it
+    interval = measured(np.array([0.5, 0.7]), np.array(["a", "a"]))
+    assert interval["mean"] == pytest.approx(0.6) and (interval["n"], interval["groups"]) == (2, 1)
+    assert np.isnan([interval["low"], interval["high"]]).all()
+    assert not is_known(interval) and not excludes_zero(interval)
+    assert not is_known({**interval, "low": None, "high": None})  # as JSON has it
 
 
 @pytest.mark.parametrize("values", [[], [0.0, np.nan], [[1.0]]])

@@ -19,7 +19,7 @@ MOTION = ("realism", "displacement", "likelihood", "drift", "disagreement")
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def written(tmp_path_factory):
     """What the command writes, and where."""
     out = tmp_path_factory.mktemp("models")
     measures = [word for name in MOTION for word in ("--measure", name)]
@@ -28,8 +28,8 @@ def told(tmp_path_factory):
     return json.loads((out / "models.json").read_text()), out
 
 
-def test_every_measure_has_a_table_and_a_figure(told):
-    report, out = told
+def test_every_measure_has_a_table_and_a_figure(written):
+    report, out = written
     assert tuple(report["findings"]) == MOTION
     text = (out / "models.md").read_text()
     for name, finding in report["findings"].items():
@@ -38,33 +38,33 @@ def test_every_measure_has_a_table_and_a_figure(told):
         assert set(finding["rows"]) <= {"oracle", "kinematic"}
 
 
-def test_the_oracle_is_the_log(told):
-    found = told[0]["findings"]
-    displacement = found["displacement"]["rows"]
+def test_the_oracle_is_the_log(written):
+    findings = written[0]["findings"]
+    displacement = findings["displacement"]["rows"]
     assert all(value["mean"] < 1e-3 for value in displacement["oracle"].values())
     assert displacement["kinematic"]["ade_5s"]["mean"] > 0.1
-    assert all(value["mean"] == 0 for value in found["drift"]["rows"]["oracle"].values())
-    assert found["likelihood"]["rows"]["oracle"]["moving"]["mean"] == pytest.approx(np.log(np.pi / 2), abs=1e-4)
-    realism = found["realism"]["rows"]
+    assert all(value["mean"] == 0 for value in findings["drift"]["rows"]["oracle"].values())
+    assert findings["likelihood"]["rows"]["oracle"]["moving"]["mean"] == pytest.approx(np.log(np.pi / 2), abs=1e-4)
+    realism = findings["realism"]["rows"]
     assert realism["oracle"]["metametric"]["mean"] > realism["kinematic"]["metametric"]["mean"]
 
 
-def test_a_policy_report_has_the_same_displacement(told):
+def test_a_policy_report_has_the_same_displacement(written):
     """Of a model that draws nothing, so that 2 draws and 4 are the same."""
     study = open_study(["kinematic"], scenes=3)
     models = {
         subject.name: (subject.world, subject.params) for subject in study.subjects if subject.name == "kinematic"
     }
     row = one_run.compare(models, study.records, study.config)["kinematic"]
-    expected = told[0]["findings"]["displacement"]["rows"][FLOOR]
+    expected = written[0]["findings"]["displacement"]["rows"][FLOOR]
     assert [*row] == [f"ade_{second}s" for second in one_run.SECONDS]
     assert {name: value["mean"] for name, value in row.items()} == pytest.approx(
         {name: expected[name]["mean"] for name in row}, rel=1e-4
     )
 
 
-def test_without_disagreement_there_is_no_row(told):
-    assert told[0]["findings"]["disagreement"]["rows"] == {}
+def test_without_disagreement_there_is_no_row(written):
+    assert written[0]["findings"]["disagreement"]["rows"] == {}
 
 
 def test_a_model_that_needs_fitting_is_refused():
@@ -85,16 +85,16 @@ def bare(tmp_path_factory):
 
 def test_what_scenes_lack_is_said_and_the_other_measures_go_on(bare):
     status, out = bare
-    found = json.loads((out / "models.json").read_text())
-    assert status == 0 and list(found["findings"]) == ["displacement", "drift"]
-    assert "3 of 3 without road edges" in found["left_out"]["realism"]
+    report = json.loads((out / "models.json").read_text())
+    assert status == 0 and list(report["findings"]) == ["displacement", "drift"]
+    assert "3 of 3 without road edges" in report["left_out"]["realism"]
     assert "| realism | no scene has all that its features need: 3 of 3 without" in (out / "models.md").read_text()
-    assert found["findings"]["displacement"]["rows"]["kinematic"]["ade_1s"]["groups"] == 3
+    assert report["findings"]["displacement"]["rows"]["kinematic"]["ade_1s"]["groups"] == 3
     assert sorted(path.name for path in out.iterdir()) == ["figures", "models.json", "models.md"]
 
 
-def test_realism_says_what_it_leaves_out(told):
-    about = told[0]["findings"]["realism"]["about"]
+def test_realism_says_what_it_leaves_out(written):
+    about = written[0]["findings"]["realism"]["about"]
     assert "No scene is left out." in about or "scenes are left out: " in about
     assert counted(["", "without road edges", NOBODY, NOBODY]) == f"1 of 4 without road edges, 2 of 4 {NOBODY}"
 
@@ -106,13 +106,13 @@ def test_nothing_measurable_ends_with_the_reason(bare, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_larger_report_on_world_models_is_not_replaced(told, capsys):
-    before = (told[1] / "models.md").read_bytes()
-    words = ["--world-model", "kinematic", "--out", str(told[1])]
+def test_a_larger_report_on_world_models_is_not_replaced(written, capsys):
+    before = (written[1] / "models.md").read_bytes()
+    words = ["--world-model", "kinematic", "--out", str(written[1])]
     assert command.main([*words, "--scenes", "2", "--draws", "1", "--measure", "drift"]) == 2
-    said = capsys.readouterr().err
-    assert "larger report, of 3 scenes (now 2), 2 draws (now 1), 5 measures (now 1)" in said
-    assert (told[1] / "models.md").read_bytes() == before
+    message = capsys.readouterr().err
+    assert "larger report, of 3 scenes (now 2), 2 draws (now 1), 5 measures (now 1)" in message
+    assert (written[1] / "models.md").read_bytes() == before
 
 
 def test_a_stop_between_measures_says_what_is_written(tmp_path, monkeypatch):
@@ -145,18 +145,18 @@ def test_bootstrap_of_a_rank_correlation():
     left = rng.random(60)
     right = left + 0.1 * rng.random(60)
     groups = np.arange(60) // 2
-    found = bootstrap_of(lambda rows: spearman(left[rows], right[rows]), groups, resamples=100)
-    assert found["mean"] == pytest.approx(spearman(left, right))
-    assert 0.9 < found["low"] < found["mean"] < found["high"] <= 1
+    interval = bootstrap_of(lambda rows: spearman(left[rows], right[rows]), groups, resamples=100)
+    assert interval["mean"] == pytest.approx(spearman(left, right))
+    assert 0.9 < interval["low"] < interval["mean"] < interval["high"] <= 1
     nothing = bootstrap_of(lambda rows: float("nan"), groups, resamples=5)
     assert np.isnan(nothing["mean"])
 
 
 def test_disagreement_at_equal_times_owes_nothing_to_time():
     steps = np.arange(5.0)
-    said, error = np.tile(steps, (8, 1)), np.tile(steps, (8, 1))
+    disagreement_by_time, error = np.tile(steps, (8, 1)), np.tile(steps, (8, 1))
     rng = np.random.default_rng(1)
-    pairs = (said + 0.01 * rng.random((8, 5)), error + 0.01 * rng.random((8, 5)), np.ones((8, 5), bool))
+    pairs = (disagreement_by_time + 0.01 * rng.random((8, 5)), error + 0.01 * rng.random((8, 5)), np.ones((8, 5), bool))
     rows = np.arange(8)
     assert disagreement.everywhere(pairs, rows) > 0.9
     assert abs(disagreement.at_equal_times(pairs, rows)) < 0.5

@@ -1,4 +1,4 @@
-"""Calibration of chances: hand-computed numbers, drives that go on past failures, and the measure on tiny scenes."""
+"""Calibration of probabilities: numbers by hand, rollouts that go on past failures, and the measure on tiny scenes."""
 
 import dataclasses
 import math
@@ -29,13 +29,13 @@ def test_incidence_of_one_event_is_one_minus_the_product():
 
 def test_an_event_cannot_happen_to_rows_that_another_has_ended():
     """Half of the rows end in the first step; 0.2 of all have the event then, and 0.2 of the other half in the next."""
-    found = probabilities.incidence(jnp.full(2, 0.2), jnp.array([0.5, 0.9]))
-    np.testing.assert_allclose(found, [0.2, 0.3], atol=1e-6)
+    incidence = probabilities.incidence(jnp.full(2, 0.2), jnp.array([0.5, 0.9]))
+    np.testing.assert_allclose(incidence, [0.2, 0.3], atol=1e-6)
 
 
 def test_incidence_stays_a_probability_where_heads_contradict_each_other():
-    found = probabilities.incidence(jnp.full(16, 0.5), jnp.ones(16))
-    assert float(found[-1]) == pytest.approx(1 - 0.5**16)
+    incidence = probabilities.incidence(jnp.full(16, 0.5), jnp.ones(16))
+    assert float(incidence[-1]) == pytest.approx(1 - 0.5**16)
 
 
 def test_only_the_first_failure_counts():
@@ -45,23 +45,23 @@ def test_only_the_first_failure_counts():
 
 
 def test_skill_and_error_of_known_forecasts():
-    """Base rate 0.5, so a Brier score of 0.25 to beat; always saying 0.9 or 0.1 rightly scores 0.01: skill 0.96."""
+    """The base rate 0.5 has a Brier score of 0.25. Right forecasts of 0.9 or 0.1 score 0.01, so the skill is 0.96."""
     happened = np.array([1.0, 0.0] * 5)
-    said = np.where(happened > 0, 0.9, 0.1)
-    assert probabilities.brier_skill(said, happened) == pytest.approx(0.96)
-    assert probabilities.calibration_error(said, happened) == pytest.approx(0.1)
+    probability = np.where(happened > 0, 0.9, 0.1)
+    assert probabilities.brier_skill(probability, happened) == pytest.approx(0.96)
+    assert probabilities.calibration_error(probability, happened) == pytest.approx(0.1)
     assert probabilities.brier_skill(np.full(10, 0.5), happened) == pytest.approx(0.0)
     assert probabilities.calibration_error(np.full(10, 0.5), happened) == pytest.approx(0.0)
-    assert probabilities.brier_skill(1 - said, happened) < 0
+    assert probabilities.brier_skill(1 - probability, happened) < 0
 
 
 def test_errors_of_opposite_sign_cancel_only_within_a_bin():
     """0.18 and 0.22 have bins of their own and are off by 0.18 and 0.78; both of 0.7 together by 2 * 0.7 - 1."""
-    said, happened = np.array([0.22, 0.18, 0.7, 0.7]), np.array([1.0, 0.0, 1.0, 0.0])
-    assert probabilities.calibration_error(said, happened) == pytest.approx((0.18 + 0.78 + 0.4) / 4)
-    diagram = probabilities.reliability(said, happened)
-    assert diagram.happened[[1, 2, 7]].tolist() == [0.0, 1.0, 0.5] and diagram.share[7] == 0.5
-    assert diagram.said[2] == pytest.approx(0.22) and np.isnan(diagram.said[0])
+    probability, happened = np.array([0.22, 0.18, 0.7, 0.7]), np.array([1.0, 0.0, 1.0, 0.0])
+    assert probabilities.calibration_error(probability, happened) == pytest.approx((0.18 + 0.78 + 0.4) / 4)
+    diagram = probabilities.reliability(probability, happened)
+    assert diagram.happened[[1, 2, 7]].tolist() == [0.0, 1.0, 0.5] and diagram.fraction[7] == 0.5
+    assert diagram.probability[2] == pytest.approx(0.22) and np.isnan(diagram.probability[0])
 
 
 def test_what_hardly_happens_has_no_skill():
@@ -79,32 +79,32 @@ def test_average_precision_by_hand():
 
 
 def test_a_scaling_takes_forecasts_to_how_often_it_happens():
-    """Told 0.8 it happens in half, told 0.2 in a tenth; with a factor and an offset both can be met."""
-    said = np.repeat(np.float32([0.8, 0.2]), 10_000)
+    """Of forecasts of 0.8 half happen, of forecasts of 0.2 a tenth; a factor and an offset fit both."""
+    probability = np.repeat(np.float32([0.8, 0.2]), 10_000)
     happened = np.r_[np.arange(10_000) % 2 == 0, np.arange(10_000) % 10 == 0]
-    scaling = probabilities.fit_scaling(said, happened)
+    scaling = probabilities.fit_scaling(probability, happened)
     np.testing.assert_allclose(scaling(np.float32([0.8, 0.2])), [0.5, 0.1], atol=1e-3)
     slope = np.log(9) / (2 * np.log(4))  # the log-odds are +-log 4 before, 0 and -log 9 after
     np.testing.assert_allclose(scaling, [slope, -np.log(9) / 2], atol=0.01)
 
 
-def test_a_scaling_of_what_never_happened_says_so_with_a_doubt():
+def test_a_scaling_of_an_event_that_never_happened_stays_above_zero():
     scaling = probabilities.fit_scaling(np.linspace(0, 1, 98), np.zeros(98, bool))
     assert 0 < scaling(np.float32([0.5]))[0] < 0.02 and np.isfinite(scaling(np.float32([0, 1]))).all()
 
 
 def test_heads_are_scaled_by_other_policies_on_other_scenes():
-    """Policy 0 is told 0.5 and fails in a fifth of the held-out scenes, policy 1 never: each is scaled by the other."""
+    """With forecasts of 0.5, policy 0 fails in a fifth of the held-out ones, policy 1 never: each scales the other."""
     shape = (2, 10, len(calibration.EVENTS), len(calibration.HORIZONS_S))
-    said = {"mine, heads": np.full(shape, 0.5, np.float32), "mine, boxes": np.zeros(shape, np.float32)}
+    probability = {"mine, heads": np.full(shape, 0.5, np.float32), "mine, boxes": np.zeros(shape, np.float32)}
     happened = np.zeros(shape, bool)
     happened[0, :2] = True
     counted = np.ones((2, 10, len(calibration.HORIZONS_S)), bool)
-    judged = calibration.Forecasts(said, ~happened, counted)
-    found = calibration.scaled(judged, calibration.Forecasts(said, happened, counted))
-    assert set(found) == {"mine, heads scaled"}
-    np.testing.assert_allclose(found["mine, heads scaled"][1], 0.2, atol=0.01)
-    assert (found["mine, heads scaled"][0] < 0.03).all()
+    evaluated = calibration.Forecasts(probability, ~happened, counted)
+    scaled = calibration.scaled(evaluated, calibration.Forecasts(probability, happened, counted))
+    assert set(scaled) == {"mine, heads scaled"}
+    np.testing.assert_allclose(scaled["mine, heads scaled"][1], 0.2, atol=0.01)
+    assert (scaled["mine, heads scaled"][0] < 0.03).all()
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def study(batch, sim_config):
     return Tiny()
 
 
-def test_the_replay_itself_foretells_everything(study, sim_config, monkeypatch, tmp_path):
+def test_the_replay_itself_forecasts_everything(study, sim_config, monkeypatch, tmp_path):
     monkeypatch.setattr(calibration, "DRAWS", 1)
     monkeypatch.setattr(calibration, "RESAMPLES", 20)
     monkeypatch.setattr(probabilities, "LEAST_EVENTS", 1)
@@ -147,7 +147,7 @@ def test_the_replay_itself_foretells_everything(study, sim_config, monkeypatch, 
     assert (tmp_path / "figure.png").stat().st_size > 0
 
 
-def test_a_drive_goes_on_past_its_failure(study, batch, keys):
+def test_a_replay_goes_on_past_its_failure(study, batch, keys):
     """The ego runs a red light and keeps its 10 m/s, where an ending World would hold it."""
     drive = jax.jit(calibration.replay(study, baseline("go_straight", study.simulator)))
     driven = drive((), batch, keys)
@@ -158,7 +158,7 @@ def test_a_drive_goes_on_past_its_failure(study, batch, keys):
     assert bool(happened[3, calibration.EVENTS.index("red_light"), -1]) and bool(counted.all())
 
 
-def test_shares_of_perturbed_scenes():
+def test_fractions_of_perturbed_scenes():
     assert [FitConfig(scenes=8, perturbed=p).perturbed_scenes for p in (0.0, 0.25, 0.5)] == [0, 2, 4]
     validation.validate(dataclasses.replace(Config(), fit=FitConfig(perturbed=0.0)))
     with pytest.raises(ValueError, match=r"fit\.perturbed: expected 0 to below 1, found 1\.0"):
@@ -177,8 +177,8 @@ def test_margins_are_the_room_that_is_left(batch, sim_config):
     np.testing.assert_allclose(near[1, :3], -min(gap, costs.FAR_M), atol=1e-4)
 
 
-def test_heads_that_know_nothing_believe_in_going_on():
+def test_heads_without_weights_predict_continuation():
     zeros = {"costs": jax.tree.map(jnp.zeros_like, draw(jax.random.key(0), costs.cost_layers()["costs"]))}
-    said = costs.cost_probabilities(zeros, jnp.zeros((3, costs.MARGINS)))
-    assert said.keys() == {"cont", *PREDICTED}
-    np.testing.assert_allclose(said["cont"], 1 - 1 / (1 + np.exp(5)), rtol=1e-5)
+    probability = costs.cost_probabilities(zeros, jnp.zeros((3, costs.MARGINS)))
+    assert probability.keys() == {"cont", *PREDICTED}
+    np.testing.assert_allclose(probability["cont"], 1 - 1 / (1 + np.exp(5)), rtol=1e-5)

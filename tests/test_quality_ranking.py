@@ -61,13 +61,13 @@ def finding(study):
 
 
 def test_a_world_that_knows_the_log_ranks_perfectly_and_without_bias(finding):
-    told = {name: (one["mean"], one["low"], one["high"]) for name, one in finding.rows[CEILING].items()}
-    assert told["spearman"][0] == 1 and told["spearman_learned"][0] == 1
+    intervals = {name: (one["mean"], one["low"], one["high"]) for name, one in finding.rows[CEILING].items()}
+    assert intervals["spearman"][0] == 1 and intervals["spearman_learned"][0] == 1
     for name in ("mmrv", "bias", "absolute_bias", "failure_mmrv", "failure_bias", "failure_absolute_bias"):
-        assert told[name] == (0, 0, 0), name
+        assert intervals[name] == (0, 0, 0), name
     assert finding.details["imagined"][CEILING] == finding.details["grounded"]
     assert finding.details["misplaced"][CEILING] == []
-    assert "heads_spearman" not in told  # it has none
+    assert "heads_spearman" not in intervals  # it has none
 
 
 def test_a_world_in_which_nobody_brakes_is_too_optimistic(finding, study):
@@ -102,45 +102,51 @@ def test_a_run_without_the_stage_that_it_is_read_for_is_refused(monkeypatch):
 
 def test_statistics_by_hand():
     # four policies, two scenes; imagination swaps the last two
-    real = {
+    grounded = {
         "return": np.array([[0.0, 2.0], [2.0, 4.0], [3.0, 5.0], [5.0, 7.0]]),
         "failure": np.array([[1, 1], [1, 1], [0, 1], [0, 0]]),
     }
-    dreamt = {
+    imagined = {
         "return": np.array([[1.0, 1.0], [2.0, 4.0], [7.0, 9.0], [5.0, 5.0]]),
-        "failure": real["failure"],
+        "failure": grounded["failure"],
         "predicted_return": np.array([[2.0, 2.0], [3.0, 3.0], [4.0, 4.0], [6.0, 6.0]]),
     }
-    pairs = ranking.separable_pairs(real["return"], np.array(["a", "b"]))
+    pairs = ranking.separable_pairs(grounded["return"], np.array(["a", "b"]))
     np.testing.assert_array_equal(pairs, [[1, 2, 3, 2, 3, 3], [0, 0, 0, 1, 1, 2]])  # better, worse
-    told = ranking.statistics(real, dreamt, np.array([False, True, True, True]), pairs)
-    found = {name: statistic(np.arange(2)) for name, statistic in told.items()}
-    assert found["spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15)) and found["spearman_learned"] == pytest.approx(0.5)
-    assert found["pairs"] == pytest.approx(5 / 6)
-    assert found["mmrv"] == pytest.approx((0 + 0 + 2 + 2) / 4)  # means 1, 3, 4, 6: the two that are swapped are 2 apart
-    assert found["bias"] == pytest.approx((0 + 0 + 4 - 1) / 4)
-    assert found["absolute_bias"] == pytest.approx((0 + 0 + 4 + 1) / 4)
-    assert (found["failure_spearman"], found["failure_bias"]) == (pytest.approx(1), 0)
-    assert found["heads_spearman"] == pytest.approx(1) and found["heads_bias"] == pytest.approx((1 + 0 + 0 + 0) / 4)
-    assert told["bias"](np.array([1, 1])) == pytest.approx((-1 + 0 + 4 - 2) / 4)  # the second scene, drawn twice
-    assert ranking.misplaced(dreamt["return"], pairs, ["a", "b", "c", "d"]) == [["d", "c"]]
-    assert "spearman_learned" not in ranking.statistics(real, dreamt, np.array([False, False, True, True]), pairs)
+    statistics = ranking.statistics(grounded, imagined, np.array([False, True, True, True]), pairs)
+    values = {name: statistic(np.arange(2)) for name, statistic in statistics.items()}
+    assert values["spearman"] == pytest.approx(1 - 6 * 2 / (4 * 15)) and values["spearman_learned"] == pytest.approx(
+        0.5
+    )
+    assert values["pairs"] == pytest.approx(5 / 6)
+    assert values["mmrv"] == pytest.approx(
+        (0 + 0 + 2 + 2) / 4
+    )  # means 1, 3, 4, 6: the two that are swapped are 2 apart
+    assert values["bias"] == pytest.approx((0 + 0 + 4 - 1) / 4)
+    assert values["absolute_bias"] == pytest.approx((0 + 0 + 4 + 1) / 4)
+    assert (values["failure_spearman"], values["failure_bias"]) == (pytest.approx(1), 0)
+    assert values["heads_spearman"] == pytest.approx(1) and values["heads_bias"] == pytest.approx((1 + 0 + 0 + 0) / 4)
+    assert statistics["bias"](np.array([1, 1])) == pytest.approx((-1 + 0 + 4 - 2) / 4)  # the second scene, drawn twice
+    assert ranking.misplaced(imagined["return"], pairs, ["a", "b", "c", "d"]) == [["d", "c"]]
+    assert "spearman_learned" not in ranking.statistics(grounded, imagined, np.array([False, False, True, True]), pairs)
 
 
 def test_the_better_half_is_ranked_by_itself():
     # six policies; imagination turns the better three round
-    real, dreamt = (np.array([values, values], float).T for values in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 5, 4, 3]))
+    grounded, imagined = (np.array([values, values], float).T for values in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 5, 4, 3]))
     none, pairs = np.zeros(6, bool), (np.array([], int), np.array([], int))
-    told = ranking.statistics({"return": real, "failure": real}, {"return": dreamt, "failure": real}, none, pairs)
-    assert told["spearman_better"](np.arange(2)) == pytest.approx(-1)
-    assert told["spearman"](np.arange(2)) > 0.7 and "spearman_learned" not in told
-    assert np.isnan(told["pairs"](np.arange(2)))  # nothing to put in order
+    statistics = ranking.statistics(
+        {"return": grounded, "failure": grounded}, {"return": imagined, "failure": grounded}, none, pairs
+    )
+    assert statistics["spearman_better"](np.arange(2)) == pytest.approx(-1)
+    assert statistics["spearman"](np.arange(2)) > 0.7 and "spearman_learned" not in statistics
+    assert np.isnan(statistics["pairs"](np.arange(2)))  # nothing to put in order
 
 
 def test_scenes_that_differ_do_not_make_up_for_policies_that_are_confused():
     easy_and_hard = np.array([[0.0, 10.0], [1.0, 11.0]])
-    found = ranking.by_scene(easy_and_hard, easy_and_hard[::-1])
-    assert found["spearman"] > 0.5 and found["spearman_within"] == pytest.approx(-1)
+    ranks = ranking.by_scene(easy_and_hard, easy_and_hard[::-1])
+    assert ranks["spearman"] > 0.5 and ranks["spearman_within"] == pytest.approx(-1)
 
 
 def test_heads_count_a_reward_by_the_chance_of_getting_there():

@@ -59,9 +59,9 @@ def asked(road, sim_config):
 
 def test_rules_find_who_is_concerned(asked):
     case, _ = asked(0.0)
-    found = {name: np.flatnonzero(rows[0]).tolist() for name, rows in case.items() if rows.any()}
+    concerned = {name: np.flatnonzero(rows[0]).tolist() for name, rows in case.items() if rows.any()}
     follower = {"follower, ego brakes": [FOLLOWER], "follower, ego eases": [FOLLOWER]}
-    assert found == follower | {"leader": [LEADER], "oncoming": [ONCOMING]}
+    assert concerned == follower | {"leader": [LEADER], "oncoming": [ONCOMING]}
 
 
 def test_who_never_reacts_is_right_where_nobody_must(asked):
@@ -162,8 +162,8 @@ def test_kinds_count_alike():
     asked[:, 0], asked[0, -1] = (4, 5), 1
     right = np.zeros_like(asked)
     right[0, -1] = 1
-    found = sensitivity.shares(np.array([0, 1]), sensitivity.Answers(asked, right))
-    assert {name: share["mean"] for name, share in found.items()} == {
+    fractions = sensitivity.fractions_right(np.array([0, 1]), sensitivity.Answers(asked, right))
+    assert {name: interval["mean"] for name, interval in fractions.items()} == {
         "probes": 0.5,
         "reacts": 0.0,
         "stays": 1.0,

@@ -130,9 +130,9 @@ def test_who_is_followed(y, turned, follows):
 
 @pytest.mark.parametrize(("y", "heading", "distance"), [(0.0, 0.0, -3.0), (3.5, 0.0, 0.5), (-3.0, np.pi / 2, 1.0)])
 def test_distance_to_the_road_edge_is_that_of_the_worst_corner(y, heading, distance):
-    found = logged(made.scene(made.drive(1.0), y=y, heading=heading))
-    np.testing.assert_allclose(found["distance_to_road_edge"], distance, atol=1e-9)
-    assert (found["offroad_indication"] == (distance > 0)).all()
+    features = logged(made.scene(made.drive(1.0), y=y, heading=heading))
+    np.testing.assert_allclose(features["distance_to_road_edge"], distance, atol=1e-9)
+    assert (features["offroad_indication"] == (distance > 0)).all()
 
 
 @pytest.mark.parametrize(
@@ -152,8 +152,8 @@ def test_distance_to_the_road_edge_is_that_of_the_worst_corner(y, heading, dista
     ],
 )
 def test_the_side_of_an_edge(line, point, distance):
-    found = RoadEdges((line,)).signed_distance(np.array([(*point, 0.0)], float))
-    np.testing.assert_allclose(found, [distance])
+    signed = RoadEdges((line,)).signed_distance(np.array([(*point, 0.0)], float))
+    np.testing.assert_allclose(signed, [distance])
 
 
 def test_a_ring_closes_only_if_it_has_the_most_points():
@@ -175,8 +175,8 @@ def test_the_bottom_of_a_box_finds_its_edge():
     """4 m high, its middle at 2 m, as high as an edge 1 m beside it."""
     above = made.line(2.0, 300, -100) + np.array([0, 0, 2])
     scene = made.scene(made.drive(1.0), z=np.full((1, made.STEPS), 2.0), height=np.array([4.0]))
-    found = logged(dataclasses.replace(scene, road_edges=(*scene.road_edges, above)))
-    np.testing.assert_allclose(found["distance_to_road_edge"], -3.0)
+    features = logged(dataclasses.replace(scene, road_edges=(*scene.road_edges, above)))
+    np.testing.assert_allclose(features["distance_to_road_edge"], -3.0)
 
 
 def test_road_edges_are_needed():
@@ -247,8 +247,8 @@ def test_the_nearest_segment_is_the_one_that_trying_all_finds(rng, spacing):
     np.testing.assert_array_equal(search.nearest(points, distance), expected)
 
 
-def test_only_the_judged_have_features():
+def test_only_the_evaluated_have_features():
     scene = made.scene([made.drive(1.0), made.drive(2.0, 20.0), made.drive(3.0, 50.0)], evaluated=(1, 2))
-    found = logged(dataclasses.replace(scene, agent_type=np.full(3, AgentType.PEDESTRIAN)))
-    assert {values.shape for values in found.values()} == {(2, 80)}
-    np.testing.assert_allclose(found["linear_speed"][:, :-1], [[2.0] * 79, [3.0] * 79])
+    features = logged(dataclasses.replace(scene, agent_type=np.full(3, AgentType.PEDESTRIAN)))
+    assert {values.shape for values in features.values()} == {(2, 80)}
+    np.testing.assert_allclose(features["linear_speed"][:, :-1], [[2.0] * 79, [3.0] * 79])

@@ -36,8 +36,8 @@ def test_a_histogram_by_hand():
     """Bins [0, 1), [1, 2], one pseudo-count each: 0.5, 1.5, 7 and NaN make 1 + 1 and 3 + 1 of 6."""
     histogram = Histogram(0.0, 2.0, 2, 1.0)
     simulated = np.array([[[0.5, 1.5]], [[7.0, np.nan]]])
-    found = log_likelihood(histogram, np.array([[-3.0, 1.0]]), simulated)
-    np.testing.assert_allclose(np.exp(found), [[2 / 6, 4 / 6]])
+    log_probability = log_likelihood(histogram, np.array([[-3.0, 1.0]]), simulated)
+    np.testing.assert_allclose(np.exp(log_probability), [[2 / 6, 4 / 6]])
     np.testing.assert_allclose(
         likelihood(histogram, np.array([[-3.0, 1.0]]), simulated, np.ones((1, 2), bool)), np.sqrt(2 / 6 * 4 / 6)
     )
@@ -46,8 +46,8 @@ def test_a_histogram_by_hand():
 def test_each_agent_has_its_own_histogram():
     logged = np.array([[0.5], [0.5]])
     simulated = np.array([[[0.5], [1.5]]])
-    found = log_likelihood(Histogram(0.0, 2.0, 2, 1.0), logged, simulated)
-    np.testing.assert_allclose(np.exp(found), [[2 / 3], [1 / 3]])
+    log_probability = log_likelihood(Histogram(0.0, 2.0, 2, 1.0), logged, simulated)
+    np.testing.assert_allclose(np.exp(log_probability), [[2 / 3], [1 / 3]])
 
 
 def test_an_indication_by_hand():

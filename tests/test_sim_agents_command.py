@@ -56,9 +56,9 @@ def test_the_future_is_not_looked_at(proto):
 
 
 def test_a_scenario_that_ends_now_is_enough(proto, record):
-    found = pad(localize(history_scene(cut(proto, "made"), SPEC.steps, SPEC.dt)), SPEC)
-    validate(found, SPEC)
-    np.testing.assert_array_equal(found.scene.x, record.scene.x)
+    padded = pad(localize(history_scene(cut(proto, "made"), SPEC.steps, SPEC.dt)), SPEC)
+    validate(padded, SPEC)
+    np.testing.assert_array_equal(padded.scene.x, record.scene.x)
 
 
 def test_a_track_without_size_that_is_gone_by_now_costs_nothing(proto, record):
@@ -66,8 +66,8 @@ def test_a_track_without_size_that_is_gone_by_now_costs_nothing(proto, record):
     short = cut(proto, "made")
     for step, state in enumerate(short.tracks[1].states):
         state.length, state.width, state.valid = 0.0, 0.0, step < 5
-    found = pad(localize(history_scene(short, SPEC.steps, SPEC.dt)), SPEC)
-    validate(found, SPEC)
+    padded = pad(localize(history_scene(short, SPEC.steps, SPEC.dt)), SPEC)
+    validate(padded, SPEC)
     assert read_sim_agents(short).agent_id.tolist() == [0, 2]
 
 
@@ -155,9 +155,9 @@ def test_records_that_end_now_become_a_submission(tmp_path, proto, command, monk
     assert command(records) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: 2 scenarios, 32 rollouts each\n"
     (shard,) = (tmp_path / "out").iterdir()
-    found = pb2.SimAgentsChallengeSubmission.FromString(shard.read_bytes())
-    assert [one.scenario_id for one in found.scenario_rollouts] == ["a", "b"]
-    for one in found.scenario_rollouts:
+    submission = pb2.SimAgentsChallengeSubmission.FromString(shard.read_bytes())
+    assert [one.scenario_id for one in submission.scenario_rollouts] == ["a", "b"]
+    for one in submission.scenario_rollouts:
         assert [each.object_id for each in one.joint_scenes[31].simulated_trajectories] == [0, 1, 2]
         follower = one.joint_scenes[0].simulated_trajectories[1].center_x
         np.testing.assert_allclose(follower, 2 + np.arange(1, 81), atol=0.05)  # 10 m/s, from 2 m on
@@ -177,7 +177,7 @@ def test_all_records_are_looked_at_before_the_first_rollout(tmp_path, proto, com
     damaged[-10] ^= 1
     (tmp_path / "2.tfrecord").write_bytes(damaged)
     assert command(tmp_path / "*.tfrecord") == 2
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     for fault in (
         "5 of 6 records cannot be submitted:",
         "1.tfrecord, record 1 (unseen), field tracks: expected the SDC valid at every step up to the current one",
@@ -186,7 +186,7 @@ def test_all_records_are_looked_at_before_the_first_rollout(tmp_path, proto, com
         "2.tfrecord, record 0 (a): expected each scenario once, found it before",
         "2.tfrecord, record 1: corrupt record",
     ):
-        assert fault in told
+        assert fault in message
     assert not list(tmp_path.glob("out*"))
 
 
@@ -195,8 +195,8 @@ def test_what_is_not_as_it_was_logged_is_printed(tmp_path, proto, capsys):
     for state in bare.tracks[1].states:
         state.length = -1.3
     path = write(tmp_path / "some.tfrecord", cut(proto, "a"), bare)
-    found = sim_agents.survey([str(path)], SPEC, Config(name="cpu").simulator)
-    assert found["bare"].tolist() == [0, 1, 2]
+    agents = sim_agents.survey([str(path)], SPEC, Config(name="cpu").simulator)
+    assert agents["bare"].tolist() == [0, 1, 2]
     line = f"agents without a size that have their type's usual box: 1 in 1 records, such as {path}, record 1\n"
     assert capsys.readouterr().out == line
 

@@ -82,8 +82,8 @@ def check(options: argparse.Namespace) -> None:
     learned = set(options.policy or ()) & set(LEARNED) or (options.run and options.policy is None)
     idle = [f"--{name}" for name in FOR_LEARNED if getattr(options, name) is not None]
     if idle and not (options.world_model or learned):
-        said = "only learned policies speak and have a temperature, and none is asked for: name one, or a run"
-        raise ValueError(f"{', '.join(idle)}: {said}")
+        complaint = "only learned policies speak and have a temperature, and none is asked for: name one, or a run"
+        raise ValueError(f"{', '.join(idle)}: {complaint}")
 
 
 def request_of(options: argparse.Namespace) -> Request:

@@ -100,15 +100,15 @@ def drive(
     check_scenes(scenes)
     check_count("steps", steps)
     check_count("batch", batch)
-    driver, (name, judge) = named_policy(policy), judge_of(world, scenes)
+    named, (name, judge) = named_policy(policy), judge_of(world, scenes)
     scores, _, paths = drives.drive(
-        *(driver, scenes.records, judge, Scored(scenes.simulator, driver.labels)),
+        *(named, scenes.records, judge, Scored(scenes.simulator, named.labels)),
         steps=scenes.steps if steps is None else steps,
         batch=min(batch, len(scenes)),
         keys=functools.partial(drives.row_keys, seed),
         rows=scenes.rows.tolist(),
     )
-    return Rollouts(driver, name, scenes, scores, paths)
+    return Rollouts(named, name, scenes, scores, paths)
 
 
 def named_policy(policy: Policy | NamedPolicy) -> NamedPolicy:

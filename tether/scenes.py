@@ -83,5 +83,5 @@ def open_split(
 def check_scenes(scenes: Scenes) -> None:
     """Raises: ValueError for anything else, and for no scene at all."""
     if not isinstance(scenes, Scenes) or not len(scenes):
-        found = scenes if isinstance(scenes, Scenes) else type(scenes).__name__
-        raise ValueError(f"scenes: expected some, such as tether.open_split('test')[:4], found {found}")
+        given = scenes if isinstance(scenes, Scenes) else type(scenes).__name__
+        raise ValueError(f"scenes: expected some, such as tether.open_split('test')[:4], found {given}")

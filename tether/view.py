@@ -40,8 +40,8 @@ class View:
         half = ACROSS_M / 2
         self._top.axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
         words, failed = trace.verdict()
-        told = f"   {words}" if failed is not None else ""
-        title = f"{(len(trace) - 1) * self._dt:.1f} s   {trace.ego_speed[-1] * 3.6:.0f} km/h{told}"
+        outcome = f"   {words}" if failed is not None else ""
+        title = f"{(len(trace) - 1) * self._dt:.1f} s   {trace.ego_speed[-1] * 3.6:.0f} km/h{outcome}"
         self._top.axes.set_title(title, fontsize=10, loc="left", pad=4)
         return np.asarray(image_of(self._figure, DPI))
 

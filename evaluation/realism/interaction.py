@@ -1,4 +1,4 @@
-"""Distance to the nearest box and time to collision, on the host. E judged agents, A agents, T steps.
+"""Distance to the nearest box and time to collision, on the host. E evaluated agents, A agents, T steps.
 
 Boxes are (x, y, heading, length, width), fields that broadcast to [..., A, T], float64 in any frame. One rollout at a
 time keeps the pairs [E, A, T] in the cache.
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-FAR = 1e10  # [m], the distance to nobody
+FAR = 1e10  # [m], the distance where there is no other box
 ROUNDING = 0.7  # of half a box's shorter side, the radius of its corners
 MAX_TTC_S = 5.0
-FOLLOWING_RAD = np.radians(75.0)  # whose heading differs by more is not followed;
-GRAZING_RAD = np.radians(10.0)  # by more than this neither, if
-GRAZING_M = 0.5  # the other box reaches less than this into the way ahead
+FOLLOWING_RAD = np.radians(75.0)  # a box whose heading differs by more is not followed
+GRAZING_RAD = np.radians(10.0)  # the same limit for a box that reaches less than `GRAZING_M` into the path ahead
+GRAZING_M = 0.5
 
 
 class Boxes(NamedTuple):
@@ -26,27 +26,27 @@ class Boxes(NamedTuple):
     width: np.ndarray
 
 
-def nearest_distance(boxes: Boxes, valid: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Signed distance of each judged agent to the nearest other one, boxes having round corners; `FAR` without any.
+def nearest_distance(boxes: Boxes, valid: np.ndarray, evaluated: np.ndarray) -> np.ndarray:
+    """Signed distance of each evaluated agent to the nearest other one, boxes having round corners; `FAR` without any.
 
-    A box is a smaller rectangle, grown all around by the radius of its corners: the distance is that of the two
-    rectangles less both radii, and negative where they penetrate.
+    A box is a smaller rectangle, grown on all sides by the radius of its corners. The distance is that of the two
+    rectangles less both radii; it is negative where the boxes overlap.
 
-    Args: boxes: fields [A, T]; valid: bool[A, T]; judged: int[E], rows.
+    Args: boxes: fields [A, T]; valid: bool[A, T]; evaluated: int[E], rows.
     Returns: float64[E, T], [m].
     """
     radius = np.minimum(boxes.length, boxes.width) * ROUNDING / 2
     core = boxes._replace(length=boxes.length - 2 * radius, width=boxes.width - 2 * radius)
-    own = Boxes(*(field[judged][:, None] for field in core))
-    distance = rectangle_distance(own, core) - radius[judged][:, None] - radius
-    counted = valid & valid[judged][:, None] & (np.arange(len(valid)) != judged[:, None])[..., None]
+    own = Boxes(*(field[evaluated][:, None] for field in core))
+    distance = rectangle_distance(own, core) - radius[evaluated][:, None] - radius
+    counted = valid & valid[evaluated][:, None] & (np.arange(len(valid)) != evaluated[:, None])[..., None]
     return np.where(counted, distance, FAR).min(axis=1)
 
 
 def rectangle_distance(a: Boxes, b: Boxes) -> np.ndarray:
-    """Distance between rectangles, negative by the least shift that parts them where they overlap.
+    """Distance between rectangles; where they overlap, minus the least shift that separates them.
 
-    Apart, the shortest way between two rectangles begins at a corner of one of them.
+    The shortest line between two separate rectangles ends at a corner of one of them.
     """
     x, y, cos, sin = _seen_from(a, b)
     in_b = -x * cos - y * sin, x * sin - y * cos
@@ -80,25 +80,25 @@ def _corner_distance(a: Boxes, b: Boxes, x: np.ndarray, y: np.ndarray, cos: np.n
 
 
 def _depth(a: Boxes, b: Boxes, x: np.ndarray, y: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """How far the projections on the axes of `a` overlap, the lesser of the two."""
+    """Overlap of the projections on the axes of `a`, the smaller of the two."""
     cos, sin = np.abs(cos), np.abs(sin)
     along = (a.length + b.length * cos + b.width * sin) / 2 - np.abs(x)
     across = (a.width + b.length * sin + b.width * cos) / 2 - np.abs(y)
     return np.minimum(along, across)
 
 
-def time_to_collision(boxes: Boxes, speed: np.ndarray, valid: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Seconds until a judged agent runs into whom it follows if both keep their speed, at most `MAX_TTC_S`.
+def time_to_collision(boxes: Boxes, speed: np.ndarray, valid: np.ndarray, evaluated: np.ndarray) -> np.ndarray:
+    """Seconds until an evaluated agent hits the agent that it follows if both keep their speed, at most `MAX_TTC_S`.
 
-    It follows the nearest valid box ahead of its front that reaches into its way and is turned from it by at most
-    `FOLLOWING_RAD`, or `GRAZING_RAD` where it hardly reaches in. Headings are subtracted as they are: one that the
-    source has wrapped at pi and one that it has not are not aligned. That is the official definition.
+    An agent follows the nearest valid box ahead of its front that reaches into its path and is turned from it by at
+    most `FOLLOWING_RAD`, or `GRAZING_RAD` where it hardly reaches in. Headings are subtracted without wrapping, as in
+    the official definition: one wrapped at pi by the source and one not wrapped are not aligned.
 
     Args: boxes: fields [A, T]; speed: float64[A, T], NaN counts as unknown, which is never a collision;
-      valid: bool[A, T]; judged: int[E], rows.
+      valid: bool[A, T]; evaluated: int[E], rows.
     Returns: float64[E, T].
     """
-    own = Boxes(*(field[judged][:, None] for field in boxes))
+    own = Boxes(*(field[evaluated][:, None] for field in boxes))
     x, y, cos, sin = _seen_from(own, boxes)
     cos, sin = np.abs(cos), np.abs(sin)
     gap = x - (own.length + boxes.length * cos + boxes.width * sin) / 2
@@ -107,7 +107,7 @@ def time_to_collision(boxes: Boxes, speed: np.ndarray, valid: np.ndarray, judged
     aligned = turned <= np.where(aside < -GRAZING_M, FOLLOWING_RAD, GRAZING_RAD)
     gap = np.where(valid & (gap > 0) & (aside < 0) & aligned, gap, FAR)
     leader = gap.argmin(axis=1)
-    closing = speed[judged] - np.take_along_axis(speed, leader, axis=0)
+    closing = speed[evaluated] - np.take_along_axis(speed, leader, axis=0)
     closes = closing > 0
     seconds = gap.min(axis=1) / np.where(closes, closing, 1.0)
     return np.where(closes, np.minimum(seconds, MAX_TTC_S), MAX_TTC_S)

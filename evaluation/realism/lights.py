@@ -1,9 +1,11 @@
-"""Red lights run, on the host, as the official code finds them, flaws included. N points, L lights, T steps.
+"""Red lights run, on the host, by the official code's rules, flaws included. N points, L lights, T steps.
 
-Three of its flaws decide which lane an agent is on and where a light's stop line lies, and are kept, since a score is
-comparable only so: the projection on a segment is added where it should be taken off, so that a point is compared
-with the mirror image of each segment behind its start; a lane shorter than the longest ends in a segment to the
-world's origin; and a light that is not observed has its stop point there.
+Three flaws of the official code decide which lane an agent is on and where a light's stop line lies. They are kept,
+because scores are comparable only with them:
+- The projection on a segment is added where it should be subtracted, so that a point is compared with the mirror image
+  of each segment behind its start.
+- A lane shorter than the longest ends in a segment to the world's origin.
+- A light that is not observed has its stop point at the world's origin.
 """
 
 import numpy as np
@@ -13,7 +15,7 @@ from tether.evaluation.realism.nearest import SegmentSearch
 
 
 class Lanes:
-    """The lanes of a scene, ready to be asked. Lanes of fewer than two points are left out.
+    """The lanes of a scene, prepared for queries. Lanes of fewer than two points are left out.
 
     Attributes:
       ids: int[lanes].
@@ -53,7 +55,7 @@ def padded(line: np.ndarray, most: int) -> np.ndarray:
 
 
 def fraction(points: np.ndarray, start: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """How far along a segment a point's projection lies, unclipped; 0 on one without length. All [..., 2]."""
+    """Position of a point's projection as a fraction of a segment, unclipped; 0 without length. All [..., 2]."""
     dot, square = ((way * step).sum(-1) for way in (points - start, step))
     return np.divide(dot, square, out=np.zeros(np.broadcast_shapes(dot.shape, square.shape)), where=square > 0)
 
@@ -74,7 +76,7 @@ def runs_red_light(
     light_y: np.ndarray,
     light_state: np.ndarray,
 ) -> np.ndarray:
-    """Whether an agent passes, in the step that ends there, the stop point of the red light of the lane it is on.
+    """Whether an agent passes the stop point of its lane's red light in the step that ends at each time.
 
     Args:
       x, y: float64[..., T + 1], box centres in world coordinates, one step more in front.

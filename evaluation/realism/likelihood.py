@@ -1,4 +1,4 @@
-"""How likely the log is under what was simulated: histograms per agent. K rollouts, E judged agents, T steps."""
+"""Likelihood of the log under simulated rollouts: histograms per agent. K rollouts, E evaluated agents, T steps."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """Equal bins over a closed range; what lies outside counts in the outermost bins.
+    """Equal bins over a closed range; values outside count in the outermost bins.
 
     Attributes:
       low, high: ends of the range, in the feature's unit.
@@ -21,7 +21,7 @@ class Histogram:
     pseudocount: float = 0.1
 
     def bin_of(self, values: np.ndarray) -> np.ndarray:
-        """int, of the same shape. A value between two bins is in the upper one, NaN in the last one."""
+        """Bin of each value, int of the same shape. A value on an edge is in the upper bin, NaN in the last one."""
         edges = np.linspace(self.low, self.high, self.bins + 1)
         return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, self.bins - 1)
 

@@ -1,7 +1,7 @@
-"""A `Record` as a scene of the challenge, so that the same metric judges Worlds on any source, without protos.
+"""A `Record` as a scene of the challenge, so that the same metric evaluates Worlds on any source, without protos.
 
-What a `Scene` lacks makes it another scene than the official one: it is planar, keeps the agents nearest to the ego,
-has mean sizes, a map thinned to 5 cm and cut 150 m from the ego's log, parts of lanes instead of lanes, and lights
+The scene differs from the official one because a `Scene` holds less: it is planar, keeps the agents nearest to the
+ego, has mean sizes, a map thinned to 5 cm and cut 150 m from the ego's log, parts of lanes instead of lanes, and lights
 without their lane. Scores on records compare with each other, not with the leaderboard.
 """
 
@@ -12,13 +12,13 @@ from tether.data.scene import ROAD_EDGE_TYPES, Record, RoadType, Scene, SceneSpe
 from tether.data.sim_agents import SimAgentsScene
 from tether.evaluation.realism.features import Tracks
 
-LANE_SPACING_M = 0.5  # as the source of the definition has it: see `lights.py` for what long segments would do
+LANE_SPACING_M = 0.5  # as in the official data: longer segments would change the nearest lane, see `lights.py`
 
 
 def scene_of(record: Record, evaluated: np.ndarray, spec: SceneSpec) -> SimAgentsScene:
     """The agents of a record that are there at the current step, in the order of their rows, in world coordinates.
 
-    Args: evaluated: bool[A], of the record's rows, whom to judge.   spec: of the record.
+    Args: evaluated: bool[A], rows of the record to evaluate.   spec: of the record.
     """
     scene = record.scene
     rows = simulated_rows(record, spec)
@@ -47,9 +47,9 @@ def scene_of(record: Record, evaluated: np.ndarray, spec: SceneSpec) -> SimAgent
 
 
 def tracks_of(record: Record, x: np.ndarray, y: np.ndarray, heading: np.ndarray, spec: SceneSpec) -> Tracks:
-    """What a World made of a record's agents, as `realism` wants it.
+    """A World's rollouts of a record's agents as `realism` takes them.
 
-    Args: x, y, heading: [K, A, H], of all rows, in the scene's frame; one that vanishes has to stay somewhere.
+    Args: x, y, heading: [K, A, H], of all rows, in the scene's frame; an agent that vanishes needs a position too.
     """
     rows = simulated_rows(record, spec)
     x, y, heading = (np.asarray(values, np.float64)[:, rows] for values in (x, y, heading))
@@ -78,7 +78,7 @@ def polylines(record: Record, kinds: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def joined(lines: list[np.ndarray]) -> list[np.ndarray]:
-    """Polylines put together again where one ends exactly where one other begins."""
+    """Polylines, joined where one ends exactly where exactly one other begins."""
     starts: dict[tuple, list[int]] = {}
     for index, line in enumerate(lines):
         starts.setdefault(tuple(line[0]), []).append(index)

@@ -1,4 +1,4 @@
-"""Signed distance to the road edge, on the host. N points, S segments of all edges, in their order."""
+"""Signed distance to the road edge, on the host. N points, S segments of all edges in order."""
 
 import numpy as np
 
@@ -6,11 +6,11 @@ from tether.evaluation.realism.nearest import SegmentSearch
 
 Z_STRETCH = 3.0  # a metre of height counts as this many, so that a bridge does not pick the edge below it
 RING_M = 1.0  # an edge whose ends are nearer than this is a ring
-SPACING_M = 1.0  # of the samples by which the nearest segment is found
+SPACING_M = 1.0  # of the samples of the nearest-segment search
 
 
 class RoadEdges:
-    """The road edges of a scene, ready to be asked."""
+    """The road edges of a scene, prepared for queries."""
 
     def __init__(self, polylines: tuple[np.ndarray, ...]):
         """Args: polylines: float64[P, 3] each, the road on the left. Raises: ValueError without any segment."""
@@ -34,14 +34,14 @@ class RoadEdges:
         return np.hypot(x, y) * self._side(points, nearest)
 
     def _fraction(self, points: np.ndarray, segment: np.ndarray) -> np.ndarray:
-        """How far along the segment a point's projection lies in the plane; 0 on one without length."""
+        """Position of a point's planar projection as a fraction of the segment; 0 without length."""
         step, way = self._step[segment], points - self._start[segment]
         square = step[..., 0] ** 2 + step[..., 1] ** 2
         dot = way[..., 0] * step[..., 0] + way[..., 1] * step[..., 1]
         return np.divide(dot, square, out=np.zeros_like(dot), where=square > 0)
 
     def _offset(self, points: np.ndarray, segment: np.ndarray) -> tuple[np.ndarray, ...]:
-        """From the place on the segment that is nearest in the plane to the point: x, y, z."""
+        """Vector x, y, z to the point from the place on the segment that is nearest in the plane."""
         fraction = np.clip(self._fraction(points, segment), 0, 1)
         way, step = points - self._start[segment], self._step[segment]
         return tuple(way[..., i] - fraction * step[..., i] for i in range(3))
@@ -51,9 +51,9 @@ class RoadEdges:
         return np.sign(_cross(points - self._start[segment], self._step[segment]))
 
     def _side(self, points: np.ndarray, segment: np.ndarray) -> np.ndarray:
-        """1 off the road, -1 on it. Past an end, where two segments tie, the turn there says which of them to ask.
+        """1 off the road, -1 on it. Past an end two segments tie, and the turn there decides between them.
 
-        At a left turn off the road is what is to the right of either line, at a right turn what is to that of both.
+        At a left turn a point to the right of either line is off the road, at a right turn one to the right of both.
         """
         fraction = self._fraction(points, segment)
         near = np.where(fraction < 0, self._before[segment], np.where(fraction > 1, self._after[segment], segment))
@@ -68,10 +68,10 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def neighbors(lines: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The segment before and after each, int[S]; itself at a free end.
+    """The segments before and after each segment, int[S]; the segment itself at a free end.
 
-    Of the rings only those with the most points close: the official code pads the others and looks for their
-    neighbour in the padding.
+    Only rings with the most points are closed: the official code pads the others and takes the neighbour from the
+    padding.
     """
     most = max(len(line) for line in lines)
     before, after, first = [], [], 0
@@ -85,7 +85,7 @@ def neighbors(lines: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def samples(start: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Stretched points of segments [S, 3], at most `SPACING_M` apart, both ends included, and whose they are."""
+    """Stretched sample points of segments [S, 3], at most `SPACING_M` apart, ends included, and their segments."""
     stretch = np.array([1, 1, Z_STRETCH])
     pieces = np.maximum(np.ceil(np.linalg.norm(step * stretch, axis=1) / SPACING_M), 1).astype(int)
     owner = np.repeat(np.arange(len(start)), pieces + 1)

@@ -1,7 +1,7 @@
 """The realism meta-metric of the Waymo Open Sim Agents Challenge 2025 (WOSAC), of one scene.
 
-How likely is what happened under what a model says might have happened? Definition: waymo-open-dataset 1.6.7,
-`challenge_2025_sim_agents_config`; written anew on NumPy. K rollouts, A agents, E judged agents, H steps.
+It is the likelihood of the log under a model's rollouts. Definition: waymo-open-dataset 1.6.7,
+`challenge_2025_sim_agents_config`; reimplemented in NumPy. K rollouts, A agents, E evaluated agents, H steps.
 """
 
 import dataclasses
@@ -47,10 +47,10 @@ def realism(scene: SimAgentsScene, rollouts: Tracks) -> dict[str, float]:
     """The score of a model's rollouts of a scene.
 
     Args: rollouts: all agents of the scene, [K, A, H], in world coordinates; H steps after the current one.
-    Returns: the likelihood of each feature, their weighted sum `metametric`, the share of agents and rollouts with
+    Returns: the likelihood of each feature, their weighted sum `metametric`, the fraction of agents and rollouts with
       each of `RATES`, `average_displacement_error` [m] and `min_average_displacement_error` [m], of the best rollout.
     Raises: ValueError for rollouts of another shape or with values that are not finite, a scene without road edges,
-      or one whose judged agents the log does not show doing what a feature needs.
+      or one whose log has no valid step of the evaluated agents for some feature.
     """
     check(scene, rollouts)
     road = FeatureMap(scene)
@@ -63,7 +63,7 @@ def realism(scene: SimAgentsScene, rollouts: Tracks) -> dict[str, float]:
     scores |= {name: indication_likelihood(logged[name], simulated[name], valid[name]) for name in INDICATIONS}
     unknown = sorted(name for name, score in scores.items() if np.isnan(score))
     if unknown:
-        raise ValueError(f"scenario {scene.scenario_id}: the log of the judged agents shows no {', '.join(unknown)}")
+        raise ValueError(f"scenario {scene.scenario_id}: the log of the evaluated agents shows no {', '.join(unknown)}")
     rates = {rate: float((simulated[name] & seen[scene.evaluated]).any(-1).mean()) for name, rate in RATES.items()}
     metametric = sum(weight * scores[name] for name, weight in WEIGHTS.items())
     return {"metametric": metametric} | scores | rates | displacement(scene, rollouts)
@@ -82,7 +82,7 @@ def check(scene: SimAgentsScene, rollouts: Tracks) -> None:
 
 
 def counted(scene: SimAgentsScene, name: str) -> np.ndarray:
-    """Where the log of the judged agents counts for a feature: bool[E, H]."""
+    """Steps of the evaluated agents' log that count for a feature: bool[E, H]."""
     valid = scene.valid[scene.evaluated, scene.current + 1 :]
     if name in ("time_to_collision", "traffic_light_violation"):
         return valid & is_vehicle(scene)[:, None]
@@ -93,16 +93,19 @@ def counted(scene: SimAgentsScene, name: str) -> np.ndarray:
 
 
 def displacement(scene: SimAgentsScene, rollouts: Tracks) -> dict[str, float]:
-    """Mean distance to the log [m] over judged agents, each over its valid steps, history included, where it is 0."""
-    judged, after = scene.evaluated, scene.current + 1
-    off = (getattr(rollouts, axis)[:, judged] - getattr(scene, axis)[judged, after:] for axis in "xyz")
+    """Mean distance to the log [m] over evaluated agents, each over its valid steps.
+
+    The steps of the history count too, with distance 0.
+    """
+    evaluated, after = scene.evaluated, scene.current + 1
+    off = (getattr(rollouts, axis)[:, evaluated] - getattr(scene, axis)[evaluated, after:] for axis in "xyz")
     apart = np.sqrt(sum(component**2 for component in off))
-    summed = np.where(scene.valid[judged, after:], apart, 0).sum(-1)
-    error = summed / scene.valid[judged].sum(-1)
+    summed = np.where(scene.valid[evaluated, after:], apart, 0).sum(-1)
+    error = summed / scene.valid[evaluated].sum(-1)
     best = float(error.mean(axis=1).min())
     return {"average_displacement_error": float(error.mean()), "min_average_displacement_error": best}
 
 
 def average(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean over scenes, as the leaderboard takes it."""
+    """Mean of each score over scenes, as on the leaderboard."""
     return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}

@@ -1,4 +1,4 @@
-"""Runs the measures over a study and writes what they found: `models.json`, `models.md` and a figure for each."""
+"""Runs the measures over a study and writes their results: `models.json`, `models.md` and a figure for each."""
 
 import json
 import pathlib
@@ -31,7 +31,7 @@ class Measure(NamedTuple):
     """A part of the benchmark.
 
     Attributes:
-      measure: of a study.   draw: what was found, to a file.
+      measure: study to result.   draw: writes the result's figure to a file.
     """
 
     measure: Callable[[Study], Finding]
@@ -45,10 +45,10 @@ MEASURES = {
 
 
 def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, Any]:
-    """Measures, draws and writes; each finding is on disk before the next measure begins.
+    """Measures, draws and writes; each result is on disk before the next measure begins.
 
-    Until the last one is done the report is called `models-unfinished`: a whole one is only replaced by a whole one. A
-    measure that the scenes lack something for is left out, with the reason.
+    Until the last measure is done the report is called `models-unfinished`: a whole report is only replaced by a whole
+    one. A measure is left out, with the reason, where the scenes lack what it needs.
 
     Args: names: out of `MEASURES`.   Returns: what `models.json` holds.
     Raises: ValueError where nothing can be measured, or `output` cannot be written or holds a larger report;
@@ -76,7 +76,7 @@ def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, A
 
 
 def add(study: Study, report: dict[str, Any], name: str, output: pathlib.Path) -> None:
-    """Adds a measure's finding to the report, and writes that with the measure's figure."""
+    """Adds a measure's result to the report, and writes the report with the measure's figure."""
     began, part = time.process_time(), MEASURES[name]
     try:
         finding = part.measure(study)
@@ -100,7 +100,7 @@ def write(folder: pathlib.Path, report: dict[str, Any], name: str) -> None:
 
 
 def size_of(report: dict[str, Any]) -> dict[str, int]:
-    """How much `models.json` holds."""
+    """Numbers of scenes, draws, models and measures in `models.json`."""
     sizes = {"scenes": report["provenance"]["scenes"], "draws": report["provenance"]["draws"]}
     return sizes | {"models": len(report["provenance"]["models"]), "measures": len(report["findings"])}
 
@@ -124,7 +124,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def tables(finding: dict[str, Any]) -> str:
-    """The rows, then the differences to the floor."""
+    """The Markdown table: the rows, then the differences to the floor."""
     columns = finding["columns"]
     rows = [[name, *(cell(row.get(key), with_interval) for key in columns)] for name, row in finding["rows"].items()]
     rows += [
@@ -134,6 +134,6 @@ def tables(finding: dict[str, Any]) -> str:
     return table(["world model", *columns.values()], rows)
 
 
-def cell(interval: dict | None, shown: Callable[[dict], str]) -> str:
+def cell(interval: dict | None, text: Callable[[dict], str]) -> str:
     """An interval as text; a dash where there is none, or no number."""
-    return "-" if interval is None or interval["mean"] is None else shown(interval)
+    return "-" if interval is None or interval["mean"] is None else text(interval)

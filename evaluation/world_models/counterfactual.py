@@ -1,4 +1,4 @@
-"""Drives in which the ego does something else than in its log, and what a World then makes of the others.
+"""Counterfactual rollouts: the ego does not act as logged, and a World predicts the others.
 
 B batch, H steps, S sub-steps, K = H * S, A agents.
 """
@@ -19,7 +19,7 @@ from tether.worldmodel.batch import ModelBatch, log_window
 from tether.worldmodel.costs import LEAST
 from tether.worldmodel.nets import symlog
 
-NEAR_M = 15.0  # who comes this near the logged ego has to do with it
+NEAR_M = 15.0  # an agent that comes this near the logged ego counts as near
 
 
 def drive_on(
@@ -31,8 +31,8 @@ def drive_on(
     action: Action,
     simulator: SimulatorConfig,
 ) -> Rollout:
-    """Drives actions [B, H, S] in a World, past whatever happens to the ego: the others are watched while it is in
-    their way. Two drives by one key differ only because the ego does.
+    """Repeats actions [B, H, S] in a World that ends at no failure of the ego: the others are observed while the ego is
+    in their way. Two rollouts of one key differ only because the ego's actions do.
 
     Args: key: key[B]; start: int32[B].
     """
@@ -40,7 +40,7 @@ def drive_on(
 
 
 def logged_plan(scene: Scene, start: Array, substeps: int, simulator: SimulatorConfig) -> tuple[Action, EgoState]:
-    """What the logged ego does in K sub-steps, and where it leads, [B, K]."""
+    """The logged ego's actions in K sub-steps, and the states that they lead to, [B, K]."""
     action = log_actions(scene, start, substeps, simulator)
     return action, advance(log_ego(scene, start), action, simulator.limits, simulator.dt)
 
@@ -48,9 +48,9 @@ def logged_plan(scene: Scene, start: Array, substeps: int, simulator: SimulatorC
 def retimed(
     ego: EgoState, logged: tuple[Action, EgoState], acceleration: float, simulator: SimulatorConfig
 ) -> tuple[Action, EgoState]:
-    """The way of a plan [B, K] at another constant acceleration [m/s^2], until the ego stands; straight on beyond it.
+    """Drives the path of a plan [B, K] at a constant acceleration [m/s^2], down to standstill; straight beyond its end.
 
-    Args: ego: [B], where both begin.
+    Args: ego: [B], the state in which both begin.
     """
     action, driven = logged
     constant = jnp.full_like(action.acceleration, acceleration)
@@ -63,7 +63,7 @@ def retimed(
 
 
 def middles(first: Array, speed: Array, dt: float) -> Array:
-    """Way covered by the middle of each sub-step [m]. Args: first: float32[B], the speed before; speed: [B, K]."""
+    """Distance covered by the middle of each sub-step [m]. Args: first: float32[B], the speed before; speed: [B, K]."""
     mean = (jnp.concatenate([first[:, None], speed[:, :-1]], 1) + speed) / 2
     return jnp.cumsum(mean, -1) * dt - mean * dt / 2
 
@@ -76,11 +76,11 @@ def by_step(action: Action, substeps: int) -> Action:
 def losses_under(
     action: Action, world: World, params: Params, key: jax.Array, batch: ModelBatch, simulator: SimulatorConfig
 ) -> dict[str, Array]:
-    """How far a World is from what happened when the ego drives actions [B, H, S], the batch's or others.
+    """A World's error against the log when the ego drives actions [B, H, S], the batch's or others.
 
     Returns: sums over the batch's first H steps, float32[B]: `all` and `near`, distances of the others from the log
-      [m], those of `NEAR_M` being near; `heads`, of Worlds with learned heads, their losses against the batch's
-      outcomes.
+      [m], near being those within `NEAR_M`; `heads`, in Worlds with learned heads, the heads' losses against the
+      batch's outcomes.
     """
     steps = action.acceleration.shape[1]
     outcome, alive = jax.tree.map(lambda a: a[:, :steps], (batch.outcome, batch.alive))
@@ -93,7 +93,7 @@ def losses_under(
 
 
 def distance_by_agent(agents: Agents, batch: ModelBatch, dt: float) -> Array:
-    """Distance of the moving others from the log [m], summed over the sub-steps of the batch's drive: float32[B, A].
+    """Distance of the moving others from the log [m], summed over the batch's sub-steps: float32[B, A].
 
     Args: agents: boxes [B, A, K].   dt: of a sub-step [s].
     """
@@ -106,7 +106,7 @@ def distance_by_agent(agents: Agents, batch: ModelBatch, dt: float) -> Array:
 
 
 def comes_near(batch: ModelBatch, substeps: int) -> Array:
-    """Who comes near the ego in the log's next `substeps` steps: bool[B, A]."""
+    """Agents that come near the ego in the log's next `substeps` steps: bool[B, A]."""
     log = log_window(batch.scene, batch.start, 0, substeps)
     row = batch.scene.ego[:, None, None]
     ego_x, ego_y, there = (jnp.take_along_axis(field, row, 1) for field in (log.x, log.y, log.valid))

@@ -1,4 +1,4 @@
-"""Whether a World knows when it is wrong: its disagreement against the true error of what it imagines."""
+"""A World's disagreement as a predictor of the true error of what it imagines."""
 
 import pathlib
 
@@ -13,8 +13,9 @@ COLUMNS = {"rank": "rank correlation", "within": "at equal times", "scene": "of 
 BINS = 10
 ABOUT = """Spearman's correlation of a World's disagreement about a step with the true error at its end: mean \
 displacement [m] of the others that the log sees within {near:.0f} m of the ego, both averaged over {draws} draws. \
-Over all scenes and steps; then the mean of the correlations at each step, which owes nothing to both growing with \
-time; then of the scenes' means. Worlds that do not disagree have no row."""
+The first column is over all scenes and steps. The second is the mean of the correlations at each step: both \
+quantities grow with time, and this leaves that out. The third correlates the scenes' means. Worlds that do not \
+disagree have no row."""
 
 
 def measure(study: Study) -> Finding:
@@ -24,14 +25,14 @@ def measure(study: Study) -> Finding:
     for name, draws in study.imagined.items():
         if not draws.disagreement.any():
             continue
-        said = draws.disagreement.mean(1)
-        pairs = (said, error[name], counted)
+        disagreement = draws.disagreement.mean(1)
+        pairs = (disagreement, error[name], counted)
         rows[name] = {
             "rank": bootstrap_of(lambda chosen, pairs=pairs: everywhere(pairs, chosen), study.groups),
             "within": bootstrap_of(lambda chosen, pairs=pairs: at_equal_times(pairs, chosen), study.groups),
             "scene": bootstrap_of(lambda chosen, pairs=pairs: of_scenes(pairs, chosen), study.groups),
         }
-        details[name] = binned(said[counted], error[name][counted])
+        details[name] = binned(disagreement[counted], error[name][counted])
     return Finding(
         title="Disagreement against error",
         about=ABOUT.format(near=NEAR_M, draws=study.draws),
@@ -43,51 +44,55 @@ def measure(study: Study) -> Finding:
 
 
 def errors_of(study: Study) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """By subject the mean error at each step's end, float64[N, H], and where there is one, bool[N, H]."""
+    """Subject to mean error at each step's end [m], float64[N, H], and where it is defined, bool[N, H]."""
     log, ends = study.logged, np.arange(1, study.steps + 1) * study.simulator.substeps
     x, y = log.x[..., ends], log.y[..., ends]
     rows = np.arange(len(log.ego))
     own_x, own_y = x[rows, log.ego][:, None], y[rows, log.ego][:, None]
     near = log.other[..., None] & log.valid[..., ends] & (np.hypot(x - own_x, y - own_y) < NEAR_M)
     number = near.sum(1)
-    found = {}
+    errors = {}
     for name, draws in study.imagined.items():
         away = np.hypot(draws.x[..., ends - 1] - x[:, None], draws.y[..., ends - 1] - y[:, None]).mean(1)
-        found[name] = np.where(near, away, 0.0).sum(1) / np.maximum(number, 1)
-    return found, number > 0
+        errors[name] = np.where(near, away, 0.0).sum(1) / np.maximum(number, 1)
+    return errors, number > 0
 
 
 def everywhere(pairs: tuple[np.ndarray, ...], chosen: np.ndarray) -> float:
-    """Over all scenes and steps."""
-    said, error, counted = (part[chosen] for part in pairs)
-    return spearman(said[counted], error[counted])
+    """Correlation over all scenes and steps together."""
+    disagreement, error, counted = (part[chosen] for part in pairs)
+    return spearman(disagreement[counted], error[counted])
 
 
 def at_equal_times(pairs: tuple[np.ndarray, ...], chosen: np.ndarray) -> float:
     """Mean over steps of the correlation over scenes."""
-    said, error, counted = (part[chosen] for part in pairs)
-    each = [spearman(said[c, h], error[c, h]) for h, c in enumerate(counted.T) if c.sum() > 2]
+    disagreement, error, counted = (part[chosen] for part in pairs)
+    each = [spearman(disagreement[c, h], error[c, h]) for h, c in enumerate(counted.T) if c.sum() > 2]
     return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
 
 
 def of_scenes(pairs: tuple[np.ndarray, ...], chosen: np.ndarray) -> float:
-    """Of means over the steps of a scene."""
-    said, error, counted = (part[chosen] for part in pairs)
+    """Correlation of the scenes' means over their steps."""
+    disagreement, error, counted = (part[chosen] for part in pairs)
     kept = counted.any(1)
     number = counted[kept].sum(1)
-    means = [np.where(counted, part, 0.0)[kept].sum(1) / number for part in (said, error)]
+    means = [np.where(counted, part, 0.0)[kept].sum(1) / number for part in (disagreement, error)]
     return spearman(*means)
 
 
-def binned(said: np.ndarray, error: np.ndarray) -> dict[str, list[float]]:
+def binned(disagreement: np.ndarray, error: np.ndarray) -> dict[str, list[float]]:
     """Mean error and disagreement in groups of equal number, from little disagreement to much."""
-    parts = np.array_split(np.argsort(said, kind="stable"), BINS)
-    share = [(index + 0.5) / BINS for index in range(BINS)]
-    kept = [(s, float(said[p].mean()), float(error[p].mean())) for s, p in zip(share, parts, strict=True) if len(p)]
+    parts = np.array_split(np.argsort(disagreement, kind="stable"), BINS)
+    quantile = [(index + 0.5) / BINS for index in range(BINS)]
+    kept = [
+        (q, float(disagreement[p].mean()), float(error[p].mean()))
+        for q, p in zip(quantile, parts, strict=True)
+        if len(p)
+    ]
     return dict(zip(("quantile", "disagreement", "error"), map(list, zip(*kept, strict=True)), strict=True))
 
 
 def draw(finding: Finding, path: pathlib.Path) -> None:
-    """Error by disagreement."""
+    """Draws the error by quantile of the disagreement."""
     lines = {name: (one["quantile"], one["error"]) for name, one in finding.details.items()}
     curves(lines, "quantile of the disagreement", "true error [m]", path)

@@ -1,4 +1,4 @@
-"""How far the imagined others stray from the log: ADE and minADE."""
+"""Displacement of the imagined others from the log: ADE and minADE."""
 
 import pathlib
 
@@ -16,9 +16,9 @@ COLUMNS = {
 }
 ABOUT = """Distance [m] of the others that move from where the log has them, averaged over agents and log steps up \
 to a time, while the log sees them; the ego is on its log. ADE is the mean over {draws} draws, minADE the best draw \
-of the scene as a whole. Means over the scenes in which others move. Who is out of sight in a draw goes on at the \
-velocity at which it was last seen; the last column is the share of those steps to 8 s at which the log sees the agent \
-and the draw does not."""
+of the scene as a whole. Means over the scenes in which others move. An agent that is out of sight in a draw keeps the \
+velocity at which it was last seen. The last column is the fraction of the steps to 8 s, of those at which the log \
+sees the agent, at which the draw does not."""
 
 
 def measure(study: Study) -> Finding:
@@ -51,7 +51,7 @@ def measure(study: Study) -> Finding:
 
 
 def errors_of(study: Study, name: str) -> dict[str, np.ndarray]:
-    """By column float64[N], NaN for scenes in which nothing counts."""
+    """Column to float64[N], NaN for scenes in which nothing counts."""
     draws, counted = study.imagined[name], study.logged.counted
     unseen = np.where(counted, 1 - draws.seen.mean(1), 0).sum((1, 2))
     with np.errstate(invalid="ignore"):
@@ -69,6 +69,6 @@ def curve_of(study: Study, name: str) -> dict[str, list[float]]:
 
 
 def draw(finding: Finding, path: pathlib.Path) -> None:
-    """Displacement over time."""
+    """Draws the displacement over time."""
     lines = {name: (one["seconds"], one["metres"]) for name, one in finding.details.items()}
     curves(lines, "time [s]", "displacement of the moving others [m]", path)

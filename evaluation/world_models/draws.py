@@ -1,4 +1,4 @@
-"""The logs of a study as a World continues them, again and again: what realism and its kin are measured on."""
+"""Draws: a World's continuations of each scene, K of them, on which realism and similar measures are computed."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -21,11 +21,11 @@ from tether.worldmodel.batch import ModelBatch, log_window
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """What a World made of N scenes, K times each, the ego being on its log.
+    """A World's continuations of N scenes, K of each, the ego being on its log.
 
     Attributes:
       x, y, heading: float32[N, K, A, T], box centre [m] and heading [rad] of all rows after each of T log steps of the
-        future; an agent that is out of sight moves on (`forecasts.keep_moving`).
+        future; an agent out of sight keeps its velocity (`forecasts.keep_moving`).
       seen: bool[N, K, A, T], not out of sight.
       disagreement: float32[N, K, H].
     """
@@ -39,10 +39,10 @@ class Draws:
 
 @dataclasses.dataclass(frozen=True)
 class Logged:
-    """The same of the log.
+    """The logs of N scenes, from the current step on.
 
     Attributes:
-      x, y, heading, vel_x, vel_y: float32[N, A, 1 + T], from the current step on.   valid: bool[N, A, 1 + T].
+      x, y, heading, vel_x, vel_y: float32[N, A, 1 + T].   valid: bool[N, A, 1 + T].
       agent_type: int32[N, A].
       other: bool[N, A], an agent other than the ego that is there at the current step.
       moving: bool[N, A], see `forecasts.moving`.
@@ -62,7 +62,7 @@ class Logged:
 
     @property
     def counted(self) -> np.ndarray:
-        """Where errors count: the moving others while the log sees them, bool[N, A, T]."""
+        """Where errors count, bool[N, A, T]: the moving others while the log sees them."""
         return self.valid[..., 1:] & self.moving[..., None]
 
 
@@ -83,7 +83,7 @@ def logged(records: Sequence[Record], spec: SceneSpec) -> Logged:
 
 
 def log_drive(simulator: SimulatorConfig, steps: int) -> Callable[[Scene, jax.Array], ModelBatch]:
-    """The ego's drive of the log for H steps as a function of scenes [B, ...] and key[B]: `ModelBatch` [B]."""
+    """A function of scenes [B, ...] and key[B] that drives the ego along its log for H steps: `ModelBatch` [B]."""
 
     def drive(scene: Scene, keys: jax.Array) -> ModelBatch:
         return drive_expert(simulator, steps, scene, undisturbed(len(keys)), keys)
@@ -101,9 +101,10 @@ def imagine_draws(
     dt: float,
     name: str,
 ) -> Draws:
-    """Lets a World continue every scene.
+    """Continues every scene K times in a World.
 
-    Args: drive_log, parts, keys: see `Study`.   draws: K.   dt: of a log step [s].   name: for the progress bar.
+    Args: drive_log, keys: of `Study`; parts: as `Study.chunks`.   draws: K.   dt: of a log step [s].   name: for the
+      progress bar.
     """
 
     @jax.jit
@@ -116,15 +117,15 @@ def imagine_draws(
 
         return jax.lax.map(once, jnp.arange(draws))
 
-    found = []
+    parts_drawn = []
     batches = list(parts)
     with Bar(name, len(batches), unit="batches", compiles=True) as bar:
         for rows, new, scene in bar.over(batches):
             key = keys(rows)
             agents, disagreement = continued(params, drive_log(scene, key), key)
             arrays = (agents.x, agents.y, agents.heading, agents.valid, disagreement)
-            found.append([np.swapaxes(np.asarray(a), 0, 1)[:new] for a in arrays])
-    return Draws(*(np.concatenate(one) for one in zip(*found, strict=True)))
+            parts_drawn.append([np.swapaxes(np.asarray(a), 0, 1)[:new] for a in arrays])
+    return Draws(*(np.concatenate(one) for one in zip(*parts_drawn, strict=True)))
 
 
 def distance_from_log(draws: Draws, log: Logged) -> np.ndarray:

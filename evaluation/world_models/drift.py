@@ -1,4 +1,4 @@
-"""Drift: how the distribution of what the others do changes while a World goes on by itself."""
+"""Drift: how the distribution of the others' motion changes over the steps of a rollout in a World."""
 
 import pathlib
 from typing import NamedTuple
@@ -16,10 +16,10 @@ STRIDE = 5  # steps of 0.1 s over which motion is read: differences of noise are
 
 
 class Marginal(NamedTuple):
-    """A quantity of one agent at one time.
+    """A quantity of one agent at one time, and its histogram.
 
     Attributes:
-      label: with unit.   low, high, bins: of its histogram; values outside count at the ends.
+      label: with unit.   low, high, bins: of the histogram; values outside count in the outermost bins.
     """
 
     label: str
@@ -37,7 +37,7 @@ MARGINALS = {
 COLUMNS = {name: marginal.label for name, marginal in MARGINALS.items()}
 ABOUT = """Wasserstein-1 distance between the marginals of the imagined and of the logged moving others in the last \
 {s:g} of the 8 s, in the unit of each: speed and acceleration over half a second, turn rate, distance of the centres \
-of the nearest other agent or the ego. All scenes and {draws} draws pooled; 0 would be the log's own distribution. \
+of the nearest other agent or the ego. All scenes and {draws} draws are pooled; 0 is the log's own distribution. \
 The figure shows it over time for the speed."""
 
 
@@ -50,10 +50,10 @@ def measure(study: Study) -> Finding:
     truth = histograms(study, log.x[:, None, :, 1:], log.y[:, None, :, 1:], log.heading[:, None, :, 1:], windows)
     rows, details = {}, {}
     for name, draws in study.imagined.items():
-        found = histograms(study, draws.x, draws.y, draws.heading, windows)
+        imagined = histograms(study, draws.x, draws.y, draws.heading, windows)
 
-        def distance(key: str, window: int, chosen: np.ndarray, found: dict = found) -> float:
-            counts = [one[key][chosen, window].sum(0) for one in (found, truth)]
+        def distance(key: str, window: int, chosen: np.ndarray, imagined: dict = imagined) -> float:
+            counts = [one[key][chosen, window].sum(0) for one in (imagined, truth)]
             return wasserstein(*counts, (MARGINALS[key].high - MARGINALS[key].low) / MARGINALS[key].bins)
 
         rows[name] = {
@@ -88,12 +88,12 @@ def histograms(study: Study, x: np.ndarray, y: np.ndarray, heading: np.ndarray, 
 
 def nearest(x: np.ndarray, y: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Distance [m] of each agent to the nearest other one that the log sees then: [N, K, A, T]."""
-    found = np.full(x.shape, np.inf, np.float32)
+    distance = np.full(x.shape, np.inf, np.float32)
     for row in range(x.shape[2]):
         away = np.hypot(x - x[:, :, row : row + 1], y - y[:, :, row : row + 1])
         there = valid[:, None, row : row + 1] & (np.arange(x.shape[2]) != row)[:, None]
-        found = np.minimum(found, np.where(there, away, np.inf))
-    return found
+        distance = np.minimum(distance, np.where(there, away, np.inf))
+    return distance
 
 
 def histogram(
@@ -102,15 +102,15 @@ def histogram(
     """int[N, windows, bins]. Args: values [N, K, A, T]; counted bool[N, A, T]; window int[T]."""
     scaled = (values - marginal.low) / (marginal.high - marginal.low) * marginal.bins
     index = np.clip(np.nan_to_num(scaled, posinf=marginal.bins), 0, marginal.bins - 1).astype(int)
-    found = np.zeros((len(values), windows, marginal.bins), int)
+    counts = np.zeros((len(values), windows, marginal.bins), int)
     for scene, (bins, keep) in enumerate(zip(index, counted, strict=True)):
         flat = (window * marginal.bins + bins)[np.broadcast_to(keep, bins.shape)]
-        found[scene] = np.bincount(flat, minlength=windows * marginal.bins).reshape(windows, marginal.bins)
-    return found
+        counts[scene] = np.bincount(flat, minlength=windows * marginal.bins).reshape(windows, marginal.bins)
+    return counts
 
 
 def draw(finding: Finding, path: pathlib.Path) -> None:
-    """The speed's drift over time."""
+    """Draws the speed's drift over time."""
     lines = {
         name: ([WINDOW_S * (window + 0.5) for window in range(len(one["speed"]))], one["speed"])
         for name, one in finding.details.items()

@@ -13,15 +13,15 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
 
 
 def colours(subjects: Sequence[str]) -> dict[str, str]:
-    """The same colour for a subject in every chart: floor and ceiling have their own."""
+    """Subject to colour, the same in every chart; floor and ceiling have their own."""
     others = [name for name in subjects if name not in FIXED]
     return FIXED | {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(others)}
 
 
 def forest(intervals: Mapping[str, Mapping[str, dict]], labels: Mapping[str, str], axis: str, path: Path) -> None:
-    """A row for each label, in it a mark with its interval for each subject."""
+    """Draws a row for each label, with a mark and its interval for each subject."""
     figure = Figure(figsize=(8, 1.2 + 0.42 * len(labels)), layout="constrained")
-    axes, shown = figure.subplots(), colours(list(intervals))
+    axes, colour_of = figure.subplots(), colours(list(intervals))
     step = 0.7 / max(len(intervals), 1)
     for index, (name, values) in enumerate(intervals.items()):
         rows = [(place, values[key]) for place, key in enumerate(labels) if key in values]
@@ -29,7 +29,7 @@ def forest(intervals: Mapping[str, Mapping[str, dict]], labels: Mapping[str, str
         means = [one["mean"] for _, one in rows]
         below = [max(one["mean"] - one["low"], 0) for _, one in rows]
         above = [max(one["high"] - one["mean"], 0) for _, one in rows]
-        axes.errorbar(means, heights, xerr=[below, above], fmt="o", ms=4, lw=1.5, color=shown[name], label=name)
+        axes.errorbar(means, heights, xerr=[below, above], fmt="o", ms=4, lw=1.5, color=colour_of[name], label=name)
     axes.set_yticks(range(len(labels)), labels.values())
     axes.invert_yaxis()
     axes.set_xlabel(axis)
@@ -39,11 +39,11 @@ def forest(intervals: Mapping[str, Mapping[str, dict]], labels: Mapping[str, str
 
 
 def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], across: str, upward: str, path: Path) -> None:
-    """A line for each subject."""
+    """Draws a line for each subject."""
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes, shown = figure.subplots(), colours(list(lines))
+    axes, colour_of = figure.subplots(), colours(list(lines))
     for name, (x, y) in lines.items():
-        axes.plot(x, y, marker="o" if len(x) <= 20 else "", ms=4, color=shown[name], label=name)
+        axes.plot(x, y, marker="o" if len(x) <= 20 else "", ms=4, color=colour_of[name], label=name)
     axes.set_xlabel(across)
     axes.set_ylabel(upward)
     axes.grid(alpha=0.3)

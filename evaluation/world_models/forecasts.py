@@ -1,6 +1,6 @@
-"""How good forecasts of a log are, given draws of it. K draws, A agents, T steps.
+"""Errors and densities of draws against the log. K draws, A agents, T steps.
 
-All of these see only boxes, so that every World can be measured alike, whether or not it knows its own likelihood.
+All of these measures see only boxes, so that every World is measured alike, with or without a likelihood of its own.
 NumPy on the host; `moving` takes arrays of either kind, and `keep_moving` is computed with the draws.
 """
 
@@ -17,7 +17,7 @@ INTERACTING_M = 10.0  # centres of two agents, one of them moving, that come thi
 
 
 def moving(x: Array, y: Array, valid: Array, ego: Array) -> Array:
-    """Which agents other than the ego are there at first and move by more than `MOVED_M` while the log sees them.
+    """Agents other than the ego that are there at first and move by more than `MOVED_M` while the log sees them.
 
     Args: x, y, valid: the log, [..., A, 1 + T].   ego: int[...], its row.   Returns: bool[..., A].
     """
@@ -26,10 +26,10 @@ def moving(x: Array, y: Array, valid: Array, ego: Array) -> Array:
 
 
 def keep_moving(now: Agents, after: Agents, dt: float) -> Agents:
-    """The boxes, where agents that are out of sight go on at the velocity at which they were last seen.
+    """The boxes; an agent that is out of sight keeps the velocity at which it was last seen.
 
-    A model says nothing of the place of an agent that it takes to be out of sight. A box that stood still from then on
-    would be wrong in a way in which no vehicle is; leaving the agent out would hide the model's error.
+    A model predicts no position for an agent that it takes to be out of sight. A box that stood still from then on
+    would be implausible for a vehicle; leaving the agent out would hide the model's error.
 
     Args: now: `Agents` [..., 1], at the start; after: `Agents` [..., T], one every dt [s].
     Returns: `Agents` [..., T], valid where `after` is.
@@ -63,10 +63,10 @@ def joint_errors(distance: Array, counted: Array, steps: int) -> tuple[np.ndarra
 
 
 def log_density(x: Array, y: Array, logged_x: Array, logged_y: Array) -> np.ndarray:
-    """Log of the density [1/m^2] that draws put on where an agent is: a mixture of kernels around them.
+    """Log-density [1/m^2] of an agent's logged position under a mixture of kernels around the draws.
 
-    The kernel is a Student t of two degrees of freedom: a draw that is metres off costs nats, not hundreds of them, so
-    that the mean over agents tells of all of them.
+    The kernel is a Student t of two degrees of freedom. A draw that is metres off then costs a few nats, not hundreds,
+    so that no single agent dominates the mean over agents.
 
     Args: x, y: [..., K, A]; logged_x, logged_y: [..., A].   Returns: float64[..., A].
     Source: kernel density NLL as in The Trajectron (arXiv 1810.05993), with a heavy tail in place of its cut at -20.
@@ -78,7 +78,7 @@ def log_density(x: Array, y: Array, logged_x: Array, logged_y: Array) -> np.ndar
 
 
 def interacting(x: Array, y: Array, valid: Array, moving: Array) -> np.ndarray:
-    """bool[A]: moves, and comes within `INTERACTING_M` of another agent while both are seen.
+    """Moving agents that come within `INTERACTING_M` of another agent while both are seen: bool[A].
 
     Args: the log of one scene: x, y, valid: [A, T], the ego among them; moving: bool[A].
     """
@@ -92,5 +92,5 @@ def interacting(x: Array, y: Array, valid: Array, moving: Array) -> np.ndarray:
 
 def wasserstein(first: Array, second: Array, width: float) -> float:
     """Earth mover's distance between two histograms over the same bins, in the unit of the bins' width."""
-    shares = [counts / max(counts.sum(), 1) for counts in (first, second)]
-    return float(np.abs(np.cumsum(shares[0] - shares[1])).sum() * width)
+    fractions = [counts / max(counts.sum(), 1) for counts in (first, second)]
+    return float(np.abs(np.cumsum(fractions[0] - fractions[1])).sum() * width)

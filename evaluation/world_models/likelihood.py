@@ -1,4 +1,4 @@
-"""Negative log-likelihood of where the others are, of moving, parked and interacting ones apart."""
+"""Negative log-likelihood of the others' positions, for moving, parked and interacting agents apart."""
 
 import pathlib
 
@@ -47,16 +47,16 @@ def measure(study: Study) -> Finding:
 
 
 def members_of(study: Study) -> dict[str, np.ndarray]:
-    """Who belongs to each split, bool[N, A]."""
+    """Split to its agents, bool[N, A]."""
     log = study.logged
     near = [forecast.interacting(*scene) for scene in zip(log.x, log.y, log.valid, log.moving, strict=True)]
     return {"moving": log.moving, "parked": log.other & ~log.moving, "interacting": np.stack(near)}
 
 
 def values_of(study: Study, name: str, members: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """By split, each time's mean over a scene's agents: float64[len(SECONDS), N], NaN in scenes without any."""
+    """Split to mean over a scene's agents at each time: float64[len(SECONDS), N], NaN in scenes without any."""
     draws, log = study.imagined[name], study.logged
-    found: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    by_split: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for second in SECONDS:
         step = round(second / study.simulator.dt)
         place = (draws.x[..., step - 1], draws.y[..., step - 1], log.x[..., step], log.y[..., step])
@@ -65,23 +65,23 @@ def values_of(study: Study, name: str, members: dict[str, np.ndarray]) -> dict[s
             counted = member & log.valid[..., step]
             number = counted.sum(1)
             mean = np.where(counted, nats, 0.0).sum(1) / np.maximum(number, 1)
-            found[split].append(np.where(number > 0, mean, np.nan))
+            by_split[split].append(np.where(number > 0, mean, np.nan))
     # A scene counts at all times or at none: its agents may leave the log's sight.
-    stacked = {split: np.stack(parts) for split, parts in found.items()}
+    stacked = {split: np.stack(parts) for split, parts in by_split.items()}
     return {split: np.where(np.isfinite(one).all(0), one, np.nan) for split, one in stacked.items()}
 
 
 def details_of(values: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, dict]:
     """An interval for each split and time."""
-    found = {}
+    intervals = {}
     for split, one in values.items():
         kept = np.isfinite(one[0])
         if kept.any():
-            found |= {f"{split}, {s} s": bootstrap(one[i][kept], groups[kept]) for i, s in enumerate(SECONDS)}
-    return found
+            intervals |= {f"{split}, {s} s": bootstrap(one[i][kept], groups[kept]) for i, s in enumerate(SECONDS)}
+    return intervals
 
 
 def draw(finding: Finding, path: pathlib.Path) -> None:
-    """Each split and time."""
+    """Draws each split and time."""
     keys = dict.fromkeys(key for one in finding.details.values() for key in one)
     forest(finding.details, {key: key for key in keys}, "negative log-likelihood [nats]", path)

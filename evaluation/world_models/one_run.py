@@ -1,4 +1,4 @@
-"""What a policy report says of the run's world model: the displacement of the others, beside the kinematic floor."""
+"""The world model's part of a policy report: the displacement of the others, beside the kinematic floor."""
 
 from collections.abc import Sequence
 
@@ -13,17 +13,17 @@ from tether.training.config import Config
 from tether.training.scenes import take
 
 SECONDS = (1, 3, 8)
-DRAWS = 4  # of each scene: the mean over draws is what is shown, and few give it
+DRAWS = 4  # of each scene: the table shows the mean over draws, for which few suffice
 
 
 def compare(
     models: dict[str, tuple[World, Params]], records: Sequence[Record], config: Config
 ) -> dict[str, dict[str, dict]]:
-    """ADE of the moving others up to some times as the benchmark of world models has it (`displacement.py`).
+    """ADE of the moving others up to some times, as in the benchmark of world models (`displacement.py`).
 
-    Args: models: by name.   records: prepared scenes, all driven at once.
-    Returns: model to `ade_<seconds>s` to interval [m] over the scenes in which others move; a time at which
-      none does is left out.
+    Args: models: by name.   records: prepared scenes, all rolled out in one batch.
+    Returns: model to `ade_<seconds>s` to interval [m] over the scenes in which others move; a time without such a
+      scene is left out.
     """
     log, groups, dt = logged(records, config.spec), np.array(recordings(records)), config.simulator.dt
     drive = jax.jit(log_drive(config.simulator, config.rollout_steps))

@@ -1,6 +1,6 @@
-"""How far probabilities can be believed: forecasts of events by some time, against what happened.
+"""Measures of probabilistic forecasts: probabilities of events by some time, against what happened.
 
-NumPy for what is counted on the host, JAX for what is computed with the drives. B rows, H steps, N forecasts.
+NumPy for what is counted on the host, JAX for what is computed with the rollouts. B rows, H steps, N forecasts.
 """
 
 from typing import NamedTuple
@@ -14,17 +14,18 @@ from tether.data.scene import Array
 from tether.training.grounding import brier
 
 BINS = 10
-LEAST_SAID = 1e-6  # what is said to be impossible has log-odds too
-LEAST_EVENTS = 5  # fewer that happened, or did not, say nothing about skill
+LEAST_PROBABILITY = 1e-6  # a forecast of 0 must have log-odds too
+LEAST_EVENTS = 5  # with fewer events, or fewer non-events, the skill has no value
 
 
 def incidence(probability: Array, cont: Array) -> Array:
-    """The chance that an event has ended a row by each step, when other events may end it before.
+    """The probability that an event has ended a row by each step, when other events may end it before.
 
     I_t = sum over s <= t of p_s * prod over u < s of min(cont_u, 1 - p_u). The minimum keeps I within [0, 1] where the
     heads contradict each other: surviving a step is at most as likely as the event's not happening in it.
 
-    Args: float32[..., H]; chance of the event in each step and of going on after it, given that the row got there.
+    Args: float32[..., H]; probability of the event in each step and of continuing after it, given that the row got
+      there.
     Returns: float32[..., H].
     Source: the cumulative incidence function of competing risks, Kalbfleisch & Prentice, 8.2.
     """
@@ -40,27 +41,28 @@ def happened_by(event: Array, termination: Array) -> Array:
 
 
 class Reliability(NamedTuple):
-    """Forecasts by equal-width bins of what was said; float64[bins].
+    """Forecasts in equal-width bins of their probability; float64[bins], NaN in empty bins.
 
     Attributes:
-      said: mean probability.   happened: share in which it happened.   share: of all forecasts. NaN in empty bins.
+      probability: mean forecast.   happened: fraction of the bin's forecasts whose event happened.
+      fraction: of all forecasts that lie in the bin.
     """
 
-    said: np.ndarray
+    probability: np.ndarray
     happened: np.ndarray
-    share: np.ndarray
+    fraction: np.ndarray
 
 
 def reliability(probability: np.ndarray, happened: np.ndarray, bins: int = BINS) -> Reliability:
     """The reliability diagram of forecasts [N]."""
     index = np.clip((probability * bins).astype(int), 0, bins - 1)
-    count, said, true = (np.bincount(index, w, bins) for w in (np.ones(len(index)), probability, happened))
+    count, summed, true = (np.bincount(index, w, bins) for w in (np.ones(len(index)), probability, happened))
     filled = np.where(count > 0, count, np.nan)
-    return Reliability(said / filled, true / filled, count / len(index))
+    return Reliability(summed / filled, true / filled, count / len(index))
 
 
 def calibration_error(probability: np.ndarray, happened: np.ndarray, bins: int = BINS) -> float:
-    """ECE: |said - happened| by bin, weighted by the bins' shares. Args: [N].
+    """Expected calibration error: |mean forecast - rate| by bin, weighted by the bins' sizes. Args: [N].
 
     Source: Naeini et al. 2015; Guo et al., arXiv 1706.04599, eq. 5.
     """
@@ -69,9 +71,9 @@ def calibration_error(probability: np.ndarray, happened: np.ndarray, bins: int =
 
 
 def brier_skill(probability: np.ndarray, happened: np.ndarray) -> float:
-    """1 - Brier score / that of always saying the base rate of the same forecasts [N].
+    """1 - Brier score / Brier score of always forecasting the base rate. Args: [N].
 
-    NaN with fewer than `LEAST_EVENTS` that happened or did not: what is so rare shows no skill. Source: Murphy 1973.
+    NaN with fewer than `LEAST_EVENTS` events or non-events. Source: Murphy 1973.
     """
     count = happened.sum()
     if min(count, len(happened) - count) < LEAST_EVENTS:
@@ -92,9 +94,9 @@ class Scaling(NamedTuple):
 
 
 def fit_scaling(probability: np.ndarray, happened: np.ndarray) -> Scaling:
-    """The scaling under which what happened is likeliest. Args: [N].
+    """The scaling of maximum likelihood. Args: [N].
 
-    As if one forecast more of each outcome had been wrong, so that events which never happened get no infinite odds.
+    One wrong forecast of each outcome is added, so that an event that never happened does not get infinite odds.
     Source: Platt 1999, eq. 4 and his targets.
     """
     odds, count = _log_odds(probability), happened.sum()
@@ -109,14 +111,14 @@ def fit_scaling(probability: np.ndarray, happened: np.ndarray) -> Scaling:
 
 
 def _log_odds(probability: np.ndarray) -> np.ndarray:
-    return logit(np.clip(probability.astype(np.float64), LEAST_SAID, 1 - LEAST_SAID))
+    return logit(np.clip(probability.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
 
 
 def average_precision(probability: np.ndarray, happened: np.ndarray) -> float:
     """AUPRC as average precision: the precision at each threshold, weighted by the recall that it adds. Args: [N].
 
-    Forecasts of one probability pass the threshold together. NaN where nothing happened; the base rate is what chance
-    reaches. Source: Davis & Goadrich 2006 (no linear interpolation between thresholds).
+    Forecasts of one probability pass the threshold together. A random forecast reaches the base rate. NaN where
+    nothing happened. Source: Davis & Goadrich 2006 (no linear interpolation between thresholds).
     """
     if not happened.any():
         return float("nan")

@@ -1,9 +1,9 @@
-"""Counterfactual probes: moments of logs at which it is plain what somebody must do if the ego does something else.
+"""Counterfactual probes: moments of logs at which the right reaction of an agent to another ego is known by rule.
 
-At each moment the ego once drives as logged and once otherwise, its World's noise the same. Then it is known by rule
-how far some others get in the second drive, compared with the first: those whose way it blocks must fall behind and
-not drive into it; those whom it does not concern must get as far. Rules look at the log and at the ego's two ways
-alone, never at what a World makes of them, so that all Worlds face the same cases.
+At each moment the World is rolled out twice with the same noise: the ego drives as logged, then otherwise. The rules
+know how far some others get in the second rollout, compared with the first. An agent whose path the ego blocks must
+fall behind and not drive into it. An agent that the ego does not concern must get as far. Rules look only at the log
+and at the ego's two paths, never at a World's output, so that all Worlds face the same cases.
 B batch, A agents, K sub-steps.
 """
 
@@ -22,29 +22,30 @@ from tether.simulator.rollout import joined
 from tether.simulator.world import Action, Agents, EgoState, Params, World
 from tether.worldmodel.batch import log_window
 
-SECONDS = 5.0  # of a drive
+SECONDS = 5.0  # of a rollout
 BRAKING = {"brakes": -4.0, "eases": -2.0}  # m/s^2, of plans that leave the log, down to a standstill
-SAME_M = 1.0  # getting farther or less far by less than this is getting as far
-INTO_M = 0.5  # boxes that overlap by less than this at most touch
+SAME_M = 1.0  # distances travelled that differ by less than this are the same
+INTO_M = 0.5  # boxes that overlap by less than this only touch
 FOLLOWS_S, FOLLOWS_M = 2.0, 5.0  # the largest gap of a follower: of time, or, if slow, of space
-FILE_M = 2.0  # centres this near to a line are in file
-FAR_M, FREE_M = 40.0, 25.0  # who is this far behind the ego, and never nearer than the second, is not concerned
-NEAR_M = 60.0  # nobody farther ahead is probed
+FILE_M = 2.0  # an agent whose centre is this near to the ego's line is in file with it
+FAR_M, FREE_M = 40.0, 25.0  # an agent that far behind the ego, and never nearer than the second, is not concerned
+NEAR_M = 60.0  # agents farther ahead are not probed
 STANDS_MPS, MOVES_MPS = 0.1, 1.0
-STOOD_S = 1.0  # who has stood for so long can be seen standing
+STOOD_S = 1.0  # an ego that has stood for so long can be seen to stand
 SAME_WAY, OTHER_WAY, CROSSING = 0.87, -0.9, 0.7  # cosines of the turn between headings: 30, 154 and 45 to 135 degrees
-STRAIGHT_RAD = 0.2  # who turns less than this goes straight
-MARGIN_M = 1.0  # on all sides of the ego: who stays out of it is not in its way
+STRAIGHT_RAD = 0.2  # an agent that turns less than this goes straight
+MARGIN_M = 1.0  # on all sides of the ego: an agent that stays out of it is clear of the ego
 
 
 class Kind(NamedTuple):
-    """What is asked of an agent.
+    """A kind of probe: what the ego does and what the agent must do.
 
     Attributes:
       plan: of `plans`, what the ego does instead of its log.
-      reacts: it must get less far than with the logged ego, and not into the ego. Else it must get as far.
-      may_gain: it may also get farther.
-      about: for the reader.
+      reacts: whether the agent must get less far than with the logged ego, and not into the ego; else it must get as
+        far.
+      may_gain: whether the agent may also get farther.
+      about: description for the report's reader.
     """
 
     plan: str
@@ -73,7 +74,7 @@ def plans(scene: Scene, start: Array, simulator: SimulatorConfig) -> dict[str, t
 
 
 def box_of(boxes: EgoState | Agents, length: Array, width: Array, margin: float = 0.0) -> Box:
-    """Boxes of a size, and more on all sides."""
+    """Boxes of a size [m], grown by a margin [m] on all sides."""
     size = (jnp.broadcast_to(side + 2 * margin, boxes.x.shape) for side in (length, width))
     return Box(boxes.x, boxes.y, boxes.heading, *size)
 
@@ -90,7 +91,7 @@ def overlap(ego: EgoState, agents: Agents, scene: Scene, margin: float = 0.0) ->
 def cases(
     scene: Scene, start: Array, ways: dict[str, tuple[Action, EgoState]], simulator: SimulatorConfig
 ) -> dict[str, Array]:
-    """Whose answer is known, by kind: bool[B, A]. Args: ways: as `plans` gives them."""
+    """Kind to the agents that are its cases, bool[B, A]. Args: ways: as `plans` returns them."""
     log = log_window(scene, start, 0, ways["log"][1].x.shape[-1])
     now, after, ego = log[..., 0], log[..., 1:], log_ego(scene, start)[:, None]
     x, y = to_frame(now.x, now.y, ego.x, ego.y, ego.heading)
@@ -130,7 +131,7 @@ def cases(
 
 
 def crosses_way(scene: Scene, ego: EgoState, agents: Agents) -> Array:
-    """bool[B, A], the agent passes where the ego is at some other time. Args: ego [B, K]; agents [B, A, K]."""
+    """Agents that pass a place where the ego is at any time: bool[B, A]. Args: ego [B, K]; agents [B, A, K]."""
     every = slice(None, None, 5)  # boxes are longer than 0.5 s of a junction's speeds
     here, there = ego[:, every], agents[..., every]
 
@@ -151,9 +152,9 @@ def pose(
 def ask(
     world: World, params: Params, key: jax.Array, scene: Scene, start: Array, simulator: SimulatorConfig
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Drives every plan in a World. key: key[B].
+    """Rolls out every plan in a World. key: key[B].
 
-    Returns: by kind, bool[B, A]: the agent is a case, and it is one and does what it must.
+    Returns: two dicts by kind of bool[B, A]: the agent is a case; it is one and does what it must.
     """
     ways, case = pose(scene, start, simulator)
     drives = {
@@ -168,7 +169,10 @@ def ask(
 
 
 def answers(kind: Kind, with_log: Agents, other: Agents, way: EgoState, scene: Scene) -> Array:
-    """Who does what a kind asks for: bool[B, A]. Args: the boxes [B, A, K] of both drives; way: the other's [B, K]."""
+    """Agents that do what a kind asks for: bool[B, A].
+
+    Args: with_log, other: the boxes [B, A, K] of both rollouts.   way: the ego's in the other one, [B, K].
+    """
     less = travelled(with_log) - travelled(other)
     into = (overlap(way, other, scene) > INTO_M).any(-1)
     as_far = (less < SAME_M) & (kind.may_gain | (less > -SAME_M))
@@ -177,5 +181,5 @@ def answers(kind: Kind, with_log: Agents, other: Agents, way: EgoState, scene: S
 
 
 def travelled(agents: Agents) -> Array:
-    """How far the agents get [m]: [..., K] -> [...]."""
+    """Distance travelled by the agents [m]: [..., K] -> [...]."""
     return jnp.hypot(jnp.diff(agents.x), jnp.diff(agents.y)).sum(-1)

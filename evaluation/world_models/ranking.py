@@ -20,7 +20,7 @@ from tether.evaluation.world_models.returns import earn
 from tether.evaluation.world_models.study import FLOOR, Finding, Study
 from tether.simulator.log_replay import LogReplay
 
-SHOWN = ("return", "score", "failure")  # with intervals
+WITH_INTERVALS = ("return", "score", "failure")  # quantities of the figure's details
 COLUMNS = {
     "spearman": "Spearman",
     "spearman_learned": "Spearman, learned policies",
@@ -42,17 +42,18 @@ ABOUT = (
     "same keys. A policy's return is the mean over scenes of the undiscounted sum of the reward, which geometry gives "
     "for replayed and imagined boxes alike; failures are at-fault collisions, leaving the road, running a red light or "
     "leaving the route. Spearman: rank correlation over policies of the two returns; the better half, by grounded "
-    "return, is the harder case: weak policies fail by their own steering, which no model has to foresee. Separable "
-    "pairs: of the {pairs} pairs of policies whose grounded returns differ by an interval without zero, the share that "
-    "imagination orders alike. MMRV: by how much grounded return, on average over policies, imagination misplaces a "
+    "return, is the harder case: weak policies fail by their own steering, which no model has to predict. Separable "
+    "pairs: of the {pairs} pairs of policies whose grounded returns differ by an interval without zero, the fraction "
+    "that imagination orders alike. MMRV: mean over policies of the grounded return by which imagination misplaces the "
     "policy at worst. Bias: imagined - grounded, the mean over policies; above 0 imagination is too optimistic. Heads: "
-    "the return that the learned heads predict, reward times the chance of having got there. 95 % intervals: bootstrap "
-    "over recordings of the whole statistic; the policies stay the same. Differences are taken resample by resample."
+    "the return that the learned heads predict, the reward weighted by the probability of reaching its step. 95 % "
+    "intervals: bootstrap over recordings of the whole statistic; the policies stay the same. Differences are taken "
+    "resample by resample."
 )
 
 
 def measure(study: Study) -> Finding:
-    """Drives every policy in the simulator and in every subject, and compares what they earned.
+    """Rolls out every policy in the simulator and in every subject, and compares their returns.
 
     Raises: ValueError with fewer than two policies.
     """
@@ -60,26 +61,28 @@ def measure(study: Study) -> Finding:
     if len(names) < 2:
         raise ValueError(f"ranking: expected at least 2 policies, found {names}")
     learned = np.array([name not in BASELINES for name in names])
-    real = earn(study, "grounded", LogReplay(study.simulator), ())
-    dreamt = {one.name: earn(study, one.name, one.world, one.params) for one in study.subjects}
-    pairs = separable_pairs(real["return"], study.groups)
-    told = {name: statistics(real, one, learned, pairs) for name, one in dreamt.items()}
+    grounded = earn(study, "grounded", LogReplay(study.simulator), ())
+    imagined = {one.name: earn(study, one.name, one.world, one.params) for one in study.subjects}
+    pairs = separable_pairs(grounded["return"], study.groups)
+    measured = {name: statistics(grounded, one, learned, pairs) for name, one in imagined.items()}
     facts = {"count": len(names), "learned": learned.sum(), "scenes": len(study.records), "pairs": len(pairs[0])}
     return Finding(
         title="Ranking of policies",
         about=ABOUT.format(**facts),
         columns=COLUMNS,
-        rows={name: intervals(one, study.groups) for name, one in told.items()},
+        rows={name: intervals(one, study.groups) for name, one in measured.items()},
         paired={
-            name: intervals(differences(one, told[FLOOR]), study.groups) for name, one in told.items() if name != FLOOR
+            name: intervals(differences(one, measured[FLOOR]), study.groups)
+            for name, one in measured.items()
+            if name != FLOOR
         },
         details={
             "policies": names,
             "learned": learned.tolist(),
-            "grounded": by_policy(real, study.groups),
-            "imagined": {name: by_policy(one, study.groups) for name, one in dreamt.items()},
-            "scenes": {name: by_scene(real["return"], one["return"]) for name, one in dreamt.items()},
-            "misplaced": {name: misplaced(one["return"], pairs, names) for name, one in dreamt.items()},
+            "grounded": by_policy(grounded, study.groups),
+            "imagined": {name: by_policy(one, study.groups) for name, one in imagined.items()},
+            "scenes": {name: by_scene(grounded["return"], one["return"]) for name, one in imagined.items()},
+            "misplaced": {name: misplaced(one["return"], pairs, names) for name, one in imagined.items()},
         },
     )
 
@@ -99,84 +102,84 @@ def separable_pairs(returns: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray
 
 
 def statistics(
-    real: dict[str, np.ndarray],
-    dreamt: dict[str, np.ndarray],
+    grounded: dict[str, np.ndarray],
+    imagined: dict[str, np.ndarray],
     learned: np.ndarray,
     pairs: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, Callable[[np.ndarray], float]]:
-    """What is measured of a subject, by column, as functions of rows of scenes.
+    """Column to statistic of a subject, as a function of rows of scenes.
 
-    Args: real, dreamt: see `drive`.   learned: bool[P].   pairs: see `separable_pairs`.
+    Args: grounded, imagined: as `earn` returns them.   learned: bool[P].   pairs: see `separable_pairs`.
     """
 
     def of(measured: Callable, quantity: str = "return", predicted: str | None = None, chosen: Any = slice(None)):
-        grounded, imagined = real[quantity][chosen], dreamt[predicted or quantity][chosen]
-        return lambda rows: measured(grounded[:, rows].mean(1), imagined[:, rows].mean(1))
+        grounded_values, imagined_values = grounded[quantity][chosen], imagined[predicted or quantity][chosen]
+        return lambda rows: measured(grounded_values[:, rows].mean(1), imagined_values[:, rows].mean(1))
 
-    found = {"pairs": of(functools.partial(in_order, pairs))}
-    returns = real["return"].mean(1)
+    columns = {"pairs": of(functools.partial(in_order, pairs))}
+    returns = grounded["return"].mean(1)
     for name, chosen in {"learned": learned, "better": returns >= np.median(returns)}.items():
         if chosen.sum() > 2:  # two can only be in order or not: `pairs` says that
-            found[f"spearman_{name}"] = of(spearman, chosen=chosen)
+            columns[f"spearman_{name}"] = of(spearman, chosen=chosen)
     plain = {"spearman": spearman, "mmrv": rank_violation, "bias": bias, "absolute_bias": absolute_bias}
     for name, measured in plain.items():
-        found[name] = of(measured)
-        found[f"failure_{name}"] = of(measured, "failure")
-    if "predicted_return" in dreamt:
+        columns[name] = of(measured)
+        columns[f"failure_{name}"] = of(measured, "failure")
+    if "predicted_return" in imagined:
         for name in ("spearman", "bias"):
-            found[f"heads_{name}"] = of(plain[name], predicted="predicted_return")
-    return found
+            columns[f"heads_{name}"] = of(plain[name], predicted="predicted_return")
+    return columns
 
 
-def in_order(pairs: tuple[np.ndarray, np.ndarray], real: np.ndarray, dreamt: np.ndarray) -> float:
-    """Share of the pairs (better, worse) that imagination orders alike; NaN without pairs."""
+def in_order(pairs: tuple[np.ndarray, np.ndarray], grounded: np.ndarray, imagined: np.ndarray) -> float:
+    """Fraction of the pairs (better, worse) that imagination orders alike; NaN without pairs."""
     better, worse = pairs
-    return float(np.mean(dreamt[better] > dreamt[worse])) if len(better) else float("nan")
+    return float(np.mean(imagined[better] > imagined[worse])) if len(better) else float("nan")
 
 
-def bias(real: np.ndarray, dreamt: np.ndarray) -> float:
+def bias(grounded: np.ndarray, imagined: np.ndarray) -> float:
     """Mean of imagined - grounded over policies. Args: float[P]."""
-    return float(np.mean(dreamt - real))
+    return float(np.mean(imagined - grounded))
 
 
-def absolute_bias(real: np.ndarray, dreamt: np.ndarray) -> float:
+def absolute_bias(grounded: np.ndarray, imagined: np.ndarray) -> float:
     """Mean over policies of |imagined - grounded|. Args: float[P]."""
-    return float(np.mean(np.abs(dreamt - real)))
+    return float(np.mean(np.abs(imagined - grounded)))
 
 
 def differences(
-    told: dict[str, Callable[[np.ndarray], float]], floor: dict[str, Callable[[np.ndarray], float]]
+    subject: dict[str, Callable[[np.ndarray], float]], floor: dict[str, Callable[[np.ndarray], float]]
 ) -> dict[str, Callable[[np.ndarray], float]]:
     """The statistics that both have, the floor's subtracted."""
-    return {name: lambda rows, name=name: told[name](rows) - floor[name](rows) for name in told if name in floor}
+    return {name: lambda rows, name=name: subject[name](rows) - floor[name](rows) for name in subject if name in floor}
 
 
-def intervals(told: dict[str, Callable[[np.ndarray], float]], groups: np.ndarray) -> dict[str, dict]:
+def intervals(statistics: dict[str, Callable[[np.ndarray], float]], groups: np.ndarray) -> dict[str, dict]:
     """Each statistic with its interval; those that are not defined are left out."""
-    found = {name: bootstrap_of(statistic, groups) for name, statistic in told.items()}
-    return {name: interval for name, interval in found.items() if np.isfinite(interval["mean"])}
+    by_column = {name: bootstrap_of(statistic, groups) for name, statistic in statistics.items()}
+    return {name: interval for name, interval in by_column.items() if np.isfinite(interval["mean"])}
 
 
-def by_policy(found: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, list]:
+def by_policy(quantities: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, list]:
     """Intervals of each policy's `SHOWN`, means of the rest."""
     return {
-        name: [bootstrap(one, groups) for one in values] if name in SHOWN else values.mean(1).tolist()
-        for name, values in found.items()
+        name: [bootstrap(one, groups) for one in values] if name in WITH_INTERVALS else values.mean(1).tolist()
+        for name, values in quantities.items()
     }
 
 
-def by_scene(real: np.ndarray, dreamt: np.ndarray) -> dict[str, float]:
-    """Spearman over all pairs of a policy and a scene, and the same of what a policy is better than the scene's mean.
+def by_scene(grounded: np.ndarray, imagined: np.ndarray) -> dict[str, float]:
+    """Spearman over all pairs of a policy and a scene, and the same after subtracting each scene's mean.
 
     Args: returns, float[P, N].
     """
-    centred = [np.ravel(returns - returns.mean(0)) for returns in (real, dreamt)]
-    return {"spearman": spearman(real.ravel(), dreamt.ravel()), "spearman_within": spearman(*centred)}
+    centred = [np.ravel(returns - returns.mean(0)) for returns in (grounded, imagined)]
+    return {"spearman": spearman(grounded.ravel(), imagined.ravel()), "spearman_within": spearman(*centred)}
 
 
-def misplaced(dreamt: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], names: list[str]) -> list[list[str]]:
+def misplaced(imagined: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], names: list[str]) -> list[list[str]]:
     """The separable pairs (better, worse) that imagination orders the other way round. dreamt: float[P, N]."""
-    mean = dreamt.mean(1)
+    mean = imagined.mean(1)
     return [[names[a], names[b]] for a, b in zip(*pairs, strict=True) if mean[a] <= mean[b]]
 
 
@@ -190,8 +193,8 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
     subjects = details["imagined"]
     figure = Figure(figsize=(3.4 * len(subjects) + 2.6, 3.9), layout="constrained")
     axes = figure.subplots(1, len(subjects), sharex=True, sharey=True, squeeze=False)[0]
-    for axis, (subject, told) in zip(axes, subjects.items(), strict=True):
-        scatter(axis, details["grounded"]["return"], told["return"], details["learned"])
+    for axis, (subject, returns) in zip(axes, subjects.items(), strict=True):
+        scatter(axis, details["grounded"]["return"], returns["return"], details["learned"])
         rank = finding.rows[subject].get("spearman")  # none where all returns are the same
         axis.set_title(f"{subject}: Spearman {rank['mean']:.2f}" if rank else subject, fontsize=10, loc="left")
         axis.set_xlabel("grounded return")
@@ -200,12 +203,12 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
     save(figure, path)
 
 
-def scatter(axis: Any, real: list[dict], dreamt: list[dict], learned: list[bool]) -> None:
+def scatter(axis: Any, grounded: list[dict], imagined: list[dict], learned: list[bool]) -> None:
     """Numbered policies, learned ones in blue. Args: intervals by policy."""
     from tether.evaluation.figures import GREY
     from tether.evaluation.topview import BLUE
 
-    for number, (x, y, own) in enumerate(zip(real, dreamt, learned, strict=True), 1):
+    for number, (x, y, own) in enumerate(zip(grounded, imagined, learned, strict=True), 1):
         colour = BLUE if own else GREY
         axis.plot([x["low"], x["high"]], [y["mean"]] * 2, color=colour, lw=0.8, alpha=0.6)
         axis.plot([x["mean"]] * 2, [y["low"], y["high"]], color=colour, lw=0.8, alpha=0.6)
@@ -216,5 +219,5 @@ def scatter(axis: Any, real: list[dict], dreamt: list[dict], learned: list[bool]
 
 
 def listing(names: list[str]) -> str:
-    """The numbers' meaning."""
+    """The legend: each policy's number and name."""
     return "\n".join(f"{number}  {name}" for number, name in enumerate(names, 1))

@@ -1,4 +1,4 @@
-"""What policies earn in a World: the simulator to ground, a world model to imagine, by the same rules."""
+"""Returns of policies in a World, grounded (the simulator) or imagined (a world model), by the same rules."""
 
 import dataclasses
 import functools
@@ -20,8 +20,8 @@ QUANTITIES = ("return", "score", "failure", *FAILURES)
 
 
 def earn(study: Study, title: str, world: World, params: Params) -> dict[str, np.ndarray]:
-    """What every policy earns in a World: quantity to float64[P, N], policies by scenes; see `Earned`."""
-    found = [
+    """Rolls out every policy in a World. Returns: quantity to float64[P, N], policies by scenes; see `Earned`."""
+    by_policy = [
         drives.drive(
             *(dataclasses.replace(policy, name=f"{title}, {policy.name}"), study.records),
             *(Judge(world, lambda rows: params), Earned(study.simulator)),
@@ -31,7 +31,7 @@ def earn(study: Study, title: str, world: World, params: Params) -> dict[str, np
         )
         for policy in study.policies.values()
     ]
-    return {name: np.stack([one[name] for one in found]).astype(np.float64) for name in found[0]}
+    return {name: np.stack([one[name] for one in by_policy]).astype(np.float64) for name in by_policy[0]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +52,16 @@ class Earned:
 
 
 def within_log(driven: Rollout, scene: Scene) -> Array:
-    """Steps wholly inside the log, bool[H, B]: a simulator that replays has no more, and imagination must not."""
+    """Steps wholly inside the log, bool[H, B]: log replay has no others, and imagination must not count more."""
     substeps = driven.outcome.valid.shape[-1]
     return driven.observation.time + substeps <= last_valid_step(scene)
 
 
 def predicted_return(driven: Rollout) -> dict[str, Array]:
-    """The return by the World's heads, float32[B], under its name: sum of reward x chance of getting to the step.
+    """`predicted_return`, the return by the World's heads, float32[B]; empty without heads.
 
-    It ends where geometry ends the rollout: there is nothing to predict from then on. Empty without heads.
+    It is the sum of the reward times the probability of reaching the step, up to the step at which geometry ends the
+    rollout: the heads have nothing to predict from then on.
     """
     heads = driven.outcome.predicted
     if not {"reward", "cont"} <= heads.keys():

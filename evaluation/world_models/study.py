@@ -1,4 +1,4 @@
-"""What world models are compared on: the same scenes, policies, keys and sizes for all of them."""
+"""The study: the scenes, policies, keys and sizes on which all world models are compared alike."""
 
 import dataclasses
 import functools
@@ -50,17 +50,18 @@ class Subject:
 
 
 class NotMeasurable(ValueError):
-    """The scenes lack what a measure needs; the others go on."""
+    """The scenes lack what a measure needs. The other measures go on."""
 
 
 class Finding(NamedTuple):
-    """What a measure found.
+    """The result of a measure.
 
     Attributes:
       title: heading.   about: what was measured, how, in which units.
       columns: key to heading.
       rows: subject to column to interval; a column that a subject cannot have is left out.
-      paired: the same of differences to the floor, scene by scene; where a column has no value per scene, left out.
+      paired: subject to column to interval of the difference to the floor, scene by scene; a column without a value
+        per scene is left out.
       details: what the figure draws, JSON.
     """
 
@@ -77,14 +78,14 @@ class Study:
     """The comparison.
 
     Attributes:
-      config: whose spec, simulator, data set and seed hold for all subjects.
+      config: its spec, simulator, data set and seed hold for all subjects.
       subjects: ceiling and floor among them.
       records: of the split, prepared.
-      policies: by name, for measures that let a policy drive.
+      policies: by name, for measures that roll out policies.
       split: the split's name.
-      scenes: of a split, the first so many; as many as the config says if None.
-      draws: K, rollouts of each scene where a distribution is judged.
-      batch: scenes at once.
+      scenes: number of scenes of a split, the first ones; the config's number if None.
+      draws: K, rollouts of each scene where a distribution is evaluated.
+      batch: scenes per batch.
     """
 
     config: Config
@@ -103,16 +104,16 @@ class Study:
 
     @property
     def simulator(self) -> SimulatorConfig:
-        """Of all subjects."""
+        """The simulator's settings, the same for all subjects."""
         return self.config.simulator
 
     @property
     def steps(self) -> int:
-        """H, world steps of a whole drive."""
+        """H, world steps of a whole rollout."""
         return self.config.rollout_steps
 
     def on(self, split: str) -> "Study":
-        """The same subjects and policies on the scenes of another split, as many as were asked for if it has them.
+        """The same subjects and policies on another split: `scenes` of it, or all if it has fewer.
 
         Raises: DataError where the data set lacks the split.
         """
@@ -136,17 +137,17 @@ class Study:
             yield rows, len(np.unique(rows)), take(self.records, rows)
 
     def keys(self, rows: np.ndarray) -> jax.Array:
-        """key[B]: of the seed and of each scene alone."""
+        """key[B]: each depends on the seed and the scene's row alone."""
         return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self.config.seed), rows)
 
     @functools.cached_property
     def logged(self) -> Logged:
-        """What happened."""
+        """The log of all scenes."""
         return logged(self.records, self.config.spec)
 
     @functools.cached_property
     def imagined(self) -> dict[str, Draws]:
-        """What each subject thinks might have happened, the ego being on its log; made once, for several measures."""
+        """Each subject's draws of the scenes, the ego being on its log; made once, for several measures."""
         return {
             subject.name: imagine_draws(
                 *(subject.world, subject.params, self.drive_log, self.chunks(), self.keys),
@@ -175,8 +176,8 @@ def open_study(
 
     Args:
       models: `[NAME=]RUN`, run directories, or names and import paths of models that need no fitting.
-      policies_of: run directories whose policies drive, beside the baselines.
-      data: a data set in place of the runs'.   split, scenes: of it, the first so many.   sizes: of `Study`.
+      policies_of: run directories whose policies are rolled out, beside the baselines.
+      data: a data set in place of the runs'.   split, scenes, sizes: as in `Study`.
       trusted: modules or import paths of world models that a run may name, beside those among `models`.
     Raises: ValueError for a run that is none, runs of different simulators or sizes of scenes, two models of one name,
       a model that needs fitting but is given without a run, a run whose stage is not finished, and two policies of one
@@ -193,10 +194,10 @@ def open_study(
     records = open_records(config, split, scenes)
     policies = {name: baseline(name, config.simulator) for name in BASELINES}
     for path in policies_of:
-        found = policies_in(path, runs[path], records)
-        if twice := found.keys() & policies.keys():
+        learned = policies_in(path, runs[path], records)
+        if twice := learned.keys() & policies.keys():
             raise ValueError(f"{path}: policies called {sorted(twice)} are there already: rename the run's directory")
-        policies |= found
+        policies |= learned
     subjects = [untrained(name, config, records) for name in (CEILING, FLOOR)]
     for name, path in named:
         if path in runs:
@@ -210,7 +211,7 @@ def open_study(
 
 
 def is_run(path: str) -> bool:
-    """Whether it names a directory rather than a model."""
+    """Whether a model is named by a directory: a path, or a folder that exists."""
     return "/" in path or pathlib.Path(path).is_dir()
 
 
@@ -252,5 +253,5 @@ def policies_in(path: str, config: Config, records: Sequence[Record]) -> dict[st
     models, learned, progress = learned_in(path, config, records, "imitate", "its policy")
     names = learned_policies(path, config, progress)
     named = {f"{name} ({pathlib.Path(path).name})": name for name in names}
-    policies = {shown: learned_policy(name, models, learned, 0.0) for shown, name in named.items()}
-    return {shown: dataclasses.replace(policy, name=shown) for shown, policy in policies.items()}
+    policies = {title: learned_policy(name, models, learned, 0.0) for title, name in named.items()}
+    return {title: dataclasses.replace(policy, name=title) for title, policy in policies.items()}
