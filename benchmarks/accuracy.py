@@ -1,11 +1,11 @@
-"""How often the simulator decides otherwise than exact geometry, as JSON:
+"""How often the simulator's decisions differ from exact geometry, as JSON:
 
 python -m benchmarks.accuracy --data DIR [--disturbed 1000]
 
-Every scene of every split is driven for 8 s with the log's own actions, then random ones with disturbed actions. Each
-sub-step's decisions, from the road index and in float32, are compared with those of the independent oracle of the
-tests, which looks at the whole map in float64. Nothing is left out as too close to call; `clear` counts the differences
-that rounding cannot explain.
+Every scene of every split is rolled out for 8 s with the log's own actions, then random scenes with disturbed actions.
+Each sub-step's decisions, from the road index and in float32, are compared with those of the tests' independent oracle,
+which uses the whole map in float64. No case is left out as too close to call; `clear` counts the differences that
+rounding cannot explain.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tether.data.scene import Scene, SceneSpec
 from tether.data.sources import STARTER, available_splits, open_split
 
 DECISIONS = ("collision", "at_fault", "off_road", "wrong_way", "red_light")
-SPLITS = ("train", "validation", "grounding", "test")  # in this order, where they are there, or draws would change
+SPLITS = ("train", "validation", "grounding", "test")  # another order would change the draws
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -51,22 +51,22 @@ def drives_of(logged: list[Scene], disturbed: int, rng: np.random.Generator) -> 
 
 
 def count(drives: list[Drive], rng: np.random.Generator) -> dict[str, dict[str, int]]:
-    """Of each decision: how often it was taken, was true by the oracle, and differed."""
-    found = {name: dict(steps=0, true=0, differ=0, clear=0, missed=0) for name in DECISIONS}
+    """Decision to counts of steps, of steps where the oracle says true, and of differences."""
+    counts = {name: dict(steps=0, true=0, differ=0, clear=0, missed=0) for name in DECISIONS}
     with Bar("accuracy", len(drives), unit="rollouts", compiles=True) as bar:
         for drive, action, (_, outcome, _, _), row in bar.over(driven(drives, rng)):
             start = oracle.log_start(drive.scene, drive.start)
             track = oracle.drive(start, action.acceleration[row], action.curvature[row], CONFIG.limits)
-            judged, valid = oracle.judge(drive.scene, track, drive.start, CONFIG), outcome.valid[:, row].reshape(-1)
-            for name, entry in found.items():
-                verdict, said = judged.events[name], getattr(outcome, name)[:, row].reshape(-1)
-                differs = (said != verdict.value) & valid
+            exact, valid = oracle.judge(drive.scene, track, drive.start, CONFIG), outcome.valid[:, row].reshape(-1)
+            for name, entry in counts.items():
+                verdict, decided = exact.events[name], getattr(outcome, name)[:, row].reshape(-1)
+                differs = (decided != verdict.value) & valid
                 entry["steps"] += int(valid.sum())
                 entry["true"] += int((verdict.value & valid).sum())
                 entry["differ"] += int(differs.sum())
                 entry["clear"] += int((differs & verdict.clear).sum())
                 entry["missed"] += int((differs & verdict.value).sum())
-    return found
+    return counts
 
 
 def main(arguments: list[str]) -> None:
@@ -75,15 +75,15 @@ def main(arguments: list[str]) -> None:
     splits = sorted(available_splits(options.data), key=lambda split: (*SPLITS, split).index(split))
     sources = [open_split(options.data, split, SceneSpec(agents=options.agents)) for split in splits]
     logged = [source[i].scene for source in sources for i in range(len(source))]
-    found = count(drives_of(logged, options.disturbed, rng), rng)
-    taken = sum(entry["steps"] for entry in found.values())
+    counts = count(drives_of(logged, options.disturbed, rng), rng)
+    taken = sum(entry["steps"] for entry in counts.values())
     report = {
         "splits": splits,
         "scenes": len(logged),
         "disturbed_drives": options.disturbed,
-        "decisions": found,
-        "share_that_differs": {name: entry["differ"] / entry["steps"] for name, entry in found.items()},
-        "share_that_differs_of_all": sum(entry["differ"] for entry in found.values()) / taken,
+        "decisions": counts,
+        "share_that_differs": {name: entry["differ"] / entry["steps"] for name, entry in counts.items()},
+        "share_that_differs_of_all": sum(entry["differ"] for entry in counts.values()) / taken,
     }
     print(json.dumps(report, indent=2))
 

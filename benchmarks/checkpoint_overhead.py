@@ -3,9 +3,9 @@
 python -m benchmarks.checkpoint_overhead [--preset cpu h200] [--saves 5]
 
 Random numbers of the state's shapes, which do not compress, are saved as a run saves them. Counted per save: seconds
-until training goes on (`blocked_s`), and CPU-seconds until everything is on the disk (`cpu_s`): the background threads'
-share is lost as well where all cores compute, and free elsewhere. Prints JSON; the shares are of the interval, medians
-over the saves. Exit status 1 if a larger share is lost than the goal.
+until training goes on (`blocked_s`), and CPU-seconds until everything is on the disk (`cpu_s`). The CPU time of the
+background threads is lost too where all cores compute, and free elsewhere. Prints JSON; `share_blocked` and `share_cpu`
+are fractions of the interval, medians over the saves. The exit status is 1 if `share_cpu` exceeds the goal.
 """
 
 import argparse
@@ -43,14 +43,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def random_state(preset: str) -> Learned:
-    """Arrays as the preset trains them."""
+    """Random arrays of the shapes that the preset trains."""
     config = PRESETS[preset]()
     splits = open_splits(config.data, config.spec, config.simulator)
     shapes = jax.eval_shape(lambda: models.begin(config, models.build(config), splits.train))
     rng = np.random.default_rng(0)
 
     def filled(leaf: Any) -> np.ndarray:
-        if leaf.dtype == bool:  # of which a byte holds 0 or 1
+        if leaf.dtype == bool:  # a byte of it holds 0 or 1
             return rng.integers(2, size=leaf.shape).astype(bool)
         return np.frombuffer(rng.bytes(leaf.size * leaf.dtype.itemsize), leaf.dtype).reshape(leaf.shape)
 
@@ -58,7 +58,7 @@ def random_state(preset: str) -> Learned:
 
 
 def measure(checkpoints: Checkpoints, step: int, state: Any) -> tuple[float, float]:
-    """One save. Returns: seconds until it lets go, CPU-seconds until it is written."""
+    """One save. Returns: seconds until it returns, CPU-seconds until it is written."""
     began, began_cpu = time.perf_counter(), time.process_time()
     checkpoints.save(step, state, jax.random.key(0), {})
     blocked = time.perf_counter() - began
@@ -67,15 +67,15 @@ def measure(checkpoints: Checkpoints, step: int, state: Any) -> tuple[float, flo
 
 
 def overhead(preset: str, saves: int) -> dict[str, float]:
-    """Of one preset."""
+    """Times and fractions of the interval that checkpoints of one preset cost."""
     state, config = random_state(preset), PRESETS[preset]()
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(pathlib.Path(folder) / "checkpoints", config.keep_checkpoints)
         try:
-            found = [measure(checkpoints, step, state) for step in range(1, saves + 2)][1:]
+            times = [measure(checkpoints, step, state) for step in range(1, saves + 2)][1:]
         finally:
             checkpoints.close()
-    blocked, cpu = (float(np.median(column)) for column in zip(*found, strict=True))
+    blocked, cpu = (float(np.median(column)) for column in zip(*times, strict=True))
     every = config.checkpoint_every_s
     return {
         "megabytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / 1e6,
@@ -90,10 +90,10 @@ def overhead(preset: str, saves: int) -> dict[str, float]:
 def main(arguments: list[str]) -> int:
     """Measures, prints, returns the exit status."""
     options = parse(arguments)
-    found = {preset: overhead(preset, options.saves) for preset in options.preset}
+    by_preset = {preset: overhead(preset, options.saves) for preset in options.preset}
     facts = {**made_here(), "goal": GOAL}
-    print(json.dumps(facts | {"presets": found}, indent=2))
-    return int(max(one["share_cpu"] for one in found.values()) > GOAL)
+    print(json.dumps(facts | {"presets": by_preset}, indent=2))
+    return int(max(one["share_cpu"] for one in by_preset.values()) > GOAL)
 
 
 if __name__ == "__main__":

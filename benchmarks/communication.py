@@ -5,11 +5,11 @@ python -m benchmarks.communication [--presets cpu h200] [--chips 8 64 512]
 Prints a table. Each chip has the preset's batch, so batches grow with the chips. A ring of n chips sends
 (n - 1) / n of an array's bytes per chip to gather or to scatter it, and twice that to reduce it to all. Counted are
 
-- gradients: reduced over `data`; of what `fsdp` cuts, the reduced parts alone, after scattering over `fsdp`;
-- parameters that `fsdp` cuts: gathered once in an update and in a rollout;
+- gradients: reduced over `data`; where `fsdp` cuts a parameter, only its own part, after scattering over `fsdp`;
+- parameters that `fsdp` cuts: gathered once in an update and once in a rollout;
 - activations of products with parameters that `tensor` cuts: outputs gathered forward, gradients of inputs reduced
-  backward. What XLA can leave apart, it does not send: this is the most it has to;
-- minibatches of imagined transitions, drawn at random from those of all chips: XLA reduces the whole of them to all.
+  backward. This is an upper bound: XLA does not send what it can keep apart;
+- minibatches of imagined transitions, drawn at random from those of all chips: XLA reduces all of them to every chip.
 """
 
 import argparse
@@ -37,16 +37,16 @@ from tether.training.mesh import ALONE, parameter_spec
 from tether.training.scenes import take
 
 MESHES = {"data": (1, 1), "fsdp 8": (8, 1), "tensor 8": (1, 8)}  # the rest of the chips is along `data`
-# What leaves a parameter a parameter.
+# Operations whose result of a parameter counts as a parameter.
 SHAPED = ("convert_element_type", "reshape", "transpose", "slice", "squeeze", "broadcast_in_dim", "dynamic_slice")
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What a step computes, as shapes.
+    """The computation of a step, as shapes.
 
     Attributes:
-      function: of parameters and `arguments`.   parameters: trees of shapes.   arguments: further ones.
+      function: of `parameters` and `arguments`.   parameters, arguments: trees of shapes.
       learns: whether gradients of the first tree are taken.
       exchanged: bytes of the minibatch of one chip that is drawn from all chips' transitions.
     """
@@ -110,9 +110,9 @@ def stages_of(config: Config) -> dict[str, Stage]:
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     imagined = (scenes(rows), jax.ShapeDtypeStruct((rows,), jnp.int32), (keys(rows), keys(rows)))
     trust = Trust(jax.ShapeDtypeStruct((), jnp.int32), scalar, scalar)
-    shown = shape(imagine, model, policy, *imagined, trust).experience
+    experience = shape(imagine, model, policy, *imagined, trust).experience
     minibatch = shape(
-        functools.partial(transitions, ALONE), shown, jax.ShapeDtypeStruct((rounds.minibatch,), jnp.int32)
+        functools.partial(transitions, ALONE), experience, jax.ShapeDtypeStruct((rounds.minibatch,), jnp.int32)
     )
     rates = Rates(*[scalar] * 5)
     return {
@@ -136,9 +136,9 @@ def size(leaf: Any) -> int:
 
 
 def products(jaxpr: Any, cut: Iterable[bool], times: int = 1) -> tuple[int, int, list[bool]]:
-    """Bytes of the inputs and of the outputs of all products with parameters that are cut, and which results are such.
+    """Bytes of the inputs and outputs of all products with cut parameters, and which results are cut parameters.
 
-    Args: cut: which inputs of the jaxpr are parameters that are cut.   times: how often it runs.
+    Args: cut: which inputs of the jaxpr are cut parameters.   times: how often it runs.
     """
     weights = {var for var, is_cut in zip(jaxpr.invars, cut, strict=True) if is_cut}
 
@@ -162,13 +162,13 @@ def products(jaxpr: Any, cut: Iterable[bool], times: int = 1) -> tuple[int, int,
 
 
 def inner_jaxprs(equation: Any) -> list[Any]:
-    """Of an equation that calls others."""
-    found = [equation.params.get(name) for name in ("jaxpr", "call_jaxpr")]
-    return [getattr(one, "jaxpr", one) for one in found if one is not None]
+    """The jaxprs that an equation calls."""
+    inner = [equation.params.get(name) for name in ("jaxpr", "call_jaxpr")]
+    return [getattr(one, "jaxpr", one) for one in inner if one is not None]
 
 
 def activations(stage: Stage, sizes: dict[str, int], whole_below: int) -> float:
-    """Bytes per chip."""
+    """Bytes of activations that each chip sends."""
     leaves = jax.tree.leaves(stage.parameters)
     cut = ["tensor" in parameter_spec(leaf.shape, sizes, whole_below) for leaf in leaves]
     if not any(cut):
@@ -180,7 +180,7 @@ def activations(stage: Stage, sizes: dict[str, int], whole_below: int) -> float:
 
 
 def parameters(stage: Stage, sizes: dict[str, int], whole_below: int) -> tuple[float, float]:
-    """Bytes per chip: parameters gathered, and gradients reduced."""
+    """Bytes that each chip sends: parameters gathered, and gradients reduced."""
     gathered = reduced = 0.0
     for number, tree in enumerate(stage.parameters):
         learned = stage.learns and number == 0

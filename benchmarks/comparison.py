@@ -50,15 +50,15 @@ def judge_table(cells: list[Cell]) -> str:
     """A row for each arm under one judge, the best score first, with what it changes against imitation, or, where it is
     told what to say, against itself."""
     arms, groups = grouped(cells, "arm"), groups_of(cells[0], f"cell of {cells[0]['arm']!r}")
-    means = {arm: {m: by_scene(found, m) for m in METRICS if m in found[0]["scores"]} for arm, found in arms.items()}
-    shown = [m for m in METRICS if any(m in mean for mean in means.values())]
+    means = {arm: {m: by_scene(of_arm, m) for m in METRICS if m in of_arm[0]["scores"]} for arm, of_arm in arms.items()}
+    metrics = [m for m in METRICS if any(m in mean for mean in means.values())]
     rows = []
     for arm in sorted(arms, key=lambda arm: -means[arm]["score"].mean()):
-        own = [with_interval(bootstrap(means[arm][m], groups)) if m in means[arm] else "" for m in shown]
+        own = [with_interval(bootstrap(means[arm][m], groups)) if m in means[arm] else "" for m in metrics]
         before = arm.partition(FORCED)[0] if FORCED in arm else BEFORE
         changes = [""] * len(CHANGES) if arm == BEFORE else changed(means[arm], means[before], groups)
         rows.append([arm, str(len(arms[arm])), *own, *changes])
-    return table(["policy", "seeds", *((TABLE | SPOKEN)[m] for m in shown), *CHANGES], rows)
+    return table(["policy", "seeds", *((TABLE | SPOKEN)[m] for m in metrics), *CHANGES], rows)
 
 
 def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups: Sequence[str]) -> list[str]:
@@ -66,18 +66,18 @@ def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups:
     both = after.keys() & before.keys()
     differences = [signed(bootstrap(after[m] - before[m], groups)) if m in both else "" for m in DIFFERENCES]
     signs = {"score": 1, "failure": -1}
-    shares = [share(after[name], before[name], groups, sign) for name, sign in signs.items()]
-    return [*differences, *shares]
+    relative = [relative_change(after[name], before[name], groups, sign) for name, sign in signs.items()]
+    return [*differences, *relative]
 
 
-def share(after: np.ndarray, before: np.ndarray, groups: Sequence[str], sign: int) -> str:
+def relative_change(after: np.ndarray, before: np.ndarray, groups: Sequence[str], sign: int) -> str:
     """`+12 % [+8, +16]`: the change of the mean, as a share of the mean before; empty where that is 0."""
-    found = bootstrap_of(lambda rows: ratio(after[rows], before[rows]), groups)
-    if np.isnan(found["mean"]):
+    interval = bootstrap_of(lambda rows: ratio(after[rows], before[rows]), groups)
+    if np.isnan(interval["mean"]):
         return ""
-    low, high = sorted((sign * found["low"], sign * found["high"]))
-    ends = f"{100 * low:+.0f}, {100 * high:+.0f}" if is_known(found) else "-"
-    return f"{100 * sign * found['mean']:+.0f} % [{ends}]"
+    low, high = sorted((sign * interval["low"], sign * interval["high"]))
+    ends = f"{100 * low:+.0f}, {100 * high:+.0f}" if is_known(interval) else "-"
+    return f"{100 * sign * interval['mean']:+.0f} % [{ends}]"
 
 
 def ratio(after: np.ndarray, before: np.ndarray) -> float:
@@ -88,8 +88,8 @@ def ratio(after: np.ndarray, before: np.ndarray) -> float:
 def cost_table(cells: list[Cell]) -> str:
     """What each arm has spent: simulator steps, those until a fixed score, and wall time, seed by seed."""
     rows = []
-    for arm, found in grouped(cells, "arm").items():
-        trained = [cell for cell in found if cell["rounds"]]
+    for arm, of_arm in grouped(cells, "arm").items():
+        trained = [cell for cell in of_arm if cell["rounds"]]
         if trained:
             steps = ", ".join(f"{cell['simulator_steps']:,}" for cell in trained)
             reached = ", ".join(steps_to_reach(cell["rounds"]) for cell in trained)
@@ -101,14 +101,14 @@ def cost_table(cells: list[Cell]) -> str:
 def stages_table(cells: list[Cell]) -> str:
     """Minutes of each stage of the arms that are trained, means over the seeds."""
     arms = {
-        arm: [cell["provenance"]["wall_s_by_stage"] for cell in found]
-        for arm, found in grouped(cells, "arm").items()
-        if arm == BEFORE or found[0]["rounds"]
+        arm: [cell["provenance"]["wall_s_by_stage"] for cell in of_arm]
+        for arm, of_arm in grouped(cells, "arm").items()
+        if arm == BEFORE or of_arm[0]["rounds"]
     }
-    stages = list(dict.fromkeys(stage for found in arms.values() for spent in found for stage in spent))
+    stages = list(dict.fromkeys(stage for of_arm in arms.values() for spent in of_arm for stage in spent))
     rows = [
-        [arm, *(f"{np.mean([spent.get(stage, 0.0) for spent in found]) / 60:.1f}" for stage in stages)]
-        for arm, found in arms.items()
+        [arm, *(f"{np.mean([spent.get(stage, 0.0) for spent in of_arm]) / 60:.1f}" for stage in stages)]
+        for arm, of_arm in arms.items()
     ]
     return table(["policy", *(stage.replace("_", " ") for stage in stages)], rows)
 
@@ -122,8 +122,8 @@ def steps_to_reach(rounds: list[dict[str, Any]]) -> str:
 def rounds_table(cells: list[Cell]) -> str:
     """Imagined against grounded return by round, means over the seeds."""
     rows = []
-    for arm, found in grouped(cells, "arm").items():
-        for number, records in enumerate(zip(*(cell["rounds"] for cell in found), strict=True)):
+    for arm, of_arm in grouped(cells, "arm").items():
+        for number, records in enumerate(zip(*(cell["rounds"] for cell in of_arm), strict=True)):
             means = [np.mean([one[name] for one in records]) for name in ("imagined_return", "grounded_return", "bias")]
             taken = sum(one["decision"] == "accept" for one in records)
             rows.append([arm, str(number), *(f"{mean:+.3f}" for mean in means), f"{taken} of {len(records)}"])
@@ -141,8 +141,8 @@ def section(title: str, cells: list[Cell], command: str) -> str:
     parts = [f"# {title}", table(["", ""], ([name, value] for name, value in facts.items()))]
     parts += [ABOUT_FORCED] if any(FORCED in cell["arm"] for cell in cells) else []
     judges = grouped(cells, "judge")
-    for judge, found in judges.items():
-        parts += [f"## Evaluated in {judge.replace('_', ' ')}", judge_table(found)]
+    for judge, of_judge in judges.items():
+        parts += [f"## Evaluated in {judge.replace('_', ' ')}", judge_table(of_judge)]
     first = next(iter(judges.values()))
     about = (
         "Simulator steps that the policy learned from or was gated by, in the order of the seeds; the world model's "

@@ -2,11 +2,11 @@
 
 python -m benchmarks.compute [--presets h200] [--peak 494e12] [--share 0.3]
 
-Prints a table: TFLOP of a step, how many steps the stage has in a run, and the minutes that they take at a share of a
-device's peak. Three times the forward pass's products where gradients are taken, those of a frozen reference included,
-which is too much. Compilation, elementwise work, geometry, the checks on the validation split and the evaluation at the
-end come on top. The default peak is that of float32 on an H200, whose products XLA rounds to TF32 there (the vendor's
-data sheet, dense); that share of it is an assumption, not a measurement.
+Prints a table: TFLOP of a step, number of steps of the stage in a run, and the minutes that they take at a fraction of
+a device's peak (`--share`). Where gradients are taken, a step counts three times the forward pass's products, those of
+a frozen reference included, which is too much. Compilation, elementwise work, geometry, the checks on the validation
+split and the final evaluation are not included. The default peak is that of float32 on an H200, where XLA rounds
+products to TF32 (the vendor's data sheet, dense). The default fraction is an assumption, not a measurement.
 """
 
 import argparse
@@ -35,13 +35,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def flops(stage: Stage) -> float:
-    """Of one step."""
+    """FLOP of one step of a stage."""
     traced: Any = jax.make_jaxpr(stage.function)(*stage.parameters, *stage.arguments)
     return (3 if stage.learns else 1) * product_flops(traced.jaxpr)
 
 
 def steps(config: Config) -> dict[str, float]:
-    """How often a run takes the step of each stage; of stages that are left out the preset has none."""
+    """Stage to its number of steps in a run; stages that the preset does not have are left out."""
     rounds, rows = config.rounds, config.rounds.scenes * config.rounds.group
     batches = rounds.rounds * rounds.iterations
     return {

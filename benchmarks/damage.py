@@ -110,11 +110,11 @@ def go_on(files: Files) -> int:
     logger = Logger(files.directory)
     checkpoints = Checkpoints(files.directory / "checkpoints", 2)
     try:
-        found = checkpoints.restore(STATE, parse_progress)
+        restored = checkpoints.restore(STATE, parse_progress)
     finally:
         checkpoints.close()
         logger.close()
-    step, arrays, key, stands = found or (0, {}, jax.random.key(0), None)
+    step, arrays, key, stands = restored or (0, {}, jax.random.key(0), None)
     write_rounds(files, stands)
     assert checksums(arrays) == checksums(state(step)) and stands == progress(step), "other arrays or progress"
     assert (jax.random.key_data(key) == jax.random.key_data(jax.random.key(step))).all(), "another key"
@@ -128,7 +128,7 @@ def outcome(files: Files, name: str, messages: Messages) -> str:
     """What becomes of a run of which one file, or the newer checkpoint, `name`, was damaged."""
     messages.texts.clear()
     try:
-        step, said = go_on(files), " ".join(messages.texts)
+        step, logged = go_on(files), " ".join(messages.texts)
     except (ValueError, OSError) as error:
         return "named" if name in str(error) else "uncaught"
     except AssertionError:
@@ -136,8 +136,8 @@ def outcome(files: Files, name: str, messages: Messages) -> str:
     except Exception:  # whatever it is, it is what is looked for
         return "uncaught"
     if step == NEW:
-        return "named" if said else "harmless"
-    return "named" if f"checkpoint {NEW} " in said else "silent"
+        return "named" if logged else "harmless"
+    return "named" if f"checkpoint {NEW} " in logged else "silent"
 
 
 def flip(path: pathlib.Path, rng: np.random.Generator) -> None:
@@ -159,7 +159,7 @@ def checkpoint_file(directory: pathlib.Path, rng: np.random.Generator) -> pathli
 
 def flips(whole: Files, work: Files, target: str, count: int, seed: int, messages: Messages) -> dict[str, int]:
     """Flips of one target, each in a copy of the whole run. Returns: outcomes, counted."""
-    found: collections.Counter[str] = collections.Counter()
+    outcomes: collections.Counter[str] = collections.Counter()
     for index in range(count):
         rng = np.random.default_rng((seed, index))
         shutil.rmtree(work.directory, ignore_errors=True)
@@ -172,13 +172,13 @@ def flips(whole: Files, work: Files, target: str, count: int, seed: int, message
             result = "mended"
         if target == "metrics.jsonl" and len(list(read_lines(path))) + result.count("named") < 2:
             result = "silent"  # a line is neither there nor set aside
-        found[result] += 1
-    return dict(found)
+        outcomes[result] += 1
+    return dict(outcomes)
 
 
 def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[str, int]:
     """Everything is written a second time where no file may grow beyond a size. Returns: outcomes, counted."""
-    found: collections.Counter[str] = collections.Counter()
+    outcomes: collections.Counter[str] = collections.Counter()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for index in range(count):
         most = int(2 ** np.random.default_rng((seed, index)).uniform(0, 14))
@@ -197,10 +197,10 @@ def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[s
         try:
             step = go_on(work)
         except Exception:  # whatever it is, the run does not go on
-            found["lost"] += 1
+            outcomes["lost"] += 1
             continue
-        found["named" if str(work.directory) in reason else "harmless" if step == NEW else "silent"] += 1
-    return dict(found)
+        outcomes["named" if str(work.directory) in reason else "harmless" if step == NEW else "silent"] += 1
+    return dict(outcomes)
 
 
 def run(flipped: int, disks: int, seed: int, folder: pathlib.Path) -> dict[str, dict[str, int]]:
@@ -215,8 +215,8 @@ def run(flipped: int, disks: int, seed: int, folder: pathlib.Path) -> dict[str, 
         whole.directory.mkdir(parents=True)
         write(whole, (OLD, NEW))
         counts = {"checkpoint": flipped, "config.json": flipped // 2} | dict.fromkeys(LISTS, flipped // 10)
-        found = {name: flips(whole, work, name, count, seed, messages) for name, count in counts.items()}
-        return found | {"disk": full_disks(work, disks, seed, messages)}
+        outcomes = {name: flips(whole, work, name, count, seed, messages) for name, count in counts.items()}
+        return outcomes | {"disk": full_disks(work, disks, seed, messages)}
     finally:
         logger.removeHandler(messages)
         logger.propagate = propagates
@@ -237,9 +237,9 @@ def main(arguments: list[str]) -> int:
     """Damages, prints, returns the exit status."""
     options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        found = run(options.flips, options.disks, options.seed, pathlib.Path(folder))
-    bad = sum(outcomes.get(name, 0) for outcomes in found.values() for name in BAD)
-    print(json.dumps({"seed": options.seed, "outcomes": found, "bad": bad}, indent=2))
+        by_target = run(options.flips, options.disks, options.seed, pathlib.Path(folder))
+    bad = sum(outcomes.get(name, 0) for outcomes in by_target.values() for name in BAD)
+    print(json.dumps({"seed": options.seed, "outcomes": by_target, "bad": bad}, indent=2))
     return int(bad > 0)
 
 

@@ -1,9 +1,9 @@
-"""What building a data set of a size costs, from what a part of it costs here:
+"""Predicts the cost of building a data set from the measured cost of a part of it:
 
 python -m benchmarks.data_plan --womd "GLOB" [--egos 1 8] [--file docs/data_at_scale.md]
 
-One process reads, converts, counts and writes the records that the glob names; CPU-seconds and bytes per record are
-carried over to the whole of WOMD. Prints JSON, and writes the table into a section of the file, if one is named.
+One process reads, converts, counts and writes the records that the glob names. CPU-seconds and bytes per record are
+extrapolated to the whole of WOMD. Prints JSON, and writes the table into a section of the file, if one is named.
 """
 
 import argparse
@@ -41,10 +41,10 @@ CORES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of the records that were measured, all together.
+    """The cost of all measured records together.
 
     Attributes:
-      records, scenes: how many.
+      records, scenes: their numbers.
       read_bytes: of the TFRecord files.   stored_bytes: of the ArrayRecord files, compressed.
       serialised_bytes: of the same records before compression, which a worker holds while it writes a shard.
       parse_s: CPU-seconds for reading and parsing, a part of `convert_s`.
@@ -96,7 +96,7 @@ def measure(files: list[str], egos: int) -> Cost:
     _, count_s = timed(lambda: list(statistics.counted(kept, Recordings())))
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "set"
-        with contextlib.redirect_stdout(sys.stderr):  # what TFDS tells is no JSON
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS prints messages among our JSON
             _, write_s = timed(lambda: write_dataset({"train": [one.scene for one in kept]}, out, {}))
         written = list(out.glob("*.array_record*"))
         payloads = ArrayRecordDataSource([str(path) for path in written])
@@ -107,7 +107,7 @@ def measure(files: list[str], egos: int) -> Cost:
 
 
 def plan(cost: Cost, records: int) -> dict[str, float]:
-    """The same work on so many records."""
+    """The cost extrapolated to so many records."""
     times = records / cost.records
     core_hours = times * (cost.convert_s + cost.count_s + cost.write_s) / 3600
     shards = math.ceil(times * cost.stored_bytes / SHARD_BYTES)
@@ -124,23 +124,23 @@ def plan(cost: Cost, records: int) -> dict[str, float]:
     }
 
 
-def section(found: dict[int, Any]) -> str:
+def section(by_egos: dict[int, Any]) -> str:
     """The tables as Markdown."""
     kinds = ("parse_s", "convert_s", "count_s", "write_s")
     costs = [
         [str(egos), f"{cost['records']}", f"{cost['scenes'] / cost['records']:.2f}"]
         + [f"{1e3 * cost[kind] / cost['scenes']:.1f}" for kind in kinds]
         + [f"{cost[kind] / cost['scenes'] / 1e3:.1f}" for kind in ("read_bytes", "serialised_bytes", "stored_bytes")]
-        for egos, cost in ((egos, one["measured"]) for egos, one in found.items())
+        for egos, cost in ((egos, one["measured"]) for egos, one in by_egos.items())
     ]
-    names = list(next(iter(found.values()))["plan"]["training"])
+    names = list(next(iter(by_egos.values()))["plan"]["training"])
     plans = [
         [
             str(egos),
             name,
             *(f"{values[column]:,.0f}" if values[column] >= 100 else f"{values[column]:.2g}" for column in names),
         ]
-        for egos, one in found.items()
+        for egos, one in by_egos.items()
         for name, values in one["plan"].items()
     ]
     measured = [
@@ -154,7 +154,7 @@ def section(found: dict[int, Any]) -> str:
         [
             "Measured {date} at commit {commit} on {machine}; parsing is a part of converting.".format(**made_here()),
             table(measured, costs),
-            "Carried over to the whole:",
+            "Extrapolated to the whole data set:",
             table(["egos", "split", *(name.replace("_", " ") for name in names)], plans),
         ]
     )
@@ -163,15 +163,15 @@ def section(found: dict[int, Any]) -> str:
 def main(arguments: list[str]) -> int:
     """Measures, plans, prints, returns the exit status."""
     options = parse(arguments)
-    files, found = list_files(options.womd), {}
-    measure(files[:1], 1)  # loads what the first use loads
+    files, by_egos = list_files(options.womd), {}
+    measure(files[:1], 1)  # the first call also loads libraries
     for egos in options.egos:
         cost = measure(files, egos)
         plans = {name: plan(cost, records) for name, records in RECORDS.items()}
-        found[egos] = {"measured": dataclasses.asdict(cost), "plan": plans}
-    print(json.dumps({**made_here(), "egos": found}, indent=2))
+        by_egos[egos] = {"measured": dataclasses.asdict(cost), "plan": plans}
+    print(json.dumps({**made_here(), "egos": by_egos}, indent=2))
     if options.file:
-        write_section(options.file, "plan", section(found))
+        write_section(options.file, "plan", section(by_egos))
     return 0
 
 

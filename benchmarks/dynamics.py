@@ -1,8 +1,8 @@
 """How well the ego's dynamics reproduce logged egos, as JSON: `python -m benchmarks.dynamics [--data DIR] [--split S]`.
 
 Each ego that travels more than 5 m within the 8 s after the current step is driven open loop for these 8 s, from its
-logged position and within the limits, by actions of the log's inverse. A drive's error is the greatest of the 80
-distances between its box centre and the log's. Actions come from
+logged position and within the limits, by actions of the log's inverse. The error is the largest of the 80 distances
+between its box centre and the log's. Actions come from
 
   log_actions        closed-loop tracking of the log, from its logged state
   raw                the exact inverse of each logged step
@@ -74,40 +74,40 @@ def travelled(scene: Scene) -> Array:
 
 @jax.jit
 def tracked(scene: Scene) -> EgoState:
-    """Driven by `log_actions`."""
+    """The ego driven by `log_actions`."""
     start = jnp.full(scene.ego.shape, START)
     return advance(log_ego(scene, start), log_actions(scene, start, STEPS, CONFIG), CONFIG.limits, CONFIG.dt)
 
 
 @jax.jit
 def raw(scene: Scene) -> EgoState:
-    """Driven by the exact inverse of each logged step."""
+    """The ego driven by the exact inverse of each logged step."""
     states, _ = logged(scene)
     actions = Action(*inverse(states[:, :-1], states[:, 1:], CONFIG.dt))
     return advance(states[:, 0], actions, CONFIG.limits, CONFIG.dt)
 
 
 def smoothed(scene: Scene, settings: SmoothingConfig) -> tuple[EgoState, EgoState]:
-    """The start [B] that the smoothing inverse chose and the drive from there [B, N]."""
+    """The start [B] that the smoothing inverse chose, and the ego driven from there [B, N]."""
     start = jnp.full(scene.ego.shape, START)
     ego, action = smooth_log_actions(scene, start, STEPS, CONFIG, settings)
     return ego, advance(ego, action, CONFIG.limits, CONFIG.dt)
 
 
 def errors(swept: EgoState, log: Agents) -> np.ndarray:
-    """Greatest distance from the log of each drive [B]."""
+    """Largest distance [m] of each ego from its log, [B]."""
     distance, _ = log_divergence(ego_track_of(swept), log)
     return np.max(distance, axis=-1)
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
-    """Share within 0.1 m and quantiles [m]."""
+    """Fraction within 0.1 m, and quantiles [m]."""
     quantiles = {f"q{round(100 * q)}": round(float(np.quantile(values, q)), 3) for q in QUANTILES}
     return {"within_0.1_m": round(float(np.mean(values <= WITHIN_M)), 4), **quantiles}
 
 
 def start_change(ego: EgoState, scene: Scene) -> dict[str, np.ndarray]:
-    """How far the smoothing inverse starts beside the log, absolute [B]."""
+    """Absolute difference between the smoothing inverse's start and the log, [B]."""
     log = log_ego(scene, jnp.full(scene.ego.shape, START))
     return {
         "heading_rad": np.abs(wrap_angle(ego.heading - log.heading)),
@@ -116,17 +116,17 @@ def start_change(ego: EgoState, scene: Scene) -> dict[str, np.ndarray]:
 
 
 def measure(scene: Scene) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Errors of each way of driving, and how far `smoothing` starts beside the log, each [B]."""
+    """Errors by source of the actions, and the differences of `smoothing`'s start from the log, each [B]."""
     _, log = logged(scene)
     smooth = jax.jit(smoothed, static_argnums=1)
     ego, swept = smooth(scene, SmoothingConfig())
-    found = {
+    by_actions = {
         "log_actions": errors(tracked(scene), log),
         "raw": errors(raw(scene), log),
         "smoothing": errors(swept, log),
         "smoothing_fixed": errors(smooth(scene, SmoothingConfig(start_heading=0.0, start_speed=0.0))[1], log),
     }
-    return found, start_change(ego, scene)
+    return by_actions, start_change(ego, scene)
 
 
 def infeasible(scene: Scene) -> np.ndarray:
@@ -137,15 +137,15 @@ def infeasible(scene: Scene) -> np.ndarray:
 
 
 def report(scene: Scene, sources: np.ndarray) -> dict[str, Any]:
-    """Everything, over all moving egos and by source."""
-    found, beside = measure(scene)
+    """The report over all moving egos, and for each source."""
+    by_actions, beside = measure(scene)
     moving, odd = travelled(scene) > MOVING_M, infeasible(scene)
     groups = {"all": moving, **{name: moving & (sources == name) for name in np.unique(sources)}}
     return {
         name: {
             "moving_egos": int(group.sum()),
             "log_infeasible": round(float(np.mean(odd[group])), 4),
-            **{way: summary(values[group]) for way, values in found.items()},
+            **{way: summary(values[group]) for way, values in by_actions.items()},
             "start_beside_log_q95": {n: round(float(np.quantile(v[group], 0.95)), 4) for n, v in beside.items()},
         }
         for name, group in groups.items()

@@ -63,10 +63,10 @@ class Arm:
     @property
     def label(self) -> str:
         """As in the tables."""
-        return self.name + self.told
+        return self.name + self.suffix
 
     @property
-    def told(self) -> str:
+    def suffix(self) -> str:
         """What eval.py adds to the name of a policy that is told what to say."""
         return f"{FORCED}{self.reasoning}" if self.reasoning else ""
 
@@ -241,13 +241,13 @@ def iterations(config: Config, arm: Arm, budget: int) -> int:
     return max(round(budget / rounds.rounds / each), 1)
 
 
-def judged(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str) -> dict[str, Any]:
+def evaluated_cell(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str) -> dict[str, Any]:
     """The cell: what a judge says of an arm's policy, scene by scene, and what the run has spent."""
     folder, policy = out / "judged" / slug(arm.label, seed, judge), policy_of(arm, run)
     given = [str(run), "--policy", policy, "--judge", judge, "--out", str(folder)]
     call("eval.py", given + (["--reasoning", arm.reasoning] if arm.reasoning else []))
     report, scenes = (json.loads((folder / name).read_text("utf-8")) for name in ("report.json", "scenes.json"))
-    scores, origin = scenes["scores"][judge][policy + arm.told], report["provenance"]
+    scores, origin = scenes["scores"][judge][policy + arm.suffix], report["provenance"]
     return {
         "arm": arm.label,
         "seed": seed,
@@ -296,7 +296,7 @@ def cells(
                 shared = shared or start(out, words, seed)
                 run = practise(out, arm, words, seed, shared, budget)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_text(path, json.dumps(judged(out, arm, run, seed, judge)) + "\n")
+                write_text(path, json.dumps(evaluated_cell(out, arm, run, seed, judge)) + "\n")
             cell = json.loads(path.read_text("utf-8"))
             budget = budget or cell["simulator_steps"]
             yield cell
@@ -308,11 +308,11 @@ def main(arguments: list[str]) -> int:
     experiment = EXPERIMENTS[options.experiment]
     judges, kept = tuple(options.judges or experiment.judges), options.cells or options.out / "cells"
     command = " ".join(["python -m benchmarks.experiments", *map(shortened, arguments)])
-    found: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
     for seed in options.seeds:
-        found += cells(options.out, kept, experiment, (*experiment.words, *options.passed), seed, judges)
-        title = f"{experiment.title}: {found[0]['provenance']['data']}"
-        write_page(options.results, options.section or options.experiment, section(title, found, command))
+        done += cells(options.out, kept, experiment, (*experiment.words, *options.passed), seed, judges)
+        title = f"{experiment.title}: {done[0]['provenance']['data']}"
+        write_page(options.results, options.section or options.experiment, section(title, done, command))
     return 0
 
 

@@ -1,12 +1,12 @@
-"""Hands damaged input to whatever reads files, and counts what is not refused with a message:
+"""Feeds damaged input to every reader of files, and counts inputs that are not refused with a message:
 
 python -m benchmarks.fuzz [--inputs 20000] [--seed 0] [--target NAME ...] [--scenario FILE]
 
-Inputs are valid ones with a few bytes, numbers or entries changed, drawn from the seed. Prints JSON and writes a
-page `fuzz` of the results: per target how many were read, refused, uncaught (anything but the errors that the reader
-documents) or slow, and the CPU-seconds of the slowest; and by how much the process grew. Each uncaught or slow input is
-kept under --keep; exit status 1 if there was any. `scenario` needs the WOMD protos and the TFRecord FILE to take a
-valid message from.
+Inputs are valid ones with a few bytes, numbers or entries changed, drawn from the seed. Prints JSON and writes the
+page `fuzz` of the results. It holds for each target the numbers of inputs that were read, refused, uncaught (any error
+that the reader does not document) or slow, the CPU-seconds of the slowest, and the growth of the process. Each uncaught
+or slow input is kept under --keep; the exit status is 1 if there was any. `scenario` needs the WOMD protos and the
+TFRecord FILE, from which it takes a valid message.
 """
 
 import argparse
@@ -46,28 +46,28 @@ from tether.data.scene import SceneSpec
 from tether.data.text import VOCABULARY
 from tether.data.tokenizer import decode, encode, tokens
 from tether.data.validation import validate
-from tether.evaluation.provenance import made_here, shown
+from tether.evaluation.provenance import made_here, shortened
 from tether.evaluation.report import table
 from tether.training import settings
 from tether.training.checkpoint import Checkpoints, checksums
 from tether.training.presets import PRESETS
 
-LIMIT_S = 10.0  # CPU time of one input: what else the machine does is no fault of it
+LIMIT_S = 10.0  # CPU time of one input, which other load of the machine does not change
 MEMORY_BYTES = 2 << 30  # that one input may add to the address space
 STEP = 3  # of the checkpoint
 
 
 class Target(NamedTuple):
-    """Something that reads.
+    """A reader and its damaged inputs.
 
     Attributes:
-      share: of all inputs.
+      fraction: of all inputs that this target gets.
       make: (rng) -> a damaged input.
-      read: (input) -> whatever; raises one of `errors` for what it refuses.
-      errors: documented.
+      read: (input) -> anything; raises one of `errors` for an input that it refuses.
+      errors: that the reader documents.
     """
 
-    share: float
+    fraction: float
     make: Callable[[np.random.Generator], Any]
     read: Callable[[Any], Any]
     errors: tuple[type[Exception], ...] = (DataError,)
@@ -78,9 +78,9 @@ class SlowError(Exception):
 
 
 def targets(folder: pathlib.Path, scenario: str | None) -> dict[str, Target]:
-    """All of them by name, with valid inputs made in `folder`."""
+    """All targets by name, with valid inputs made in `folder`."""
     examples = starter_examples(3)
-    found = {
+    by_name = {
         "tfrecord": tfrecord_target(folder),
         "example": Target(0.15, lambda rng: change_arrays(rng, examples[rng.integers(3)]), read_example),
         **data_set_targets(folder, examples),
@@ -89,23 +89,23 @@ def targets(folder: pathlib.Path, scenario: str | None) -> dict[str, Target]:
         "checkpoint": checkpoint_target(folder),
         "instruction": Target(0.1, some_text, read_text),
     }
-    return found | ({"scenario": scenario_target(scenario)} if scenario else {})
+    return by_name | ({"scenario": scenario_target(scenario)} if scenario else {})
 
 
 def starter_examples(count: int) -> list[storage.Example]:
-    """Stored scenes as they are read."""
+    """The first stored test scenes of the starter set."""
     file = next(sources.STARTER.glob("*-test.array_record*"))
     payloads = ArrayRecordDataSource(str(file))
     return [storage.parse_example(payloads[index]) for index in range(count)]
 
 
 def read_example(example: storage.Example) -> None:
-    """A stored scene, all the way to what is trained on."""
+    """Decodes, pads and validates a stored scene, as training does."""
     validate(pad(storage.decode(example), SceneSpec()), SceneSpec())
 
 
 def tfrecord_target(folder: pathlib.Path) -> Target:
-    """A file of three records; whatever is damaged is told in place, nothing is raised."""
+    """A file of three records. The reader yields an error in place of a damaged record and raises nothing."""
     path = folder / "records.tfrecord"
     valid = b"".join(map(tfrecord.frame, (b"first", bytes(300), b"third")))
 
@@ -117,7 +117,7 @@ def tfrecord_target(folder: pathlib.Path) -> Target:
 
 
 def scenario_target(file: str) -> Target:
-    """A `Scenario` message, by its bytes or by its fields, to what is trained on."""
+    """A `Scenario` message with changed bytes or fields, converted, padded and validated."""
     payload = next(tfrecord.read_records(file))
     message = womd.parse_scenario(payload)
 
@@ -132,7 +132,7 @@ def scenario_target(file: str) -> Target:
 
 
 def data_set_targets(folder: pathlib.Path, examples: list[storage.Example]) -> dict[str, Target]:
-    """A data set of one file: its records, and what describes them."""
+    """A data set of one file: its records, and its description."""
     whole, work = folder / "whole", folder / "work"
     write_dataset({"train": [storage.decode(example) for example in examples]}, whole, {})
 
@@ -203,11 +203,11 @@ def checkpoint_target(folder: pathlib.Path) -> Target:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(whole, work)
         (work / damaged[0]).write_bytes(damaged[1])
-        found = Checkpoints(work, 2)
+        reopened = Checkpoints(work, 2)
         try:
-            restored = found.restore(state)
+            restored = reopened.restore(state)
         finally:
-            found.close()
+            reopened.close()
         key = [] if restored is None else jax.random.key_data(restored[2]).tolist()
         if restored is not None and (checksums(restored[1]), key, restored[3]) != (checksums(state), [0, 0], meta):
             raise AssertionError("other values than were saved")
@@ -223,7 +223,7 @@ def some_text(rng: np.random.Generator) -> str:
 
 
 def read_text(text: str) -> None:
-    """Refused, or as many tokens as asked for; none of them a phrase's, and all of them the text again."""
+    """Refuses a text, or checks its tokens: the number asked for, none of a phrase, and decoded to the same text."""
     ids, cut = tokens(text), encode(text, SceneSpec.text)
     if len(cut) != SceneSpec.text or any(index < len(VOCABULARY) for index in ids) or decode(ids) != text:
         raise AssertionError(f"{text!r} became {ids}")
@@ -236,7 +236,7 @@ def either(rng: np.random.Generator, valid: bytes) -> bytes:
 
 @contextlib.contextmanager
 def limits() -> Iterator[None]:
-    """Stops what takes too long or too much; a reader that cannot even be interrupted ends the process."""
+    """Interrupts a reader that takes too long. One that cannot be interrupted ends the process."""
 
     def stop(*_: Any) -> None:
         raise SlowError(f"took more than {LIMIT_S} s")
@@ -253,55 +253,55 @@ def limits() -> Iterator[None]:
 
 
 def run(name: str, target: Target, count: int, seed: int, keep: pathlib.Path | None = None) -> dict[str, Any]:
-    """Hands `count` damaged inputs to a target. Returns: what became of them."""
-    found: dict[str, Any] = {"inputs": count, "read": 0, "refused": 0, "uncaught": 0, "slow": 0, "slowest_s": 0.0}
+    """Feeds `count` damaged inputs to a target. Returns: counts by outcome, and the slowest CPU time [s]."""
+    counts: dict[str, Any] = {"inputs": count, "read": 0, "refused": 0, "uncaught": 0, "slow": 0, "slowest_s": 0.0}
     with Bar(name, count, unit="inputs") as bar:
         for index in bar.over(range(count)):
             damaged, started = target.make(np.random.default_rng((seed, index))), time.process_time()
             try:
                 with limits():
                     target.read(damaged)
-                found["read"] += 1
+                counts["read"] += 1
             except target.errors as error:
-                found["refused"] += 1
+                counts["refused"] += 1
                 if not str(error):
                     raise AssertionError(f"{name} {index}: refused without a message") from error
             except SlowError:
-                found["slow"] += 1
+                counts["slow"] += 1
                 remember(keep, name, index, damaged)
-            except Exception:  # whatever it is, it is what is looked for
-                found["uncaught"] += 1
+            except Exception:  # any undocumented error counts
+                counts["uncaught"] += 1
                 remember(keep, name, index, damaged)
-            found["slowest_s"] = round(max(found["slowest_s"], time.process_time() - started), 3)
-    return found
+            counts["slowest_s"] = round(max(counts["slowest_s"], time.process_time() - started), 3)
+    return counts
 
 
 def remember(keep: pathlib.Path | None, name: str, index: int, damaged: Any) -> None:
-    """Writes an input down with what it led to."""
+    """Writes an input and the present traceback to a file."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         (keep / f"{name}-{index}.txt").write_text(f"{traceback.format_exc()}\n{copy.copy(damaged)!r}\n")
 
 
 def address_space() -> int:
-    """Of this process, in bytes."""
+    """Size of this process's address space [bytes]."""
     return int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def section(result: dict[str, Any]) -> str:
     """The page."""
     facts = made_here()
-    facts["command"] = shlex.join(["python", "-m", "benchmarks.fuzz", *map(shown, sys.argv[1:])])
+    facts["command"] = shlex.join(["python", "-m", "benchmarks.fuzz", *map(shortened, sys.argv[1:])])
     facts["inputs"] = f"{sum(one['inputs'] for one in result['targets'].values()):,}"
     facts["largest growth of the process"] = f"{result['peak_memory_grew_mb']} MB"
-    said = (
-        "Damaged inputs to whatever reads files or text, drawn from a seed. Uncaught: anything but the errors that the "
-        f"reader documents. Slow: more than {LIMIT_S:g} CPU-seconds. The process may grow by {MEMORY_BYTES >> 30} GiB "
-        "at most."
+    about = (
+        "Damaged inputs, drawn from a seed, to every reader of files or text. Uncaught: any error that the reader does "
+        f"not document. Slow: more than {LIMIT_S:g} CPU-seconds. The process may grow by {MEMORY_BYTES >> 30} GiB at "
+        "most."
     )
     header = ["reader", *next(iter(result["targets"].values()))]
     rows = [[name, *map(str, one.values())] for name, one in result["targets"].items()]
-    return "\n\n".join(["# Hostile input", said, table(["", ""], facts.items()), table(header, rows)])
+    return "\n\n".join(["# Hostile input", about, table(["", ""], facts.items()), table(header, rows)])
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -319,19 +319,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the targets; prints and writes what became of the inputs."""
+    """Runs the targets; prints and writes the counts."""
     options = parse(arguments)
-    logging.disable(logging.CRITICAL)  # thousands of damaged checkpoints are told of
+    logging.disable(logging.CRITICAL)  # thousands of damaged checkpoints would be logged
     with tempfile.TemporaryDirectory() as folder:
         every = targets(pathlib.Path(folder), options.scenario)
         chosen = {name: target for name, target in every.items() if name in (options.target or every)}
-        total, before = sum(target.share for target in chosen.values()), resource.getrusage(resource.RUSAGE_SELF)
+        total, before = sum(target.fraction for target in chosen.values()), resource.getrusage(resource.RUSAGE_SELF)
         resource.setrlimit(resource.RLIMIT_AS, (address_space() + MEMORY_BYTES, resource.RLIM_INFINITY))
-        counts = {name: round(options.inputs * target.share / total) for name, target in chosen.items()}
-        found = {name: run(name, chosen[name], count, options.seed, options.keep) for name, count in counts.items()}
+        counts = {name: round(options.inputs * target.fraction / total) for name, target in chosen.items()}
+        results = {name: run(name, chosen[name], count, options.seed, options.keep) for name, count in counts.items()}
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before.ru_maxrss
-    bad = sum(row["uncaught"] + row["slow"] for row in found.values())
-    result = {"seed": options.seed, "targets": found, "bad": bad, "peak_memory_grew_mb": grown // 1024}
+    bad = sum(row["uncaught"] + row["slow"] for row in results.values())
+    result = {"seed": options.seed, "targets": results, "bad": bad, "peak_memory_grew_mb": grown // 1024}
     print(json.dumps(result, indent=2))
     write_page(options.results, "fuzz", section(result))
     return int(bad > 0)

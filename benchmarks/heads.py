@@ -40,19 +40,21 @@ def programs(vla: VLA, config: Config, keys: jax.Array, params: Any, scene: Any)
     rates = Rates(*map(jnp.float32, (1e-4, 1e-3, 0.1, 0.0, 0.2)))
     explore = jax.jit(lambda params, seen: vla.act(params, keys, seen, ()))
     deploy = jax.jit(lambda params, seen: vla.with_temperature(0.0).act(params, keys, seen, ()))
-    update = jax.jit(lambda params, state, shown: policy_step(vla, ALONE, params, state, params, shown, rates))
+    update = jax.jit(
+        lambda params, state, experience: policy_step(vla, ALONE, params, state, params, experience, rates)
+    )
     gradient = jax.jit(jax.grad(lambda params, batch: imitation_loss(vla, params, batch, loss)[0]))
 
     def experience(decision: Decision) -> Experience:
         ones = jnp.ones(ROWS)
         return Experience(seen, decision, 0 * ones, ones, ones, 0 * ones, ones > 0)
 
-    told = jax.jit(Teacher(vla.head, config.simulator, labels).label)(keys, seen)
+    taught = jax.jit(Teacher(vla.head, config.simulator, labels).label)(keys, seen)
     return {
         "act_exploring": (explore, params, seen),
         "act_deployed": (deploy, params, seen),
         "update_drawn": (update, params, state, experience(explore(params, seen)[2]["decision"])),
-        "update_shown": (update, params, state, experience(told)),
+        "update_shown": (update, params, state, experience(taught)),
         "imitation_gradient": (gradient, params, batch),
     }
 
@@ -62,8 +64,8 @@ def cost(config: Config, head: str, scene: Any) -> dict[str, float]:
     policy = dataclasses.replace(config.policy, head=head)
     vla, keys = policy.build(config.simulator, config.spec), jax.random.split(jax.random.key(0), ROWS)
     timed = programs(vla, config, keys, vla.init(jax.random.key(1)), scene)
-    found = {f"{name}_ms": round(1e3 * timing.seconds(*call), 1) for name, call in timed.items()}
-    return {"parameters": parameters(vla), **found}
+    times = {f"{name}_ms": round(1e3 * timing.seconds(*call), 1) for name, call in timed.items()}
+    return {"parameters": parameters(vla), **times}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

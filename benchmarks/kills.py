@@ -170,22 +170,22 @@ def verdict(directory: pathlib.Path, code: int, whole: dict[str, Any]) -> str | 
 
 def try_signal(options: argparse.Namespace, name: str, whole: dict[str, Any], notes: dict[str, Any]) -> None:
     """All kills by one signal, from where the notes stand."""
-    found = notes["signals"].setdefault(name, {"kills": [], "runs": []})
+    of_signal = notes["signals"].setdefault(name, {"kills": [], "runs": []})
     while True:
-        directory = options.out / f"{name.lower()}-{len(found['runs'])}"
-        if len(found["kills"]) == options.kills and not directory.exists():
+        directory = options.out / f"{name.lower()}-{len(of_signal['runs'])}"
+        if len(of_signal["kills"]) == options.kills and not directory.exists():
             return
-        if len(found["kills"]) == options.kills:
-            found["runs"].append(verdict(directory, start(options.preset, directory).wait(LIMIT_S), whole))
+        if len(of_signal["kills"]) == options.kills:
+            of_signal["runs"].append(verdict(directory, start(options.preset, directory).wait(LIMIT_S), whole))
         else:
-            rng = random.Random(f"{options.seed}/{name}/{len(found['kills'])}/{len(found['runs'])}")
+            rng = random.Random(f"{options.seed}/{name}/{len(of_signal['kills'])}/{len(of_signal['runs'])}")
             code, kill = interrupt(options.preset, directory, SIGNALS[name], notes["mean_s"], rng)
             if kill is None:
-                found["runs"].append(verdict(directory, code, whole))
+                of_signal["runs"].append(verdict(directory, code, whole))
             else:
-                found["kills"].append(kill)
+                of_signal["kills"].append(kill)
             print(
-                f"{name} {len(found['kills'])} of {options.kills}: {kill or found['runs'][-1]}",
+                f"{name} {len(of_signal['kills'])} of {options.kills}: {kill or of_signal['runs'][-1]}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -233,14 +233,14 @@ def leave_alone(options: argparse.Namespace, name: str) -> float:
     return times[-1] - times[0]
 
 
-def summary(found: dict[str, Any]) -> dict[str, Any]:
+def summary(of_signal: dict[str, Any]) -> dict[str, Any]:
     """Of one signal."""
     return {
-        "kills": len(found["kills"]),
-        "kills_by_stage": dict(collections.Counter(kill["stage"] for kill in found["kills"])),
-        "unfinished_saves": sum(kill["unfinished"] for kill in found["kills"]),
-        "runs_compared": len(found["runs"]),
-        "lost": [reason for reason in found["runs"] if reason],
+        "kills": len(of_signal["kills"]),
+        "kills_by_stage": dict(collections.Counter(kill["stage"] for kill in of_signal["kills"])),
+        "unfinished_saves": sum(kill["unfinished"] for kill in of_signal["kills"]),
+        "runs_compared": len(of_signal["runs"]),
+        "lost": [reason for reason in of_signal["runs"] if reason],
     }
 
 
@@ -255,13 +255,13 @@ def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -
         by_stage = (one["kills_by_stage"].get(stage, 0) for stage in stages)
         last = (one["unfinished_saves"], one["runs_compared"], len(one["lost"]))
         rows.append([f"SIG{name}", *map(str, (one["kills"], *by_stage, *last))])
-    said = (
+    about = (
         f"Preset `{options.preset}`, killed at random moments and started again by the same command; a checkpoint "
         "after every step. A run is lost if it does not go on, or if anything but times differs by a bit from a run "
         "that nobody killed: arrays and meta of its last checkpoint, settings, rounds, log, report, every scene's "
         "score. Under the stages: kills in each."
     )
-    return "\n\n".join(["# Killed runs", said, table(["", ""], facts.items()), table(header, rows)])
+    return "\n\n".join(["# Killed runs", about, table(["", ""], facts.items()), table(header, rows)])
 
 
 def main(arguments: list[str]) -> int:

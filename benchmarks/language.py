@@ -56,7 +56,7 @@ COLUMNS, RADIUS_M = 4, 32.0
 OUT_OF_VIEW = {f"{distance} m" for distance in DISTANCES_M if distance > 30}
 
 
-class Said(NamedTuple):
+class Label(NamedTuple):
     """A label: the record's index and the log step, and its phrases."""
 
     record: int
@@ -69,7 +69,7 @@ class Said(NamedTuple):
         return {VOCABULARY[int(token)] for token in self.tokens}
 
 
-def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Said]:
+def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Label]:
     """The labels that imitation learns from, of all records at `STARTS`, where the log lasts."""
     vla, on_the_log = VLAConfig().build(simulator, SceneSpec()), ImitationConfig(perturbed=0.0)
 
@@ -79,23 +79,23 @@ def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Said
         batch = imitation_targets(scene, start, keys, vla, simulator, on_the_log, LabelConfig())
         return batch.decision.tokens, batch.valid
 
-    found = []
+    labels_found = []
     with Bar("labels", len(records) // BATCH, unit="batches", compiles=True) as bar:
         for first in bar.over(range(0, len(records) - BATCH + 1, BATCH)):
             scene = stack([prepare(records[first + row].scene, simulator) for row in range(BATCH)])
             for start in STARTS:
                 tokens, valid = jax.device_get(labels(scene, jnp.full(BATCH, start)))
-                found += [Said(first + row, start, tokens[row, : len(SLOTS)]) for row in np.flatnonzero(valid)]
-    return found
+                labels_found += [Label(first + row, start, tokens[row, : len(SLOTS)]) for row in np.flatnonzero(valid)]
+    return labels_found
 
 
-def examples(said: list[Said]) -> list[Said]:
+def examples(labels: list[Label]) -> list[Label]:
     """The first label of each kind whose cause is in view, from a record that shows no other."""
-    chosen: list[Said] = []
+    chosen: list[Label] = []
     for kind in KINDS:
         taken = {one.record for one in chosen}
-        shown = (one for one in said if kind <= one.phrases and not OUT_OF_VIEW & one.phrases)
-        chosen += [one for one in shown if one.record not in taken][:1]
+        matching = (one for one in labels if kind <= one.phrases and not OUT_OF_VIEW & one.phrases)
+        chosen += [one for one in matching if one.record not in taken][:1]
     return chosen
 
 
@@ -141,13 +141,13 @@ def happened(trace: Trace, start: int) -> str:
     return f"{trace.ego_speed[start]:.1f} to {trace.ego_speed[end]:.1f} m/s, heading {turned:+.0f}°"
 
 
-def shares(said: list[Said]) -> str:
+def frequencies(labels: list[Label]) -> str:
     """How often each phrase of the first three slots is said."""
     rows = []
     for index, slot in enumerate(("longitudinal", "lateral", "cause")):
-        counts = collections.Counter(VOCABULARY[int(one.tokens[index])] for one in said)
-        rows.append([slot, ", ".join(f"{phrase} {count / len(said):.1%}" for phrase, count in counts.most_common())])
-    return table(["", f"shares of {len(said):,} labels"], rows)
+        counts = collections.Counter(VOCABULARY[int(one.tokens[index])] for one in labels)
+        rows.append([slot, ", ".join(f"{phrase} {count / len(labels):.1%}" for phrase, count in counts.most_common())])
+    return table(["", f"shares of {len(labels):,} labels"], rows)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -165,8 +165,8 @@ def main(arguments: list[str]) -> None:
     options = parse(arguments)
     simulator, source = SimulatorConfig(), open_split(STARTER, "train")
     records = [source[index] for index in range(min(options.scenes, len(source)))]
-    said = labelled(records, simulator)
-    chosen = examples(said)
+    labels = labelled(records, simulator)
+    chosen = examples(labels)
     traces = [logged(records[one.record], simulator.dt) for one in chosen]
     rows = -(-len(chosen) // COLUMNS)
     figure = Figure(figsize=(3 * COLUMNS, 3 * rows), layout="constrained")
@@ -178,8 +178,8 @@ def main(arguments: list[str]) -> None:
         [str(n), trace.record.instruction, sentence(one.tokens), happened(trace, one.start)]
         for n, (one, trace) in enumerate(zip(chosen, traces, strict=True), 1)
     ]
-    told = table(["", "instruction at the scene's start", "said", "what the log did in the next 3 s"], cells)
-    write_section(options.file, "examples", f"![Examples]({picture.name})\n\n{told}\n\n{shares(said)}")
+    listing = table(["", "instruction at the scene's start", "said", "what the log did in the next 3 s"], cells)
+    write_section(options.file, "examples", f"![Examples]({picture.name})\n\n{listing}\n\n{frequencies(labels)}")
 
 
 if __name__ == "__main__":

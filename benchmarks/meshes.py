@@ -33,7 +33,7 @@ import jax
 from benchmarks import command
 from benchmarks.pages import add_folder, write_page
 from tether.data.command_line import Parser
-from tether.evaluation.provenance import made_here, shown
+from tether.evaluation.provenance import made_here, shortened
 from tether.evaluation.report import table
 from tether.training import mesh, models, presets, stages
 from tether.training.checkpoint import Checkpoints
@@ -142,7 +142,7 @@ def run_stages(
     layout = mesh.make(config.mesh)
     check_rows(config, layout.row_parts)
     splits = open_splits(config.data, config.spec, config.simulator)
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_unit: dict[str, list[dict[str, Any]]] = {}
     units = [unit for unit in stages.schedule(config) if unit.part in parts]
     bare = Run(config, out, splits, models.build(config), Checkpoints(out, 1), None, Stop(), layout, time.monotonic())
     fresh = models.begin(config, bare.models, splits.train, layout)
@@ -165,9 +165,9 @@ def run_stages(
                 run.record(state, unit, metrics)
                 for _ in range(again):
                     run.record(state, unit, stages.part(unit)(run, before, unit)[1])
-            found[name] = recorder.lines
+            by_unit[name] = recorder.lines
         state = state.note(step=0, iterator=None, total=state.progress.closing)
-    return found
+    return by_unit
 
 
 def aimed(run: Run, objective: str) -> Run:
@@ -229,12 +229,12 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[s
 def equality(options: argparse.Namespace) -> dict[str, Any]:
     """Every mesh against one device."""
     alone = stages_on(options, (1, 1, 1), ROWS, "alone", objectives=OBJECTIVES)
-    found = {}
+    by_mesh = {}
     for name, axes in MESHES.items():
         lines = stages_on(options, axes, ROWS, name, "alone", OBJECTIVES)
-        found[name] = {unit: difference(alone[unit], lines[unit]) for unit in alone}
-        print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
-    return {"rows": ROWS, "steps": options.steps, "largest_difference": found}
+        by_mesh[name] = {unit: difference(alone[unit], lines[unit]) for unit in alone}
+        print(json.dumps({name: by_mesh[name]}), file=sys.stderr, flush=True)
+    return {"rows": ROWS, "steps": options.steps, "largest_difference": by_mesh}
 
 
 def weak(options: argparse.Namespace) -> dict[str, Any]:
@@ -315,38 +315,38 @@ def processes(options: argparse.Namespace) -> dict[str, Any]:
 
 def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     """The metrics of a run's log."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    records: dict[str, list[dict[str, Any]]] = {}
     for line in read_lines(directory / "metrics.jsonl"):
         name = f"{line.pop('round')}/{line.pop('stage')}"
-        found.setdefault(name, []).append({name: line[name] for name in line if name != "step"})
-    return found
+        records.setdefault(name, []).append({name: line[name] for name in line if name != "step"})
+    return records
 
 
-def columns(found: dict[str, Any]) -> dict[str, dict[str, str]]:
+def columns(result: dict[str, Any]) -> dict[str, dict[str, str]]:
     """What is tabulated of a result: by mesh, other run or number of devices, and then by unit of work."""
-    if "relative_to_one_device" in found:
-        relative = found["relative_to_one_device"]
+    if "relative_to_one_device" in result:
+        relative = result["relative_to_one_device"]
         counts = next(iter(relative.values()))
         return {count: {unit: f"{row[count]:.2g}" for unit, row in relative.items()} for count in counts}
-    worst = found["largest_difference"]
+    worst = result["largest_difference"]
     return {name: dict(tabulated(units)) for name, units in worst.items()}
 
 
 def tabulated(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tuple[str, str]]:
     """A row for each loss of a unit; of a record the largest of each measure, each by itself."""
-    for unit, found in units.items():
-        for name in [name for name in found if name in LOSSES]:
-            yield f"{unit}: {name}", "{:.2g} ({:.2g})".format(*found[name])
-        if not found.keys() & set(LOSSES):
-            yield unit, "{:.2g} ({:.2g})".format(*map(max, zip(*found.values(), strict=True)))
+    for unit, differences in units.items():
+        for name in [name for name in differences if name in LOSSES]:
+            yield f"{unit}: {name}", "{:.2g} ({:.2g})".format(*differences[name])
+        if not differences.keys() & set(LOSSES):
+            yield unit, "{:.2g} ({:.2g})".format(*map(max, zip(*differences.values(), strict=True)))
 
 
-def section(what: str, found: dict[str, Any]) -> str:
+def section(what: str, result: dict[str, Any]) -> str:
     """The page."""
     facts = made_here()
-    facts["command"] = shlex.join(["python", "-m", "benchmarks.meshes", *map(shown, sys.argv[1:])])
-    facts |= {name: str(found[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in found}
-    named = columns(found)
+    facts["command"] = shlex.join(["python", "-m", "benchmarks.meshes", *map(shortened, sys.argv[1:])])
+    facts |= {name: str(result[name]) for name in ("rows", "steps", "rows_per_device", "decisions") if name in result}
+    named = columns(result)
     units = list(next(iter(named.values())))
     rows = [[unit, *(named[name][unit] for name in named)] for unit in units]
     grounding = " of grounding" if all(unit.endswith("/ground") for unit in units) else ""
@@ -362,9 +362,9 @@ def main(arguments: list[str]) -> None:
         among = options.parts, options.out, options.begin, options.objectives, options.again
         print(json.dumps(run_stages(config, *among)))
         return
-    found = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
-    print(json.dumps(found, indent=2))
-    write_page(options.results, options.section or f"meshes-{options.what}", section(options.what, found))
+    result = {"equality": equality, "processes": processes, "weak": weak}[options.what](options)
+    print(json.dumps(result, indent=2))
+    write_page(options.results, options.section or f"meshes-{options.what}", section(options.what, result))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What holds for world models whatever they are fitted on, their rules and their speed, as a page of `results/`:
+"""Properties of world models that do not depend on the data, conformance and speed, as a page of `results/`:
 
 python -m benchmarks.model_properties --out out/properties [--section model-properties] [--results results]
 
-Holds the built-in models and the example against the conformance suite, and runs `benchmarks.world_models`. What is
-finished under --out is not done again.
+Runs the conformance suite on the built-in models and the example, and `benchmarks.world_models`. Finished parts under
+--out are not repeated.
 """
 
 import argparse
@@ -27,9 +27,9 @@ RULES = ["-m", "tether.worldmodel.conformance", *(word for name in MODELS for wo
 SPEED = ["-m", "benchmarks.world_models"]
 ROOT = pathlib.Path(__file__).parents[1]
 ABOUT_SPEED = """\
-At the preset's sizes, one core; a training scene is a whole drive of 16 world steps, and a world step is 0.5 s of one \
-scene: five of the simulator's environment steps of 0.1 s. The simulator is log replay driven by the same loop on the \
-same batch. What was done for these rates, and their profile: \
+At the preset's sizes, on one core. A training scene is a rollout of 16 world steps. A world step is 0.5 s of one \
+scene: five of the simulator's environment steps of 0.1 s. The simulator is log replay, run by the same loop on the \
+same batch. How these rates were reached, and their profile: \
 [benchmarks/throughput.md](../benchmarks/throughput.md)."""
 
 
@@ -42,8 +42,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def judge_rules(folder: pathlib.Path) -> dict[str, dict[str, str]]:
-    """What became of each test of the suite: `{rule: {model: passed, skipped or failed}}`.
+def check_rules(folder: pathlib.Path) -> dict[str, dict[str, str]]:
+    """Runs the conformance suite. Returns: `{rule: {model: passed, skipped or failed}}`.
 
     Raises: ValueError where the suite ended before its last test.
     """
@@ -53,7 +53,7 @@ def judge_rules(folder: pathlib.Path) -> dict[str, dict[str, str]]:
         if done.returncode not in (0, 1):  # 1: a rule is broken, which the table shows
             path.unlink(missing_ok=True)
             raise ValueError(f"the conformance suite ended with exit status {done.returncode}")
-    found: dict[str, dict[str, str]] = {}
+    outcomes: dict[str, dict[str, str]] = {}
     for test in xml.etree.ElementTree.parse(path).iter("testcase"):
         rule, variants = re.fullmatch(r"test_(\w+)\[(.*)\]", test.get("name")).groups()
         model = next(name for name in MODELS if name in variants)
@@ -61,18 +61,18 @@ def judge_rules(folder: pathlib.Path) -> dict[str, dict[str, str]]:
         rule = rule.replace("_", " ") + (f" ({variant})" if variant else "")
         ends = {child.tag for child in test}
         broken = ends & {"failure", "error"}
-        found.setdefault(rule, {})[model] = "failed" if broken else "skipped" if "skipped" in ends else "passed"
-    return found
+        outcomes.setdefault(rule, {})[model] = "failed" if broken else "skipped" if "skipped" in ends else "passed"
+    return outcomes
 
 
-def rules_table(found: dict[str, dict[str, str]]) -> str:
+def rules_table(outcomes: dict[str, dict[str, str]]) -> str:
     """A row for each rule; a dash where it does not apply."""
     marks = {"passed": "yes", "skipped": "-", "failed": "**no**"}
-    return table(["rule", *MODELS], [[rule, *(marks[row[name]] for name in MODELS)] for rule, row in found.items()])
+    return table(["rule", *MODELS], [[rule, *(marks[row[name]] for name in MODELS)] for rule, row in outcomes.items()])
 
 
 def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
-    """What `benchmarks.world_models` prints. Raises: CalledProcessError where it fails."""
+    """The report that `benchmarks.world_models` prints. Raises: CalledProcessError where it fails."""
     path = folder / "speed.json"
     if not path.exists():
         done = subprocess.run([sys.executable, *SPEED], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -80,10 +80,10 @@ def measure_speed(folder: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))
 
 
-def speed_table(told: dict[str, Any]) -> str:
+def speed_table(speed: dict[str, Any]) -> str:
     """A row for each model, the simulator's last."""
-    simulator = {f"imagined_{name}": value for name, value in told["log_replay"].items()}
-    unit = "per_cpu_second" if "world_steps_per_cpu_second" in told["log_replay"] else "per_second"
+    simulator = {f"imagined_{name}": value for name, value in speed["log_replay"].items()}
+    unit = "per_cpu_second" if "world_steps_per_cpu_second" in speed["log_replay"] else "per_second"
     words = unit.replace("_", " ")
     columns = {
         "parameters": "parameters",
@@ -95,16 +95,16 @@ def speed_table(told: dict[str, Any]) -> str:
         "peak_memory_mb": "memory of a training step [MB]",
         "model_flop_utilisation": "model-FLOP utilisation",
     }
-    rows = told["models"] | {"log replay": simulator}
-    shown = {name: title for name, title in columns.items() if any(name in row for row in rows.values())}
-    cells = [[name, *(f"{row[key]:,}" if key in row else "-" for key in shown)] for name, row in rows.items()]
-    return table(["world model", *shown.values()], cells)
+    rows = speed["models"] | {"log replay": simulator}
+    present = {name: title for name, title in columns.items() if any(name in row for row in rows.values())}
+    cells = [[name, *(f"{row[key]:,}" if key in row else "-" for key in present)] for name, row in rows.items()]
+    return table(["world model", *present.values()], cells)
 
 
-def section(rules: dict[str, dict[str, str]], told: dict[str, Any]) -> str:
+def section(rules: dict[str, dict[str, str]], speed: dict[str, Any]) -> str:
     """The section's text."""
-    origin = {**made_here(), "batch": f"{told['scenes']} scenes"}
-    held = "`python -m tether.worldmodel.conformance`; a dash: there is nothing to fit, or the model is the log itself."
+    origin = {**made_here(), "batch": f"{speed['scenes']} scenes"}
+    held = "`python -m tether.worldmodel.conformance`. A dash: the model has nothing to fit, or it is the log itself."
     return "\n\n".join(
         [
             "# World models: rules and speed",
@@ -114,17 +114,17 @@ def section(rules: dict[str, dict[str, str]], told: dict[str, Any]) -> str:
             rules_table(rules),
             "## Speed",
             ABOUT_SPEED,
-            speed_table(told),
+            speed_table(speed),
         ]
     )
 
 
 def main(arguments: list[str]) -> int:
-    """Does what is missing, writes the section, and returns the exit status."""
+    """Measures the missing parts, writes the section, and returns the exit status."""
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     try:
-        body = section(judge_rules(options.out), measure_speed(options.out))
+        body = section(check_rules(options.out), measure_speed(options.out))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

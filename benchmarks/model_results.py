@@ -1,8 +1,8 @@
-"""Fits world models, trains policies to judge them by, benchmarks the models and writes a page of `results/`:
+"""Fits world models, trains policies to rank in them, benchmarks the models and writes a page of `results/`:
 
 python -m benchmarks.model_results --out out/models [--data DIR --agents 64] --section models --title "World models"
 
-What is finished under --out is not done again, so a killed run goes on where it stopped.
+Finished parts under --out are not repeated, so a killed run continues where it stopped.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MODELS = {
     "rssm, no perturbed replays": ("--world_model", "rssm", "--fit.perturbed", "0"),
     "tokens": ("--world_model", "tokens"),
 }
-SNAPSHOTS = (10, 25, 50, 100, 200, 400)  # optimiser steps of imitation: policies from hopeless to fair
+SNAPSHOTS = (10, 25, 50, 100, 200, 400)  # optimiser steps of imitation: policies from bad to fair
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -49,7 +49,7 @@ def call(program: str, words: Sequence[str]) -> None:
 
 
 def data_words(options: argparse.Namespace) -> list[str]:
-    """What train.py has to know of the data."""
+    """The words of the command line that name the data to train.py."""
     directory = ["--data.directory", options.data] if options.data else []
     return directory + (["--spec.agents", str(options.agents)] if options.agents else [])
 
@@ -78,25 +78,25 @@ def imitate(options: argparse.Namespace) -> list[str]:
     return runs
 
 
-def section(title: str, told: dict[str, Any]) -> str:
-    """The section's text: where it comes from, and each finding's table."""
-    shown = ("date", "commit", "machine", "command", "seed", "data", "scenes", "draws")
-    facts = [[name, str(told["provenance"][name])] for name in shown]
+def section(title: str, report: dict[str, Any]) -> str:
+    """The section's text: the origin, and the table of each result."""
+    names = ("date", "commit", "machine", "command", "seed", "data", "scenes", "draws")
+    facts = [[name, str(report["provenance"][name])] for name in names]
     parts = [f"# {title}", "What is measured, and how: [docs/quality.md](../docs/quality.md).", table(["", ""], facts)]
-    for finding in told["findings"].values():
+    for finding in report["findings"].values():
         parts += [f"## {finding['title']}", finding["about"], tables(finding)]
     return "\n\n".join(parts)
 
 
 def main(arguments: list[str]) -> int:
-    """Does what is missing, writes the section, and returns the exit status."""
+    """Runs the missing parts, writes the section, and returns the exit status."""
     options = parse(arguments)
     models = [word for model in fit(options) for word in ("--world-model", model)]
     policies = [word for run in imitate(options) for word in ("--policies-of", run)]
     data = ["--data", options.data] if options.data else []
     call("eval.py", [*models, *policies, *data, "--out", str(options.out)])
-    told = json.loads((options.out / "models.json").read_text("utf-8"))
-    write_page(options.results, options.section, section(options.title, told))
+    report = json.loads((options.out / "models.json").read_text("utf-8"))
+    write_page(options.results, options.section, section(options.title, report))
     return 0
 
 

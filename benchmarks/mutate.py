@@ -1,4 +1,4 @@
-"""Small random damage to valid input, for `benchmarks.fuzz`. Everything is drawn from the generator that is given."""
+"""Small random damage to valid input, for `benchmarks.fuzz`. All draws come from the generator that is passed."""
 
 import contextlib
 import copy
@@ -41,7 +41,7 @@ def change_bytes(rng: np.random.Generator, valid: bytes) -> bytes:
 
 
 def change_json(rng: np.random.Generator, valid: bytes) -> bytes:
-    """One or two values anywhere in it replaced or removed."""
+    """JSON with one or two values, anywhere in it, replaced or removed."""
     tree = json.loads(valid)
     for _ in range(rng.integers(1, 3)):
         places = list(_places(tree))
@@ -209,6 +209,6 @@ def _extreme(rng: np.random.Generator, kind: type) -> Any:
 
 
 def _try(change: Callable[[], None]) -> None:
-    """A value that the field's type cannot hold is no input."""
+    """Makes a change, or none where the field's type cannot hold the value."""
     with contextlib.suppress(ValueError):
         change()

@@ -1,15 +1,16 @@
-"""How well the `pixels` world model foresees the image, as JSON: `python -m benchmarks.pixels [--out DIR]`.
+"""How well the `pixels` world model predicts the image, as JSON: `python -m benchmarks.pixels [--out DIR]`.
 
-Fits the model on training scenes of a data set, the ego driving its log, then imagines held-out scenes for 4 s, the ego
-driving as it did there. Images are compared with what the simulator renders of the log, at 0.5, 1, 2 and 4 s, beside
+Fits the model on training scenes of a data set, the ego driving its log. Then imagines held-out scenes for 4 s, the ego
+repeating its logged actions. The images are compared with the simulator's rendering of the log, at 0.5, 1, 2 and 4 s,
+beside those of three baselines:
 
   hold    the last real image
   warp    the last real image, moved by the ego's exact motion over the whole time: the ground is right where it was in
-          view, everybody else stands still
-  decode  the true latent, decoded on top of the true image before: the best that the model could say of a step
+          view, all other agents stand still
+  decode  the true latent, decoded on top of the true image before: the upper bound of a step's prediction
 
-PSNR is the mean of the scenes' own; intervals are bootstraps over recordings. `traffic` is the squared error of the
-channels of other vehicles and of the vulnerable now, which geometry does not foresee.
+PSNR is the mean over the scenes; intervals are bootstraps over recordings. `traffic` is the squared error of the
+present channels of other vehicles and of vulnerable road users, which geometry does not predict.
 """
 
 import argparse
@@ -47,14 +48,14 @@ from tether.worldmodel.image_latent import PatchSizes, brightness
 from tether.worldmodel.pixels import Pixels, PixelsConfig
 from tether.worldmodel.window import EGO_MOTION_SCALE, ego_motion, ego_row
 
-# Half the policy's resolution, over the same ground: this runs on two cores.
+# Half the policy's resolution, over the same ground, so that this runs on two cores.
 RENDER = RenderConfig(height=32, width=32, resolution=2.0, tile_height=160, tile_width=160)
 SIMULATOR = SimulatorConfig(render=RENDER)
 MODEL = PixelsConfig(
     tokenizer=PatchSizes(patch=4, latent=24, hidden=128), sizes=pixels_net.Sizes(width=64, layers=2, window=4)
 )
 FIT_HORIZON, HORIZON = 6, 8  # world steps
-SHOWN = (1, 2, 4, 8)  # world steps after the last real image
+REPORTED = (1, 2, 4, 8)  # world steps after the last real image
 SAMPLER_STEPS = (1, 2, 4)
 LEARNING_RATE = 3e-3
 TRAFFIC = tuple(CHANNELS.index(name) for name in ("vehicle", "vulnerable"))
@@ -84,14 +85,14 @@ def read(directory: str, split: str, count: int) -> list[Record]:
 
 @functools.partial(jax.jit, static_argnums=2)
 def replayed(scene: Scene, start: Array, horizon: int) -> ModelBatch:
-    """The expert's drives from log steps `start` [B]."""
+    """The expert's rollouts from log steps `start` [B]."""
     keys = jax.random.split(jax.random.key(0), len(start))
     drive = rollout(LogReplay(SIMULATOR), (), LogExpert(SIMULATOR), (), scene, horizon, keys, keys, start)
     return from_rollout(scene, start, drive, jnp.ones(start.shape, bool))
 
 
 def training_batches(records: list[Record], size: int, rng: np.random.Generator) -> Iterator[ModelBatch]:
-    """Endless random scenes from random starts, whole inside the log."""
+    """Endless batches of random scenes from random starts, each rollout within its log."""
     latest = SceneSpec().steps - 1 - FIT_HORIZON * SIMULATOR.substeps
     while True:
         chosen = stack([records[i].scene for i in rng.choice(len(records), size, replace=False)])
@@ -99,7 +100,7 @@ def training_batches(records: list[Record], size: int, rng: np.random.Generator)
 
 
 def fit(model: Pixels, records: list[Record], options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """Parameters after the fit, and what it cost."""
+    """Parameters after the fit, and its cost and last losses."""
     batches = training_batches(records, options.batch, np.random.default_rng(options.seed))
     k_init, k_fit = jax.random.split(jax.random.key(options.seed))
     rate = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, 20, options.steps, LEARNING_RATE / 20)
@@ -120,7 +121,7 @@ def fit(model: Pixels, records: list[Record], options: argparse.Namespace) -> tu
 
 
 def truth_of(batch: ModelBatch) -> tuple[Array, Agents]:
-    """The logged images from the first state on, [B, H + 1, ...] in [0, 1], and the ego's boxes then."""
+    """The logged images from the first state on, [B, H + 1, ...] in [0, 1], and the ego's boxes at these times."""
     first = START // SIMULATOR.substeps
     boxes = driven_window(batch, START, SIMULATOR)
     images = brightness(rendered_frames(boxes, batch.scene, batch.start - START, SIMULATOR))
@@ -136,7 +137,7 @@ def warped(image: Array, ego: Agents) -> Array:
 
 
 def imagine(model: Pixels, params: Any, key: Array, batch: ModelBatch) -> tuple[Array, Array]:
-    """The model's images [B, H, ...] in [0, 1] and disagreement [B, H]. No row ends early: images are compared."""
+    """The model's images [B, H, ...] in [0, 1] and disagreement [B, H]. No row ends early, so that all are compared."""
 
     def step(state: Any, inputs: tuple) -> tuple[Any, tuple]:
         index, action = inputs
@@ -151,30 +152,30 @@ def imagine(model: Pixels, params: Any, key: Array, batch: ModelBatch) -> tuple[
     return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), drawn)
 
 
-def squared_errors(said: Array, truth: Array) -> dict[str, Array]:
+def squared_errors(predicted: Array, truth: Array) -> dict[str, Array]:
     """Mean squared error [B, H] over all channels and over those of traffic."""
-    error = jnp.square(said - truth).mean((-3, -2))
+    error = jnp.square(predicted - truth).mean((-3, -2))
     return {"all": error.mean(-1), "traffic": error[..., jnp.array(TRAFFIC)].mean(-1)}
 
 
 def measured(models: dict[str, Pixels], params: Any) -> Callable[[Array, ModelBatch], tuple]:
-    """The function that gives squared errors by name and disagreement of a batch, and the images."""
+    """A function of a key and a batch that returns squared errors by method, disagreement by model, and the images."""
 
     @jax.jit
     def measure(key: Array, batch: ModelBatch) -> tuple[dict, dict[str, Array], dict[str, Array]]:
         images, ego = truth_of(batch)
         truth, any_model = images[:, 1:], next(iter(models.values()))
         given = any_model.window_given(params, images, ego)
-        said = {
+        predicted = {
             "hold": jnp.broadcast_to(images[:, :1], truth.shape),
             "warp": warped(images[:, 0], ego)[:, 1:],
             "decode": any_model.decode(params, any_model.encode(params, images, given), given)[:, 1:],
         }
         doubts = {}
         for name, model in models.items():
-            said[name], doubts[name] = imagine(model, params, key, batch)
-        errors = {name: squared_errors(image, truth) for name, image in said.items()}
-        return errors, doubts, {"log": truth, **said}
+            predicted[name], doubts[name] = imagine(model, params, key, batch)
+        errors = {name: squared_errors(image, truth) for name, image in predicted.items()}
+        return errors, doubts, {"log": truth, **predicted}
 
     return measure
 
@@ -190,13 +191,13 @@ def rounded(interval: dict[str, float]) -> str:
 
 
 def report(errors: list[dict], doubts: list[dict], groups: Sequence[str]) -> dict[str, Any]:
-    """By way of foreseeing and by time: PSNR, traffic error, and both paired with `warp`. groups: of the scenes."""
+    """By method of prediction and time: PSNR, traffic error, and both paired with `warp`. groups: of the scenes."""
     psnr = {name: -10 * np.log10(rows_of(errors, name, "all")) for name in errors[0]}
     traffic = {name: 1e3 * rows_of(errors, name, "traffic") for name in errors[0]}
-    found = {}
+    by_method = {}
     for name in psnr:
-        for h in SHOWN:
-            found.setdefault(name, {})[f"{h * SIMULATOR.substeps * SIMULATOR.dt:g}s"] = {
+        for h in REPORTED:
+            by_method.setdefault(name, {})[f"{h * SIMULATOR.substeps * SIMULATOR.dt:g}s"] = {
                 "psnr_db": rounded(bootstrap(psnr[name][:, h - 1], groups)),
                 "psnr_db_over_warp": rounded(paired_difference(psnr[name][:, h - 1], psnr["warp"][:, h - 1], groups)),
                 "traffic_1e-3": rounded(bootstrap(traffic[name][:, h - 1], groups)),
@@ -205,14 +206,16 @@ def report(errors: list[dict], doubts: list[dict], groups: Sequence[str]) -> dic
                 ),
             }
     ranks = {
-        name: {f"step_{h}": round(spearman(rows_of(doubts, name)[:, h - 1], -psnr[name][:, h - 1]), 3) for h in SHOWN}
+        name: {
+            f"step_{h}": round(spearman(rows_of(doubts, name)[:, h - 1], -psnr[name][:, h - 1]), 3) for h in REPORTED
+        }
         for name in doubts[0]
     }
-    return {"images": found, "disagreement_against_error": ranks}
+    return {"images": by_method, "disagreement_against_error": ranks}
 
 
 def as_picture(image: np.ndarray) -> np.ndarray:
-    """A BEV [H, W, C] in colours: road white, route green, others red, a second ago dim, the vulnerable blue."""
+    """A BEV [H, W, C] in colours: road white, route green, vehicles red, a second ago dim, vulnerable users blue."""
     channel = dict(zip(CHANNELS, np.moveaxis(image, -1, 0), strict=True))
     ground = 0.5 * channel["road_edge"] + 0.25 * channel["lane"] + 0.15 * channel["marking"]
     past = 0.5 * channel["vehicle_0.5s_ago"] + 0.3 * channel["vehicle_1s_ago"]
@@ -221,14 +224,14 @@ def as_picture(image: np.ndarray) -> np.ndarray:
 
 
 def draw(images: dict[str, Array], row: int, path: pathlib.Path) -> None:
-    """A strip for one scene: a row of images per way of foreseeing, the log first."""
+    """Draws one scene: a row of images for each method of prediction, the log first."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.6 * HORIZON, 1.7 * len(images)), layout="constrained")
     axes = figure.subplots(len(images), HORIZON, squeeze=False)
-    for line, (name, said) in zip(axes, images.items(), strict=True):
+    for line, (name, sequence) in zip(axes, images.items(), strict=True):
         for h, axis in enumerate(line):
-            axis.imshow(as_picture(np.asarray(said[row, h])))
+            axis.imshow(as_picture(np.asarray(sequence[row, h])))
             axis.set(xticks=[], yticks=[], title=f"{(h + 1) * SIMULATOR.substeps * SIMULATOR.dt:g} s")
         line[0].set_ylabel(name)
     figure.savefig(path, dpi=110)
@@ -254,9 +257,9 @@ def main(arguments: list[str]) -> None:
             HORIZON,
         )
         keys = jax.random.split(jax.random.key(options.seed + first + 1), options.batch)
-        *found, images = jax.device_get(measure(keys, batch))
-        errors.append(found[0])
-        doubts.append(found[1])
+        *measures, images = jax.device_get(measure(keys, batch))
+        errors.append(measures[0])
+        doubts.append(measures[1])
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         for row in range(4):

@@ -146,12 +146,12 @@ def contacts_of_others(scene: Scene, ego: EgoState, agents: Agents, outcome: Out
 
 def braking_report(records: Sequence[Record], count: int, acceleration: float) -> dict[str, Any]:
     """Contacts that are not the ego's fault under both Worlds, over the same scenes."""
-    found: dict[str, dict[int, Any]] = {"log_replay": {}, "reactive": {}}
+    contacts: dict[str, dict[int, Any]] = {"log_replay": {}, "reactive": {}}
     for numbers, scene in batches(records, count):
         for name, world in (("log_replay", LogReplay), ("reactive", Reactive)):
             driven = drive(world(CONFIG), Brakes(CONFIG), jnp.float32(acceleration), scene)
-            found[name] |= dict(zip(numbers, contacts_of_others(scene, *driven), strict=False))
-    hits = {name: {i: hit for i, hit in some.items() if hit} for name, some in found.items()}
+            contacts[name] |= dict(zip(numbers, contacts_of_others(scene, *driven), strict=False))
+    hits = {name: {i: hit for i, hit in some.items() if hit} for name, some in contacts.items()}
     behind = {name: [i for i, hit in some.items() if hit["from_behind"]] for name, some in hits.items()}
     before, after = (len(behind[name]) for name in ("log_replay", "reactive"))
     return {

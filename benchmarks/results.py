@@ -125,7 +125,7 @@ def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, An
         name: "; ".join(dict.fromkeys(str(origin[name]) for origin in origins))
         for name in ("date", "commit", "machine", "command")
     }
-    said = (
+    summary = (
         f"Post-training raised the driving score with a 95 % paired interval above zero for {raised} of {len(reports)} "
         f"seeds" + (f" and lowered it for {lowered}" if lowered else "") + f"; all seeds together "
         f"{signed(rows[PAIR_NAME]['score'])} on {sample(rows[PAIR_NAME]['score'])} under {judge}."
@@ -133,7 +133,7 @@ def section(title: str, reports: list[dict[str, Any]], scenes: list[dict[str, An
     return "\n\n".join(
         [
             f"# {title}",
-            said,
+            summary,
             table(["", ""], ([name, value] for name, value in facts.items())),
             seeds_table(reports, judge),
             "Each scene's mean over the seeds, intervals over recordings:",

@@ -1,13 +1,13 @@
-"""Hands WOMD scenarios with changed structure to the conversion, and counts what becomes of them:
+"""Feeds WOMD scenarios with changed structure to the conversion, and counts the outcomes:
 
 python -m benchmarks.scenario_fuzz [--records 2000] [--seed 0] [--scenario FILE] [--keep DIR]
 
 A valid scenario (a synthetic one, or the first of a TFRecord FILE) has parts cut, emptied, doubled, swapped, or set to
-NaN or huge, drawn from the seed. Each goes the way of `data.build` into scenes, and the way of a Sim Agents submission
-into a history. Prints JSON: how many became scenes, how many were refused and for which reasons, and what should be 0:
-errors that got through (uncaught), that were caught but have no message of their own (unforeseen), records without
-scene and reason, slow ones, scenes that do not survive being stored. Exit status 1 if any of these is not 0. Needs the
-WOMD protos.
+NaN or huge, drawn from the seed. Each is converted to scenes as by `data.build`, and to a history as for a Sim Agents
+submission. Prints JSON: how many became scenes, how many were refused and for which reasons, and counts that should be
+0: errors that were not caught (uncaught), that were caught without a message of their own (unforeseen), records without
+scene and reason, slow records, and scenes that cannot be stored and read again. The exit status is 1 if any of these is
+not 0. Needs the WOMD protos.
 """
 
 import argparse
@@ -49,7 +49,7 @@ OPTIONS = (LogOptions(), LogOptions(resample=True, derive_velocities=True, windo
 
 
 def base() -> Any:
-    """A scenario with some of everything: five kinds of agent, all kinds of map features, two lights."""
+    """A scenario with five kinds of agent, all kinds of map features and two lights."""
     made = scenario("base", vehicles=6)
     for row, kind in ((2, 2), (3, 3), (4, 4), (5, 0)):
         made.tracks[row].object_type = kind
@@ -68,7 +68,7 @@ def base() -> Any:
 
 
 def run(records: int, seed: int, valid: Any, folder: pathlib.Path, keep: pathlib.Path | None = None) -> dict[str, Any]:
-    """What becomes of so many changed scenarios. Args: folder: for their files."""
+    """Converts so many changed scenarios and counts the outcomes. Args: folder: for their files."""
     counts: collections.Counter[str] = collections.Counter()
     reasons: collections.Counter[str] = collections.Counter()
     notes: collections.Counter[str] = collections.Counter()
@@ -84,7 +84,7 @@ def run(records: int, seed: int, valid: Any, folder: pathlib.Path, keep: pathlib
             except SlowError:
                 results = ["slow"]
                 remember(keep, "slow", index, damaged)
-            except Exception:  # whatever it is, it is what is looked for
+            except Exception:  # any error that gets through counts
                 results = ["uncaught"]
                 remember(keep, "uncaught", index, damaged)
             counts.update(results)
@@ -99,7 +99,7 @@ def run(records: int, seed: int, valid: Any, folder: pathlib.Path, keep: pathlib
 def _converted(
     damaged: bytes, options: LogOptions, folder: pathlib.Path, reasons: collections.Counter, notes: collections.Counter
 ) -> list[str]:
-    """Names of `run`'s counts that go up by one."""
+    """Converts one scenario to scenes. Returns: names of `run`'s counts that go up by one."""
     path = folder / "one.tfrecord"
     path.write_bytes(frame(damaged))
     ledger, rules = SkipLedger(max_skipped=1.0), Rules(2, None, 0, Fractions(), options=options)
@@ -146,7 +146,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints what became of the records."""
+    """Runs the scenarios and prints the counts."""
     options = parse(arguments)
     valid = parse_scenario(next(iter(read_records(options.scenario)))) if options.scenario else base()
     with tempfile.TemporaryDirectory() as folder:

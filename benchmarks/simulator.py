@@ -2,12 +2,12 @@
 
 python -m benchmarks.simulator [--scenario FILE] [--batch 1 16 64]
 
-FILE is a TFRecord with a WOMD `Scenario`: its first scene is padded to 128 agents with the whole map at its native
-spacing; without it, random roads and agents of the same sizes. Episodes of 80 steps of 0.1 s run as one scan, the ego
-driven at random, in Worlds whose step is 1 or 5 such steps. Rates count steps of 0.1 s, of all scenes of the batch. On
-a CPU one core is used, and seconds are CPU-seconds of the process, which hold on a loaded machine.
+FILE is a TFRecord with a WOMD `Scenario`. Its first scene is padded to 128 agents with the whole map at its native
+spacing. Without FILE the scene is random roads and agents of the same sizes. Rollouts of 80 steps of 0.1 s run as one
+scan, the ego's actions at random, in Worlds whose step is 1 or 5 such steps. Rates count steps of 0.1 s, of all scenes
+of the batch. On a CPU one core is used, and seconds are CPU-seconds of the process, which hold on a loaded machine.
 
-The baseline looks at every segment of the map for each corner, as simulators without an index do.
+The baseline tests every segment of the map for each corner, as simulators without an index do.
 """
 
 import argparse
@@ -47,7 +47,7 @@ CONFIG = SimulatorConfig(index_entries=131072)  # lists of a map with a point ea
 
 
 class Wanderer:
-    """Drives at random, gently."""
+    """Draws small random actions."""
 
     def __init__(self, substeps: int):
         self.substeps = substeps
@@ -63,7 +63,7 @@ class Wanderer:
 
 
 def logged_scene(path: str) -> Scene:
-    """The first scene of a TFRecord file, its map neither thinned nor cut."""
+    """The first scene of a TFRecord file, with the whole map at its native spacing."""
     scenario = parse_scenario(next(iter(read_records(path))))
     record = pad(localize(convert(scenario, scenario.scenario_id)[0]), SPEC)
     x, y, heading = record.origin
@@ -87,7 +87,7 @@ def with_road(scene: Scene, lines: list[tuple[int, np.ndarray]]) -> Scene:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Everything full: agents at constant velocity, winding polylines of all types, a straight route."""
+    """A scene without padding: agents at constant velocity, winding polylines of all types, a straight route."""
     a, m, p, t = SPEC.agents, SPEC.polylines, SPEC.points, SPEC.steps
     time_s = (np.arange(t) - SPEC.current) * SPEC.dt
     velocity, start = rng.normal(0, 5, (2, a, 1)), rng.uniform(-80, 80, (2, a, 1))
@@ -143,7 +143,7 @@ def ego_outcomes(substeps: int) -> Callable:
 
 
 def scanned(scene: Scene, keys: Array, substeps: int, carry: Any, judge: Callable) -> Any:
-    """What `judge(state, swept, agents, carry) -> carry, record` says of each step of a drive that nothing ends."""
+    """The records of `judge(state, swept, agents, carry) -> carry, record` of each step of a rollout without an end."""
     config = dataclasses.replace(CONFIG, substeps=substeps)
     world, policy = LogReplay(config), Wanderer(substeps)
     first = world.reset((), keys, scene, jnp.full(keys.shape, SceneSpec.current))
@@ -163,7 +163,7 @@ def scanned(scene: Scene, keys: Array, substeps: int, carry: Any, judge: Callabl
 
 
 def motion_alone(substeps: int) -> Callable:
-    """Dynamics and log replay, no outcome: what the drive costs in itself."""
+    """Dynamics and log replay without outcomes: the cost of the rollout alone."""
 
     def episode(scene, keys):
         return scanned(scene, keys, substeps, (), lambda state, swept, agents, carry: (carry, agents))
@@ -214,22 +214,22 @@ def whole_map(substeps: int) -> Callable:
 
 
 def timed(function: Callable, *args: Any, count: int) -> dict[str, float]:
-    """How many of `count` per second, see `timing`."""
+    """Rate of a function that does `count` units of work, see `timing`."""
     compiled = jax.jit(function).lower(*args).compile()
     best = timing.seconds(compiled, *args)
-    found = {timing.unit(): round(count / best)}
+    rates = {timing.unit(): round(count / best)}
     cost = compiled.cost_analysis() or {}
     bandwidth = timing.BANDWIDTH.get(jax.devices()[0].device_kind)
     if bandwidth and "bytes accessed" in cost:
-        found["share_of_memory_bandwidth"] = round(cost["bytes accessed"] / best / bandwidth, 4)
-    return found
+        rates["share_of_memory_bandwidth"] = round(cost["bytes accessed"] / best / bandwidth, 4)
+    return rates
 
 
 def measure(prepared: Scene, size: int) -> dict[str, Any]:
     """All rates at one batch size."""
     scene = jax.tree.map(lambda field: jnp.broadcast_to(jnp.asarray(field), (size, *np.shape(field))), prepared)
     keys = jax.random.split(jax.random.key(0), size)
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     kinds = {
         "motion_alone": motion_alone,
         "ego_outcomes": ego_outcomes,
@@ -240,15 +240,15 @@ def measure(prepared: Scene, size: int) -> dict[str, Any]:
         for name, kind in kinds.items():
             print(f"batch {size}, {substeps} steps at a time: {name}", file=sys.stderr)
             rates = timed(kind(substeps), scene, keys, count=size * STEPS)
-            found.setdefault(name, {})[f"{substeps}_at_a_time"] = rates
+            report.setdefault(name, {})[f"{substeps}_at_a_time"] = rates
     world = LogReplay(CONFIG)
     state = world.reset((), keys, scene, jnp.full(size, SceneSpec.current))
-    found["bev_frames"] = timed(lambda state: world.observe((), state).bev, state, count=size)
-    return found
+    report["bev_frames"] = timed(lambda state: world.observe((), state).bev, state, count=size)
+    return report
 
 
 def host_work(scene: Scene) -> dict[str, float]:
-    """What is done once per scene: CPU-milliseconds and what the scene then takes."""
+    """The work done once per scene: CPU-milliseconds, and the prepared scene's bytes."""
     started = time.process_time()
     index_road(scene, CONFIG)
     indexed = time.process_time()

@@ -18,11 +18,11 @@ from benchmarks.pages import add_folder, write_page
 from tether.data.command_line import Parser
 from tether.data.files import write_text
 from tether.data.progress import Bar
-from tether.evaluation.provenance import made_here, shown
+from tether.evaluation.provenance import made_here, shortened
 from tether.evaluation.report import PAIR_NAME, TABLE, signed, table, with_interval
 
 JUDGES = ("log_replay", "reactive", "referee")
-SHOWN_METRICS = ("score", "failure", "at_fault")
+METRICS = ("score", "failure", "at_fault")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def measured(name: str, command: list[str], folder: pathlib.Path) -> dict[str, A
         printed = (folder / "judges" / "report.json").read_text("utf-8") if name == "judges" else done.stdout
         origin = {
             **made_here(),
-            "command": " ".join(["python", *map(shown, command)]),
+            "command": " ".join(["python", *map(shortened, command)]),
         }
         write_text(path, json.dumps({"origin": origin, "result": json.loads(printed)}, indent=1))
     return json.loads(path.read_text("utf-8"))
@@ -71,10 +71,10 @@ def first_rate(rates: dict[str, float]) -> float:
 def speed_table(result: dict[str, Any]) -> str:
     """A row for each batch size and step length."""
     rows = []
-    for size, found in result["batch"].items():
-        for steps in found["ego_outcomes"]:
+    for size, kinds_of in result["batch"].items():
+        for steps in kinds_of["ego_outcomes"]:
             kinds = ("motion_alone", "ego_outcomes", "all_outcomes", "whole_map_baseline")
-            rates = [first_rate(found[kind][steps]) for kind in kinds]
+            rates = [first_rate(kinds_of[kind][steps]) for kind in kinds]
             ratio = f"{rates[1] / rates[3]:.0f}"
             rows.append([size, steps.split("_")[0], *(f"{rate:,}" for rate in rates), ratio])
     header = [
@@ -91,7 +91,7 @@ def speed_table(result: dict[str, Any]) -> str:
 
 def frames_line(result: dict[str, Any]) -> str:
     """BEV frames, and what is done once per scene."""
-    frames = ", ".join(f"{first_rate(found['bev_frames']):,} at {size}" for size, found in result["batch"].items())
+    frames = ", ".join(f"{first_rate(rates['bev_frames']):,} at {size}" for size, rates in result["batch"].items())
     once = result["once_per_scene"]
     return (
         f"BEV observations by batch size: {frames}. Once per scene: road index {once['road_index_cpu_ms']} ms, map "
@@ -102,24 +102,24 @@ def frames_line(result: dict[str, Any]) -> str:
 def speed(result: dict[str, Any]) -> str:
     """What the benchmark of speed says."""
     unit = "second" if "per_second" in next(iter(result["batch"].values()))["bev_frames"] else "CPU-second, on one core"
-    said = (
+    about = (
         f"Steps of 0.1 s per {unit}, on {result['scene']} with {result['agents']} agents in 128 rows and "
         f"{result['map_points']:,} map points, 80 steps as one scan. The whole map is the baseline: off road and wrong "
         "way of the ego by every segment, nothing else; the ratio is that of the ego's full outcomes to it."
     )
-    return "\n\n".join([said, speed_table(result), frames_line(result)])
+    return "\n\n".join([about, speed_table(result), frames_line(result)])
 
 
 def accuracy(result: dict[str, Any]) -> str:
     """How many decisions differ from exact geometry."""
     names = ("steps", "true", "differ", "missed")
-    rows = [[name, *(f"{found[key]:,}" for key in names)] for name, found in result["decisions"].items()]
-    said = (
+    rows = [[name, *(f"{counts[key]:,}" for key in names)] for name, counts in result["decisions"].items()]
+    about = (
         f"Decisions against the oracle over the whole map in float64, on {result['scenes']} real scenes with their "
         f"own actions and {result['disturbed_drives']:,} disturbed drives; "
         f"{100 * result['share_that_differs_of_all']:.4f} % differ."
     )
-    return "\n\n".join([said, table(["decision", *names], rows)])
+    return "\n\n".join([about, table(["decision", *names], rows)])
 
 
 def dynamics(result: dict[str, Any]) -> str:
@@ -128,8 +128,8 @@ def dynamics(result: dict[str, Any]) -> str:
     ways = {name: row for name, row in every.items() if isinstance(row, dict) and "within_0.1_m" in row}
     rows = [[name, *map(str, row.values())] for name, row in ways.items()]
     quantiles = [f"{name} [m]" for name in next(iter(ways.values())) if name.startswith("q")]
-    said = f"Largest distance to the log over 8 s, {every['moving_egos']} moving real egos, limits on."
-    return "\n\n".join([said, table(["driven open loop by", "within 0.1 m", *quantiles], rows)])
+    about = f"Largest distance to the log over 8 s, {every['moving_egos']} moving real egos, limits on."
+    return "\n\n".join([about, table(["driven open loop by", "within 0.1 m", *quantiles], rows)])
 
 
 def probes(result: dict[str, Any]) -> str:
@@ -137,11 +137,11 @@ def probes(result: dict[str, Any]) -> str:
     rows = [
         [
             kind,
-            f"{found['right_sign']} of {found['cases']}",
-            f"{found['hits_under_log_replay']} -> {found['hits']}",
-            str(found["mean_hardest_braking_beyond_log_mps2"]),
+            f"{outcome['right_sign']} of {outcome['cases']}",
+            f"{outcome['hits_under_log_replay']} -> {outcome['hits']}",
+            str(outcome["mean_hardest_braking_beyond_log_mps2"]),
         ]
-        for kind, found in result["probes"].items()
+        for kind, outcome in result["probes"].items()
     ]
     header = ["the ego ...", "right sign", "hit, log replay -> reactive", "mean hardest braking beyond the log [m/s^2]"]
     return table(header, rows)
@@ -152,12 +152,12 @@ def rear_ends(results: dict[str, dict[str, Any]]) -> str:
     rows = [
         [
             f"{name}, {result['data']['scenes']} scenes",
-            str(found["acceleration_mps2"]),
-            f"{found['rear_ends']['log_replay']} -> {found['rear_ends']['reactive']}",
-            f"{found['fall_percent']} %",
+            str(braking["acceleration_mps2"]),
+            f"{braking['rear_ends']['log_replay']} -> {braking['rear_ends']['reactive']}",
+            f"{braking['fall_percent']} %",
         ]
         for name, result in results.items()
-        for found in result["data"]["braking"]
+        for braking in result["data"]["braking"]
     ]
     return table(["test scenes", "ego brakes at [m/s^2]", "rear ends, log replay -> reactive", "fall"], rows)
 
@@ -174,10 +174,10 @@ def referee(result: dict[str, Any]) -> str:
     )
 
 
-def judged(result: dict[str, Any]) -> str:
+def evaluated(result: dict[str, Any]) -> str:
     """Every policy under every judge."""
     judges = result["judges"]
-    columns = [(metric, judge) for metric in SHOWN_METRICS for judge in JUDGES]
+    columns = [(metric, judge) for metric in METRICS for judge in JUDGES]
     rows = [
         [name, *(with_interval(judges[judge]["policies"][name][metric]) for metric, judge in columns)]
         for name in judges[JUDGES[0]]["policies"]
@@ -188,10 +188,10 @@ def judged(result: dict[str, Any]) -> str:
     return table(["policy", *(f"{TABLE[metric]}, {judge}" for metric, judge in columns)], rows)
 
 
-def section(found: dict[str, dict[str, Any]]) -> str:
+def section(results: dict[str, dict[str, Any]]) -> str:
     """The section's text."""
-    result = {name: one["result"] for name, one in found.items()}
-    origin = [[name, *(one["origin"][key] for key in ("date", "commit", "command"))] for name, one in found.items()]
+    result = {name: one["result"] for name, one in results.items()}
+    origin = [[name, *(one["origin"][key] for key in ("date", "commit", "command"))] for name, one in results.items()]
     return "\n\n".join(
         [
             "# The simulator",
@@ -203,8 +203,8 @@ def section(found: dict[str, dict[str, Any]]) -> str:
             rear_ends({"starter": result["reactive_starter"], "real": result["reactive_real"]}),
             referee(result["referee"]),
             f"One run (seed {result['judges']['provenance']['seed']}) under every judge, starter test scenes:",
-            judged(result["judges"]),
-            f"Machine: {found['simulator']['origin']['machine']}.",
+            evaluated(result["judges"]),
+            f"Machine: {results['simulator']['origin']['machine']}.",
             table(["measured by", "date", "commit", "command"], origin),
         ]
     )
@@ -218,11 +218,11 @@ def main(arguments: list[str]) -> int:
     words = commands(options)
     try:
         with Bar("measured", len(words), unit="commands") as bar:
-            found = {name: measured(name, words[name], folder) for name in bar.over(words)}
+            results = {name: measured(name, words[name], folder) for name in bar.over(words)}
     except subprocess.CalledProcessError as error:
         print(f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}; what was measured is kept")
         return 2
-    write_page(options.results, "simulator", section(found))
+    write_page(options.results, "simulator", section(results))
     return 0
 
 

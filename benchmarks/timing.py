@@ -1,4 +1,4 @@
-"""How benchmarks count: CPU-seconds of one core on a CPU, which hold on a loaded machine; else seconds of the clock."""
+"""Timing of benchmarks: CPU-seconds of one core on a CPU, which hold on a loaded machine; else wall-clock seconds."""
 
 import os
 import time
@@ -21,17 +21,17 @@ def use_one_core() -> None:
 
 
 def on_cpu() -> bool:
-    """Whether seconds are the CPU's."""
+    """Whether seconds are CPU-seconds: whether JAX computes on a CPU."""
     return jax.default_backend() == "cpu"
 
 
 def unit() -> str:
-    """Of the rates."""
+    """Unit of the rates, as the end of a key."""
     return "per_cpu_second" if on_cpu() else "per_second"
 
 
 def seconds(compiled: Callable[..., Any], *args: Any) -> float:
-    """The best of some calls after one that does not count."""
+    """The shortest of `REPEATS` calls, after a first call that does not count."""
     jax.block_until_ready(compiled(*args))
     clock, best = time.process_time if on_cpu() else time.perf_counter, np.inf
     for _ in range(REPEATS):

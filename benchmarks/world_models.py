@@ -2,14 +2,14 @@
 
 python -m benchmarks.world_models [--preset cpu] [--model rssm tokens package.module:Config] [--batch B] [--data DIR]
 
-For each model at the preset's sizes: scenes per second of the training step, a whole drive of 16 world steps each, and
-imagined world steps of 0.5 s per second, of all scenes of the batch. `log_replay` is the simulator driven by the same
-loop on the same batch; its rate over a model's is `simulator_over_model`. Each world step is 5 environment steps of
-0.1 s. On a CPU one core is used, and seconds are CPU-seconds of the process.
+For each model at the preset's sizes: scenes per second of the training step, each a rollout of 16 world steps, and
+imagined world steps of 0.5 s per second, of all scenes of the batch. `log_replay` is the simulator, run by the same
+loop on the same batch; its rate divided by a model's is `simulator_over_model`. Each world step is 5 environment steps
+of 0.1 s. On a CPU one core is used, and seconds are CPU-seconds of the process.
 
-`model_tflop` of a training step is three times the forward pass's matrix products, counted in the traced program: what
-is computed again because it was not kept, elementwise work and geometry do not count. Over the clock and the device's
-peak it is the model-FLOP utilisation. Peak memory is the compiler's: arguments, results and temporaries of the step.
+`model_tflop` of a training step is three times the forward pass's matrix products, counted in the traced program.
+Recomputation, elementwise work and geometry do not count. Divided by the time and the device's peak it is the
+model-FLOP utilisation. Peak memory is the compiler's: arguments, results and temporaries of the step.
 """
 
 import argparse
@@ -43,7 +43,7 @@ SHORTEST_CONTRACTION = 9  # shorter ones are running sums over sub-steps and cla
 
 
 def drives(config: Config, count: int) -> ModelBatch:
-    """What one step of the fit sees: the expert's drives in training scenes, half of them disturbed."""
+    """The batch of one step of the fit: the expert's rollouts in training scenes, half of them disturbed."""
     scene, _ = next(batches(WithoutTiles(open_records(config, "train")), count, 0))
     k_disturb, k_drive = jax.random.split(jax.random.key(0))
     rough = jnp.arange(count) >= count // 2
@@ -82,7 +82,7 @@ def _inner(values: Any) -> Iterator[Any]:
 
 
 def training(model: WorldModel, params: Any, config: Config, batch: ModelBatch) -> dict[str, Any]:
-    """Speed, FLOPs and memory of the training step; nothing for a model without parameters."""
+    """Speed, FLOPs and memory of the training step; empty for a model without parameters."""
     if not jax.tree.leaves(params):
         return {}
     optimizer, count = config.fit.optimizer.build(config.fit.steps), len(batch.start)
@@ -90,7 +90,7 @@ def training(model: WorldModel, params: Any, config: Config, batch: ModelBatch) 
     compiled = jax.jit(fit_step(model, optimizer)).lower(*args).compile()
     best, memory = timing.seconds(compiled, *args), compiled.memory_analysis()
     flops = 3 * product_flops(jax.make_jaxpr(model.loss)(params, *args[1:]).jaxpr)
-    found = {
+    speed = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         f"training_scenes_{timing.unit()}": round(count / best, 2),
         "training_step_s": round(best, 4),
@@ -100,11 +100,11 @@ def training(model: WorldModel, params: Any, config: Config, batch: ModelBatch) 
         ),
     }
     peak = timing.PEAK_FLOPS.get(jax.devices()[0].device_kind)
-    return found | ({"model_flop_utilisation": round(flops / best / peak, 4)} if peak else {})
+    return speed | ({"model_flop_utilisation": round(flops / best / peak, 4)} if peak else {})
 
 
 def imagination(model: WorldModel, params: Any, batch: ModelBatch) -> float:
-    """World steps per second."""
+    """Imagined world steps per second."""
     keys = jax.random.split(jax.random.key(2), len(batch.start))
 
     def imagine(params: Any, keys: jax.Array, batch: ModelBatch) -> tuple[Any, Any]:
@@ -116,7 +116,7 @@ def imagination(model: WorldModel, params: Any, batch: ModelBatch) -> float:
 
 
 def measure(name: str, config: Config, batch: ModelBatch, simulator: float) -> dict[str, Any]:
-    """All of one model. Args: simulator: its world steps per second."""
+    """The report on one model. Args: simulator: world steps per second of the simulator."""
     print(name, file=sys.stderr)
     model = registry.build(name, config.model_settings(name), config.simulator)
     params = jax.jit(model.init)(jax.random.key(0), batch)

@@ -60,7 +60,7 @@ def describe(trace: Trace, event: str, step: int) -> str:
 
 
 def contact(trace: Trace, step: int) -> str:
-    """The agent that the ego touches: kind, size, speed (or that it was first seen in this step), and relative place."""
+    """The agent that the ego touches: kind, size, relative place, and speed (or: first seen in this step)."""
     scene = trace.record.scene
     x, y = trace.agent_x[:, step] - trace.ego_x[step], trace.agent_y[:, step] - trace.ego_y[step]
     cos, sin = np.cos(trace.ego_heading[step]), np.sin(trace.ego_heading[step])

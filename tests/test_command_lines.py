@@ -127,10 +127,10 @@ def commands_in(page: str) -> list[tuple[str, list[str]]]:
     commands = []
     for language, text in code_of(page):
         if language == "yaml":
-            found = [each for document in yaml.safe_load_all(text) for each in strings_of(document)]
+            strings = [each for document in yaml.safe_load_all(text) for each in strings_of(document)]
         else:
-            found = [without_comments(text)]
-        for one in found:
+            strings = [without_comments(text)]
+        for one in strings:
             if isinstance(one, str) and not re.search(r"python3?\s|(train|eval)\.py [\w-]", one):
                 continue
             for words in simple_commands(one) if isinstance(one, str) else [one]:
@@ -188,9 +188,9 @@ def usage(path: pathlib.Path) -> list[str]:
 
 
 def test_commands_of_the_docstrings_are_taken(capsys):
-    shown = [(path, line) for path in PROGRAMS for line in usage(path)]
-    assert len(shown) > 20
-    for path, line in shown:
+    usages = [(path, line) for path in PROGRAMS for line in usage(path)]
+    assert len(usages) > 20
+    for path, line in usages:
         commands = [each for words in simple_commands(line.replace("(", "")) for each in command_of(words)]
         assert commands, f"{path}: not understood: {line}"
         for program, words in commands:
@@ -205,8 +205,8 @@ def test_commands_of_the_docstrings_are_taken(capsys):
 def test_every_parser_can_be_asked(path):
     """By the name that the tests above ask for."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "parse"]
-    assert [[each.arg for each in node.args.args] for node in found] == [["arguments"]]
+    parsers = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "parse"]
+    assert [[each.arg for each in node.args.args] for node in parsers] == [["arguments"]]
 
 
 def test_every_program_takes_dashes_and_underscores():

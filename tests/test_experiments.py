@@ -35,10 +35,10 @@ def test_changes_are_paired_and_shares_of_what_imitation_has():
     assert rows[3].startswith("| imitation | 1 | 0.500") and rows[3].endswith("|  |  |  |  |  |")
 
 
-def test_a_policy_that_is_told_what_to_say_is_compared_with_itself():
-    told = cell("mine, reasoning blank", 0, 0.3, 9)
-    told["scores"]["words_changed"] = [1.0] * 10
-    cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2), told]
+def test_a_policy_on_forced_reasoning_is_compared_with_itself():
+    forced = cell("mine, reasoning blank", 0, 0.3, 9)
+    forced["scores"]["words_changed"] = [1.0] * 10
+    cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2), forced]
     header, _, *rows = comparison.judge_table(cells).splitlines()
     assert rows[-1].startswith("| mine, reasoning blank |") and "-0.300 [-0.300, -0.300]" in rows[-1]
     assert "words are others" in header and "acts otherwise" not in header  # nobody has a number for that
@@ -89,11 +89,11 @@ def test_a_budget_is_spread_over_the_rounds():
 def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
     experiment, called, kept = EXPERIMENTS["headline"], [], tmp_path / "kept"
 
-    def judged(out, arm, run, seed, judge):
+    def evaluated_cell(out, arm, run, seed, judge):
         return cell(arm.label, seed, 0.5, 1)
 
     monkeypatch.setattr(experiments, "call", lambda program, words: called.append((program, words)))
-    monkeypatch.setattr(experiments, "judged", judged)
+    monkeypatch.setattr(experiments, "evaluated_cell", evaluated_cell)
     monkeypatch.setattr(experiments, "iterations", lambda config, arm, budget: budget)
     monkeypatch.setattr("tether.training.settings.read", lambda path: presets.tiny())
     first = list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 0, ("log_replay",)))
@@ -117,20 +117,20 @@ def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
     policies = {"post_trained": {**made["scores"], "consistency": [1.0] * 10, "jerk": [0.0] * 10}}
     policies["post_trained, reasoning blank"] = {**made["scores"], "score": [0.1] * 10}
     scenes = {"scenario_ids": made["scenario_ids"], "groups": made["groups"], "scores": {"log_replay": policies}}
-    for name, told in (("report", report), ("scenes", scenes)):
-        (folder / f"{name}.json").write_text(json.dumps(told))
+    for name, content in (("report", report), ("scenes", scenes)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
     monkeypatch.setattr(experiments, "call", lambda program, words: None)
     accepted = {"round": 1, "decision": "accept", "spent": SPENT}
     (tmp_path / "rounds.json").write_text(json.dumps([accepted]))
-    kept = experiments.judged(tmp_path, Arm("grounded", ()), tmp_path, 0, "log_replay")
+    kept = experiments.evaluated_cell(tmp_path, Arm("grounded", ()), tmp_path, 0, "log_replay")
     assert kept["rounds"] == [{**one, "counted_steps": 160}] and kept["simulator_steps"] == 160
     assert set(kept["scores"]) == {*comparison.COLUMNS, comparison.WORDS} and "/" not in json.dumps(kept)
     forced = folder.rename(folder.with_name("grounded-reasoning-blank-0-log_replay"))
-    told = experiments.judged(tmp_path, Arm("grounded", (), reasoning="blank"), tmp_path, 0, "log_replay")
-    assert told["arm"] == "grounded, reasoning blank" and told["scores"]["score"] == [0.1] * 10 and not told["rounds"]
+    kept = experiments.evaluated_cell(tmp_path, Arm("grounded", (), reasoning="blank"), tmp_path, 0, "log_replay")
+    assert kept["arm"] == "grounded, reasoning blank" and kept["scores"]["score"] == [0.1] * 10 and not kept["rounds"]
     forced.rename(folder)
     imitation = Arm("grounded", None)  # the same report, but nothing was post-trained for this row
-    assert experiments.judged(tmp_path, imitation, tmp_path, 0, "log_replay")["rounds"] == []
+    assert experiments.evaluated_cell(tmp_path, imitation, tmp_path, 0, "log_replay")["rounds"] == []
     (tmp_path / "rounds.json").write_text(json.dumps([{**accepted, "decision": "roll_back"}]))
     assert experiments.policy_of(Arm("grounded", ()), tmp_path) == "imitation"
 

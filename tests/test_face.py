@@ -60,8 +60,8 @@ def test_the_quickstart(tmp_path, monkeypatch, capsys):
 
 
 def test_the_page_shows_the_quickstart():
-    shown = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text("utf-8"), re.S).group(1)
-    assert (ROOT / "examples" / "quickstart.py").read_text("utf-8").endswith(f'"""\n\n{shown}')
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text("utf-8"), re.S).group(1)
+    assert (ROOT / "examples" / "quickstart.py").read_text("utf-8").endswith(f'"""\n\n{block}')
 
 
 def test_a_scene_is_driven_alike_whichever_others_are(scenes, rollouts):

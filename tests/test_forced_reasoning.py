@@ -66,27 +66,27 @@ def test_blank_is_padding_and_says_nothing():
 
 
 def test_an_unknown_mode_is_refused_and_a_known_one_named():
-    driver = NamedPolicy("imitation", Speaker(), ())
-    assert evaluation.forced(driver, "blank").name == "imitation, reasoning blank"
+    policy = NamedPolicy("imitation", Speaker(), ())
+    assert evaluation.forced(policy, "blank").name == "imitation, reasoning blank"
     with pytest.raises(ValueError, match="did you mean 'blank'"):
-        evaluation.forced(driver, "blanc")
+        evaluation.forced(policy, "blanc")
 
 
 def test_what_is_spoken_counts_while_the_drive_lasts():
     """Two rows over two steps; the second row is over after one, and its last word does not count."""
-    said = [TOKEN_ID[phrase] for phrase in ("slow down", "keep lane", "free road", "0 m")]
+    spoken = [TOKEN_ID[phrase] for phrase in ("slow down", "keep lane", "free road", "0 m")]
     accelerations = jnp.array([[-1.0, -1.0], [1.0, 1.0]])[..., None]  # kept, then broken
-    words = jnp.broadcast_to(jnp.array(said), (2, 2, 4))
+    words = jnp.broadcast_to(jnp.array(spoken), (2, 2, 4))
     driven = types.SimpleNamespace(
         extras={"decision": Decision(words), "words_changed": jnp.ones((2, 2), bool)},
         action=Action(accelerations, jnp.zeros((2, 2, 1))),
         observation=types.SimpleNamespace(ego=jnp.full((2, 2, 4), SPEED)),
         alive=jnp.array([[True, True], [True, False]]),
     )
-    found = reasoning_scores(driven, LabelConfig())
-    np.testing.assert_allclose(found["consistency"], [0.75, 1.0])
-    np.testing.assert_allclose(found["words_changed"], [1.0, 1.0])
-    assert set(found) == {"consistency", "words_changed"}
+    scores = reasoning_scores(driven, LabelConfig())
+    np.testing.assert_allclose(scores["consistency"], [0.75, 1.0])
+    np.testing.assert_allclose(scores["words_changed"], [1.0, 1.0])
+    assert set(scores) == {"consistency", "words_changed"}
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,9 @@ def test_damaged_input_is_read_or_refused(targets, name):
     """Nothing but the documented errors, and nothing for longer than the limit."""
     if name == "scenario" and not SCENARIO:
         pytest.skip("needs the WOMD protos: pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7")
-    found = fuzz.run(name, targets[name], INPUTS, seed=0)
-    assert found["uncaught"] == found["slow"] == 0, found
-    assert found["read"] + found["refused"] == INPUTS
+    counts = fuzz.run(name, targets[name], INPUTS, seed=0)
+    assert counts["uncaught"] == counts["slow"] == 0, counts
+    assert counts["read"] + counts["refused"] == INPUTS
 
 
 def test_every_target_is_tried(targets):
@@ -52,8 +52,8 @@ def test_what_a_reader_does_not_document_counts(tmp_path, monkeypatch):
     def make(rng):
         return mutate.change_bytes(rng, b"valid")
 
-    found = fuzz.run("broken", fuzz.Target(1.0, make, broken), 3, 0, tmp_path)
-    assert found["uncaught"] == 3 and "never heard of" in (tmp_path / "broken-2.txt").read_text()
+    counts = fuzz.run("broken", fuzz.Target(1.0, make, broken), 3, 0, tmp_path)
+    assert counts["uncaught"] == 3 and "never heard of" in (tmp_path / "broken-2.txt").read_text()
     monkeypatch.setattr(fuzz, "LIMIT_S", 0.05)
     assert fuzz.run("hangs", fuzz.Target(1.0, make, hangs), 1, 0)["slow"] == 1
 
@@ -83,18 +83,18 @@ def scenario_fuzz():
 
 def test_scenarios_of_another_structure_are_used_or_refused_by_name(scenario_fuzz, tmp_path):
     """`python -m benchmarks.scenario_fuzz` tries 2,000."""
-    found = scenario_fuzz.run(INPUTS, 0, scenario_fuzz.base(), tmp_path)
-    assert {name: found[name] for name in scenario_fuzz.BAD} == dict.fromkeys(scenario_fuzz.BAD, 0)
-    assert found["converted"] + found["refused"] == found["submission_read"] + found["submission_refused"] == INPUTS
-    assert min(found["converted"], found["refused"], found["submission_read"], found["submission_refused"]) > 10
-    assert sum(found["refused_by_reason"].values()) >= found["refused"] and found["peak_memory_grew_mb"] < 500
+    counts = scenario_fuzz.run(INPUTS, 0, scenario_fuzz.base(), tmp_path)
+    assert {name: counts[name] for name in scenario_fuzz.BAD} == dict.fromkeys(scenario_fuzz.BAD, 0)
+    assert counts["converted"] + counts["refused"] == counts["submission_read"] + counts["submission_refused"] == INPUTS
+    assert min(counts["converted"], counts["refused"], counts["submission_read"], counts["submission_refused"]) > 10
+    assert sum(counts["refused_by_reason"].values()) >= counts["refused"] and counts["peak_memory_grew_mb"] < 500
 
 
 def test_what_no_check_foresees_is_counted_apart(scenario_fuzz, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.scenario_fuzz.read_sim_agents", lambda *_: {}["never heard of"])
-    found = scenario_fuzz.run(2, 0, scenario_fuzz.base(), tmp_path, tmp_path)
+    counts = scenario_fuzz.run(2, 0, scenario_fuzz.base(), tmp_path, tmp_path)
     assert (
-        found["unforeseen"] + found["uncaught"] >= 2 and "never heard of" in (tmp_path / "uncaught-1.txt").read_text()
+        counts["unforeseen"] + counts["uncaught"] >= 2 and "never heard of" in (tmp_path / "uncaught-1.txt").read_text()
     )
 
 

@@ -38,12 +38,12 @@ def folder(tmp_path, monkeypatch):
 
 def test_every_rule_has_a_row(folder):
     """A broken rule shows, and one that does not apply is no pass."""
-    found = model_properties.judge_rules(folder)
-    assert found == {
+    outcomes = model_properties.check_rules(folder)
+    assert outcomes == {
         "padding is nothing": {"rssm": "passed", "oracle": "skipped"},
         "rigid motion (quarter)": {"rssm": "failed", "oracle": "passed"},
     }
-    rows = model_properties.rules_table(found).splitlines()[2:]
+    rows = model_properties.rules_table(outcomes).splitlines()[2:]
     assert rows == ["| padding is nothing | yes | - |", "| rigid motion (quarter) | **no** | yes |"]
 
 

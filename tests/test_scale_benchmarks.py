@@ -30,17 +30,17 @@ def test_a_plan_carries_costs_over_to_the_whole():
         count_s=2.0,
         write_s=4.0,
     )
-    found = data_plan.plan(cost, 1000)
-    assert (found["records"], found["scenes"], found["shards"]) == (1000, 4000, 2)
+    plan = data_plan.plan(cost, 1000)
+    assert (plan["records"], plan["scenes"], plan["shards"]) == (1000, 4000, 2)
     expected = {"read_gb": 0.5, "stored_gb": 0.6, "core_hours": 1.0, "shard_mb": 300.0, "shard_serialised_gb": 3.0}
-    np.testing.assert_allclose([found[name] for name in expected], list(expected.values()))
-    assert found["hours_on_256_cores"] == 1 / 256
+    np.testing.assert_allclose([plan[name] for name in expected], list(expected.values()))
+    assert plan["hours_on_256_cores"] == 1 / 256
 
 
 def test_steps_of_a_run_are_those_of_its_stages():
     """Preset `tiny`: 2 rounds of 2 batches of 2 x 2 rollouts over 8 steps, in minibatches of 16; 4 grounding scenes."""
-    found = compute.steps(presets.tiny())
-    assert found == {"fit the world model": 8, "imitate": 4, "imagine": 6, "improve": 8, "ground": 3}
+    steps = compute.steps(presets.tiny())
+    assert steps == {"fit the world model": 8, "imitate": 4, "imagine": 6, "improve": 8, "ground": 3}
 
 
 def test_a_bit_is_a_difference():
@@ -71,8 +71,8 @@ def test_a_kill_is_told_by_the_last_whole_line(tmp_path):
 
 def test_lost_runs_are_counted_with_their_reasons():
     noted = [{"stage": "imitate", "unfinished": True}, {"stage": "imitate", "unfinished": False}]
-    found = kills.summary({"kills": noted, "runs": [None, "kill-1: ended with 2"]})
-    assert found == {
+    summary = kills.summary({"kills": noted, "runs": [None, "kill-1: ended with 2"]})
+    assert summary == {
         "kills": 2,
         "kills_by_stage": {"imitate": 2},
         "unfinished_saves": 1,

@@ -66,12 +66,12 @@ def outside(installed, tmp_path) -> dict:
 
 def test_every_package_is_listed():
     """So that this is said also where no wheel can be built."""
-    found = {
+    packages = {
         f"{package}.{'.'.join(path.parent.relative_to(ROOT / folder).parts)}".rstrip(".")
         for package, folder in FOLDERS.items()
         for path in (ROOT / folder).rglob("__init__.py")
     }
-    assert found == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
 def test_it_holds_nothing_but_tether(wheel):
