@@ -1,4 +1,4 @@
-"""How a benchmark is started as a program."""
+"""Runs a benchmark as a program."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tether.data.sumo.install import SumoError
 def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     """Ends the process with the status that `main` returns for the command line.
 
-    Input or settings that cannot work are one message and status 2, as for every command of the project.
+    Input or settings that cannot work give one message and status 2, as in every command of the project.
     """
     log_above_bars()
     try:

@@ -1,7 +1,7 @@
 """The page of `results/` that compares arms (`benchmarks/experiments.py`), from their cells.
 
-A cell is what one judge says of one arm of one seed, scene by scene. Each scene's mean over the seeds is taken first;
-intervals resample recordings, not seeds.
+A cell holds the scores of one arm, seed and judge, scene by scene. Each scene's mean over the seeds is taken first.
+Intervals resample recordings, not seeds.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from tether.evaluation.statistics import bootstrap, bootstrap_of, is_known
 
 BEFORE = "imitation"
 COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
-WORDS = "consistency"  # of policies that speak
+WORDS = "consistency"  # of policies with reasoning
 METRICS = (*COLUMNS, *SPOKEN)
 SCORE_TO_REACH = 0.8  # on the validation split
 DIFFERENCES = {
@@ -40,15 +40,17 @@ def grouped(cells: Iterable[Cell], name: str) -> dict[Any, list[Cell]]:
 
 
 def by_scene(cells: list[Cell], metric: str) -> np.ndarray:
-    """Mean over the seeds, float64[scenes]. Raises: ValueError where the seeds were judged on different scenes."""
+    """Mean over the seeds, float64[scenes]. Raises: ValueError where the seeds were evaluated on different scenes."""
     if any(cell["scenario_ids"] != cells[0]["scenario_ids"] for cell in cells):
-        raise ValueError(f"{cells[0]['arm']}: its seeds were judged on different scenes")
+        raise ValueError(f"{cells[0]['arm']}: its seeds were evaluated on different scenes")
     return np.mean([cell["scores"][metric] for cell in cells], axis=0)
 
 
 def judge_table(cells: list[Cell]) -> str:
-    """A row for each arm under one judge, the best score first, with what it changes against imitation, or, where it is
-    told what to say, against itself."""
+    """A row for each arm under one judge, the best score first, with its change against imitation.
+
+    An arm on forced reasoning is compared with itself on its own reasoning.
+    """
     arms, groups = grouped(cells, "arm"), groups_of(cells[0], f"cell of {cells[0]['arm']!r}")
     means = {arm: {m: by_scene(of_arm, m) for m in METRICS if m in of_arm[0]["scores"]} for arm, of_arm in arms.items()}
     metrics = [m for m in METRICS if any(m in mean for mean in means.values())]
@@ -62,7 +64,7 @@ def judge_table(cells: list[Cell]) -> str:
 
 
 def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups: Sequence[str]) -> list[str]:
-    """Paired differences of score, failure rate and words, the first two also as shares of what imitation has."""
+    """Paired differences of score, failure rate and consistency, the first two also relative to the mean before."""
     both = after.keys() & before.keys()
     differences = [signed(bootstrap(after[m] - before[m], groups)) if m in both else "" for m in DIFFERENCES]
     signs = {"score": 1, "failure": -1}
@@ -71,7 +73,7 @@ def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups:
 
 
 def relative_change(after: np.ndarray, before: np.ndarray, groups: Sequence[str], sign: int) -> str:
-    """`+12 % [+8, +16]`: the change of the mean, as a share of the mean before; empty where that is 0."""
+    """`+12 % [+8, +16]`: the change of the mean relative to the mean before; empty where that is 0."""
     interval = bootstrap_of(lambda rows: ratio(after[rows], before[rows]), groups)
     if np.isnan(interval["mean"]):
         return ""
@@ -81,12 +83,12 @@ def relative_change(after: np.ndarray, before: np.ndarray, groups: Sequence[str]
 
 
 def ratio(after: np.ndarray, before: np.ndarray) -> float:
-    """Change of the mean against the mean before; NaN where that is 0."""
+    """Change of the mean relative to the mean before; NaN where that is 0."""
     return float(after.mean() / before.mean() - 1) if before.mean() > 0 else float("nan")
 
 
 def cost_table(cells: list[Cell]) -> str:
-    """What each arm has spent: simulator steps, those until a fixed score, and wall time, seed by seed."""
+    """Simulator steps of each arm, those until a fixed score, and wall time, seed by seed."""
     rows = []
     for arm, of_arm in grouped(cells, "arm").items():
         trained = [cell for cell in of_arm if cell["rounds"]]
@@ -99,7 +101,7 @@ def cost_table(cells: list[Cell]) -> str:
 
 
 def stages_table(cells: list[Cell]) -> str:
-    """Minutes of each stage of the arms that are trained, means over the seeds."""
+    """Minutes of each stage of the trained arms, means over the seeds."""
     arms = {
         arm: [cell["provenance"]["wall_s_by_stage"] for cell in of_arm]
         for arm, of_arm in grouped(cells, "arm").items()

@@ -1,16 +1,16 @@
-"""Damages a run's files and fills its disk, and counts what of it is neither named nor harmless:
+"""Damages a run's files and fills its disk, and counts damage that is neither reported nor harmless:
 
 python -m benchmarks.damage [--flips 500] [--disks 50] [--seed 0]
 
 A run of preset `tiny` is made, with two checkpoints of a few numbers, so that nothing is compiled. One bit at a time is
-flipped: in the newer checkpoint (half of the time in `meta`, else in any file alike), in `config.json`,
-`rounds.json` and `metrics.jsonl`; then the run is gone on with. After that its disk takes no more than so many bytes of
-a file, drawn anew each time, while everything is written once more. Prints JSON, per target how many were
-- harmless: all arrays, the key, progress and settings are as they were;
-- named: refused or walked past by a message that names the file or checkpoint, the older checkpoint is as it was;
+flipped: in the newer checkpoint (half of the time in `meta`, else in a random file), in `config.json`, `rounds.json`
+and `metrics.jsonl`; then the run is resumed. After that the size of its files is limited to a number of bytes, drawn
+anew each time, while everything is written once more. Prints JSON, per target the numbers of cases that were
+- harmless: all arrays, the key, progress and settings are unchanged;
+- named: a message names the damaged file or checkpoint, and the run is refused or uses the intact older checkpoint;
 - mended: written again from the checkpoint;
-- silent, uncaught or lost. Exit status 1 if there was any of these.
-A log has no sum: of `metrics.jsonl`, from which only wall times are read, each line has to be whole or set aside.
+- silent, uncaught or lost. The exit status is 1 if there was any of these.
+A log has no checksum: each line of `metrics.jsonl`, from which only wall times are read, has to be whole or set aside.
 """
 
 import argparse
@@ -48,7 +48,7 @@ BAD = ("silent", "uncaught", "lost")
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """As much of a run as writes its files; stands in for `loop.Run`."""
+    """The part of a run that writes its files; stands in for `loop.Run`."""
 
     directory: pathlib.Path
     config: Config
@@ -59,31 +59,31 @@ class Files:
 
 
 class Messages(logging.Handler):
-    """Keeps what is logged."""
+    """Keeps logged messages."""
 
     def __init__(self) -> None:
         super().__init__()
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps one."""
+        """Keeps one message."""
         self.texts.append(record.getMessage())
 
 
 def progress(step: int) -> Progress:
-    """Where the run stands at a checkpoint."""
+    """The run's progress at a checkpoint."""
     rounds = tuple({"round": index, "decision": "accept", "reason": "", "bias": 0.25} for index in range(step))
     done = ("0/imitate", "0/fit_world_model")[:step]
     return Progress(done, total=step, horizon=8, penalty=1.0, grounded_return=(1.5, 2.5), rounds=rounds, trust=0.75)
 
 
 def state(step: int) -> dict[str, Any]:
-    """Arrays at a checkpoint."""
+    """The run's arrays at a checkpoint."""
     return jax.tree.map(lambda leaf: leaf + np.asarray(step, leaf.dtype), STATE)
 
 
 def write(files: Files, steps: tuple[int, ...]) -> None:
-    """Writes whatever a run writes, with these checkpoints."""
+    """Writes all files of a run, with these checkpoints."""
     write_settings(files.config, files.directory)
     logger = Logger(files.directory)
     checkpoints = Checkpoints(files.directory / "checkpoints", 2)
@@ -101,9 +101,10 @@ def write(files: Files, steps: tuple[int, ...]) -> None:
 
 
 def go_on(files: Files) -> int:
-    """Goes on with a run as `train.py` does.
+    """Resumes a run as `train.py` does.
 
-    Returns: the checkpoint. Raises: ValueError where it cannot; AssertionError where anything is not as it was written.
+    Returns: the checkpoint's step. Raises: ValueError where it cannot; AssertionError where anything differs from what
+      was written.
     """
     check_settings(files.config, files.directory)
     write_settings(files.config, files.directory)
@@ -125,7 +126,7 @@ def go_on(files: Files) -> int:
 
 
 def outcome(files: Files, name: str, messages: Messages) -> str:
-    """What becomes of a run of which one file, or the newer checkpoint, `name`, was damaged."""
+    """The outcome of resuming a run of which one file, or the newer checkpoint, `name`, was damaged."""
     messages.texts.clear()
     try:
         step, logged = go_on(files), " ".join(messages.texts)
@@ -133,7 +134,7 @@ def outcome(files: Files, name: str, messages: Messages) -> str:
         return "named" if name in str(error) else "uncaught"
     except AssertionError:
         return "silent"
-    except Exception:  # whatever it is, it is what is looked for
+    except Exception:  # any undocumented error counts
         return "uncaught"
     if step == NEW:
         return "named" if logged else "harmless"
@@ -141,7 +142,7 @@ def outcome(files: Files, name: str, messages: Messages) -> str:
 
 
 def flip(path: pathlib.Path, rng: np.random.Generator) -> None:
-    """One bit of a file."""
+    """Flips one bit of a file."""
     data = bytearray(path.read_bytes())
     bit = int(rng.integers(8 * len(data)))
     data[bit // 8] ^= 1 << bit % 8
@@ -149,7 +150,7 @@ def flip(path: pathlib.Path, rng: np.random.Generator) -> None:
 
 
 def checkpoint_file(directory: pathlib.Path, rng: np.random.Generator) -> pathlib.Path:
-    """One of the files of the newer checkpoint that hold anything; half of the time `meta`."""
+    """One of the newer checkpoint's files that are not empty; half of the time `meta`."""
     folder = directory / "checkpoints" / str(NEW)
     if rng.random() < 0.5:
         return folder / "meta" / "metadata"
@@ -158,7 +159,7 @@ def checkpoint_file(directory: pathlib.Path, rng: np.random.Generator) -> pathli
 
 
 def flips(whole: Files, work: Files, target: str, count: int, seed: int, messages: Messages) -> dict[str, int]:
-    """Flips of one target, each in a copy of the whole run. Returns: outcomes, counted."""
+    """Flips bits of one target, each in a copy of the whole run. Returns: counts by outcome."""
     outcomes: collections.Counter[str] = collections.Counter()
     for index in range(count):
         rng = np.random.default_rng((seed, index))
@@ -177,7 +178,7 @@ def flips(whole: Files, work: Files, target: str, count: int, seed: int, message
 
 
 def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[str, int]:
-    """Everything is written a second time where no file may grow beyond a size. Returns: outcomes, counted."""
+    """Writes everything a second time where no file may grow beyond a size. Returns: counts by outcome."""
     outcomes: collections.Counter[str] = collections.Counter()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     for index in range(count):
@@ -196,7 +197,7 @@ def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[s
         messages.texts.clear()
         try:
             step = go_on(work)
-        except Exception:  # whatever it is, the run does not go on
+        except Exception:  # whatever the error, the run cannot be resumed
             outcomes["lost"] += 1
             continue
         outcomes["named" if str(work.directory) in reason else "harmless" if step == NEW else "silent"] += 1
@@ -204,7 +205,7 @@ def full_disks(work: Files, count: int, seed: int, messages: Messages) -> dict[s
 
 
 def run(flipped: int, disks: int, seed: int, folder: pathlib.Path) -> dict[str, dict[str, int]]:
-    """All of it. Returns: outcomes by target."""
+    """Flips bits and fills disks. Returns: target to counts by outcome."""
     messages = Messages()
     logger = logging.getLogger("tether.training")
     logger.addHandler(messages)

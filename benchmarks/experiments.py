@@ -1,12 +1,12 @@
-"""Ways to post-train the same imitation policy, compared over seeds and judges:
+"""Compares ways to post-train the same imitation policy over seeds and judges:
 
 python -m benchmarks.experiments headline --out out/headline --cells benchmarks/cells/headline [--seeds 0 1 2]
 
-Every finished cell (arm, seed, judge) is kept as JSON under --cells and never done again: a killed command goes on
-where it stopped, and more seeds or judges only add to what there is. Those of the default data stand in the repository,
-so that a table can grow over many days and machines. The arms of a seed start from one world model and one imitation
-policy. After each seed the page of `results/` is written from the cells that there are. Words after `--` go to every
-train.py, e.g. `-- --data.directory DIR --spec.agents 64`.
+Every finished cell (arm, seed, judge) is kept as JSON under --cells and never repeated: a killed command continues
+where it stopped, and more seeds or judges only add cells. Cells of the default data are in the repository, so that a
+table can grow over many days and machines. The arms of a seed start from one world model and one imitation policy.
+After each seed the page of `results/` is written from the finished cells. Words after `--` go to every train.py, e.g.
+`-- --data.directory DIR --spec.agents 64`.
 """
 
 import argparse
@@ -49,9 +49,9 @@ class Arm:
     Attributes:
       name: of the run.
       words: for train.py, beyond those of the experiment; None where nothing is post-trained.
-      policy: whom eval.py judges.
-      budgeted: it learns in the simulator alone, for as many steps as the first arm of the experiment has spent.
-      reasoning: out of `REASONING_MODES`, the words that it is judged on; None for its own.
+      policy: the one that eval.py evaluates.
+      budgeted: whether it learns in the simulator alone, for as many steps as the experiment's first arm has spent.
+      reasoning: mode of `REASONING_MODES` on which it is evaluated; None for its own reasoning.
     """
 
     name: str
@@ -62,18 +62,20 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """As in the tables."""
+        """The arm's name in tables."""
         return self.name + self.suffix
 
     @property
     def suffix(self) -> str:
-        """What eval.py adds to the name of a policy that is told what to say."""
+        """The suffix by which eval.py marks a policy on forced reasoning; empty for its own."""
         return f"{FORCED}{self.reasoning}" if self.reasoning else ""
 
     @property
     def uncounted(self) -> set[str]:
-        """Purposes of the ledger that this arm neither learns from nor is gated by. Every arm is checked alike on the
-        validation split."""
+        """Purposes of the ledger that this arm neither learns from nor is gated by, such as `validate`.
+
+        Every arm is checked alike on the validation split.
+        """
         blind = {"ground"} if NO_ROLL_BACK in (self.words or ()) else set()
         return {"validate"} | blind | ({"fit_world_model", "refit"} if self.budgeted or self.words is None else set())
 
@@ -84,7 +86,7 @@ class Experiment:
 
     Attributes:
       title: of the page.   arms: the first one sets the budget.
-      words: for every train.py.   judges: by default.
+      words: for every train.py.   judges: the default ones.
     """
 
     title: str
@@ -191,7 +193,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """The words before `--`, itself, and those after it."""
+    """The words before `--`, `--` itself, and the words after it."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at : at + 1], arguments[at + 1 :]
 
@@ -242,7 +244,7 @@ def iterations(config: Config, arm: Arm, budget: int) -> int:
 
 
 def evaluated_cell(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str) -> dict[str, Any]:
-    """The cell: what a judge says of an arm's policy, scene by scene, and what the run has spent."""
+    """Evaluates an arm's policy in a judge. Returns: the cell, with scores scene by scene and the run's spent steps."""
     folder, policy = out / "judged" / slug(arm.label, seed, judge), policy_of(arm, run)
     given = [str(run), "--policy", policy, "--judge", judge, "--out", str(folder)]
     call("eval.py", given + (["--reasoning", arm.reasoning] if arm.reasoning else []))
@@ -265,7 +267,7 @@ def evaluated_cell(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, ju
 
 
 def policy_of(arm: Arm, run: pathlib.Path) -> str:
-    """What is evaluated of a run: where everything was rolled back, post-training ends with the imitation policy."""
+    """The policy of a run to evaluate. Where every round was rolled back, post-training ends with imitation."""
     rounds = run / "rounds.json"
     if arm.words is None or some_accepted(json.loads(rounds.read_text("utf-8"))):
         return arm.policy
@@ -285,7 +287,7 @@ def cells(
     seed: int,
     judges: tuple[str, ...],
 ) -> Iterator[dict[str, Any]]:
-    """Every cell of a seed, done now or read from where it was kept; baselines have seed 0 alone."""
+    """Every cell of a seed, computed now or read from `kept`; baselines have seed 0 alone."""
     shared, budget = None, 0
     for arm in experiment.arms:
         if arm.policy in BASELINES and seed > 0:
@@ -303,7 +305,7 @@ def cells(
 
 
 def main(arguments: list[str]) -> int:
-    """Does what is missing, writes the page after each seed, and returns the exit status."""
+    """Computes missing cells, writes the page after each seed, and returns the exit status."""
     options = parse(arguments)
     experiment = EXPERIMENTS[options.experiment]
     judges, kept = tuple(options.judges or experiment.judges), options.cells or options.out / "cells"

@@ -2,8 +2,8 @@
 
 python -m benchmarks.front [--results results] [--front RESULTS.md] [--readme README.md]
 
-Every number is read from the table of the section that measured it. Notes on each section, and on the front page,
-whether the code that it measures has changed since, as far as git knows.
+Every number is read from the table of the section that measured it. Each section, and the front page, gets a note where
+the measured code has changed since, by git's history.
 """
 
 import argparse
@@ -30,7 +30,7 @@ class Section:
 
     Attributes:
       about: the question that it answers.
-      packages: whose code it measures.
+      packages: those whose code it measures.
     """
 
     about: str
@@ -39,10 +39,10 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A number of the front page, and where it stands.
+    """A number of the front page, and its place in a section.
 
     Attributes:
-      words: what the number is.
+      words: description of the number.
       section, heading, row, column: its page, the heading above its table (empty: any), the first cells of its row
         (none: the sum of all rows), and its column's title.
       readme: whether the README shows it.
@@ -130,7 +130,7 @@ def cell_of(page: str, claim: Claim) -> str:
 
 
 def row_of(pages: dict[str, str], claim: Claim) -> list[str]:
-    """A claim's words, number, interval and page."""
+    """The claim's row: words, number, interval and page."""
     number, _, interval = cell_of(pages.get(claim.section, ""), claim).partition(" [")
     return [claim.words, number, interval.rstrip("]"), f"[{claim.section}](results/{claim.section}.md)"]
 
@@ -142,7 +142,7 @@ def claims_table(pages: dict[str, str], readme: bool) -> str:
 
 
 def front(pages: dict[str, str], ages: dict[str, str]) -> str:
-    """The front page. Args: pages: texts by section.   ages: what each page says of its age."""
+    """The front page. Args: pages: texts by section.   ages: `age_of` each section."""
     older = [name for name, age in ages.items() if age]
     which = "all pages" if len(older) == len(pages) else ", ".join(older)
     age = marked(AGE, f"Older than the code that they measure: {which}." if older else "")
@@ -151,7 +151,7 @@ def front(pages: dict[str, str], ages: dict[str, str]) -> str:
 
 
 def age_of(page: str, packages: tuple[str, ...], root: pathlib.Path = ROOT) -> str:
-    """A sentence for a page whose code has changed since; empty where it has not, or where git does not know."""
+    """A sentence for a page whose code has changed since; empty where it has not, or without git's history."""
     newest = ""
     for commit in re.findall(r"\b[0-9a-f]{12}\b", page):
         words = ["git", "log", "-1", "--format=%cs", f"{commit}..HEAD", "--", *packages]

@@ -1,9 +1,9 @@
-"""What the action heads cost at the sizes of the preset `cpu`: CPU-milliseconds of one core, for a batch of 128 states.
+"""Cost of the action heads at the sizes of the preset `cpu`: CPU-milliseconds of one core, for a batch of 128 states.
 
     python -m benchmarks.heads
 
-Prints JSON, for each head: its parameters; acting as it explores and as it is deployed; an update from decisions that
-were drawn and from ones that were shown; the gradient of imitation, whose labels are made already.
+Prints JSON, for each head: its number of parameters; the times of acting with exploration and as deployed, of an update
+from the policy's own decisions and from a teacher's, and of the gradient of imitation without making the labels.
 """
 
 import argparse
@@ -33,7 +33,7 @@ ROWS = 128
 
 
 def programs(vla: VLA, config: Config, keys: jax.Array, params: Any, scene: Any) -> dict[str, tuple]:
-    """What is timed by name: a jitted function and its arguments."""
+    """Name to a jitted function and its arguments, which are timed."""
     loss, labels, start = config.imitation.loss, config.imitation.labels, jnp.full(ROWS, config.spec.current)
     batch = jax.jit(lambda s: imitation_targets(s, start, keys, vla, config.simulator, loss, labels))(scene)
     seen, state = batch.observation, optimiser().init(params)

@@ -1,14 +1,14 @@
-"""Kills a run at random moments, starts it again each time, and compares its end with that of a run left alone:
+"""Kills a run at random moments, starts it again each time, and compares its end with that of an uninterrupted run:
 
 python -m benchmarks.kills --out out/kills [--kills 30] [--signal KILL TERM] [--seed 0] [--preset tiny]
 
 A checkpoint is written after every step, so that many of the moments lie within a save. Runs follow each other until
-the kills are used up, and the last one is left to end. Runs are killed while they are evaluated as well, which begins
-anew each time. Every kill is noted in `kills.json`: the same command goes on where it was stopped. At the end it writes
-a page of `results/` and prints JSON: kills by stage, how many left an unfinished checkpoint behind, runs compared,
-and runs lost: not going on, or ending with anything that differs by a bit but for times (arrays, meta, `config.json`,
-`rounds.json`, the log, the report, every scene's score). Exit status 1 if any was lost. What a killed process leaves is
-looked at, nothing of it is repaired by hand.
+the kills are used up, and the last one is left to end. Runs are also killed during their evaluation, which then begins
+anew. Every kill is noted in `kills.json`, so that the same command continues where it was stopped. At the end it writes
+a page of `results/` and prints JSON: kills by stage, kills that left an unfinished checkpoint, runs compared and runs
+lost. A run is lost if it does not continue, or if its end differs by a bit in anything but times: arrays, meta,
+`config.json`, `rounds.json`, the log, the report, every scene's score. The exit status is 1 if any run was lost. Files
+left by a killed process are never repaired by hand.
 """
 
 import argparse
@@ -38,9 +38,9 @@ from tether.training.stop import INTERRUPTED
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
-LIMIT_S = 1800.0  # of one process that nobody kills
+LIMIT_S = 1800.0  # of one process that is not killed
 POLL_S = 0.05
-AFTERWARDS = "evaluation"  # of the last checkpoint and after it, no stage of training
+AFTERWARDS = "evaluation"  # after the last stage of training
 FINISHED = b"finished already"  # what train.py prints before it evaluates a run again
 
 
@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def start(preset: str, directory: pathlib.Path) -> subprocess.Popen:
-    """The main job. All runs share the compiled programs that it keeps beside them."""
+    """Starts the main job. All runs share the compiled programs that it keeps beside them."""
     words = [preset, "--directory", str(directory), "--checkpoint_every_s", "0"]
     # JAX has set the second in this process, and the main job sets its own only where there is none.
     ours = ("JAX_COMPILATION_CACHE_DIR", "TF_CPP_MIN_LOG_LEVEL")
@@ -69,19 +69,19 @@ def start(preset: str, directory: pathlib.Path) -> subprocess.Popen:
 
 
 def lines(directory: pathlib.Path) -> list[str]:
-    """Of the run's log, the unfinished last one left out."""
+    """Lines of the run's log without an unfinished last one."""
     path = directory / "metrics.jsonl"
     return path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
 
 
 def begun(directory: pathlib.Path) -> int:
-    """How many log lines and evaluations of a finished run there have been."""
+    """Number of log lines and of repeated evaluations so far."""
     output = directory.parent / f"{directory.name}.log"
     return len(lines(directory)) + (output.read_bytes().count(FINISHED) if output.exists() else 0)
 
 
 def wait_for_work(process: subprocess.Popen, directory: pathlib.Path, before: int) -> None:
-    """Until the process has done a step, evaluates, or has ended. Raises: TimeoutError."""
+    """Waits until the process has done a step, evaluates, or has ended. Raises: TimeoutError."""
     deadline = time.monotonic() + LIMIT_S
     while process.poll() is None and begun(directory) <= before:
         if time.monotonic() > deadline:
@@ -93,10 +93,10 @@ def wait_for_work(process: subprocess.Popen, directory: pathlib.Path, before: in
 def interrupt(
     preset: str, directory: pathlib.Path, number: signal.Signals, mean_s: float, rng: random.Random
 ) -> tuple[int, dict[str, Any] | None]:
-    """Starts a run or goes on with it, and ends it a random time after its first step.
+    """Starts or resumes a run, and ends it a random time after its first step.
 
-    Returns: its exit status, and where it was and whether a checkpoint was left unfinished; None where it was not the
-      signal that ended it.
+    Returns: its exit status, and its stage and whether a checkpoint was left unfinished; None in their place where the
+      signal did not end it.
     """
     before = begun(directory)
     process = start(preset, directory)
@@ -111,7 +111,7 @@ def interrupt(
 
 
 def stage(directory: pathlib.Path) -> str:
-    """What a run was doing, by its last line."""
+    """The stage of a run by its last log line."""
     last = json.loads(lines(directory)[-1])
     rounds = json.loads((directory / "config.json").read_text("utf-8"))["rounds"]["rounds"]
     return AFTERWARDS if (last["stage"], last["round"]) == ("ground", rounds) else last["stage"]
@@ -123,7 +123,7 @@ def unfinished(directory: pathlib.Path) -> bool:
 
 
 def ending(directory: pathlib.Path) -> dict[str, Any]:
-    """What a finished run holds, but for times and its place."""
+    """The content of a finished run without times and its directory."""
     folder = directory / "checkpoints"
     newest = folder / str(max(int(path.name) for path in folder.iterdir() if path.name.isdigit()))
     report = json.loads((directory / "report.json").read_text("utf-8"))
@@ -134,7 +134,7 @@ def ending(directory: pathlib.Path) -> dict[str, Any]:
             "meta": read_meta(newest),
             "config": json.loads((directory / "config.json").read_text("utf-8")),
             "rounds": json.loads((directory / "rounds.json").read_text("utf-8")),
-            # A run that goes on repeats the lines that came after its checkpoint.
+            # A resumed run repeats the lines that came after its checkpoint.
             "log": {f"{one['round']}/{one['stage']}/{one['step']}": one for one in records},
             "report": {name: report[name] for name in ("headline", "judges", "world_model", "rounds", "checks")},
             "scenes": json.loads((directory / "scenes.json").read_text("utf-8")),
@@ -143,14 +143,14 @@ def ending(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def timeless(tree: Any) -> Any:
-    """A tree without what differs between two equal runs."""
+    """A tree without the entries that differ between two equal runs."""
     if isinstance(tree, dict):
         return {name: timeless(value) for name, value in tree.items() if name not in ("wall_s", "directory")}
     return [timeless(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """The places at which two trees differ by any bit."""
+    """Paths at which two trees differ by any bit."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return [place for key in one for place in differences(one[key], other[key], f"{name}/{key}")]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
@@ -169,7 +169,7 @@ def verdict(directory: pathlib.Path, code: int, whole: dict[str, Any]) -> str | 
 
 
 def try_signal(options: argparse.Namespace, name: str, whole: dict[str, Any], notes: dict[str, Any]) -> None:
-    """All kills by one signal, from where the notes stand."""
+    """Makes all kills by one signal that the notes do not hold yet."""
     of_signal = notes["signals"].setdefault(name, {"kills": [], "runs": []})
     while True:
         directory = options.out / f"{name.lower()}-{len(of_signal['runs'])}"
@@ -193,17 +193,17 @@ def try_signal(options: argparse.Namespace, name: str, whole: dict[str, Any], no
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What the notes must agree with."""
+    """The settings with which the notes must agree."""
     return {"preset": options.preset, "seed": options.seed, "kills": options.kills}
 
 
 def write_notes(options: argparse.Namespace, notes: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Writes the notes whole or not at all."""
     write_text(options.out / "kills.json", json.dumps(notes, indent=1) + "\n")
 
 
 def begin(options: argparse.Namespace) -> dict[str, Any]:
-    """The notes of earlier, or new ones. Raises: ValueError if they are of other settings, or no two runs are equal."""
+    """Earlier notes, or new ones. Raises: ValueError for notes of other settings, or where two whole runs differ."""
     path = options.out / "kills.json"
     if path.exists():
         notes = json.loads(path.read_text("utf-8"))
@@ -214,27 +214,27 @@ def begin(options: argparse.Namespace) -> dict[str, Any]:
     leave_alone(options, "first")  # compiles everything
     seconds = leave_alone(options, "alone")
     if differs := differences(ending(options.out / "first"), ending(options.out / "alone")):
-        raise ValueError(f"two runs that nobody killed differ in {differs[:5]}")
-    # So that a run would see about all of the kills, were there no starts between them.
+        raise ValueError(f"two uninterrupted runs differ in {differs[:5]}")
+    # A run without pauses for restarts would then see about all of the kills.
     notes = {"settings": settings(options), "mean_s": seconds / options.kills, "signals": {}}
     write_notes(options, notes)
     return notes
 
 
 def leave_alone(options: argparse.Namespace, name: str) -> float:
-    """Makes a run without killing it. Returns: how long it trained [s]. Raises: ValueError if it fails."""
+    """Makes an uninterrupted run. Returns: its training time [s]. Raises: ValueError if it fails."""
     directory = options.out / name
     shutil.rmtree(directory, ignore_errors=True)
     process = start(options.preset, directory)
     wait_for_work(process, directory, 0)
     if process.wait(LIMIT_S):
-        raise ValueError(f"a run that nobody kills failed, see {directory}.log")
+        raise ValueError(f"an uninterrupted run failed, see {directory}.log")
     times = [json.loads(line)["wall_s"] for line in lines(directory)]
     return times[-1] - times[0]
 
 
 def summary(of_signal: dict[str, Any]) -> dict[str, Any]:
-    """Of one signal."""
+    """Counts of one signal's kills and runs."""
     return {
         "kills": len(of_signal["kills"]),
         "kills_by_stage": dict(collections.Counter(kill["stage"] for kill in of_signal["kills"])),
@@ -257,15 +257,15 @@ def section(options: argparse.Namespace, summaries: dict[str, dict[str, Any]]) -
         rows.append([f"SIG{name}", *map(str, (one["kills"], *by_stage, *last))])
     about = (
         f"Preset `{options.preset}`, killed at random moments and started again by the same command; a checkpoint "
-        "after every step. A run is lost if it does not go on, or if anything but times differs by a bit from a run "
-        "that nobody killed: arrays and meta of its last checkpoint, settings, rounds, log, report, every scene's "
+        "after every step. A run is lost if it does not continue, or if anything but times differs by a bit from an "
+        "uninterrupted run: arrays and meta of its last checkpoint, settings, rounds, log, report, every scene's "
         "score. Under the stages: kills in each."
     )
     return "\n\n".join(["# Killed runs", about, table(["", ""], facts.items()), table(header, rows)])
 
 
 def main(arguments: list[str]) -> int:
-    """Runs once to the end, then with kills, and tells what became of it."""
+    """Makes uninterrupted runs, then runs with kills; prints and writes the counts. Returns: the exit status."""
     options = parse(arguments)
     notes = begin(options)
     whole = ending(options.out / "alone")

@@ -1,4 +1,4 @@
-"""Draws the examples of docs/language.md from the starter set, and counts what the labels say there:
+"""Draws the examples of docs/language.md from the starter set, and counts the phrases of its labels:
 
 python -m benchmarks.language [--scenes 320] [--file docs/language.md]
 
@@ -57,7 +57,7 @@ OUT_OF_VIEW = {f"{distance} m" for distance in DISTANCES_M if distance > 30}
 
 
 class Label(NamedTuple):
-    """A label: the record's index and the log step, and its phrases."""
+    """A label: the record's index, the log step and the tokens of its phrases."""
 
     record: int
     start: int
@@ -65,12 +65,12 @@ class Label(NamedTuple):
 
     @property
     def phrases(self) -> set[str]:
-        """As a set."""
+        """The label's phrases as a set."""
         return {VOCABULARY[int(token)] for token in self.tokens}
 
 
 def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Label]:
-    """The labels that imitation learns from, of all records at `STARTS`, where the log lasts."""
+    """The labels that imitation learns from, of all records at those `STARTS` at which the log is long enough."""
     vla, on_the_log = VLAConfig().build(simulator, SceneSpec()), ImitationConfig(perturbed=0.0)
 
     @jax.jit
@@ -90,7 +90,7 @@ def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Labe
 
 
 def examples(labels: list[Label]) -> list[Label]:
-    """The first label of each kind whose cause is in view, from a record that shows no other."""
+    """The first label of each kind whose cause is in view, each from another record."""
     chosen: list[Label] = []
     for kind in KINDS:
         taken = {one.record for one in chosen}
@@ -100,7 +100,7 @@ def examples(labels: list[Label]) -> list[Label]:
 
 
 def logged(record: Record, dt: float) -> Trace:
-    """The log as a drive."""
+    """The log as a trace."""
     scene = record.scene
     ego, count = int(scene.ego), int(np.flatnonzero(scene.valid[int(scene.ego)])[-1]) + 1
     return Trace(
@@ -124,7 +124,7 @@ def logged(record: Record, dt: float) -> Trace:
 
 
 def draw(axes: Axes, trace: Trace, number: int, start: int) -> None:
-    """The scene when it was said, with the ego's next three seconds as a line."""
+    """Draws the scene at the label's step, with the ego's next three seconds as a line."""
     x, y, heading = (values[start] for values in (trace.ego_x, trace.ego_y, trace.ego_heading))
     centre = page(x + 0.5 * RADIUS_M * np.cos(heading), y + 0.5 * RADIUS_M * np.sin(heading))
     bounds = tuple(float(c) + side * RADIUS_M for c in centre for side in (-1, 1))
@@ -142,7 +142,7 @@ def happened(trace: Trace, start: int) -> str:
 
 
 def frequencies(labels: list[Label]) -> str:
-    """How often each phrase of the first three slots is said."""
+    """Table of the frequency of each phrase in the first three slots."""
     rows = []
     for index, slot in enumerate(("longitudinal", "lateral", "cause")):
         counts = collections.Counter(VOCABULARY[int(one.tokens[index])] for one in labels)

@@ -1,14 +1,14 @@
-"""Do many devices, or several processes, give the numbers of one, and what does it cost:
+"""Compares the numbers of many devices, or several processes, with those of one, and measures their cost:
 
 python -m benchmarks.meshes equality --out out/meshes     # 8 forced host devices against 1, stage by stage
 python -m benchmarks.meshes processes --out out/meshes    # two processes against one, the main job of preset tiny
 python -m benchmarks.meshes weak --out out/meshes         # rows grow with the devices, 1 to 8
 
 Prints JSON and writes a page of `results/`. `equality` starts each stage on each mesh from the state in which one
-device began it, restored from that device's checkpoint; `improve` is done with the objective of every preset. A
-difference is |loss - loss of one device|, as it is and over the largest |loss| of the stage. `weak` gives the
-CPU-seconds of a step for each row: all devices are forced out of the same cores, so that the clock could only tell how
-many cores there are; a value of 1 is work that grows with the rows alone.
+device began it, restored from that device's checkpoint; `improve` runs with the objective of every preset. A
+difference is |loss - loss of one device|, absolute and relative to the largest |loss| of the stage. `weak` measures the
+CPU-seconds of a step per row, because all devices share the same cores and wall-clock time would only measure the
+number of cores. A value of 1 means that the work grows with the rows alone.
 """
 
 import argparse
@@ -54,7 +54,7 @@ ROWS = 8  # of a batch in `equality`
 PARTS = tuple(dict.fromkeys(unit.part for unit in stages.schedule(presets.tiny())))  # of the main job
 OBJECTIVES = ("pmpo", "dagger")  # of the presets
 GROUNDED_AGAIN = 3  # times, by `weak`: the first grounding compiles
-INTERRUPTED = 130  # how train.py ends when it was asked to stop
+INTERRUPTED = 130  # exit status of train.py when it was asked to stop
 CLOCKS = ("cpu_s", "wall_s")
 LIMIT_S = 3600.0
 TITLES = {
@@ -64,14 +64,14 @@ TITLES = {
 }
 ABOUT = {
     "equality": "Preset `tiny`, forced host devices. Largest difference of a loss (grounding: of any number of its "
-    "record) from one device's over all steps of a unit; in brackets as a share of the largest |loss|. `improve`: with "
-    "the objective of every preset; `loss` is what is descended, `policy` and `value` are terms of it.",
-    "processes": "The main job of preset `tiny` by two processes with a device each, asked to stop once and gone on "
-    "with. Largest difference from it of a loss (grounding: of any number of its record) in each unit; in brackets as "
-    "a share of the largest |loss|.",
-    "weak": "Preset `tiny`, forced host devices out of the same cores. CPU-seconds per row of a step against one "
-    "device's: 1 is work that grows with the rows alone. How long a step takes on real devices it cannot tell. A step "
-    "of grounding is the whole of it, the check of the validation split included, whose scenes do not grow.",
+    "record) from one device's over all steps of a unit; in brackets as a fraction of the largest |loss|. `improve` "
+    "runs with the objective of every preset; `loss` is the total, `policy` and `value` are terms of it.",
+    "processes": "The main job of preset `tiny` by two processes with a device each, stopped once and resumed. Largest "
+    "difference of the other runs from it in a loss (grounding: in any number of its record), for each unit; in "
+    "brackets as a fraction of the largest |loss|.",
+    "weak": "Preset `tiny`, forced host devices on the same cores. CPU-seconds per row of a step relative to one "
+    "device: 1 means that the work grows with the rows alone. The time of a step on real devices is not measured. A "
+    "step of grounding is all of grounding, with the check on the validation split, whose scenes do not grow.",
 }
 
 
@@ -95,7 +95,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def settings(rows: int, steps: int, axes: tuple[int, int, int]) -> Config:
-    """Preset tiny with one round, so many rows in each batch, and nearly all parameters cut."""
+    """Preset tiny with one round, `rows` in each batch, and nearly all parameters cut."""
     tiny = presets.tiny()
     return dataclasses.replace(
         tiny,
@@ -111,7 +111,7 @@ def settings(rows: int, steps: int, axes: tuple[int, int, int]) -> Config:
 
 @dataclasses.dataclass
 class Recorder:
-    """Stands in for `training.log.Logger` and keeps what is written.
+    """Stands in for `training.log.Logger` and keeps the lines.
 
     Attributes:
       lines: of one unit: its metrics, and the CPU time of this process so far [s].
@@ -135,9 +135,9 @@ def run_stages(
     """Runs every unit of work of these parts in this process. Returns: its log lines by unit.
 
     Args:
-      begin: where the states that units begin with are; None to go from one to the next and write them to `out`.
-      objectives: `improve` is done with each, from the same state; the last one is gone on from.
-      again: times that grounding is done again, a line each: it has no steps that time could be taken of.
+      begin: folder of the states that units begin with; None to run one unit after another and write them to `out`.
+      objectives: `improve` runs with each from the same state; the next unit continues from the last one.
+      again: times that grounding is repeated, a line each: it has no steps whose times could be measured.
     """
     layout = mesh.make(config.mesh)
     check_rows(config, layout.row_parts)
@@ -182,7 +182,7 @@ def place(unit: Unit) -> str:
 
 
 def environment(devices: int) -> dict[str, str]:
-    """Of a process with so many forced devices on the CPU."""
+    """The environment of a process with so many forced devices on the CPU."""
     flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
     return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
@@ -212,7 +212,7 @@ def stages_on(
 
 
 def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
-    """By metric, the largest difference over the steps, and that relative to the largest value of the first."""
+    """Metric to the largest difference over the steps, absolute and relative to the largest value of the first."""
     names = [name for name in one[0] if name in LOSSES] or [name for name in one[0] if name not in CLOCKS]
     worst = {}
     for name in names:
@@ -227,7 +227,7 @@ def difference(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[s
 
 
 def equality(options: argparse.Namespace) -> dict[str, Any]:
-    """Every mesh against one device."""
+    """Compares every mesh with one device."""
     alone = stages_on(options, (1, 1, 1), ROWS, "alone", objectives=OBJECTIVES)
     by_mesh = {}
     for name, axes in MESHES.items():
@@ -238,7 +238,7 @@ def equality(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def weak(options: argparse.Namespace) -> dict[str, Any]:
-    """Rows per device stay, devices grow."""
+    """Measures CPU-seconds per row while the devices grow at constant rows per device."""
     cost: dict[str, dict[str, float]] = {}
     for devices in (1, 2, 4, 8):
         lines = stages_on(options, (devices, 1, 1), 2 * devices, f"weak-{devices}", again=GROUNDED_AGAIN)
@@ -251,16 +251,18 @@ def weak(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def main_job(directory: pathlib.Path, count: int, devices: int, stopped: bool = False) -> float:
-    """Preset tiny by as many processes. Returns: seconds. Raises: ValueError where one ended otherwise than expected.
+    """Runs preset tiny by `count` processes. Returns: seconds.
 
-    Args: stopped: the last process, and nobody else, is asked to stop after its first steps, and all are started again.
+    Args: stopped: whether the last process, and no other, is asked to stop after its first steps, and all are started
+      again.
+    Raises: ValueError where a process ends with an unexpected status.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -277,14 +279,14 @@ def main_job(directory: pathlib.Path, count: int, devices: int, stopped: bool = 
 
 
 def expect(running: list[subprocess.Popen], code: int, directory: pathlib.Path) -> None:
-    """Waits for all. Raises: ValueError where one ends otherwise."""
+    """Waits for all processes. Raises: ValueError where one ends with another exit status."""
     codes = [process.wait(LIMIT_S) for process in running]
     if set(codes) != {code}:
         raise ValueError(f"expected processes to end with {code}, they ended with {codes}, see {directory}-*.log")
 
 
 def start(directory: pathlib.Path, count: int, devices: int) -> list[subprocess.Popen]:
-    """The main job's processes."""
+    """Starts the main job's processes."""
     words = [str(ROOT / "train.py"), "tiny", "--directory", str(directory), "--mesh.whole_below", "64"]
     if count > 1:
         words += ["--distributed.coordinator", f"127.0.0.1:{free_port()}", "--distributed.processes", str(count)]
@@ -299,7 +301,7 @@ def start(directory: pathlib.Path, count: int, devices: int) -> list[subprocess.
 
 
 def processes(options: argparse.Namespace) -> dict[str, Any]:
-    """Two processes of one device each, stopped and gone on with, against one with two devices, and with one."""
+    """Compares two processes of one device each, stopped and resumed, with one process of two devices and of one."""
     runs = {"two processes": (2, 1), "one process, two devices": (1, 2), "one device": (1, 1)}
     seconds, lines, rounds = {}, {}, {}
     for name, (count, devices) in runs.items():
@@ -314,7 +316,7 @@ def processes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-    """The metrics of a run's log."""
+    """Unit to the metrics of its lines in a run's log."""
     records: dict[str, list[dict[str, Any]]] = {}
     for line in read_lines(directory / "metrics.jsonl"):
         name = f"{line.pop('round')}/{line.pop('stage')}"
@@ -323,7 +325,7 @@ def by_unit(directory: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def columns(result: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """What is tabulated of a result: by mesh, other run or number of devices, and then by unit of work."""
+    """Cells of the table of a result: by mesh, other run or number of devices, and then by unit of work."""
     if "relative_to_one_device" in result:
         relative = result["relative_to_one_device"]
         counts = next(iter(relative.values()))
@@ -333,7 +335,7 @@ def columns(result: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def tabulated(units: dict[str, dict[str, tuple[float, float]]]) -> Iterator[tuple[str, str]]:
-    """A row for each loss of a unit; of a record the largest of each measure, each by itself."""
+    """Name and cell of each loss of a unit; for a record, the largest absolute and the largest relative difference."""
     for unit, differences in units.items():
         for name in [name for name in differences if name in LOSSES]:
             yield f"{unit}: {name}", "{:.2g} ({:.2g})".format(*differences[name])

@@ -1,6 +1,6 @@
-"""Pages of measured numbers: how they are written, and how a number is read from one.
+"""Writes pages of measured numbers, and reads tables from them.
 
-A section of the results is a page of its own, `results/NAME.md`. A page that also holds prose keeps a measured part
+A section of the results is a page of its own, `results/NAME.md`. A page that also holds prose keeps its measured part
 between two markers.
 """
 
@@ -22,7 +22,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def write_page(folder: pathlib.Path, name: str, body: str) -> None:
-    """Writes a section of the results, which begins with its title, and reports where."""
+    """Writes a section of the results, whose text begins with its title, and prints the path."""
     title, text = body.split("\n\n", 1)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{name}.md", f"{title}\n\n{marked(AGE, '')}\n\n{text}\n")
@@ -30,7 +30,7 @@ def write_page(folder: pathlib.Path, name: str, body: str) -> None:
 
 
 def write_section(path: pathlib.Path, name: str, body: str) -> None:
-    """Puts the measured part `name` into a page and reports where."""
+    """Replaces the measured part `name` of a page and prints the path."""
     write_text(path, replace_section(path.read_text(encoding="utf-8"), name, body))
     print(f"wrote section {name!r} of {path}", file=sys.stderr)
 

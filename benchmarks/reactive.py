@@ -2,8 +2,8 @@
 
 python -m benchmarks.reactive [--data DIR] [--split test] [--scenes N] [--agents 32]
 
-Two parts. Probes made in code (`tests/probes.py`): one other vehicle, many speeds, gaps, angles and offsets, and
-whether its reaction has the right sign. A data set's scenes, the starter set's by default: the ego drives its route and
+There are two parts. Probes made in code (`tests/probes.py`) check the sign of one other vehicle's reaction at many
+speeds, gaps, angles and offsets. In a data set's scenes, the starter set's by default, the ego drives its route and
 brakes from the current step on, once under log replay and once under reactive traffic, or it keeps its own log.
 """
 
@@ -96,7 +96,7 @@ def probe_report(kind: str) -> dict[str, Any]:
 
 
 def rounded(value: float) -> float:
-    """To three digits after the point."""
+    """The value with three decimals."""
     return round(float(value), 3)
 
 
@@ -115,12 +115,12 @@ def reacting_rows(scene: Scene) -> Array:
 
 
 def able(scene: Scene) -> np.ndarray:
-    """bool[B, A], the agents that are not replayed."""
+    """Agents that are not replayed, bool[B, A], on the host."""
     return np.asarray(reacting_rows(scene))
 
 
 def contacts_of_others(scene: Scene, ego: EgoState, agents: Agents, outcome: Outcome) -> list[dict[str, Any] | None]:
-    """For each scene its first contact that is not the ego's fault, and who it was; None without one."""
+    """For each scene its first contact that is not the ego's fault, and the other agent; None without one."""
     hit = probes.by_substep(outcome.collision & ~outcome.at_fault & outcome.valid)
     ego, agents = (jax.tree.map(probes.by_substep, part) for part in (ego, agents))
     reacting = able(scene)
@@ -206,7 +206,7 @@ def own_log_report(records: Sequence[Record], count: int) -> dict[str, Any]:
 
 
 def departure_summary(away: np.ndarray) -> dict[str, Any]:
-    """Of departures [m] of single vehicles."""
+    """Counts of vehicles by their departures [m] from the log, and the largest one."""
     return {
         "vehicles": len(away),
         "left_their_log": int((away > LEFT_M).sum()),
@@ -217,7 +217,7 @@ def departure_summary(away: np.ndarray) -> dict[str, Any]:
 
 
 def data_report(records: Sequence[Record], count: int) -> dict[str, Any]:
-    """All of a data set's part, of its first so many records."""
+    """The part of the report on a data set, of its first `count` records."""
     return {
         "scenes": count,
         "braking": [braking_report(records, count, acceleration) for acceleration in BRAKING],

@@ -1,8 +1,8 @@
 """Speed and faithfulness of the referee on this machine, as JSON: `python -m benchmarks.referee [--scenes 48]`.
 
-A policy drives through the first test scenes of the starter set for as long as the log lasts. The expert, which is the
-default, follows the ego's own log: whoever is hit then is hit by mistake. CPU times are those of SUMO's processes alone
-(Linux), so they hold on a loaded machine; the trainer's own part of a drive is in `benchmarks/simulator.py`.
+A policy is rolled out in the first test scenes of the starter set for as long as the log lasts. The expert, the
+default, follows the ego's own log, so that every collision is an error of the referee. CPU times are those of SUMO's
+processes alone (Linux), so they hold on a loaded machine; `benchmarks/simulator.py` measures the trainer's own part.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def logged_poses(record: Record, first: int, last: int) -> np.ndarray:
 
 
 def speed(records: list[Record], substeps: int) -> dict[str, float]:
-    """Start-up and stepping of all records at the same time, without JAX."""
+    """Times of start-up and of stepping all records together, without JAX."""
     fleet, rows, began = Fleet(records), np.arange(len(records)), time.perf_counter()
     fleet.open(rows)
     opened = time.perf_counter()
@@ -75,7 +75,7 @@ def speed(records: list[Record], substeps: int) -> dict[str, float]:
 
 
 def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch: int) -> dict[str, float]:
-    """How many scenes end badly, and how often somebody near the ego has no row in the scene."""
+    """Counts of scenes with failures, and the fraction of steps with an agent near the ego that has no row."""
     fleet = Fleet(records)
     unlisted: list[float] = []
 

@@ -63,7 +63,7 @@ def read(directory: str, judge: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def fill_in(report: dict[str, Any], scenes: dict[str, Any], judge: str) -> None:
-    """Where every round was rolled back, post-training ends with the imitation policy: a seed like any other."""
+    """Adds a post-trained policy equal to imitation where every round was rolled back, so that the seed counts."""
     policies = scenes["scores"][judge]
     if PAIR[0] in policies or PAIR[1] not in policies or not report["rounds"] or some_accepted(report["rounds"]):
         return
@@ -75,11 +75,11 @@ def fill_in(report: dict[str, Any], scenes: dict[str, Any], judge: str) -> None:
 def pooled(scenes: list[dict[str, Any]], judge: str) -> dict[str, dict[str, dict]]:
     """Intervals over recordings of each scene's mean over seeds: `{policy or PAIR_NAME: metric: interval}`.
 
-    They hold for these seeds: recordings are resampled, seeds are not.
-    Raises: ValueError where the runs were judged on different scenes.
+    The intervals hold for these seeds: recordings are resampled, seeds are not.
+    Raises: ValueError where the runs were evaluated on different scenes.
     """
     if any(one["scenario_ids"] != scenes[0]["scenario_ids"] for one in scenes):
-        raise ValueError("the runs were judged on other scenes: results of one section must share a data set and split")
+        raise ValueError("the runs were evaluated on other scenes: a section's results must share a data set and split")
     policies = [name for name in scenes[0]["scores"][judge] if all(name in one["scores"][judge] for one in scenes)]
     mean = {
         policy: {m: np.mean([one["scores"][judge][policy][m] for one in scenes], axis=0) for m in TABLE}

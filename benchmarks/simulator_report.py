@@ -3,7 +3,7 @@
 python -m benchmarks.simulator_report --scenario FILE --real DIR --run RUN --out FOLDER [--results results]
 
 FILE: a TFRecord with a WOMD Scenario; DIR: real logs made by `python -m tether.data.build`; RUN: a run of `train.py` on
-the starter set, judged in every World. Each benchmark's JSON is kept in FOLDER and not measured again.
+the starter set, evaluated in every judge. Each benchmark's JSON is kept in FOLDER and not measured again.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def commands(options: argparse.Namespace) -> dict[str, list[str]]:
-    """What is run, by name; everything but `judges` prints JSON."""
+    """Commands by name; all but `judges` print JSON."""
     real = ["--data", options.real]
     judges = [word for judge in JUDGES for word in ("--judge", judge)]
     return {
@@ -90,7 +90,7 @@ def speed_table(result: dict[str, Any]) -> str:
 
 
 def frames_line(result: dict[str, Any]) -> str:
-    """BEV frames, and what is done once per scene."""
+    """The rates of BEV frames, and the cost of the work done once per scene."""
     frames = ", ".join(f"{first_rate(rates['bev_frames']):,} at {size}" for size, rates in result["batch"].items())
     once = result["once_per_scene"]
     return (
@@ -100,30 +100,30 @@ def frames_line(result: dict[str, Any]) -> str:
 
 
 def speed(result: dict[str, Any]) -> str:
-    """What the benchmark of speed says."""
+    """The part on speed."""
     unit = "second" if "per_second" in next(iter(result["batch"].values()))["bev_frames"] else "CPU-second, on one core"
     about = (
         f"Steps of 0.1 s per {unit}, on {result['scene']} with {result['agents']} agents in 128 rows and "
-        f"{result['map_points']:,} map points, 80 steps as one scan. The whole map is the baseline: off road and wrong "
-        "way of the ego by every segment, nothing else; the ratio is that of the ego's full outcomes to it."
+        f"{result['map_points']:,} map points, 80 steps as one scan. The baseline `whole map` computes only off road "
+        "and wrong way of the ego, from every segment; the ratio is that of the ego's full outcomes to it."
     )
     return "\n\n".join([about, speed_table(result), frames_line(result)])
 
 
 def accuracy(result: dict[str, Any]) -> str:
-    """How many decisions differ from exact geometry."""
+    """The part on decisions that differ from exact geometry."""
     names = ("steps", "true", "differ", "missed")
     rows = [[name, *(f"{counts[key]:,}" for key in names)] for name, counts in result["decisions"].items()]
     about = (
         f"Decisions against the oracle over the whole map in float64, on {result['scenes']} real scenes with their "
-        f"own actions and {result['disturbed_drives']:,} disturbed drives; "
+        f"own actions and {result['disturbed_drives']:,} rollouts with disturbed actions; "
         f"{100 * result['share_that_differs_of_all']:.4f} % differ."
     )
     return "\n\n".join([about, table(["decision", *names], rows)])
 
 
 def dynamics(result: dict[str, Any]) -> str:
-    """How near the inverses stay to the log."""
+    """The part on the distance of driven egos from the log."""
     every = result["egos"]["all"]
     ways = {name: row for name, row in every.items() if isinstance(row, dict) and "within_0.1_m" in row}
     rows = [[name, *map(str, row.values())] for name, row in ways.items()]
@@ -133,7 +133,7 @@ def dynamics(result: dict[str, Any]) -> str:
 
 
 def probes(result: dict[str, Any]) -> str:
-    """Signs of the reactions."""
+    """Table of the signs of the reactions."""
     rows = [
         [
             kind,
@@ -148,7 +148,7 @@ def probes(result: dict[str, Any]) -> str:
 
 
 def rear_ends(results: dict[str, dict[str, Any]]) -> str:
-    """Hits on a braking ego by data set."""
+    """Table of hits on a braking ego by data set."""
     rows = [
         [
             f"{name}, {result['data']['scenes']} scenes",
@@ -163,7 +163,7 @@ def rear_ends(results: dict[str, dict[str, Any]]) -> str:
 
 
 def referee(result: dict[str, Any]) -> str:
-    """Speed and faithfulness of the referee."""
+    """The part on speed and faithfulness of the referee."""
     measured_speed, driven = result["speed"], result["driven"]
     return (
         f"Referee: {measured_speed['steps_of_0.1_s_per_cpu_second']:.0f} closed-loop steps of 0.1 s per second and "
@@ -175,7 +175,7 @@ def referee(result: dict[str, Any]) -> str:
 
 
 def evaluated(result: dict[str, Any]) -> str:
-    """Every policy under every judge."""
+    """Table of every policy under every judge."""
     judges = result["judges"]
     columns = [(metric, judge) for metric in METRICS for judge in JUDGES]
     rows = [
@@ -211,7 +211,7 @@ def section(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Measures what is missing, writes the section, and returns the exit status."""
+    """Measures the missing parts, writes the section, and returns the exit status."""
     options = parse(arguments)
     folder = pathlib.Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def main(arguments: list[str]) -> int:
         with Bar("measured", len(words), unit="commands") as bar:
             results = {name: measured(name, words[name], folder) for name in bar.over(words)}
     except subprocess.CalledProcessError as error:
-        print(f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}; what was measured is kept")
+        print(f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}; finished measurements are kept")
         return 2
     write_page(options.results, "simulator", section(results))
     return 0

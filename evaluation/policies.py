@@ -126,7 +126,7 @@ def evaluate_without_run(request: Request, output: str | pathlib.Path) -> str:
     chosen = request.policies or tuple(BASELINES)
     names = [name for name in chosen if name in LEARNED]
     if request.reasoning and not names:
-        raise ValueError("only learned policies speak: name one, or a run, whose reasoning is to be forced")
+        raise ValueError("only learned policies have reasoning: name one, or a run, to force it")
     config, progress, own = Config(name="baseline"), Progress(), {}
     if names:
         config, models, learned, progress = open_shipped()

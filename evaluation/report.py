@@ -327,19 +327,19 @@ def render(report: dict[str, Any]) -> str:
             f"Means over {sample(score)} with 95 % bootstrap intervals that resample recordings (`[-]`: a single one "
             f"has none); seed {report['provenance']['seed']}. The score "
             "is 0 after an at-fault collision, leaving the road, a red light run or more than 4 m beside the route, "
-            "else min(progress / 0.8, 1); it is 1 where the log stands. Rates are fractions of scenes, `uncomfortable` "
+            "else min(progress / 0.8, 1); it is 1 where the logged ego stands. Rates are fractions of scenes, `uncomfortable` "
             "of the time driven.",
             *filter(None, [off_road_starts(summary)]),
         ]
         if speaks(summary):
-            parts += [f"### Words and deeds under {judge}", words_table(summary), ABOUT_WORDS]
+            parts += [f"### Reasoning and actions under {judge}", words_table(summary), ABOUT_WORDS]
     if report["rounds"]:
-        parts += ["## Rounds", "Return over the steps that were compared, imagined and driven from the same starts."]
+        parts += ["## Rounds", "Return over the steps that were compared, imagined and grounded from the same starts."]
         parts += [rounds_table(report["rounds"])]
     if report["checks"]:
         parts += [
             "## Closed and open loop",
-            "On the validation split: the policy drives; its plan is held against the log.",
+            "On the validation split: the policy drives; its plan is compared with the log.",
         ]
         parts += [checks_table(report["checks"])]
     parts += [f"![{caption}]({path})\n\n*{caption}*" for path, caption in report["figures"].items()]
@@ -347,7 +347,7 @@ def render(report: dict[str, Any]) -> str:
         parts += ["## World model", ABOUT_MODELS]
         parts += [model_table(report["world_model"])]
     if report["sayings"]:
-        parts += ["## What it said and what it did", sayings_table(report["sayings"])]
+        parts += ["## Sentences and what the ego then did", sayings_table(report["sayings"])]
     if report["events"]:
         parts += ["## Scenes with an event", events_table(report["events"])]
     parts += ["## Provenance", provenance_table(report["provenance"])]

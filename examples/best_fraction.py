@@ -1,8 +1,9 @@
-"""An objective of one's own in one file: the policy imitates the best of its own imagined rollouts.
+"""Your own objective in one file: the policy imitates the best of its own imagined rollouts.
 
     python train.py cpu --rounds.objective examples.best_fraction:BestFraction --rounds.group 4 --rounds.scenes 16
 
-Of the rollouts from one start only the best learn, by their undiscounted return; all of their decisions weigh alike.
+Of the rollouts from one start only those of the highest undiscounted return are learned from. All of their decisions
+have the same weight.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ class BestFraction(ReturnWeighted):
 
     Attributes:
       reasoning_weight: weight of the reasoning's log-probability, where the action's is 1.
-      fraction: of each group's rollouts, how many are learned from; at least one is.
+      fraction: of each group's rollouts that are learned from, at least one.
     """
 
     fraction: float = 0.25
@@ -29,7 +30,7 @@ class BestFraction(ReturnWeighted):
     least_group = 2
 
     def weights(self, targets: Targets, group: int) -> Array:
-        """See `ReturnWeighted`."""
+        """Equal weights of the best rollouts' decisions, see `ReturnWeighted`."""
         returns = targets.undiscounted.reshape(-1, group)
         count = max(round(self.fraction * group), 1)
         least = jnp.sort(returns, axis=-1)[:, -count]

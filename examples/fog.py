@@ -1,10 +1,10 @@
-"""A World of one's own as a judge: log replay in fog, where nobody farther away than 25 m is seen.
+"""Your own World as a judge: log replay in fog, where agents farther away than 25 m are not seen.
 
     python eval.py --policy idm --judge log_replay --judge examples.fog:FogConfig --scenes 48
 
 A path names a config: a dataclass with `build(simulator)` and defaults for all its fields. What it builds has `reset`,
-`observe` and `step`, like every World (`simulator/world.py`). Boxes, events and scores stay the simulator's: only what
-the policy sees is another, its image and its list of agents alike.
+`observe` and `step`, like every World (`simulator/world.py`). Boxes, events and scores stay the simulator's. Only the
+observation differs, in its image and in its list of agents.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from tether.simulator.world import Action, Outcome, State, World
 
 @dataclasses.dataclass(frozen=True)
 class FogConfig:
-    """How thick it is.
+    """The fog's settings.
 
     Attributes:
       range_m: distance between the ego's centre and another's beyond which it is not seen [m].
@@ -29,7 +29,7 @@ class FogConfig:
     range_m: float = 25.0
 
     def build(self, simulator: SimulatorConfig) -> "Fog":
-        """Fog over log replay; over any other World it would be as short."""
+        """Fog over log replay; another World would take its place here."""
         return Fog(LogReplay(simulator), self.range_m)
 
 
@@ -45,12 +45,12 @@ class Fog:
         return self.world.reset(params, key, scene, start)
 
     def observe(self, params: tuple, state: State) -> Observation:
-        """What is left to see of `history`, `Agents` [B, A, K]."""
+        """The observation with those boxes of `history`, `Agents` [B, A, K], that are within range."""
         boxes, ego = state.history, state.ego
         away = jnp.hypot(boxes.x - ego.x[:, None, None], boxes.y - ego.y[:, None, None])
         seen = boxes.replace(valid=boxes.valid & (away < self.range_m))
         return self.world.observe(params, state.replace(history=seen))
 
     def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
-        """Drives on among all that are there."""
+        """The inner World's step, with all agents."""
         return self.world.step(params, key, state, action)

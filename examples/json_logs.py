@@ -1,11 +1,11 @@
-"""A data source of one's own: a reader makes a `RawScene` of each logged drive, the builder a data set of them.
+"""Your own data source: a reader makes a `RawScene` of each logged drive, the builder a data set of them.
 
     python -m examples.json_logs --out out/json_logs
     python eval.py --data out/json_logs --policy idm --policy expert
 
 The format is made up: a line of JSON for each drive, `{"name", "place", "lanes": [[[x, y], ...], ...], "tracks":
 [{"size": [length, width], "poses": [[x, y, heading], ...]}, ...]}`, at 10 Hz and in metres, the ego's track first.
-Without `--logs` some drives behind another vehicle are made up as well.
+Without `--logs` the drives, behind another vehicle, are made up too.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SECOND = 10  # steps
 
 
 def read(line: str) -> RawScene:
-    """A drive as it was logged, in world coordinates. Nothing is padded; what the log does not know is empty."""
+    """A logged drive in world coordinates. Nothing is padded; fields that the log does not have are empty."""
     log = json.loads(line)
     x, y, heading = np.moveaxis([track["poses"] for track in log["tracks"]], -1, 0)  # float64[N, T] each
     length, width = np.transpose([track["size"] for track in log["tracks"]])
@@ -64,7 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> None:
-    """Reads every drive, and writes the splits that there are drives for: no place is in two of them."""
+    """Reads every drive, and writes the splits that have drives; no place is in two of them."""
     options = parse(arguments)
     lines = options.logs.read_text("utf-8").splitlines() if options.logs else [made_up(number) for number in range(40)]
     splits: dict[str, list[LocalScene]] = {}

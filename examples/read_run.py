@@ -1,9 +1,9 @@
-"""Reading a run: drives what it has learned on held-out scenes, and prints the gain with its interval.
+"""Reads a run, evaluates its policies on held-out scenes, and prints the gain with its interval.
 
     python -m examples.read_run runs/cpu-seed0 --scenes 48
 
-A run is data: nothing in its directory is run, and nothing is written into it. `run.world_model` is a World as well:
-`tether.drive(run.policies["imitation"], scenes, run.world_model)` shows what the policy does in imagination.
+A run is data: nothing in its directory is executed, and nothing is written into it. `run.world_model` is a World too:
+`tether.drive(run.policies["imitation"], scenes, run.world_model)` rolls out the policy in imagination.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from tether.evaluation.statistics import paired_difference, recordings
 def gain(run: tether.Run, scenes: tether.Scenes) -> dict[str, dict[str, float]]:
     """Driving score and failure: post-trained minus imitation, `{mean, low, high, n, groups}` each.
 
-    Both drive the same scenes with the same keys, so that the differences are paired; recordings are resampled.
+    Both use the same scenes and keys, so that the differences are paired. Intervals resample recordings.
 
     Raises: KeyError where no round of the run was accepted.
     """
@@ -34,7 +34,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> None:
-    """Reads, drives, prints."""
+    """Reads the run, evaluates its policies and prints the gain."""
     options = parse(arguments)
     run = tether.load_run(options.run)
     progress = run.progress

@@ -1,11 +1,11 @@
-"""A world model of one's own in one file: a small network corrects constant turn rate and speed.
+"""Your own world model in one file: a small network corrects constant turn rate and speed.
 
 Each agent's acceleration and change of turn rate over a step are drawn from a normal distribution,
 
     p(control | what the agent senses) = N(mean, scale),   mean, scale = MLP(own motion, lanes, neighbours, lights),
 
-whose exact likelihood of the logged controls is the loss. There are no outcome heads and no memory: this is how little
-a model needs. Try it:
+whose exact likelihood of the logged controls is the loss. There are no outcome heads and no memory; a model needs no
+more than this. Try it:
 
     python -m tether.worldmodel.conformance --world-model examples.residual:ResidualConfig
     python train.py cpu --world_model examples.residual:ResidualConfig --stage fit_world_model --directory runs/residual
@@ -36,7 +36,7 @@ from tether.worldmodel.window import sense_frame, sense_frames, substep_boxes, w
 
 KINDS = ("lanes", "neighbours", "lights")
 CONTROL_SCALE = np.array([2.0, 0.2])  # m/s^2 and rad/s: brings ordinary controls near 1
-LARGEST = np.array([8.0, 1.0])  # m/s^2 and rad/s that are driven at most
+LARGEST = np.array([8.0, 1.0])  # m/s^2 and rad/s, limits of the controls
 SMALLEST_SCALE = 0.05  # of a control, in units of CONTROL_SCALE: below it lies annotation noise
 
 
@@ -46,7 +46,7 @@ class ResidualConfig:
 
     Attributes:
       hidden: width of the hidden layers.
-      temperature: of the draws; 1 is what was fitted, 0 the likeliest motion of each agent.
+      temperature: of the draws; 1 samples the fitted distribution, 0 takes each agent's likeliest motion.
     """
 
     hidden: int = 64
@@ -59,7 +59,7 @@ class ResidualConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LikeliestConfig(ResidualConfig):
-    """Without chance: the smallest displacement, not the most realistic traffic."""
+    """Deterministic: the smallest displacement, not the most realistic traffic."""
 
     temperature: float = 0.0
 
@@ -82,7 +82,7 @@ class Residual(Observed):
         return draw(key, layers | {"controls": mlp_layers((inputs, hidden, hidden, 4), scale=0.1)})
 
     def loss(self, params: dict, key: jax.Array, batch: ModelBatch) -> tuple[Array, dict[str, Array]]:
-        """Negative log-likelihood of the controls with which the others went on."""
+        """Negative log-likelihood of the others' logged controls."""
         frames, after, sensed = self._observed(batch)
         end, step_s = after[..., -1], self.simulator.step_s
         motion, following = estimate_motion(frames.now, frames.before, step_s), estimate_motion(end, frames.now, step_s)
@@ -96,7 +96,7 @@ class Residual(Observed):
         return loss, {"loss": loss}
 
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
-        """Starts from the logged history; remembers which noise is whose."""
+        """Starts from the logged history; the latent assigns noise to agents."""
         state = start_state(scene, start, latent=())
         return state.replace(latent=agent_rank(state.now, scene.ego))
 

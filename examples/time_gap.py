@@ -1,10 +1,10 @@
-"""A policy of one's own: keeps a time gap to what is ahead in its lane, stops at red lights, follows the route.
+"""Your own policy: keeps a time gap to the agent ahead in its lane, stops at red lights, follows the route.
 
     python eval.py --policy examples.time_gap:TimeGapConfig --policy idm --scenes 48
     python eval.py --policy examples.time_gap:HurriedConfig --judge reactive --scenes 48
 
 A path names a config: a dataclass with `build(simulator)` and defaults for all its fields. What it builds has `reset`
-and `act`, like every policy (`simulator/world.py`); a network's weights may be fields of a class that is no dataclass.
+and `act`, like every policy (`simulator/world.py`). A network's weights may be fields of a class that is no dataclass.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from tether.simulator.world import Action
 
 LANE_M = 1.6  # to each side of the ego's centre line
 BRAKING, ACCELERATION = 6.0, 1.5  # m/s^2, the most
-RESPONSE_S = 0.8  # in which a difference of speeds would be gone
+RESPONSE_S = 0.8  # time constant of the speed's correction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class TimeGapConfig:
     """The policy's settings.
 
     Attributes:
-      gap_s: time to where the vehicle ahead is now [s].
-      stand_m: distance kept when standing [m].
-      speed_mps: wanted where no limit is known [m/s].
+      gap_s: time gap to the present position of the agent ahead [s].
+      stand_m: distance kept at standstill [m].
+      speed_mps: desired speed where no limit is known [m/s].
     """
 
     gap_s: float = 1.5
@@ -56,14 +56,14 @@ class TimeGap:
     simulator: SimulatorConfig
 
     def reset(self, params: tuple, scene: Scene) -> tuple[()]:
-        """Remembers nothing."""
+        """No carry."""
         return ()
 
     def act(self, params: tuple, key: jax.Array, observation: Observation, carry: tuple) -> tuple[Action, tuple, dict]:
-        """The action [B, S], what is remembered, and extras (none)."""
+        """The action [B, S], the carry, and extras (none)."""
         o, config = observation, self.config
         inside = o.agent_valid & (o.agent_x > 0) & (jnp.abs(o.agent_y) < LANE_M)
-        bumpers = o.agent_x - (o.agent_length + o.ego_size[:, :1]) / 2  # float32[B, A], between them
+        bumpers = o.agent_x - (o.agent_length + o.ego_size[:, :1]) / 2  # float32[B, A], distance between them [m]
         red = jnp.isin(o.light_state, jnp.array(sorted(RED_STATES)))
         gap = jnp.minimum(
             jnp.min(bumpers, axis=1, where=inside, initial=jnp.inf),

@@ -55,7 +55,7 @@ def test_a_cell_without_recordings_is_named():
 
 def test_seeds_of_other_scenes_are_not_pooled():
     other = {**cell("mine", 1, 0.7, 0), "scenario_ids": ["t"] * 10}
-    with pytest.raises(ValueError, match="mine: its seeds were judged on different scenes"):
+    with pytest.raises(ValueError, match="mine: its seeds were evaluated on different scenes"):
         comparison.by_scene([cell("mine", 0, 0.6, 2), other], "score")
 
 

@@ -6,7 +6,7 @@ python eval.py --policy post_trained    the learned policy that ships, without a
 python eval.py --policy mine:MyPolicy   your own, by import path; judges likewise
 python eval.py --world-model RUN_DIR    the world model of a run beside the kinematic floor and the logged oracle
 
-A report goes into the run, or into out/eval; what is not the whole evaluation goes into a folder of its own beside it.
+A report goes into the run, or into out/eval; a partial evaluation goes into a folder of its own beside it.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from tether.evaluation.world_models.study import Study, open_study
 from tether.training import stop
 from tether.training.processes import devices
 
-BASE = pathlib.Path("out")  # of reports that belong to no run
+BASE = pathlib.Path("out")  # folder of reports that belong to no run
 FOR_POLICIES = ("run", "policy", "judge", "temperature", "reasoning", "list_events")
 FOR_LEARNED = ("reasoning", "temperature")
 FOR_MODELS = ("policies_of", "measure", "draws")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line. What is not given is None."""
+    """The command line. An option that is not given is None."""
     parser = Parser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="directory of a run; without it, policies that need none are evaluated")
     policies = (
@@ -48,7 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     judges = f"world to drive in (repeatable): {named}, or the import path of your own (default: log_replay)"
     parser.add_argument("--judge", action="append", help=judges)
     parser.add_argument("--temperature", type=float, help="of learned policies; 0, the default, is greedy")
-    forced = "learned policies also drive on words not their own: another scene's, or none (repeatable)"
+    forced = "also evaluate learned policies on forced reasoning: another scene's, or none (repeatable)"
     parser.add_argument("--reasoning", action="append", choices=REASONING_MODES, help=forced)
     parser.add_argument(
         "--list-events", action="store_true", default=None, help="list every scene with an event and its cause"
@@ -82,12 +82,12 @@ def check(options: argparse.Namespace) -> None:
     learned = set(options.policy or ()) & set(LEARNED) or (options.run and options.policy is None)
     idle = [f"--{name}" for name in FOR_LEARNED if getattr(options, name) is not None]
     if idle and not (options.world_model or learned):
-        complaint = "only learned policies speak and have a temperature, and none is asked for: name one, or a run"
+        complaint = "only learned policies have reasoning and a temperature, and none is named: name one, or a run"
         raise ValueError(f"{', '.join(idle)}: {complaint}")
 
 
 def request_of(options: argparse.Namespace) -> Request:
-    """What the command line asks for."""
+    """The request that the command line makes."""
     return Request(
         policies=once(options.policy) if options.policy else None,
         judges=once(options.judge) or Request.judges,
@@ -102,12 +102,12 @@ def request_of(options: argparse.Namespace) -> Request:
 
 
 def once(words: list[str] | None) -> tuple[str, ...]:
-    """What a repeatable option was given, without repetitions."""
+    """The values of a repeatable option, without repetitions."""
     return tuple(dict.fromkeys(words or ()))
 
 
 def compare_models(options: argparse.Namespace) -> pathlib.Path:
-    """Measures what the command line asks of world models. Returns: where the report is."""
+    """Runs the measures of world models that the command line names. Returns: the report's path."""
     names = ("world_model", "policies_of", "measure", "split", "data", "scenes", "draws")
     asked, usual = {name: getattr(options, name) for name in names}, dict.fromkeys(names) | {"split": Request.split}
     output = options.out or BASE / folder_name(asked, usual)
@@ -125,7 +125,7 @@ def compare_models(options: argparse.Namespace) -> pathlib.Path:
 
 
 def evaluate_policies(options: argparse.Namespace) -> pathlib.Path:
-    """Evaluates what the command line asks of policies, and prints it. Returns: where the report is."""
+    """Evaluates the policies that the command line names, and prints the report. Returns: the report's path."""
     request = request_of(options)
     usual = pathlib.Path(options.run) / request.folder if options.run else BASE / (request.folder or "eval")
     output = options.out or usual

@@ -1,6 +1,6 @@
 """A Gymnasium environment over any World: `DrivingEnv(tether.open_split("train"))`. Needs the extra `gym`.
 
-One step of the environment is one of the World, half a second by default, for which the action is held.
+One step of the environment is one step of the World, half a second by default. The action is held during it.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ if TYPE_CHECKING or importlib.util.find_spec("gymnasium"):
     from gymnasium import spaces
 
     Base = gymnasium.Env[Observed, np.ndarray]
-else:  # the module can be imported without the extra, an environment cannot be made
+else:  # without the extra the module can be imported, but no environment can be made
     Base = object
 
 ALWAYS_SEEN = [field.name for field in dataclasses.fields(Observation) if field.default is dataclasses.MISSING]
@@ -42,20 +42,20 @@ POLICY_SEES = ("bev", "ego", "instruction")  # what the VLA reads of an `Observa
 
 
 class DrivingEnv(Base):
-    """Drives one scene after another; the seed given to `reset` draws which, and what the World draws.
+    """One scene per episode. The seed given to `reset` decides which scene, and the World's draws.
 
     Observation: Dict of fields of `Observation`. Action: Box of acceleration [m/s^2] and curvature [1/m], left
     positive, within the vehicle's limits. Reward: of the step (`simulator/reward.py`). An episode terminates with a
-    failure; it is truncated with the log's end, or after `steps`. The `info` holds scenario_id, record (row of the
-    split) and time_s (since the start), and after a step also events (names of those that happened in it), progress_m
-    and reward_terms.
+    failure; it is truncated at the log's end, or after `steps`. The `info` holds scenario_id, record (row of the split)
+    and time_s (since the start), and after a step also events (names of the step's events), progress_m and
+    reward_terms.
 
     `reset(options={"scene": 3})` takes the scene of that index.
 
     Args:
       scenes: to draw from.   world: see `tether.drive`.
-      sees: fields of `Observation`: those that the VLA reads by default; others are privileged.
-      steps: of an episode, at most; to the log's end if None.
+      sees: fields of `Observation`; by default those that the VLA reads. Others are privileged.
+      steps: largest number of an episode's steps; to the log's end if None.
       render_mode: rgb_array, a top view with the ego in its middle, or None.
     Raises: ModuleNotFoundError without Gymnasium; ValueError as `tether.drive`, and for an unknown field or mode.
     """
@@ -106,7 +106,7 @@ class DrivingEnv(Base):
         return on_host(observed), self._info()
 
     def _open(self, record: int) -> tuple[World, tuple[str, ...], Params]:
-        """The World with what is seen of it, and its parameters for a record."""
+        """The World, the fields of its observation, and its parameters for a record."""
         return self._judge.world, self._sees, self._judge.params_of(np.array([record]))
 
     def step(self, action: np.ndarray) -> tuple[Observed, float, bool, bool, dict[str, Any]]:
@@ -133,7 +133,7 @@ class DrivingEnv(Base):
         return on_host(observed), float(outcome.reward), terminated, truncated, self._info() | happened(outcome)
 
     def render(self) -> np.ndarray | None:
-        """The episode as it stands, uint8[H, W, 3]; None without a render mode. Raises: ResetNeeded before `reset`."""
+        """The present state, uint8[H, W, 3]; None without a render mode. Raises: ResetNeeded before `reset`."""
         if self.render_mode is None:
             return None
         if self._view is None:
@@ -147,7 +147,7 @@ class DrivingEnv(Base):
 
 
 def row_key(seed: int) -> jax.Array:
-    """key[1]."""
+    """key[1] of a seed."""
     return jax.random.key(seed)[None]
 
 
@@ -155,7 +155,7 @@ def row_key(seed: int) -> jax.Array:
 def begin(
     world: World, sees: tuple[str, ...], params: Params, keys: jax.Array, scene: Scene
 ) -> tuple[State, dict[str, Array]]:
-    """The state at the current step of `Scene` [B, ...], and what is seen of it."""
+    """The state at the current step of `Scene` [B, ...], and its observed fields."""
     state = world.reset(params, fold_in(keys, 0), scene, jnp.full(scene.ego.shape, SceneSpec.current, jnp.int32))
     return state, seen(world, sees, params, state)
 
@@ -164,14 +164,14 @@ def begin(
 def advance(
     world: World, sees: tuple[str, ...], params: Params, keys: jax.Array, step: int, state: State, action: Action
 ) -> tuple[State, Outcome, tuple[EgoState, Agents], dict[str, Array]]:
-    """The next state, what happened, the boxes after each sub-step, and what is seen; keys as in `rollout`."""
+    """The next state, outcome, boxes after each sub-step, and observed fields; keys as in `rollout`."""
     after, outcome = world.step(params, fold_in(keys, step + 1), state, action)
     swept = substep_motion(state, after, action.acceleration.shape[-1])
     return after, outcome, swept, seen(world, sees, params, after)
 
 
 def seen(world: World, sees: tuple[str, ...], params: Params, state: State) -> dict[str, Array]:
-    """The fields of the observation that are asked for, [B, ...]."""
+    """The fields `sees` of the observation, [B, ...]."""
     observation = world.observe(params, state)
     return {name: getattr(observation, name) for name in sees}
 
@@ -182,17 +182,17 @@ def row(tree: Any) -> Any:
 
 
 def on_host(observed: dict[str, Array]) -> Observed:
-    """What is seen as arrays of its own, of the spaces' types."""
+    """The only row of observed fields, as new arrays of the spaces' types."""
     return {name: np.array(value, typed(value.dtype)) for name, value in row(observed).items()}
 
 
 def typed(dtype: np.dtype) -> np.dtype:
-    """The type of a space's arrays: MultiBinary has truths as int8."""
+    """The type of a space's arrays: MultiBinary holds booleans as int8."""
     return np.dtype(np.int8) if np.issubdtype(dtype, np.bool_) else dtype
 
 
 def happened(outcome: Outcome) -> dict[str, Any]:
-    """What `info` holds of an outcome without batch axis."""
+    """The entries of `info` for an outcome without batch axis."""
     return {
         "events": [event.name for event in EVENTS if outcome.happened(event.name)],
         "progress_m": float(np.sum(outcome.progress_m)),
@@ -208,7 +208,7 @@ def action_space(simulator: SimulatorConfig) -> "spaces.Box":
 
 
 def space_of(array: jax.ShapeDtypeStruct) -> "spaces.Space[Any]":
-    """Of arrays [1, ...] without the first axis: MultiBinary for truths, else a Box of all that the type can hold."""
+    """The space of arrays [1, ...] without the first axis: MultiBinary for booleans, else a Box of the type's range."""
     shape, dtype = array.shape[1:], array.dtype
     if np.issubdtype(dtype, np.bool_):
         return spaces.MultiBinary(shape)

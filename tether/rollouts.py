@@ -1,4 +1,4 @@
-"""Drives policies in Worlds, and shows what they did."""
+"""Rolls out policies in Worlds, with their scores, events and pictures."""
 
 import dataclasses
 import functools
@@ -19,16 +19,16 @@ from tether.training.config import EvaluationConfig
 from tether.training.drives import Judge, NamedPolicy, Scored
 from tether.worlds import judge_of
 
-DRAWN = {".gif": figures.animate, ".png": figures.still}  # what draws a file of this kind
+DRAWN = {".gif": figures.animate, ".png": figures.still}  # suffix to the function that draws such a file
 HEADLINE = ("score", "failure", "progress")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rollouts:
-    """What a policy did in N scenes, one rollout each.
+    """Rollouts of a policy in N scenes, one each.
 
     Attributes:
-      policy, world: that drove, and where.   scenes: N.
+      policy, world: the policy, and the World's name.   scenes: N.
       scores: by name, [N] each: score, failure, every kind of event, ..., see `simulator.score.driving_score`.
       paths: of ego and others, arrays [N, ...], see `training.drives.path_of`.
     """
@@ -47,7 +47,7 @@ class Rollouts:
         return f"<{self.policy.name} in {self.world}, {len(self)} scenes: {means}>"
 
     def metrics(self) -> dict[str, float]:
-        """The mean of each score over the scenes: of an event, the fraction of scenes with it."""
+        """The mean of each score over the scenes; for an event, the fraction of scenes with it."""
         return {name: float(np.mean(self.scores[name])) for name in dict.fromkeys((*HEADLINE, *self.scores))}
 
     def trace(self, index: int = 0) -> Trace:
@@ -57,12 +57,12 @@ class Rollouts:
         return trace_of(self.policy, record, self.scores["score"][index], path, self.scenes.simulator.dt)
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened to the ego and why: dicts of scenario_id, record (its row), policy, event, time_s, cause."""
+        """The ego's events and causes: dicts of scenario_id, record (its row), policy, event, time_s, cause."""
         rows = enumerate(self.scenes.rows)
         return [event for index, row in rows for event in findings.events(self.trace(index), int(row))]
 
     def draw(self, path: str | pathlib.Path, index: int = 0) -> pathlib.Path:
-        """Draws one of the rollouts, the first by default, into a file: `.gif` moves, `.png` shows how it ended.
+        """Draws one of the rollouts, the first by default, into a file: `.gif` is animated, `.png` shows the end.
 
         Raises: ValueError for a file of another kind; IndexError past the end; OSError where it cannot be written.
         """
@@ -82,10 +82,10 @@ def drive(
     seed: int = 0,
     batch: int = EvaluationConfig.batch,
 ) -> Rollouts:
-    """Drives a policy through scenes, from the current step of each.
+    """Rolls out a policy in scenes, from the current step of each.
 
-    A scene's rollout depends on the seed and on its row in the split, not on which others are driven. The first call
-    with a policy, a World and a size of batch compiles; a bar on standard error says so.
+    A scene's rollout depends on the seed and on its row in the split, not on the other scenes. The first call with a
+    policy, a World and a size of batch compiles; a bar on standard error shows it.
 
     Args:
       policy: one without parameters, such as `tether.IDM()`, or one of a run, `tether.load_run(DIR).policies[NAME]`.
@@ -93,9 +93,9 @@ def drive(
         of either kind of your own; a World without parameters; or a run's, `tether.load_run(DIR).world_model`.
       steps: of the World, half a second each; to the end of the log if None.
       seed: of the policy's and the World's keys.
-      batch: scenes driven at once, at most.
-    Raises: ValueError for what cannot be driven; DataError, a ValueError, for a damaged record; SumoError where the
-      referee lacks SUMO.
+      batch: largest number of scenes per batch.
+    Raises: ValueError for a policy, World or scenes that cannot be used; DataError, a ValueError, for a damaged record;
+      SumoError where the referee lacks SUMO.
     """
     check_scenes(scenes)
     check_count("steps", steps)
@@ -112,9 +112,9 @@ def drive(
 
 
 def named_policy(policy: Policy | NamedPolicy) -> NamedPolicy:
-    """A policy with its parameters and its name, those of its class where it has neither.
+    """A policy with its parameters and its name; without them, the parameters () and the class's name.
 
-    Raises: ValueError for anything else.
+    Raises: ValueError for an object that is no policy.
     """
     if isinstance(policy, NamedPolicy):
         return policy

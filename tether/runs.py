@@ -1,4 +1,4 @@
-"""What a run has learned: its policies and its world model, read and never written."""
+"""Reads the policies and the world model of a run; never writes into it."""
 
 import dataclasses
 import pathlib
@@ -22,11 +22,11 @@ from tether.training.state import Learned, Progress
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A run of `train.py`, as its newest undamaged checkpoint has it.
+    """A run of `train.py`, from its newest undamaged checkpoint.
 
     Attributes:
-      directory: the run's.   config: its settings.   progress: which stages are finished, its rounds and its ledger.
-      models: what was trained.   learned: its parameters, random where a stage is not finished.
+      directory: the run's.   config: its settings.   progress: finished stages, rounds and ledger.
+      models: the trained models.   learned: their parameters, random where a stage is not finished.
     """
 
     directory: pathlib.Path
@@ -40,7 +40,7 @@ class Run:
 
     @property
     def policies(self) -> dict[str, NamedPolicy]:
-        """By name, greedy: imitation, and post_trained once a round was accepted.
+        """The greedy policies by name: imitation, and post_trained once a round was accepted.
 
         Raises: ValueError where imitation is not finished.
         """
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def world_model(self) -> Judge:
-        """The World that policies practise in. Raises: ValueError where it is not fitted yet."""
+        """The World in which policies practise. Raises: ValueError where it is not fitted yet."""
         require(self.directory, self.config, self.progress, "fit_world_model", "its world model")
         return Judge(self.models.world_model, lambda rows: self.learned.model)
 
     def open_split(self, split: str, directory: str | pathlib.Path | None = None) -> Scenes:
-        """Scenes of this run's sizes: of its data set, as many as it uses, or all of another one.
+        """Scenes of this run's sizes: those of its data set that it uses, or all of another data set.
 
         Raises: DataError, a ValueError, for a missing or damaged data set, or a split that it does not have.
         """
@@ -65,10 +65,10 @@ class Run:
 
 
 def load_run(directory: str | pathlib.Path | None = None, trust: Sequence[str] = ()) -> Run:
-    """Reads a run. A run is data: nothing in its directory is run, and nothing is written into it.
+    """Reads a run. A run is data: nothing in its directory is executed, and nothing is written into it.
 
     Args:
-      directory: the run's; None for the one that ships with Tether, without what only training needs.
+      directory: the run's; None for the run that ships with Tether, which lacks what only training needs.
       trust: modules or import paths of world models that its settings may name, see SECURITY.md; built-in models need
         none.
     Raises: ValueError where there is no run, or no checkpoint yet, for settings that cannot work, and for a world model
@@ -81,5 +81,5 @@ def load_run(directory: str | pathlib.Path | None = None, trust: Sequence[str] =
     config = read_run(directory, trust)
     models = build(config)
     starter = open_starter("train", STARTER, spec=config.spec, simulator=config.simulator)
-    learned, progress = restore(directory, config, models, starter.records)  # looks at the shapes of scenes alone
+    learned, progress = restore(directory, config, models, starter.records)  # uses only the shapes of scenes
     return Run(directory, config, progress, models, learned)

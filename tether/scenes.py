@@ -1,4 +1,4 @@
-"""The scenes of a split, ready to be driven."""
+"""The scenes of a split, prepared for rollouts."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ from tether.training.scenes import DataConfig, PreparedRecords
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scenes(Sequence[Record]):
-    """Logged scenes, ready to be driven: a split of a data set, or some of its rows.
+    """Logged scenes, prepared for rollouts: a split of a data set, or some of its rows.
 
     `scenes[6]` is a `Record`. `scenes[:4]`, `scenes[[3, 17]]` and `scenes[rollouts.scores["failure"]]` are the scenes
     of these rows, as in NumPy. Scenes are read and prepared when they are first used.
@@ -24,9 +24,9 @@ class Scenes(Sequence[Record]):
     Attributes:
       name: of the split.
       records: of the whole split, prepared (`simulator/prepare.py`).
-      rows: int[N], which of `records` these are.
+      rows: int[N], rows of `records`.
       spec: sizes of the scenes.
-      simulator: the config that they are prepared for; Worlds that are given by name have it too.
+      simulator: the config that they are prepared for; Worlds given by name use it too.
     """
 
     name: str
@@ -68,7 +68,7 @@ def open_split(
     """Opens the scenes of a split; nothing is read yet.
 
     Args:
-      split: train, grounding, validation or test, as far as the data set has them.
+      split: train, grounding, validation or test, if the data set has it.
       directory: a finished data set; the starter set, which comes with the package, by default.
       spec: the sizes that scenes are padded or cut to.
       simulator: the config that they are prepared for.
@@ -81,7 +81,7 @@ def open_split(
 
 
 def check_scenes(scenes: Scenes) -> None:
-    """Raises: ValueError for anything else, and for no scene at all."""
+    """Raises: ValueError for an object that is not `Scenes`, and for no scene at all."""
     if not isinstance(scenes, Scenes) or not len(scenes):
         given = scenes if isinstance(scenes, Scenes) else type(scenes).__name__
         raise ValueError(f"scenes: expected some, such as tether.open_split('test')[:4], found {given}")

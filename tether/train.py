@@ -33,7 +33,7 @@ class Job(NamedTuple):
     """A run that can begin.
 
     Attributes:
-      config: the resolved config.   splits: its scenes.   models: what is trained.   layout: of the devices.
+      config: the resolved config.   splits: its scenes.   models: to train.   layout: of the devices.
       began: monotonic time [s].
     """
 
@@ -45,7 +45,7 @@ class Job(NamedTuple):
 
 
 def main(arguments: list[str]) -> int:
-    """Runs what the command line asks for. Returns the exit status."""
+    """Runs the job that the command line names. Returns the exit status."""
     log_above_bars()
     config = presets.parse(arguments)
     try:
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 def prepare(config: Config) -> Job:
-    """Opens and builds whatever the settings can be wrong about, and writes nothing.
+    """Opens and builds everything on which the settings can be wrong, and writes nothing.
 
     Raises: ValueError for a device, a data set or a world model that is not there, and for sizes that do not fit.
     """
@@ -106,7 +106,7 @@ def train(job: Job, directory: pathlib.Path) -> RunState:
 
 
 def execute(run: Run, state: RunState) -> RunState:
-    """One unit after another; each is saved when it is done."""
+    """Runs one unit after another; each is saved when it is done."""
     units = stages.pending(run.config, state.progress.finished)
     if not units and is_first():
         print("finished already" + ("; evaluating again" if run.config.stage == "all" else ""))
@@ -119,7 +119,7 @@ def execute(run: Run, state: RunState) -> RunState:
 
 
 def describe(job: Job, directory: pathlib.Path) -> None:
-    """Prints once what is about to run; all settings stand in `config.json`."""
+    """Prints directory, preset, seed, device and numbers of scenes; all settings are in `config.json`."""
     sizes = ", ".join(f"{name} {len(getattr(job.splits, name))}" for name in ("train", "grounding", "validation"))
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     if is_first():
@@ -127,5 +127,5 @@ def describe(job: Job, directory: pathlib.Path) -> None:
 
 
 def evaluate(directory: pathlib.Path, world_model: str) -> None:
-    """Drives the test split, writes the report, prints its headline. The world model is the one that the user named."""
+    """Evaluates on the test split, writes the report, prints its headline. Args: world_model: that the user named."""
     print(evaluate_run(directory, Request(trusted=(world_model,))))

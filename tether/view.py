@@ -13,7 +13,7 @@ ACROSS_M, ACROSS_IN, TITLE_IN, DPI = 80.0, 5.0, 0.3, 96
 
 
 class View:
-    """Collects the steps of one rollout, without batch axis, and draws where it stands.
+    """Collects the steps of one rollout, without batch axis, and draws its present state.
 
     Args: dt: of a sub-step [s].   ego, history, light_state: as in `State`, at the start.
     """
@@ -28,12 +28,12 @@ class View:
         self._top = TopView(axes, self._trace(), (0.0, ACROSS_M, 0.0, ACROSS_M), BLUE)
 
     def add(self, ego: EgoState, agents: Agents, outcome: Outcome, light_state: Array) -> None:
-        """A step: the swept ego [S] and boxes [A, S], what happened, and the lights [L] afterwards."""
+        """Adds a step: the swept ego [S] and boxes [A, S], the outcome, and the lights [L] afterwards."""
         events = {event.name: getattr(outcome, event.name) & outcome.valid for event in EVENTS}
         self._parts.append(part(ego, agents, events, light_state))
 
     def image(self) -> np.ndarray:
-        """uint8[H, W, 3]."""
+        """The present state as an image, uint8[H, W, 3]."""
         self._top.trace = trace = self._trace()
         self._top.show(len(trace) - 1)
         x, y = page(trace.ego_x[-1], trace.ego_y[-1])

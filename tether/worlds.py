@@ -1,4 +1,4 @@
-"""The Worlds that the public face drives in, by name or as they are."""
+"""The Worlds of the public face, by name or as objects."""
 
 from tether.evaluation.judges import open_judge
 from tether.scenes import Scenes
