@@ -327,8 +327,8 @@ def render(report: dict[str, Any]) -> str:
             f"Means over {sample(score)} with 95 % bootstrap intervals that resample recordings (`[-]`: a single one "
             f"has none); seed {report['provenance']['seed']}. The score "
             "is 0 after an at-fault collision, leaving the road, a red light run or more than 4 m beside the route, "
-            "else min(progress / 0.8, 1); it is 1 where the logged ego stands. Rates are fractions of scenes, `uncomfortable` "
-            "of the time driven.",
+            "else min(progress / 0.8, 1); it is 1 where the logged ego stands. Rates are fractions of scenes, "
+            "`uncomfortable` of the time driven.",
             *filter(None, [off_road_starts(summary)]),
         ]
         if speaks(summary):
