@@ -35,7 +35,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = Parser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--data", default=str(STARTER), help="data set (default: the starter set)")
-    parser.add_argument("--disturbed", type=int, default=1000, help="disturbed drives (default: %(default)s)")
+    parser.add_argument(
+        "--disturbed", type=int, default=1000, help="rollouts with disturbed actions (default: %(default)s)"
+    )
     parser.add_argument("--agents", type=int, default=64, help="agents kept per scene (default: %(default)s)")
     return parser.parse_args(arguments)
 

@@ -79,14 +79,14 @@ def labelled(records: Sequence[Record], simulator: SimulatorConfig) -> list[Labe
         batch = imitation_targets(scene, start, keys, vla, simulator, on_the_log, LabelConfig())
         return batch.decision.tokens, batch.valid
 
-    labels_found = []
+    collected = []
     with Bar("labels", len(records) // BATCH, unit="batches", compiles=True) as bar:
         for first in bar.over(range(0, len(records) - BATCH + 1, BATCH)):
             scene = stack([prepare(records[first + row].scene, simulator) for row in range(BATCH)])
             for start in STARTS:
                 tokens, valid = jax.device_get(labels(scene, jnp.full(BATCH, start)))
-                labels_found += [Label(first + row, start, tokens[row, : len(SLOTS)]) for row in np.flatnonzero(valid)]
-    return labels_found
+                collected += [Label(first + row, start, tokens[row, : len(SLOTS)]) for row in np.flatnonzero(valid)]
+    return collected
 
 
 def examples(labels: list[Label]) -> list[Label]:

@@ -171,11 +171,11 @@ def measured(models: dict[str, Pixels], params: Any) -> Callable[[Array, ModelBa
             "warp": warped(images[:, 0], ego)[:, 1:],
             "decode": any_model.decode(params, any_model.encode(params, images, given), given)[:, 1:],
         }
-        doubts = {}
+        disagreement = {}
         for name, model in models.items():
-            predicted[name], doubts[name] = imagine(model, params, key, batch)
+            predicted[name], disagreement[name] = imagine(model, params, key, batch)
         errors = {name: squared_errors(image, truth) for name, image in predicted.items()}
-        return errors, doubts, {"log": truth, **predicted}
+        return errors, disagreement, {"log": truth, **predicted}
 
     return measure
 
@@ -190,7 +190,7 @@ def rounded(interval: dict[str, float]) -> str:
     return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**interval)
 
 
-def report(errors: list[dict], doubts: list[dict], groups: Sequence[str]) -> dict[str, Any]:
+def report(errors: list[dict], disagreement: list[dict], groups: Sequence[str]) -> dict[str, Any]:
     """By method of prediction and time: PSNR, traffic error, and both paired with `warp`. groups: of the scenes."""
     psnr = {name: -10 * np.log10(rows_of(errors, name, "all")) for name in errors[0]}
     traffic = {name: 1e3 * rows_of(errors, name, "traffic") for name in errors[0]}
@@ -207,9 +207,10 @@ def report(errors: list[dict], doubts: list[dict], groups: Sequence[str]) -> dic
             }
     ranks = {
         name: {
-            f"step_{h}": round(spearman(rows_of(doubts, name)[:, h - 1], -psnr[name][:, h - 1]), 3) for h in REPORTED
+            f"step_{h}": round(spearman(rows_of(disagreement, name)[:, h - 1], -psnr[name][:, h - 1]), 3)
+            for h in REPORTED
         }
-        for name in doubts[0]
+        for name in disagreement[0]
     }
     return {"images": by_method, "disagreement_against_error": ranks}
 
@@ -248,7 +249,7 @@ def main(arguments: list[str]) -> None:
     params, fitting = fit(model, train, options)
     models = {f"pixels_{k}": dataclasses.replace(MODEL, steps=k).build(SIMULATOR) for k in SAMPLER_STEPS}
     measure = measured(models, params)
-    errors, doubts, images = [], [], {}
+    errors, disagreement, images = [], [], {}
     whole = len(held_out) - len(held_out) % options.batch
     for first in range(0, whole, options.batch):
         batch = replayed(
@@ -259,7 +260,7 @@ def main(arguments: list[str]) -> None:
         keys = jax.random.split(jax.random.key(options.seed + first + 1), options.batch)
         *measures, images = jax.device_get(measure(keys, batch))
         errors.append(measures[0])
-        doubts.append(measures[1])
+        disagreement.append(measures[1])
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         for row in range(4):
@@ -268,7 +269,7 @@ def main(arguments: list[str]) -> None:
         "steps": options.steps,
         "batch": options.batch,
         "fit": fitting,
-        **report(errors, doubts, recordings(held_out[:whole])),
+        **report(errors, disagreement, recordings(held_out[:whole])),
     }
     print(json.dumps(report_, indent=2))
 

@@ -93,7 +93,7 @@ def evaluate_run(
     directory, began = pathlib.Path(directory), time.monotonic()
     output = directory / request.folder if output is None else pathlib.Path(output)
     config = with_data(read_run(directory, request.trusted), request.data)
-    cache_programs(Config().run_directory)  # never beside a run that may be somebody's: programs are code
+    cache_programs(Config().run_directory)  # never beside a run of unknown origin: programs are code
     chosen = request.policies or tuple(BASELINES)
     check_names(request, directory)
     records, models = open_records(config, request.split, request.scenes), build(config)

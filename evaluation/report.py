@@ -297,7 +297,7 @@ def model_table(errors: dict[str, dict[str, Interval]]) -> str:
 
 def sayings_table(sayings: list[dict[str, Any]]) -> str:
     """The policy's sentences beside its motion in the next second."""
-    header = ["scene", "policy", "time", "said", "did in the next second"]
+    header = ["scene", "policy", "time", "sentence", "motion in the next second"]
     return table(
         header, ([s["scenario_id"], s["policy"], f"{s['time_s']:.1f} s", s["said"], s["did"]] for s in sayings)
     )

@@ -46,7 +46,7 @@ def restore(
     Args: records: any scenes of the run's spec; only their shapes are looked at.
     Raises: ValueError where the run has no checkpoint yet.
     """
-    none = f"{directory} has no checkpoint yet: let train.py go on until the imitation policy is trained"
+    none = f"{directory} has no checkpoint yet: let train.py continue until the imitation policy is trained"
     if not (directory / "checkpoints").is_dir():
         raise ValueError(none)
     checkpoints = Checkpoints(directory / "checkpoints", config.keep_checkpoints)

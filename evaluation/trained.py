@@ -33,7 +33,7 @@ def require(directory: str | pathlib.Path, config: Config, progress: Progress, s
     if stage in missing:
         raise ValueError(
             f"{directory}: {what} is not trained yet: stage {stage} is not finished (missing: {', '.join(missing)}); "
-            "let train.py go on"
+            "let train.py continue"
         )
 
 

@@ -29,8 +29,8 @@ def test_agents_that_do_not_count_change_nothing():
     distance, counted = rng.random((2, 3, 4, 5)), rng.random((2, 4, 5)) < 0.7
     padded = np.concatenate([distance, np.full((2, 3, 2, 5), 1e6)], axis=2)
     mask = np.concatenate([counted, np.zeros((2, 2, 5), bool)], axis=1)
-    found = (forecast.joint_errors(*pair, 5) for pair in ((distance, counted), (padded, mask)))
-    for one, other in zip(*found, strict=True):
+    errors = (forecast.joint_errors(*pair, 5) for pair in ((distance, counted), (padded, mask)))
+    for one, other in zip(*errors, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
@@ -52,8 +52,8 @@ def test_interacting_agents_move_and_come_near():
     x = np.array([[0.0] * 6, [30.0, 25, 20, 15, 12, 9], [5.0] * 6, [0.0] * 6])
     valid = np.array([[True] * 6, [True] * 6, [True] * 6, [False] * 6])
     moving = np.array([False, True, False, True])
-    found = forecast.interacting(x, np.zeros_like(x), valid, moving)
-    assert found.tolist() == [False, True, False, False], (
+    interacting = forecast.interacting(x, np.zeros_like(x), valid, moving)
+    assert interacting.tolist() == [False, True, False, False], (
         "the parked pair is near but does not move, the last is unseen"
     )
 
@@ -81,5 +81,5 @@ def test_who_moves_among_the_others():
     """The ego; one that moves 3 m; one that moves 1 m; one that is lost before it moves; one that comes later."""
     x = np.array([[0.0, 9.0, 9.0], [0.0, 0.0, 3.0], [0.0, 1.0, 1.0], [0.0, 9.0, 9.0], [0.0, 0.0, 9.0]])
     valid = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1], [1, 0, 0], [0, 1, 1]], bool)
-    found = forecast.moving(x, 0 * x, valid, np.array(0))
-    assert found.tolist() == [False, True, False, False, False]
+    moving = forecast.moving(x, 0 * x, valid, np.array(0))
+    assert moving.tolist() == [False, True, False, False, False]

@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="[NAME=]RUN",
         help="evaluate the world model of a run, or one that needs no fitting by name or import path (repeatable)",
     )
-    models.add_argument("--policies-of", action="append", metavar="RUN", help="its policies drive too (repeatable)")
+    models.add_argument("--policies-of", action="append", metavar="RUN", help="also roll out its policies (repeatable)")
     models.add_argument("--measure", action="append", choices=MEASURES, help="only this one (repeatable)")
     models.add_argument("--draws", type=int, help=f"rollouts of each scene (default: {Study.draws})")
     trust = "module of a run's world model, where that is not a built-in one: it will be run (repeatable)"

@@ -52,7 +52,7 @@ def run(study: Study, output: pathlib.Path, names: Sequence[str]) -> dict[str, A
 
     Args: names: out of `MEASURES`.   Returns: what `models.json` holds.
     Raises: ValueError where nothing can be measured, or `output` cannot be written or holds a larger report;
-      `stop.Interrupted` that says what is written.
+      `stop.Interrupted` that names the finished measures.
     """
     check_writable(output)
     now = {"scenes": len(study.records), "draws": study.draws, "models": len(study.subjects), "measures": len(names)}

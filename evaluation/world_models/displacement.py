@@ -28,7 +28,7 @@ def measure(study: Study) -> Finding:
     # The log decides which scenes count, alike for every subject. A time at which nobody is seen has no column.
     kept = {key: np.isfinite(values) for key, values in floor.items() if np.isfinite(values).any()}
     if not kept:
-        raise NotMeasurable(f"nobody but the ego moves in {len(study.records)} scenes of the split {study.split}")
+        raise NotMeasurable(f"no agent but the ego moves in {len(study.records)} scenes of the split {study.split}")
 
     return Finding(
         title="Displacement",

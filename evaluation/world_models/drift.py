@@ -46,7 +46,7 @@ def measure(study: Study) -> Finding:
     windows = round(study.steps * study.simulator.substeps * study.simulator.dt / WINDOW_S)
     log = study.logged
     if not log.moving.any():
-        raise NotMeasurable(f"nobody but the ego moves in {len(study.records)} scenes of the split {study.split}")
+        raise NotMeasurable(f"no agent but the ego moves in {len(study.records)} scenes of the split {study.split}")
     truth = histograms(study, log.x[:, None, :, 1:], log.y[:, None, :, 1:], log.heading[:, None, :, 1:], windows)
     rows, details = {}, {}
     for name, draws in study.imagined.items():

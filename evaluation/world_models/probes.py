@@ -157,12 +157,12 @@ def ask(
     Returns: two dicts by kind of bool[B, A]: the agent is a case; it is one and does what it must.
     """
     ways, case = pose(scene, start, simulator)
-    drives = {
+    rollouts = {
         name: joined(drive_on(world, params, key, scene, start, by_step(action, simulator.substeps), simulator).agents)
         for name, (action, _) in ways.items()
     }
     right = {
-        name: case[name] & answers(kind, drives["log"], drives[kind.plan], ways[kind.plan][1], scene)
+        name: case[name] & answers(kind, rollouts["log"], rollouts[kind.plan], ways[kind.plan][1], scene)
         for name, kind in KINDS.items()
     }
     return case, right

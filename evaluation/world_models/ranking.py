@@ -119,7 +119,7 @@ def statistics(
     columns = {"pairs": of(functools.partial(in_order, pairs))}
     returns = grounded["return"].mean(1)
     for name, chosen in {"learned": learned, "better": returns >= np.median(returns)}.items():
-        if chosen.sum() > 2:  # two can only be in order or not: `pairs` says that
+        if chosen.sum() > 2:  # two can only be in order or not: `pairs` measures that
             columns[f"spearman_{name}"] = of(spearman, chosen=chosen)
     plain = {"spearman": spearman, "mmrv": rank_violation, "bias": bias, "absolute_bias": absolute_bias}
     for name, measured in plain.items():
@@ -178,7 +178,7 @@ def by_scene(grounded: np.ndarray, imagined: np.ndarray) -> dict[str, float]:
 
 
 def misplaced(imagined: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], names: list[str]) -> list[list[str]]:
-    """The separable pairs (better, worse) that imagination orders the other way round. dreamt: float[P, N]."""
+    """The separable pairs (better, worse) that imagination orders the other way round. imagined: float[P, N]."""
     mean = imagined.mean(1)
     return [[names[a], names[b]] for a, b in zip(*pairs, strict=True) if mean[a] <= mean[b]]
 

@@ -56,7 +56,7 @@ def lacking(record: Record, chosen: np.ndarray) -> str:
 def measure(study: Study) -> Finding:
     """Scores every subject's draws, scene by scene."""
     chosen = [evaluated(study, row) for row in range(len(study.records))]
-    lacks = [lacking(study.records[row], who) for row, who in enumerate(chosen)]
+    lacks = [lacking(study.records[row], agents) for row, agents in enumerate(chosen)]
     rows = [row for row, lack in enumerate(lacks) if not lack]
     if not rows:
         raise NotMeasurable(f"no scene has all that its features need: {counted(lacks)}")
