@@ -141,7 +141,7 @@ def test_compiled_programs_beside_a_run_are_not_loaded(run, monkeypatch):
     """They are machine code: what was fetched with a run is not where they are looked for."""
     write(run, "rssm")
     places = []
-    monkeypatch.setattr(evaluation, "cache_programs", lambda config, directory: places.append(directory.absolute()))
+    monkeypatch.setattr(evaluation, "cache_programs", lambda directory: places.append(directory.absolute()))
     with pytest.raises(ValueError, match="has no checkpoint yet"):
         evaluation.evaluate_run(run)
     assert places and "fetched" not in places[0].parts
