@@ -77,10 +77,10 @@ def transitions(layout: Layout) -> bool:
     """Whether minibatches of spread transitions [H, R] hold what they would on one device, spread as well."""
     whole = np.arange(3 * 8 * 2).reshape(3, 8, 2)
     numbers = np.array([23, 0, 9, 8, 17, 1, 15, 16])
-    shown = jax.device_put(whole, jax.sharding.NamedSharding(layout.mesh, jax.sharding.PartitionSpec(None, "data")))
-    found = chosen(layout, {"a": shown}, numbers)["a"]
-    rows = found.sharding.shard_shape(found.shape)[0]
-    return bool((np.asarray(found) == whole.reshape(24, 2)[numbers]).all()) and rows == len(numbers) // layout.row_parts
+    placed = jax.device_put(whole, jax.sharding.NamedSharding(layout.mesh, jax.sharding.PartitionSpec(None, "data")))
+    drawn = chosen(layout, {"a": placed}, numbers)["a"]
+    rows = drawn.sharding.shard_shape(drawn.shape)[0]
+    return bool((np.asarray(drawn) == whole.reshape(24, 2)[numbers]).all()) and rows == len(numbers) // layout.row_parts
 
 
 def in_process(directory: pathlib.Path, port: str, index: str) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def in_process(directory: pathlib.Path, port: str, index: str) -> dict[str, Any]
         "assembled": processes.to_host(joined).tolist() == rows.tolist(),
         "gathered": checksums(processes.to_host(state)) == checksums({"kernel": kernel, "bias": kernel[0]}),
         "votes": [votes.cast(False, int(index) == 1 and step == 1) for step in range(4)],
-        "restored": None if (found := reread(directory, state)) is None else checksums(found),
+        "restored": None if (restored := reread(directory, state)) is None else checksums(restored),
     }
 
 
@@ -114,9 +114,9 @@ def reread(directory: pathlib.Path, state: Any) -> Any:
     """What the other process wrote as well, once it has."""
     jax.experimental.multihost_utils.sync_global_devices("written")
     checkpoints = Checkpoints(directory, 2)
-    found = checkpoints.restore(state)
+    restored = checkpoints.restore(state)
     checkpoints.close()
-    return found and found[1]
+    return restored and restored[1]
 
 
 if __name__ == "__main__":

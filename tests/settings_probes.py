@@ -163,9 +163,9 @@ def deciding(config):
 
     def labelled(scene, key, later):
         ego, waypoints = log_ego(scene, jnp.full(2, 20)), logged_waypoints(scene, jnp.full(2, 20), space.horizon)
-        knot, shown = vla.head.demonstrate(key, vla.head.towards(ego, waypoints, config.simulator.limits)[:, None])
+        knot, knots = vla.head.demonstrate(key, vla.head.towards(ego, waypoints, config.simulator.limits)[:, None])
         motion = jnp.stack([ego.speed, ego.acceleration, ego.curvature, ego.speed], -1)
-        return shown, extend(space, drive_to(space, knot, motion, vla.substeps), motion, later)
+        return knots, extend(space, drive_to(space, knot, motion, vla.substeps), motion, later)
 
     return text(labelled, scene, jax.random.split(jax.random.key(0), 2), jnp.zeros((2, 12, 2)))
 
@@ -174,11 +174,11 @@ def speaking(config):
     """The labels of reasoning, and how far what is said is what is done."""
     labels, observation = config.imitation.labels, observation_of(config.simulator)
 
-    def said(observation, acceleration):
+    def reasoning_of(observation, acceleration):
         tokens = label(labels, observation, acceleration, acceleration)
         return consistency(labels, tokens, Action(acceleration[:, None], acceleration[:, None]), acceleration)
 
-    return text(said, observation, jnp.zeros(2))
+    return text(reasoning_of, observation, jnp.zeros(2))
 
 
 @functools.cache
@@ -360,7 +360,7 @@ def planned(config):
     return [unit.name for unit in stages.pending(config, finished)], directories
 
 
-def judged(config):
+def decided(config):
     """What becomes of rounds that went well, badly, or otherwise than was imagined."""
     far, near = (
         Progress(horizon=horizon, penalty=config.rounds.penalty, grounded_return=(0.0, 0.0), failures=0.0)
@@ -414,7 +414,7 @@ def claimed(config):
     return sorted(path.name for path in folder.iterdir())
 
 
-def shown(config):
+def animated(config):
     """The scenes that are drawn."""
     scores = {"score": np.zeros(4), "failure": np.ones(4), "return": -np.arange(4.0)}
     results = Results(tuple("abcd"), tuple("abcd"), (False,) * 4, {"log_replay": {"idm": scores}})
@@ -505,29 +505,29 @@ def joined(config):
 
 def watched(config):
     """What becomes of steps that are not finite, of a policy that collapses or runs away, and of slow data."""
-    found = []
+    events = []
     for steps in ([{"loss": jnp.nan}] * 12, [{"entropy": 0.007, "kl": 1.0}], [{"entropy": 1.0, "kl": 40.0}]):
         unit = watch.Watch(config.watch, "unit", pathlib.Path(tempfile.mkdtemp()), ())
         try:
             for step, metrics in enumerate(steps):
                 unit.guard(step, (), at_start(), at_start(), {name: jnp.float32(v) for name, v in metrics.items()})
             unit.settle()
-            found.append("goes on")
+            events.append("goes on")
         except watch.AlarmError as alarm:
-            found.append(str(alarm).split(";")[0])
+            events.append(str(alarm).split(";")[0])
 
     def thread(target, daemon):
         return types.SimpleNamespace(start=target, join=lambda: None)
 
     with pytest.MonkeyPatch.context() as patch:
-        waits = types.SimpleNamespace(wait=lambda seconds: found.append(seconds) or True, set=lambda: None)
+        waits = types.SimpleNamespace(wait=lambda seconds: events.append(seconds) or True, set=lambda: None)
         patch.setattr(watch.threading, "Event", lambda: waits)
         patch.setattr(
             watch.threading, "Thread", lambda target, daemon: types.SimpleNamespace(start=target, join=lambda: None)
         )
         with unit.waiting(0):
             pass
-    return found
+    return events
 
 
 def cached(config):

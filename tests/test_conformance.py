@@ -46,7 +46,7 @@ def lawless(model_batch, keys, sim_config):
 
 
 @pytest.mark.parametrize(
-    ("rule", "told"),
+    ("rule", "message"),
     [
         (rules.test_rows_are_independent, "neighbours in the batch"),
         (rules.test_order_of_agents_is_nothing, "order of agents"),
@@ -54,8 +54,8 @@ def lawless(model_batch, keys, sim_config):
         (rules.test_others_do_not_see_the_current_action, "ego's action at t"),
     ],
 )
-def test_a_broken_rule_is_named(lawless, keys, model_batch, rule, told):
-    with pytest.raises(AssertionError, match=told):
+def test_a_broken_rule_is_named(lawless, keys, model_batch, rule, message):
+    with pytest.raises(AssertionError, match=message):
         rule(*lawless, keys, model_batch)
 
 

@@ -41,7 +41,7 @@ def texts(capsys, monkeypatch) -> dict[str, str]:
             name = None
         elif name is not None:
             lines[name].append(inner.strip())
-    return {name: re.sub(r"\(default: .*\)$", "", " ".join(found)).strip() for name, found in lines.items()}
+    return {name: re.sub(r"\(default: .*\)$", "", " ".join(lines_of)).strip() for name, lines_of in lines.items()}
 
 
 def declared(name: str) -> tuple[type, str]:
@@ -63,10 +63,10 @@ def test_every_option_has_a_help_text_of_its_own(texts):
 
 def test_the_short_help_shows_the_options_that_are_changed_most(capsys):
     lines = printed(["--help"], capsys).splitlines()
-    shown = {found[1]: found[2].split() for line in lines if (found := re.match(r"  --([\w.]+) (.*)", line))}
-    assert shown.keys() == COMMON
+    listed = {match[1]: match[2].split() for line in lines if (match := re.match(r"  --([\w.]+) (.*)", line))}
+    assert listed.keys() == COMMON
     values = flatten(presets.cpu())
-    assert all(value == str(values[name]) and text for name, (value, *text) in shown.items())
+    assert all(value == str(values[name]) and text for name, (value, *text) in listed.items())
     assert "train.py PRESET --help" in lines[-1] and max(map(len, lines)) <= 120
 
 

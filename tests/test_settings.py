@@ -10,17 +10,18 @@ from settings_probes import (
     BASE,
     Differs,
     acting,
+    animated,
     beginning,
     cached,
     changed,
     claimed,
+    decided,
     deciding,
     demonstrating,
     disturbing,
     going_on,
     imitating,
     joined,
-    judged,
     kept,
     learning,
     meshed,
@@ -33,7 +34,6 @@ from settings_probes import (
     planned,
     prepared,
     reading,
-    shown,
     speaking,
     units,
     watched,
@@ -163,7 +163,7 @@ PROBES = {
     "value.": [units("0/fit_value")],
     "rounds.": [
         planned,
-        judged,
+        decided,
         units("0/measure_trust", "0/fit_value"),
         units("1/improve"),
         units("0/ground"),
@@ -174,18 +174,18 @@ PROBES = {
     "grpo.": [IMPROVE, learning],
     "actor_critic.": [learning],
     "ppo.": [IMPROVE, learning],
-    "grounding.": [judged, units("0/ground")],
+    "grounding.": [decided, units("0/ground")],
     "evaluation.": [IMITATE],
-    "evaluation.animations": [shown],
+    "evaluation.animations": [animated],
 }
 
 
 def probes_of(name: str) -> list:
     """Raises: KeyError for a leaf that nothing is known to read."""
-    found = [prefix for prefix in PROBES if name == prefix or (prefix.endswith((".", "_")) and name.startswith(prefix))]
-    if not found:
+    fitting = [each for each in PROBES if name == each or (each.endswith((".", "_")) and name.startswith(each))]
+    if not fitting:
         raise KeyError(f"{name}: add what reads this field to PROBES")
-    return PROBES[max(found, key=len)]
+    return PROBES[max(fitting, key=len)]
 
 
 SEEN: dict[tuple, Any] = {}
@@ -197,10 +197,10 @@ def acts(probe: Any, before: Any, after: Any) -> bool:
     if key not in SEEN:
         SEEN[key] = probe(before)
     try:
-        found = probe(after, SEEN[key]) if "expected" in probe.__code__.co_varnames else probe(after)
+        result = probe(after, SEEN[key]) if "expected" in probe.__code__.co_varnames else probe(after)
     except Differs:
         return True
-    return found != SEEN[key]
+    return result != SEEN[key]
 
 
 def leaves() -> dict[str, Any]:

@@ -43,13 +43,13 @@ def failing(error):
 
 
 @pytest.mark.parametrize(
-    ("step", "error", "status", "said"),
+    ("step", "error", "status", "message"),
     [(step, *end) for step in STEPS for end in ENDS if (step, end[1]) != ("prepare", 3)],  # nothing is watched yet
 )
-def test_a_failure_is_one_line_and_a_status(command, tmp_path, capsys, step, error, status, said):
+def test_a_failure_is_one_line_and_a_status(command, tmp_path, capsys, step, error, status, message):
     assert command(**{step: failing(error)}) == status
     printed = capsys.readouterr()
-    assert printed.out + printed.err == said.format(tmp_path / "run")
+    assert printed.out + printed.err == message.format(tmp_path / "run")
     assert (tmp_path / "run").exists() == (step != "prepare")
 
 
