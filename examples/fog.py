@@ -9,13 +9,13 @@ observation differs, in its image and in its list of agents.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
-from tether.data.scene import Array, Observation, Scene
+from tether.data.scene import Observation
+from tether.simulator.around import Around
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.log_replay import LogReplay
-from tether.simulator.world import Action, Outcome, State, World
+from tether.simulator.world import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +34,10 @@ class FogConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Fog:
+class Fog(Around):
     """A `simulator.world.World` around another one."""
 
-    world: World
     range_m: float
-
-    def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
-        """Starts from the logged history."""
-        return self.world.reset(params, key, scene, start)
 
     def observe(self, params: tuple, state: State) -> Observation:
         """The observation with those boxes of `history`, `Agents` [B, A, K], that are within range."""
@@ -50,7 +45,3 @@ class Fog:
         away = jnp.hypot(boxes.x - ego.x[:, None, None], boxes.y - ego.y[:, None, None])
         seen = boxes.replace(valid=boxes.valid & (away < self.range_m))
         return self.world.observe(params, state.replace(history=seen))
-
-    def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
-        """The inner World's step, with all agents."""
-        return self.world.step(params, key, state, action)

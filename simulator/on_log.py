@@ -5,33 +5,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from tether.data.scene import Array, Observation, Scene
+from tether.simulator.around import Around
 from tether.simulator.dynamics import log_ego
 from tether.simulator.transition import log_agents
-from tether.simulator.world import Action, Outcome, Params, State, World
+from tether.simulator.world import Action, Outcome, Params, State
 
 
 @dataclasses.dataclass(frozen=True)
-class OnLog:
+class OnLog(Around):
     """Another World whose ego is put back on its log after each step. Its rows stay alive after any event.
 
     Without it, an imagined box that drifts into the ego's way would end the rollout, and the largest errors would not
     be measured. After the log's end the ego stays where the log ends. `route_s` stays as the step left it: the next one
     walks on from there.
-
-    Attributes:
-      world: any World.
     """
-
-    world: World
-
-    def reset(self, params: Params, key: jax.Array, scene: Scene, start: Array) -> State:
-        """See `World.reset`."""
-        return self.world.reset(params, key, scene, start)
-
-    def observe(self, params: Params, state: State) -> Observation:
-        """See `World.observe`."""
-        return self.world.observe(params, state)
 
     def step(self, params: Params, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """The World's own step; its outcome is that of the ego's action, the next state has the logged ego."""

@@ -4,15 +4,15 @@ import dataclasses
 
 import jax
 
-from tether.data.scene import Array, Observation, Scene
+from tether.simulator.around import Around
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.route import route_of, walk
 from tether.simulator.transition import ego_track_of, replace_row, sweep
-from tether.simulator.world import Action, Outcome, Params, State, World
+from tether.simulator.world import Action, Outcome, Params, State
 
 
 @dataclasses.dataclass(frozen=True)
-class Unending:
+class Unending(Around):
     """Another World whose rows continue after a terminating event; only the log's end still ends them.
 
     So later events are defined for every row, and a policy's actions after a failure do not reveal that there was one:
@@ -20,19 +20,10 @@ class Unending:
     are measured from the place where the ego has got to.
 
     Attributes:
-      world: any World.   config: of its simulator.
+      config: of the inner World's simulator.
     """
 
-    world: World
     config: SimulatorConfig
-
-    def reset(self, params: Params, key: jax.Array, scene: Scene, start: Array) -> State:
-        """See `World.reset`."""
-        return self.world.reset(params, key, scene, start)
-
-    def observe(self, params: Params, state: State) -> Observation:
-        """See `World.observe`."""
-        return self.world.observe(params, state)
 
     def step(self, params: Params, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """The World's own step; an ego that it stopped amid the step is put where the step would have led."""
