@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tether.data.geometry import rotate, wrap_angle
 from tether.data.scene import AgentType
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Agents
@@ -24,7 +23,6 @@ from tether.worldmodel.motion_tokens import (
     type_rows,
 )
 from tether.worldmodel.nets import draw
-from tether.worldmodel.tokens import TokensConfig
 from tether.worldmodel.window import observe_window
 
 SIZES = tokens_net.Sizes(width=16, layers=2, heads=2, things=12, window=3, outcome_hidden=24, ensemble=2)
@@ -176,42 +174,3 @@ def test_temperature_sharpens_down_to_the_mode(rng):
     drawn = tokens_net.draw_tokens(small, log_probs, uniforms, 1.0, 0.4)
     expected = np.where(probs >= 0.4 * 0.3, probs, 0) / np.sum(probs[probs >= 0.4 * 0.3])
     np.testing.assert_allclose(np.bincount(drawn, minlength=9) / 20000, expected, atol=0.012)
-
-
-def moved_rigidly(agents: Agents, x: float, y: float, turn: float) -> Agents:
-    turned_x, turned_y = rotate(agents.x, agents.y, turn)
-    vel_x, vel_y = rotate(agents.vel_x, agents.vel_y, turn)
-    return Agents(turned_x + x, turned_y + y, wrap_angle(agents.heading + turn), vel_x, vel_y, agents.valid)
-
-
-def test_the_place_and_direction_of_a_scene_are_nothing(batch, keys):
-    """Turned and moved as a whole, agents draw the same tokens and so move alike."""
-    model = TokensConfig(sizes=SIZES).build(SimulatorConfig())
-    scene, (x, y, turn) = jax.tree.map(jnp.asarray, batch), (30.0, -12.0, 0.7)
-    road, lights, route = (
-        [a + b for a, b in zip(rotate(getattr(scene, f"{n}_x"), getattr(scene, f"{n}_y"), turn), (x, y), strict=True)]
-        for n in ("road", "light", "route")
-    )
-    agents = Agents(scene.x, scene.y, scene.heading, scene.vel_x, scene.vel_y, scene.valid)
-    agents = moved_rigidly(agents, x, y, turn)
-    fields = {name: getattr(agents, name) for name in ("x", "y", "heading", "vel_x", "vel_y")}
-    maps = {
-        f"{n}_{c}": v
-        for n, pair in zip(("road", "light", "route"), (road, lights, route), strict=True)
-        for c, v in zip("xy", pair, strict=True)
-    }
-    start = jnp.full(4, 10)
-    window = observe_window(log_window(scene, start, 10, 0), scene, start - 10, model.simulator)
-    params = draw(jax.random.key(3), model.layers(window))
-
-    @jax.jit
-    def next_boxes(scene):
-        state = model.reset(params, keys, scene, start)
-        return model.draw(params, keys, state, jnp.inf).others
-
-    here, there = next_boxes(scene), next_boxes(scene.replace(**fields, **maps))
-    expected = moved_rigidly(here, x, y, turn)
-    seen = np.asarray(here[..., 0].valid)
-    assert seen.sum() > 4
-    for name in ("x", "y", "vel_x", "vel_y"):
-        np.testing.assert_allclose(getattr(there, name)[seen], getattr(expected, name)[seen], atol=1e-3)
