@@ -71,7 +71,8 @@ def main(arguments: list[str]) -> int:
 def prepare(config: Config) -> Job:
     """Opens and builds everything on which the settings can be wrong, and writes nothing.
 
-    Raises: ValueError for a device, a data set or a world model that is not there, and for sizes that do not fit.
+    Raises: ValueError for a device, a data set, a world model or an objective that is not there, and for sizes that do
+      not fit.
     """
     began = time.monotonic()
     processes.devices()
@@ -79,7 +80,7 @@ def prepare(config: Config) -> Job:
     check_rows(config, layout.row_parts)
     splits = open_splits(config.data, config.spec, config.simulator)
     built = models.build(config)
-    models.practice(config, built)
+    models.practice(config, built)  # refuses an objective that is not there
     return Job(config, splits, built, layout, began)
 
 
