@@ -41,7 +41,6 @@ from tether.data.command_line import Parser
 from tether.data.errors import DataError
 from tether.data.padding import pad
 from tether.data.progress import Bar
-from tether.data.raw import localize
 from tether.data.scene import SceneSpec
 from tether.data.text import VOCABULARY
 from tether.data.tokenizer import decode, encode, tokens
@@ -126,7 +125,7 @@ def scenario_target(file: str) -> Target:
 
     def read(damaged: bytes) -> None:
         for scene in womd.convert(womd.parse_scenario(damaged), "group", 2):
-            validate(pad(localize(scene), SceneSpec()), SceneSpec())
+            validate(pad(scene, SceneSpec()), SceneSpec())
 
     return Target(0.1, make, read)
 

@@ -31,7 +31,6 @@ from tether.data.command_line import Parser
 from tether.data.errors import DataError, SkipLedger
 from tether.data.padding import pad
 from tether.data.progress import Bar
-from tether.data.raw import localize
 from tether.data.recordings import Recordings
 from tether.data.records import Fractions, Rules, kept_scenes
 from tether.data.scene import LightState, SceneSpec
@@ -121,7 +120,7 @@ def _converted(
 def _submitted(damaged: bytes) -> str:
     try:
         made = parse_scenario(damaged)
-        validate(pad(localize(history_scene(made, SPEC.steps, SPEC.dt)), SPEC), SPEC)
+        validate(pad(history_scene(made, SPEC.steps, SPEC.dt), SPEC), SPEC)
         sim = read_sim_agents(made)
     except DataError:
         return "submission_refused"

@@ -25,7 +25,6 @@ import numpy as np
 from benchmarks import command, timing
 from tether.data.command_line import Parser
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, RoadType, Scene, SceneSpec, is_type
 from tether.data.tfrecord import read_records
 from tether.data.womd import convert, parse_scenario, road_features
@@ -65,7 +64,7 @@ class Wanderer:
 def logged_scene(path: str) -> Scene:
     """The first scene of a TFRecord file, with the whole map at its native spacing."""
     scenario = parse_scenario(next(iter(read_records(path))))
-    record = pad(localize(convert(scenario, scenario.scenario_id)[0]), SPEC)
+    record = pad(convert(scenario, scenario.scenario_id)[0], SPEC)
     x, y, heading = record.origin
     lines = []
     for kind, points in road_features(scenario):

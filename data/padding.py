@@ -11,9 +11,11 @@ from tether.data.polyline import arc_length, interpolate, simplify, walk, wrap
 from tether.data.raw import (
     ROAD_TOLERANCE_M,
     LocalScene,
+    RawScene,
     agent_distance,
     distance_to_path,
     first_steps,
+    localize,
     sampled_path,
 )
 from tether.data.road_edges import starts_off_road
@@ -40,8 +42,8 @@ class Dropped:
     nearest_polyline_m: float
 
 
-def pad(local: LocalScene, spec: SceneSpec) -> Record:
-    """Fits a scene into `spec`.
+def pad(scene: RawScene, spec: SceneSpec) -> Record:
+    """Fits a scene into `spec`; one that is still in the world is moved to the ego's frame first.
 
     Only the first `spec.steps` of its log count. The agents that come nearest to the ego are kept, and the polylines
     nearest to the ego's log: first road edges within 40 m (they decide what is off-road), then the others, where edges
@@ -50,13 +52,13 @@ def pad(local: LocalScene, spec: SceneSpec) -> Record:
 
     Raises: DataError for a log shorter than `spec.steps` or another current step.
     """
-    return pad_counted(local, spec)[0]
+    return pad_counted(scene, spec)[0]
 
 
-def pad_counted(local: LocalScene, spec: SceneSpec) -> tuple[Record, Dropped]:
+def pad_counted(scene: RawScene, spec: SceneSpec) -> tuple[Record, Dropped]:
     """`pad`, and a count of the entries left out."""
-    _check_steps(local, spec)
-    local = first_steps(local, spec.steps)
+    _check_steps(scene, spec)
+    local = first_steps(scene if isinstance(scene, LocalScene) else localize(scene), spec.steps)
     agents, agents_dropped = _agents(local, spec)
     road, road_dropped, nearest = _road(local, spec)
     route = sampled_route(local, spec)
@@ -70,11 +72,11 @@ def pad_counted(local: LocalScene, spec: SceneSpec) -> tuple[Record, Dropped]:
     return record, Dropped(agents_dropped, road_dropped, lights_dropped, cut, nearest)
 
 
-def _check_steps(local: LocalScene, spec: SceneSpec) -> None:
-    if local.x.shape[1] < spec.steps:
-        raise DataError(f"expected at least {spec.steps} steps, found {local.x.shape[1]}", "x", local.record_name)
-    if local.current != spec.current:
-        raise DataError(f"expected {spec.current}, found {local.current}", "current", local.record_name)
+def _check_steps(raw: RawScene, spec: SceneSpec) -> None:
+    if raw.x.shape[1] < spec.steps:
+        raise DataError(f"expected at least {spec.steps} steps, found {raw.x.shape[1]}", "x", raw.record_name)
+    if raw.current != spec.current:
+        raise DataError(f"expected {spec.current}, found {raw.current}", "current", raw.record_name)
 
 
 def _fit(values: np.ndarray, rows: int, dtype: type, mask: np.ndarray | None = None) -> np.ndarray:

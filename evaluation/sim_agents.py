@@ -31,7 +31,6 @@ from tether.data.errors import DataError, SkipLedger, unexpected
 from tether.data.inputs import fingerprints, list_files
 from tether.data.padding import pad
 from tether.data.progress import Bar, log_above_bars
-from tether.data.raw import localize
 from tether.data.scene import Array, Record, Scene, SceneSpec
 from tether.data.sim_agents import SimAgentsScene, read_sim_agents
 from tether.data.sources import STARTER, open_split
@@ -139,7 +138,7 @@ def read(
     if isinstance(payload, DataError):
         raise payload
     scenario = parse_scenario(payload)
-    record = pad(localize(history_scene(scenario, spec.steps, spec.dt, notes)), spec)
+    record = pad(history_scene(scenario, spec.steps, spec.dt, notes), spec)
     validate(record, spec)
     return read_sim_agents(scenario), dataclasses.replace(record, scene=prepare(record.scene, simulator))
 

@@ -19,7 +19,6 @@ import scenes
 
 from tether import train
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.scene import SceneSpec
 from tether.evaluation import policies as evaluation
 from tether.evaluation.policies import open_records
@@ -115,7 +114,7 @@ def logged(simulator: Any) -> Any:
 
 def padded(config):
     """The scenes that are read."""
-    record = pad(localize(raw_scenes.straight_road()), config.spec)
+    record = pad(raw_scenes.straight_road(), config.spec)
     return digest(record.scene.replace(road_index=()))
 
 

@@ -6,7 +6,6 @@ from tests.damaged_logs import EVEN, INF, NAN, noted, one_state, states, times
 from tests.raw_scenes import scenario
 from tether.data.errors import DataError
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.scene import (
     SceneSpec,
 )
@@ -25,7 +24,7 @@ SPEC = SceneSpec()
 def history(made):
     notes = Notes()
     scene = history_scene(made, SPEC.steps, SPEC.dt, notes)
-    validate(pad(localize(scene), SPEC), SPEC)
+    validate(pad(scene, SPEC), SPEC)
     return scene, read_sim_agents(made), noted(notes)
 
 

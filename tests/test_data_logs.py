@@ -11,7 +11,6 @@ from tests.raw_scenes import EAST_M, scenario, straight_road
 from tether.data import build
 from tether.data.errors import DataError
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.records import Fractions
 from tether.data.scene import (
     LightState,
@@ -106,7 +105,7 @@ def test_another_rate_is_resampled_by_an_option(dt, steps):
     assert (~scene.valid[1]).sum() == unseen
     left = int(stamps[-1] / 0.1 + 1e-6) + 1 - 91
     assert noted(notes) == {"logs resampled to 10 Hz": 1, "steps of logs that are not used": left}
-    validate(pad(localize(scene), SPEC), SPEC)
+    validate(pad(scene, SPEC), SPEC)
 
 
 def test_a_gap_is_bridged_and_what_is_longer_refused():
@@ -146,7 +145,7 @@ def test_a_long_log_becomes_several_scenes_by_an_option():
         ("made@91", "town", 10, 91),
     ]
     for scene in scenes:
-        validate(pad(localize(scene), SPEC), SPEC)
+        validate(pad(scene, SPEC), SPEC)
     not_used = {"steps of logs that are not used": 17, f"tracks left out: {faults_of.NOT_FINITE}": 1}
     assert noted(notes) == not_used
     made.tracks[0].states[150].heading = NAN
@@ -163,13 +162,13 @@ def test_padding_looks_at_the_steps_of_the_spec_alone():
     x[3, 31:], x[3, :31] = EAST_M, EAST_M + 100.0
     raw = dataclasses.replace(raw, x=x)
     small = SceneSpec(agents=2, steps=31)
-    record = pad(localize(raw), small)
+    record = pad(raw, small)
     assert record.scene.x.shape == (2, 31)
     np.testing.assert_allclose(record.scene.y[:, 10], [0.0, 0.0], atol=1e-6)  # the one 30 m ahead, not row 3
     early = dataclasses.replace(raw, **{n: getattr(raw, n)[:, :31] for n in ("x", "y", "heading", "vel_x", "vel_y")})
     early = dataclasses.replace(early, valid=raw.valid[:, :31], light_state=raw.light_state[:, :31])
     early = dataclasses.replace(early, light_valid=raw.light_valid[:, :31])
-    for name, values in dataclasses.asdict(pad(localize(early), small).scene).items():
+    for name, values in dataclasses.asdict(pad(early, small).scene).items():
         np.testing.assert_array_equal(values, getattr(record.scene, name), err_msg=name)
 
 

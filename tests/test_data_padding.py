@@ -17,7 +17,7 @@ SPEC = SceneSpec(agents=4, polylines=16, points=4, lights=2, route_points=100)
 
 
 def padded(raw, spec):
-    return pad(localize(raw), spec)
+    return pad(raw, spec)
 
 
 def test_frame_is_the_ego_at_the_current_step():

@@ -7,7 +7,6 @@ import pytest
 
 from tests.raw_scenes import straight_road
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.road_edges import fraction_on_right, road_on_left
 from tether.data.scene import RoadType, SceneSpec
 
@@ -46,10 +45,10 @@ def test_an_ego_whose_box_begins_beyond_an_edge_is_marked(north, off):
     lane, right, left, crosswalk = raw.road_points
     y = raw.y + north * (np.arange(len(raw.y)) == raw.ego)[:, None]
     moved = dataclasses.replace(raw, y=y, road_points=(lane, right, left[::-1], crosswalk))
-    assert pad(localize(moved), SceneSpec()).starts_off_road == off
+    assert pad(moved, SceneSpec()).starts_off_road == off
 
 
 def test_where_no_edge_is_mapped_nothing_is_marked():
     raw = straight_road()
     bare = np.where(raw.road_type == RoadType.EDGE_BOUNDARY, RoadType.DRIVEWAY, raw.road_type)
-    assert not pad(localize(dataclasses.replace(raw, road_type=bare, y=raw.y - 60.0)), SceneSpec()).starts_off_road
+    assert not pad(dataclasses.replace(raw, road_type=bare, y=raw.y - 60.0), SceneSpec()).starts_off_road

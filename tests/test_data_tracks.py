@@ -10,7 +10,6 @@ from tests.raw_scenes import scenario
 from tether.data.egos import choose_egos
 from tether.data.errors import DataError
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.scene import (
     SceneSpec,
 )
@@ -55,7 +54,7 @@ def test_a_fault_of_one_track_costs_that_track(kind):
     assert noted(notes) == {f"tracks left out: {fault}": 1}
     expected = [-8.0 * row for row in (0, 1, 3)]
     assert [scenes[0].x[row, 0] for row in range(len(scenes[0].x))] == expected and len(scenes) == 3
-    validate(pad(localize(scenes[0]), SPEC), SPEC)
+    validate(pad(scenes[0], SPEC), SPEC)
 
 
 @pytest.mark.parametrize("kind", FAULTS)

@@ -12,7 +12,6 @@ from tether.data import build, egos, records, tfrecord
 from tether.data.errors import DataError, SkipLedger
 from tether.data.padding import pad
 from tether.data.polyline import project
-from tether.data.raw import localize
 from tether.data.scene import LightState, RoadType, SceneSpec
 from tether.data.validation import validate
 
@@ -92,7 +91,7 @@ def test_a_scenario_becomes_a_scene():
     made = scenario()
     made.tracks[1].states[30].valid = False
     raw = convert(made, "here")[0]
-    record = pad(localize(raw), SceneSpec())
+    record = pad(raw, SceneSpec())
     validate(record, SceneSpec())
     scene = record.scene
     assert (raw.scenario_id, raw.group, raw.source, raw.ego) == ("made", "here", "womd", 0)
@@ -170,7 +169,7 @@ def test_what_is_not_essential_may_be_missing_from_the_map(emptied):
     if emptied == "no lane":
         del made.map_features[0]
     (raw,) = convert(made, "here")
-    record = pad(localize(raw), SceneSpec())
+    record = pad(raw, SceneSpec())
     validate(record, SceneSpec())
     line = 0.5 if emptied == "an empty lane" else 0.0  # the lane's own middle, or the log
     np.testing.assert_allclose(raw.route_y, line, atol=0.02)
@@ -294,7 +293,7 @@ def test_real_records():
     offsets = []
     for path in files:
         for raw, _ in zip(read_file(str(path), ledger, 2, groups), range(8), strict=False):
-            record = pad(localize(raw), SceneSpec())
+            record = pad(raw, SceneSpec())
             validate(record, SceneSpec())
             scene, shown = record.scene, record.scene.route_valid
             route = np.stack([scene.route_x[shown], scene.route_y[shown]], axis=1).astype(float)

@@ -9,7 +9,6 @@ from tests.raw_scenes import scenario
 from tether.data.errors import DataError
 from tether.data.padding import pad
 from tether.data.polyline import wrap
-from tether.data.raw import localize
 from tether.data.scene import SceneSpec
 from tether.data.sim_agents import read_sim_agents
 from tether.data.tfrecord import frame
@@ -35,7 +34,7 @@ def proto():
 
 @pytest.fixture(scope="module")
 def record(proto):
-    return pad(localize(history_scene(proto, SPEC.steps, SPEC.dt)), SPEC)
+    return pad(history_scene(proto, SPEC.steps, SPEC.dt), SPEC)
 
 
 def test_the_future_is_not_looked_at(proto):
@@ -56,7 +55,7 @@ def test_the_future_is_not_looked_at(proto):
 
 
 def test_a_scenario_that_ends_now_is_enough(proto, record):
-    padded = pad(localize(history_scene(cut(proto, "made"), SPEC.steps, SPEC.dt)), SPEC)
+    padded = pad(history_scene(cut(proto, "made"), SPEC.steps, SPEC.dt), SPEC)
     validate(padded, SPEC)
     np.testing.assert_array_equal(padded.scene.x, record.scene.x)
 
@@ -66,7 +65,7 @@ def test_a_track_without_size_that_is_gone_by_now_costs_nothing(proto, record):
     short = cut(proto, "made")
     for step, state in enumerate(short.tracks[1].states):
         state.length, state.width, state.valid = 0.0, 0.0, step < 5
-    padded = pad(localize(history_scene(short, SPEC.steps, SPEC.dt)), SPEC)
+    padded = pad(history_scene(short, SPEC.steps, SPEC.dt), SPEC)
     validate(padded, SPEC)
     assert read_sim_agents(short).agent_id.tolist() == [0, 2]
 

@@ -17,7 +17,6 @@ from oracle_drives import CONFIG, HORIZON, Drive, driven
 
 from tether.data.errors import SkipLedger
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.scene import ROAD_EDGE_TYPES, LightState, RoadType, Scene, SceneSpec
 from tether.data.sources import STARTER, open_split
 from tether.data.womd import read_file
@@ -234,7 +233,7 @@ def starter_drives() -> list[Drive]:
 def real_drives(folder) -> list[Drive]:
     """Every scene, once with the log's own actions and once with others."""
     files, ledger = sorted((folder / "train").glob("*.tfrecord")), SkipLedger(1.0)
-    logged = [pad(localize(scene), SPEC).scene for path in files for scene in read_file(str(path), ledger)]
+    logged = [pad(scene, SPEC).scene for path in files for scene in read_file(str(path), ledger)]
     changes = ((1.0, 0.0), (0.3, 1.5), (0.3, -2.0))
     other = [Drive(scene, SPEC.current, *changes[i % 3]) for i, scene in enumerate(logged)]
     return [Drive(scene, SPEC.current, 0.0) for scene in logged] + other

@@ -10,7 +10,6 @@ import pytest
 import scenes
 
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.road_edges import starts_off_road
 from tether.data.scene import ROAD_EDGE_TYPES, LightState, RoadType, SceneSpec
 from tether.data.sources import STARTER, open_split
@@ -177,7 +176,7 @@ def real_records(request):
     path = request.getfixturevalue("real_data") / "train" / "ngsim_commonroad-00000-of-00001.tfrecord"
     pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
     for record in itertools.islice(read_records(str(path)), 4):
-        yield from (pad(localize(raw), SceneSpec()).scene for raw in convert(parse_scenario(record), "road", 8))
+        yield from (pad(raw, SceneSpec()).scene for raw in convert(parse_scenario(record), "road", 8))
 
 
 @pytest.mark.parametrize(("records", "least"), [(starter_records, 4), (real_records, 2)])

@@ -8,7 +8,6 @@ import scenes
 
 from tether.data.errors import SkipLedger
 from tether.data.padding import pad
-from tether.data.raw import localize
 from tether.data.scene import SceneSpec
 from tether.data.womd import read_file
 from tether.simulator.dynamics import advance, ego_track, log_actions, log_ego
@@ -21,7 +20,7 @@ def logs(real_data):
     """The first 24 scenes of a real file, Scene[B]."""
     pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
     raw = read_file(str(real_data / "train" / "womd-00000-of-00004.tfrecord"), SkipLedger(1.0))
-    return scenes.stack([pad(localize(scene), SceneSpec()).scene for scene, _ in zip(raw, range(24), strict=False)])
+    return scenes.stack([pad(scene, SceneSpec()).scene for scene, _ in zip(raw, range(24), strict=False)])
 
 
 def test_the_inverse_reproduces_real_egos(logs, sim_config):
