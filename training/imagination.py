@@ -107,7 +107,7 @@ def track(driven: Rollout, scene: Scene) -> ModelBatch:
 
 
 def demonstrate(driven: Rollout, scene: Scene) -> tuple[Experience, ModelBatch, dict[str, Array]]:
-    """Keeps a rollout of `ClosestToLog` as demonstrations; one that failed shows nothing worth copying."""
+    """Keeps a rollout of `ClosestToLog` as demonstrations; one that failed is not copied."""
     failed, extras = jnp.any(driven.outcome.termination, axis=0), driven.extras
     valid = driven.alive & ~failed
     experience = demonstrated(driven, extras["decision"], valid, jnp.zeros(valid.shape))

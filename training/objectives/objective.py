@@ -1,5 +1,6 @@
 """What an objective is: how imagined rollouts become experience to learn from."""
 
+import abc
 import dataclasses
 from typing import Protocol
 
@@ -51,7 +52,7 @@ class Objective(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class ReturnWeighted:
+class ReturnWeighted(abc.ABC):
     """Learns the decisions that were drawn, each weighted by what it led to. An objective of this kind says `weights`.
 
     Attributes:
@@ -70,9 +71,9 @@ class ReturnWeighted:
         """See `Objective`."""
         return self
 
+    @abc.abstractmethod
     def weights(self, targets: Targets, group: int) -> Array:
         """How much each decision's log-probability weighs: float32[H, R], 0 where `targets.valid` is False."""
-        raise NotImplementedError
 
     def experience(self, driven: Rollout, targets: Targets, group: int, teacher: Teacher, key: jax.Array) -> Experience:
         """See `Objective`."""
