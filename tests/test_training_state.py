@@ -104,6 +104,38 @@ def test_an_option_that_waits_for_its_model_acts_with_it():
     assert presets.parse(["tiny", "--tokens.temperature", "0.5", "--world_model", "tokens"]).tokens.temperature == 0.5
 
 
+@pytest.mark.parametrize(
+    ("setting", "off", "on"),
+    [
+        ("closed_loop.candidates 8", "closed_loop.steps 0", "rounds.objective cl_sft"),
+        ("closed_loop.minibatch 7", "closed_loop.steps 0", None),
+        ("value.epochs 3", "value.steps 0", "value.steps 1"),
+        ("value.learning_rate 0.1", "value.steps 0 rounds.objective cl_sft", "rounds.objective dagger"),
+        ("returns.discount 0.5", "value.steps 0 rounds.rounds 0", "value.steps 1"),
+        ("rounds.minibatch 8", "value.steps 0 rounds.objective cl_sft", "value.steps 1"),
+        ("rounds.learning_rate 0.1", "rounds.objective cl_sft", "rounds.objective examples.best_fraction:BestFraction"),
+        ("rounds.iterations 3", "rounds.rounds 0", "rounds.rounds 1"),
+        ("fit.tracks 8", "fit.refit_steps 0", "fit.refit_steps 1"),
+        ("fit.trust_quantile 0.5", "rounds.dynamic_horizon false", "rounds.dynamic_horizon true"),
+        ("grounding.horizon_min 2", "rounds.dynamic_horizon false", "grounding.roll_back true"),
+        ("grounding.bias_tolerance 1", "grounding.roll_back false", "rounds.dynamic_horizon true"),
+        ("rounds.penalty 0.1", "rounds.world simulator", "rounds.world model"),
+        ("grounding.penalty_growth 3", "grounding.roll_back false", "rounds.world model"),
+        ("grounding.tolerance 0.1", "grounding.roll_back false", "grounding.roll_back true"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused_with_what_it_acts_with(setting, off, on, capsys):
+    def options(text):
+        words = text.split()
+        return [f"--{name}={value}" for name, value in zip(words[::2], words[1::2], strict=True)]
+
+    with pytest.raises(SystemExit, match="2"):
+        presets.parse(["tiny", *options(setting), *options(off)])
+    assert f"these settings would do nothing:\n  {setting.split()[0]}: acts with" in capsys.readouterr().err
+    if on is not None:
+        assert presets.parse(["tiny", *options(setting), *options(on)])
+
+
 def test_text_that_looks_like_a_truth_stays():
     assert presets.parse(["tiny", "--directory", "true"]).directory == "true"
 

@@ -22,11 +22,12 @@ from tether.training.config import (
     ValueConfig,
     flatten,
 )
+from tether.training.idle import check_overrides
 from tether.training.learning import ImitateConfig
 from tether.training.objectives import OBJECTIVES
 from tether.training.scenes import DataConfig
 from tether.training.stages import check_name
-from tether.training.validation import check_overrides, validate
+from tether.training.validation import validate
 from tether.worldmodel import registry, rssm_net, tokens_net
 from tether.worldmodel.fitting import FittingConfig
 from tether.worldmodel.rssm import RSSMConfig

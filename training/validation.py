@@ -1,4 +1,4 @@
-"""Checks the settings of a run before anything is computed: a setting that is accepted acts, and can work.
+"""Checks the settings of a run before anything is computed: what is accepted can work.
 
 What holds for one setting stands on its field (`data/settings.py`); here is how settings go together.
 """
@@ -12,7 +12,8 @@ from tether.data.scene import SceneSpec
 from tether.data.settings import Facts, settings_of
 from tether.policy.vla import VLAConfig
 from tether.training import objectives
-from tether.training.config import Config, flatten
+from tether.training.config import Config
+from tether.training.idle import demonstrates
 from tether.training.processes import DistributedConfig
 
 LARGEST = 2**31 - 1  # of whole numbers: what a device counts with
@@ -36,21 +37,6 @@ def validate(config: Config) -> None:
             raise ValueError(f"these settings cannot work:\n{listed}")
 
 
-def check_overrides(config: Config, preset: Config) -> None:
-    """Checks that what was set on the command line acts; a preset's own settings wait for their model or objective.
-
-    Raises: ValueError listing the fields that would do nothing.
-    """
-    values, idle = flatten(config), []
-    for now, before in zip(settings_of(config), settings_of(preset), strict=True):
-        if now.value != before.value and now.facts.acts_with is not None:
-            other, value = now.facts.acts_with
-            if values[other] != value:
-                idle.append(f"  {now.name}: acts with {other} {value}, found {values[other]}")
-    if idle:
-        raise ValueError("\n".join(["these settings would do nothing:", *idle]))
-
-
 def check_rows(config: Config, parts: int) -> None:
     """Args: parts: that the rows of a batch are cut into, see `mesh.Layout`.
 
@@ -58,11 +44,11 @@ def check_rows(config: Config, parts: int) -> None:
     rows = {
         "fit.scenes / 2": config.fit.scenes // 2,
         "imitation.scenes": config.imitation.scenes,
-        "closed_loop.scenes": config.closed_loop.scenes,
-        "closed_loop.minibatch": config.closed_loop.minibatch,
         "rounds.scenes": config.rounds.scenes,
         "rounds.minibatch": config.rounds.minibatch,
     }
+    if demonstrates(config):
+        rows |= {f"closed_loop.{name}": getattr(config.closed_loop, name) for name in ("scenes", "minibatch")}
     wrong = [f"  {name}: expected a multiple of {parts}, found {n}" for name, n in rows.items() if n % parts]
     if wrong:
         first = f"mesh.data x mesh.fsdp = {parts} devices share the rows of each batch equally; these cannot be shared:"
@@ -212,4 +198,5 @@ def _divisor(config: Config) -> str:
 
 def _closed_loop_minibatch(config: Config) -> tuple[bool, str]:
     whole = config.closed_loop.scenes * config.rollout_steps
-    return _divides(config.closed_loop.minibatch, whole), f"a divisor of scenes x {config.rollout_steps} = {whole}"
+    good = _divides(config.closed_loop.minibatch, whole) or not demonstrates(config)
+    return good, f"a divisor of scenes x {config.rollout_steps} = {whole}"

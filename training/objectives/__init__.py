@@ -22,6 +22,16 @@ def least_group(name: str) -> int:
     return OBJECTIVES.config_type(name).least_group if name in BUILT_IN else 1
 
 
+def imagines(name: str) -> bool:
+    """Whether an objective learns from imagined rollouts; one that is not built in may."""
+    return name not in BUILT_IN or OBJECTIVES.config_type(name).imagines
+
+
+def demonstrates(name: str) -> bool:
+    """Whether an objective learns from demonstrations; one that is not built in may."""
+    return name not in BUILT_IN or not OBJECTIVES.config_type(name).imagines
+
+
 def build(name: str, settings: Any) -> Objective:
     """The objective `name`, with its own settings or, where they are None, its default ones.
 
