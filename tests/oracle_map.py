@@ -219,11 +219,11 @@ def first_place(route: Route, x: float, y: float, heading: float) -> Place:
 
 def walked(route: Route, first: Place, x: np.ndarray, y: np.ndarray) -> list[Place]:
     """The places of a track [N + 1] whose first one is known: each within 2 m and twice the way moved of the last."""
-    found = [first]
+    places = [first]
     for i in range(1, len(x)):
         way = float(np.hypot(x[i] - x[i - 1], y[i] - y[i - 1]))
-        found.append(place_on(route, x[i], y[i], found[-1].s, 2.0 + 2.0 * way))
-    return found
+        places.append(place_on(route, x[i], y[i], places[-1].s, 2.0 + 2.0 * way))
+    return places
 
 
 def log_places(scene: Scene) -> list[Place]:

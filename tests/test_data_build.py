@@ -58,20 +58,20 @@ def test_statistics_count_what_is_there_and_what_is_not():
     first = kept("train", "g1"), kept("train", "g1", 3, 60.25, speed=11.0, off_road=True)
     statistics = part([*first, again, kept("test", "g2", 2, 50.0)])
     statistics.close(ledger)
-    found = statistics.to_json()
-    assert (found["split"]["train"]["scenes"], found["split"]["train"]["groups"]) == (2, 1)
-    assert (found["split"]["train"]["starts_off_road"], found["split"]["test"]["starts_off_road"]) == (1, 0)
-    assert (found["split"]["train"]["not_kept"], found["split"]["test"]["not_kept"]) == ({"same_ego": 1}, {})
+    summary = statistics.to_json()
+    assert (summary["split"]["train"]["scenes"], summary["split"]["train"]["groups"]) == (2, 1)
+    assert (summary["split"]["train"]["starts_off_road"], summary["split"]["test"]["starts_off_road"]) == (1, 0)
+    assert (summary["split"]["train"]["not_kept"], summary["split"]["test"]["not_kept"]) == ({"same_ego": 1}, {})
     raw = kept("train", "g1").scene
-    assert sum(found["split"]["train"]["agents"].values()) == 2 * len(raw.x)
-    assert found["split"]["train"]["with"]["vehicle_near"] == 2
-    left = found["split"]["train"]["left_out"]
+    assert sum(summary["split"]["train"]["agents"].values()) == 2 * len(raw.x)
+    assert summary["split"]["train"]["with"]["vehicle_near"] == 2
+    left = summary["split"]["train"]["left_out"]
     assert left == {"agents": 2, "polylines": 3, "lights": 0, "tokens": 0, "nearest_polyline_m": 60.2}
-    assert found["split"]["test"]["left_out"]["nearest_polyline_m"] == 50.0
-    assert (found["records"], found["skipped"]["records"]) == (4, 1)
-    assert found["skipped"]["by_reason"] == {"tracks: expected # states per track, found [#]": 1}
-    assert found["skipped"]["first"] == ["a.tfrecord, record 2, field tracks: " + error.reason]
-    assert found["noted"] == {}
+    assert summary["split"]["test"]["left_out"]["nearest_polyline_m"] == 50.0
+    assert (summary["records"], summary["skipped"]["records"]) == (4, 1)
+    assert summary["skipped"]["by_reason"] == {"tracks: expected # states per track, found [#]": 1}
+    assert summary["skipped"]["first"] == ["a.tfrecord, record 2, field tracks: " + error.reason]
+    assert summary["noted"] == {}
 
 
 def test_what_is_noted_counts_records_and_what_was_met_in_them():
@@ -157,11 +157,11 @@ def files(folder):
 
 def contents(folder):
     """Each record of each split and how often it is there."""
-    found = collections.Counter()
+    counts = collections.Counter()
     for path in folder.glob("*.array_record*"):
         split = path.name.split("-")[1]
-        found.update((split, record) for record in ArrayRecordDataSource(str(path)))
-    return found
+        counts.update((split, record) for record in ArrayRecordDataSource(str(path)))
+    return counts
 
 
 @pytest.fixture(scope="module")

@@ -65,10 +65,10 @@ def test_remote_files_are_listed_and_read():
         files.pipe(f"/logs [1]/part-{number}.tfrecord", tfrecord.frame(payload))
     files.pipe("/logs [1]/part-2.tfrecord.gz", gzip.compress(tfrecord.frame(b"third")))
     for pattern in ("memory://logs [1]", "memory://logs*/*.tfrecord*"):
-        found = inputs.list_files(pattern)
-        assert [next(iter(tfrecord.read_records(path))) for path in found] == [b"first", b"second", b"third"]
+        paths = inputs.list_files(pattern)
+        assert [next(iter(tfrecord.read_records(path))) for path in paths] == [b"first", b"second", b"third"]
     assert names("memory://logs [1]/part-0.tfrecord") == ["part-0.tfrecord"]
-    assert inputs.fingerprints(found)[0]["bytes"] == 16 + len(b"first")
+    assert inputs.fingerprints(paths)[0]["bytes"] == 16 + len(b"first")
     with pytest.raises(DataError, match="no file matches"):
         inputs.list_files("memory://logs*/*.proto")
 

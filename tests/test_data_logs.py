@@ -211,7 +211,7 @@ def test_the_options_of_a_build_are_counted_in_its_summary(tmp_path, capsys):
     options = dict(resample=True, derive_velocities=True, windows=True)
     build.build(build.BuildConfig(**shared, **options, out=str(tmp_path / "all")))
     summary = json.loads((tmp_path / "all" / "summary.json").read_text())
-    assert {kind: (found["records"], found["count"]) for kind, found in summary["noted"].items()} == {
+    assert {kind: (note["records"], note["count"]) for kind, note in summary["noted"].items()} == {
         "logs resampled to 10 Hz": (1, 1),
         "steps of logs that are not used": (2, 10 + 7 + 17),  # before and after the windows
         "tracks left out: " + faults_of.NO_SIZE: (1, 1),
@@ -220,9 +220,9 @@ def test_the_options_of_a_build_are_counted_in_its_summary(tmp_path, capsys):
     assert summary["noted"]["logs resampled to 10 Hz"]["example"] == f"{file}, record 0"
     assert "logs resampled to 10 Hz: 1 in 1 records, such as" in capsys.readouterr().out
     source = open_split(tmp_path / "all", "train")
-    found = [(record.scenario_id, record.group) for record in source]
+    names = [(record.scenario_id, record.group) for record in source]
     windows = [(f"{name}{at}", name) for name in ("rate", "long") for at in ("@0", "@91")]
-    assert found == [*windows, ("still", "still"), ("flat", "flat")]
+    assert names == [*windows, ("still", "still"), ("flat", "flat")]
     assert [record.instruction.endswith("mind the tram") for record in source] == [False] * 2 + [True] * 2 + [False] * 2
     build.build(build.BuildConfig(**shared, max_skipped=0.5, out=str(tmp_path / "none")))
     skipped = json.loads((tmp_path / "none" / "summary.json").read_text())["skipped"]

@@ -84,7 +84,7 @@ def test_another_spec_reads_the_same_set(directory):
     assert scene.x.shape == (2, 91) and scene.road_x.shape == (16, 5)
 
 
-def test_a_finished_set_is_found_and_not_rebuilt(directory):
+def test_a_finished_set_is_not_rebuilt(directory):
     def never():
         raise AssertionError("scenes were asked for again")
 

@@ -146,8 +146,8 @@ def test_bad_records_are_skipped_by_name(tmp_path):
     ledger = SkipLedger(max_skipped=1.0)
     assert [raw.scenario_id for raw in read_file(path, ledger)] == ["made"]
     reasons = ["expected a WOMD Scenario", "expected a WOMD Scenario", "no valid ego", "number of states", "no size"]
-    assert all(reason in str(found) for reason, found in zip(reasons, ledger.errors, strict=True))
-    assert all(f"record {i}" in str(found) and path in str(found) for i, found in enumerate(ledger.errors, start=1))
+    assert all(reason in str(error) for reason, error in zip(reasons, ledger.errors, strict=True))
+    assert all(f"record {i}" in str(error) and path in str(error) for i, error in enumerate(ledger.errors, start=1))
     with pytest.raises(DataError, match="skipped 5 of 6"):
         strict = SkipLedger(max_skipped=0.5)
         list(read_file(path, strict))

@@ -67,8 +67,8 @@ def test_curvature_limit_depends_on_speed():
 
 
 def test_ramp_reaches_the_target_at_the_commit_and_holds_it():
-    found = ramp(jnp.array([1.0]), jnp.array([-1.0]), 7, 5)
-    np.testing.assert_allclose(found[0], [0.6, 0.2, -0.2, -0.6, -1.0, -1.0, -1.0], atol=1e-6)
+    values = ramp(jnp.array([1.0]), jnp.array([-1.0]), 7, 5)
+    np.testing.assert_allclose(values[0], [0.6, 0.2, -0.2, -0.6, -1.0, -1.0, -1.0], atol=1e-6)
 
 
 def test_decode_starts_from_the_current_motion():
@@ -88,9 +88,9 @@ def test_encoding_recovers_every_kind_of_action(encode):
 def test_standing_is_encoded_as_standing_and_starting_as_accelerating(encode):
     start = ego(jnp.zeros(2))
     gone = driven(SPACE, start, bins([8, STRAIGHT_AHEAD], [13, STRAIGHT_AHEAD]))
-    found = np.asarray(encode(start, gone))
-    np.testing.assert_array_equal(found[0], [8, STRAIGHT_AHEAD])
-    np.testing.assert_array_equal(found[1], [13, STRAIGHT_AHEAD])
+    tokens = np.asarray(encode(start, gone))
+    np.testing.assert_array_equal(tokens[0], [8, STRAIGHT_AHEAD])
+    np.testing.assert_array_equal(tokens[1], [13, STRAIGHT_AHEAD])
 
 
 def test_labels_beside_the_log_lead_back_without_overshoot(encode):
@@ -111,9 +111,9 @@ def test_labels_beside_the_log_lead_back_without_overshoot(encode):
 
 def test_waypoints_end_with_the_log():
     scene = scenes.stack([scenes.straight()])
-    found = logged_waypoints(scene, jnp.array([85]), 10)
-    np.testing.assert_array_equal(found.valid[0], np.arange(10) < 5)
-    np.testing.assert_allclose(found.x[0, :5], 75 + np.arange(1, 6), atol=1e-4)
+    waypoints = logged_waypoints(scene, jnp.array([85]), 10)
+    np.testing.assert_array_equal(waypoints.valid[0], np.arange(10) < 5)
+    np.testing.assert_allclose(waypoints.x[0, :5], 75 + np.arange(1, 6), atol=1e-4)
 
 
 def test_deviation_ignores_what_is_invalid():
@@ -123,9 +123,9 @@ def test_deviation_ignores_what_is_invalid():
     valid = jnp.arange(SPACE.horizon)[None] < SPACE.commit
     spoiled = [straight.replace(valid=valid, x=jnp.where(valid, straight.x, junk)) for junk in (0.0, 99.0)]
     knots = bins([3, 3], [8, STRAIGHT_AHEAD])[None]
-    found = [deviation(SPACE, knots, start, waypoints, SIMULATOR.limits) for waypoints in spoiled]
-    np.testing.assert_array_equal(*found)
-    assert found[0][0, 1] == 0 < found[0][0, 0]
+    deviations = [deviation(SPACE, knots, start, waypoints, SIMULATOR.limits) for waypoints in spoiled]
+    np.testing.assert_array_equal(*deviations)
+    assert deviations[0][0, 1] == 0 < deviations[0][0, 0]
 
 
 def test_reach_in_a_coarser_space():
@@ -154,11 +154,11 @@ def test_dithering_keeps_what_is_a_bin():
 
 
 def test_the_nearest_knot_lies_between_the_bins():
-    """Of knots off the grid: found to an eighth of a bin, 0.05 m/s^2 there and 0.01 of kappa_max."""
+    """Knots off the grid are recovered to an eighth of a bin, 0.05 m/s^2 there and 0.01 of kappa_max."""
     start = ego(jnp.full(3, 8.0), acceleration=0.3, curvature=0.01)
     wanted = jnp.array([[0.9, 0.05], [-0.42, -0.1], [0.05, 0.003]])
     search = jax.jit(lambda waypoints: knot_towards(SPACE, start, waypoints, SIMULATOR.limits))
-    found, nearest_bin = search(driven(SPACE, start, wanted)), bins([11, 17], [6, 10], [8, 15])
-    np.testing.assert_allclose(found, wanted, atol=0.06)
-    assert np.abs(found - wanted)[:, 1].max() < 0.01
-    assert np.abs(found - wanted).sum() < 0.5 * np.abs(nearest_bin - wanted).sum()
+    nearest, nearest_bin = search(driven(SPACE, start, wanted)), bins([11, 17], [6, 10], [8, 15])
+    np.testing.assert_allclose(nearest, wanted, atol=0.06)
+    assert np.abs(nearest - wanted)[:, 1].max() < 0.01
+    assert np.abs(nearest - wanted).sum() < 0.5 * np.abs(nearest_bin - wanted).sum()

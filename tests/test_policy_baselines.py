@@ -1,4 +1,4 @@
-"""Scripted drivers in the log-replay World."""
+"""Scripted policies in the log-replay World."""
 
 import dataclasses
 
@@ -40,74 +40,74 @@ SCENES = {
     "red light": scenes.red_light(45.0),
     "bend": bending(),
 }
-DRIVERS = (GoStraight(SIMULATOR), ConstantSpeed(SIMULATOR), IDM(SIMULATOR), LogExpert(SIMULATOR))
+POLICIES = (GoStraight(SIMULATOR), ConstantSpeed(SIMULATOR), IDM(SIMULATOR), LogExpert(SIMULATOR))
 
 
 @pytest.fixture(scope="module")
 def drive():
-    """Scenes to {driver: ego and outcome}, all drivers in one compiled function."""
+    """Scenes to {policy: ego and outcome}, all policies in one compiled function."""
     keys = jax.random.split(jax.random.key(0), len(SCENES))
 
-    def one(driver, scene):
-        found = rollout(LogReplay(SIMULATOR), (), driver, (), scene, STEPS, keys, keys)
-        return found.ego, found.outcome
+    def one(policy, scene):
+        result = rollout(LogReplay(SIMULATOR), (), policy, (), scene, STEPS, keys, keys)
+        return result.ego, result.outcome
 
-    return jax.jit(lambda scene: {type(d).__name__: one(d, scene) for d in DRIVERS})
+    return jax.jit(lambda scene: {type(policy).__name__: one(policy, scene) for policy in POLICIES})
 
 
 @pytest.fixture(scope="module")
-def driven(drive):
+def rollouts(drive):
     return drive(scenes.stack([prepare(scene, SIMULATOR) for scene in SCENES.values()]))
 
 
-def track(driven, driver, scene):
+def track(rollouts, policy, scene):
     """x, y, speed after each sub-step."""
-    ego = jax.tree.map(lambda field: np.asarray(field)[:, list(SCENES).index(scene)].ravel(), driven[driver][0])
+    ego = jax.tree.map(lambda field: np.asarray(field)[:, list(SCENES).index(scene)].ravel(), rollouts[policy][0])
     return ego.x, ego.y, ego.speed
 
 
-def test_go_straight_keeps_speed_and_heading(driven):
-    x, y, speed = track(driven, "GoStraight", "bend")
+def test_go_straight_keeps_speed_and_heading(rollouts):
+    x, y, speed = track(rollouts, "GoStraight", "bend")
     np.testing.assert_allclose(speed, 8.0, atol=1e-4)
     np.testing.assert_allclose(y, 0.0, atol=1e-3)
     assert x[0] > 0.7
 
 
-def test_constant_speed_follows_the_bend(driven):
-    x, y, speed = track(driven, "ConstantSpeed", "bend")
+def test_constant_speed_follows_the_bend(rollouts):
+    x, y, speed = track(rollouts, "ConstantSpeed", "bend")
     bend_x, bend_y = on_bend(0.8 * np.arange(1, len(x) + 1))
     np.testing.assert_allclose(speed, 8.0, atol=1e-3)
     assert np.abs(np.hypot(x - bend_x, y - bend_y)).max() < 0.6
 
 
-def test_idm_approaches_the_speed_limit(driven):
-    _, _, speed = track(driven, "IDM", "free")
+def test_idm_approaches_the_speed_limit(rollouts):
+    _, _, speed = track(rollouts, "IDM", "free")
     assert speed[-1] > 12 and speed.max() < scenes.SPEED_LIMIT
 
 
-def test_idm_stops_behind_a_stopped_lead(driven):
+def test_idm_stops_behind_a_stopped_lead(rollouts):
     """The lead's rear is at 42.25 m, so the ego's centre must stop short of 40 m."""
-    x, _, speed = track(driven, "IDM", "stopped lead")
+    x, _, speed = track(rollouts, "IDM", "stopped lead")
     assert speed[-1] < 1.0 and 34 < x[-1] < 40
-    assert not np.asarray(driven["IDM"][1].collision).any()
+    assert not np.asarray(rollouts["IDM"][1].collision).any()
 
 
-def test_idm_stops_at_a_red_light(driven):
+def test_idm_stops_at_a_red_light(rollouts):
     """The light is at 45 m: the front must not pass it, the centre not 42.75 m."""
-    x, _, speed = track(driven, "IDM", "red light")
+    x, _, speed = track(rollouts, "IDM", "red light")
     assert speed[-1] < 1.0 and 36 < x[-1] < 42.75
-    assert np.asarray(driven["GoStraight"][1].red_light)[:, list(SCENES).index("red light")].any()
-    assert not np.asarray(driven["IDM"][1].red_light).any()
+    assert np.asarray(rollouts["GoStraight"][1].red_light)[:, list(SCENES).index("red light")].any()
+    assert not np.asarray(rollouts["IDM"][1].red_light).any()
 
 
-def test_log_expert_follows_the_log(driven):
-    x, y, _ = track(driven, "LogExpert", "bend")
+def test_log_expert_follows_the_log(rollouts):
+    x, y, _ = track(rollouts, "LogExpert", "bend")
     log_x, log_y = on_bend(0.8 * np.arange(1, len(x) + 1))
     assert np.hypot(x - log_x, y - log_y).max() < 0.3
 
 
-def test_rows_do_not_depend_on_their_neighbours(drive, driven):
-    """The same scenes in reverse order drive the same."""
+def test_rows_do_not_depend_on_their_neighbours(drive, rollouts):
+    """The same scenes in reverse order give the same rollouts."""
     backwards = drive(scenes.stack([prepare(scene, SIMULATOR) for scene in reversed(SCENES.values())]))
     for name in ("ConstantSpeed", "IDM", "LogExpert"):
-        np.testing.assert_allclose(backwards[name][0].x[:, ::-1], driven[name][0].x, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(backwards[name][0].x[:, ::-1], rollouts[name][0].x, atol=1e-4, err_msg=name)

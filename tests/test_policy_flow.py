@@ -107,8 +107,8 @@ def test_log_probability_of_a_chain_against_numpy(rng):
         variance = sigma**2 * 0.25
         expected += np.sum(-((x[:, k + 1] - mean) ** 2) / (2 * variance) - 0.5 * np.log(2 * np.pi * variance), -1)
     memory = Memory((), jnp.ones((3, 2), bool))
-    found = head.score(stub(gaussian), Chain(jnp.asarray(x, jnp.float32)), None, memory)
-    np.testing.assert_allclose(found["motion_log_prob"], expected, rtol=1e-4)
+    scores = head.score(stub(gaussian), Chain(jnp.asarray(x, jnp.float32)), None, memory)
+    np.testing.assert_allclose(scores["motion_log_prob"], expected, rtol=1e-4)
 
 
 def test_density_of_a_normal():
@@ -126,9 +126,9 @@ def test_both_equations_end_in_the_actions_distribution():
     x = np.random.default_rng(0).normal(size=(rows, 2))
     for time in np.asarray(times(steps)):
         x = x - gaussian(x[:, None, None], np.full((rows, 1), time), None, None)[:, 0, 0] / steps
-    for found in (stochastic, x):
-        np.testing.assert_allclose(found.mean(0), MEAN, atol=0.03)
-        np.testing.assert_allclose(found.std(0), SPREAD, rtol=0.05)
+    for samples in (stochastic, x):
+        np.testing.assert_allclose(samples.mean(0), MEAN, atol=0.03)
+        np.testing.assert_allclose(samples.std(0), SPREAD, rtol=0.05)
     assert abs(np.corrcoef(stochastic.T)[0, 1]) < 0.05
 
 
@@ -176,9 +176,9 @@ def test_the_first_step_takes_its_noise_from_the_next():
 def test_replay_parity(acted, evaluate, params, batch):
     """The chain that was drawn step by step scores the same in one teacher-forced pass."""
     _, _, extras = acted
-    found = evaluate(params, batch.observation, extras["decision"])
+    replayed = evaluate(params, batch.observation, extras["decision"])
     for name in ("log_prob", "reasoning_log_prob", "value"):
-        np.testing.assert_allclose(found[name], extras[name], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(replayed[name], extras[name], atol=1e-5, err_msg=name)
     assert np.std(extras["log_prob"]) > 0.5
     assert extras["decision"].tokens.shape == (ROWS, REASONING)
 
@@ -197,21 +197,21 @@ def test_a_knot_knows_nothing_of_those_after_it(evaluate, params, batch):
     """Noise on the last knots changes no error before them."""
     shown = batch.decision.motion
     changed = shown.replace(x=shown.x.at[:, :, 5:].add(1.0))
-    kept, found = (
+    before, after = (
         evaluate(params, batch.observation, batch.decision.replace(motion=motion))["knot_error"]
         for motion in (shown, changed)
     )
-    np.testing.assert_allclose(found[:, :5], kept[:, :5], atol=1e-5)
-    assert np.abs(found[:, 5:] - kept[:, 5:]).min() > 1e-3
+    np.testing.assert_allclose(after[:, :5], before[:, :5], atol=1e-5)
+    assert np.abs(after[:, 5:] - before[:, 5:]).min() > 1e-3
 
 
 def test_copies_of_a_chunk_do_not_see_each_other(evaluate, params, batch):
     shown = batch.decision.motion
     motion = jax.tree.map(lambda a: a[:, ::-1], shown)
-    kept, found = (
+    errors, reversed_copies = (
         evaluate(params, batch.observation, batch.decision.replace(motion=m))["knot_error"] for m in (shown, motion)
     )
-    np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(reversed_copies, errors, rtol=1e-4, atol=1e-5)
 
 
 def test_plan_begins_with_the_commit(act, params, batch):

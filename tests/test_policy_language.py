@@ -190,8 +190,8 @@ def test_hazards_ignore_what_is_behind_aside_or_invalid(observation):
         agent_valid=jnp.array([[False, True, True, False]]),
     )
     measured = jax.jit(lambda o: hazards(DriverConfig(), o))
-    found = measured(aside)
-    np.testing.assert_allclose(found.acceleration[0, CAUSE["lead vehicle"]], DriverConfig.acceleration)
+    free = measured(aside)
+    np.testing.assert_allclose(free.acceleration[0, CAUSE["lead vehicle"]], DriverConfig.acceleration)
     seen = measured(aside.replace(agent_valid=jnp.array([[False, True, True, True]])))
     assert seen.acceleration[0, CAUSE["lead vehicle"]] < -3
     np.testing.assert_allclose(seen.distance[0, CAUSE["lead vehicle"]], 10 - 4.5, atol=1e-4)
@@ -200,8 +200,8 @@ def test_hazards_ignore_what_is_behind_aside_or_invalid(observation):
 def test_idm_equilibrium():
     """At the desired gap s0 + v T = 22 m behind an equally fast car, far below the desired speed: a (-(v / v0)^4)."""
     driver = dataclasses.replace(DriverConfig(), default_speed_mps=1e3)
-    found = idm(driver, jnp.array(10.0), jnp.array(20.0), jnp.array(22.0), jnp.array(10.0))
-    np.testing.assert_allclose(found, 2.0 * (1 - 0.5**4 - 1), rtol=1e-5)
+    acceleration = idm(driver, jnp.array(10.0), jnp.array(20.0), jnp.array(22.0), jnp.array(10.0))
+    np.testing.assert_allclose(acceleration, 2.0 * (1 - 0.5**4 - 1), rtol=1e-5)
 
 
 def action(acceleration, curvature):

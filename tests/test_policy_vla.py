@@ -53,9 +53,9 @@ def acted(act, params, batch):
 def test_replay_parity(acted, evaluate, params, batch):
     """What was sampled token by token scores the same in one teacher-forced pass."""
     _, _, extras = acted
-    found = evaluate(params, batch.observation, extras["decision"])
+    replayed = evaluate(params, batch.observation, extras["decision"])
     for name in ("log_prob", "reasoning_log_prob", "value"):
-        np.testing.assert_allclose(found[name], extras[name], atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(replayed[name], extras[name], atol=1e-4, err_msg=name)
     assert np.std(extras["log_prob"]) > 0.05
 
 
@@ -80,12 +80,12 @@ def test_joint_action_table_sums_to_one(evaluate, params, batch):
 
 
 def test_entropy_is_that_of_the_slots(evaluate, params, batch):
-    found = evaluate(params, batch.observation, batch.decision)
-    table = np.exp(np.asarray(found["logits"], np.float64))
+    scores = evaluate(params, batch.observation, batch.decision)
+    table = np.exp(np.asarray(scores["logits"], np.float64))
     np.testing.assert_allclose(table.sum(-1), 1.0, atol=1e-5)
     entropy = -np.where(table > 0, table * np.log(np.maximum(table, 1e-300)), 0).sum(-1)
-    np.testing.assert_allclose(found["entropy"], entropy[:, REASONING:].sum(-1), rtol=1e-4)
-    np.testing.assert_allclose(found["reasoning_entropy"], entropy[:, :REASONING].sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(scores["entropy"], entropy[:, REASONING:].sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(scores["reasoning_entropy"], entropy[:, :REASONING].sum(-1), rtol=1e-4)
 
 
 def test_action_depends_on_the_reasoning(evaluate, params, batch):
@@ -102,8 +102,8 @@ def test_reasoning_can_be_given(params, batch, evaluate):
     keys = jax.random.split(jax.random.key(1), ROWS)
     _, _, extras = jax.jit(lambda o: VLA.act(params, keys, o, (), given))(batch.observation)
     np.testing.assert_array_equal(extras["decision"].tokens[:, :REASONING], given)
-    found = evaluate(params, batch.observation, extras["decision"])
-    np.testing.assert_allclose(extras["log_prob"], found["log_prob"], atol=1e-4)
+    scores = evaluate(params, batch.observation, extras["decision"])
+    np.testing.assert_allclose(extras["log_prob"], scores["log_prob"], atol=1e-4)
 
 
 def test_instruction_matters_and_its_padding_does_not(evaluate, params, batch):
@@ -126,10 +126,10 @@ def test_room_for_a_longer_instruction_changes_nothing(evaluate, params, batch):
     instruction = jnp.pad(batch.observation.instruction, ((0, 0), (0, scenes.TINY.text)))
     more = jax.random.normal(jax.random.key(0), (scenes.TINY.text, VLA.shape.width))
     positions = {**params, "prefix_position": jnp.concatenate([params["prefix_position"], more])}
-    found = jax.jit(roomy.evaluate)(positions, batch.observation.replace(instruction=instruction), batch.decision)
+    scores = jax.jit(roomy.evaluate)(positions, batch.observation.replace(instruction=instruction), batch.decision)
     base = evaluate(params, batch.observation, batch.decision)
     for name in ("log_prob", "reasoning_log_prob", "value", "plan"):
-        np.testing.assert_allclose(found[name], base[name], atol=1e-4)
+        np.testing.assert_allclose(scores[name], base[name], atol=1e-4)
 
 
 def test_greedy_ignores_the_key(params, batch):
@@ -164,13 +164,13 @@ def test_cameras_join_as_further_patches(params, batch):
     assert vla.shape.patches == VLA.shape.patches + 2 * 6
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (ROWS, 2, 20, 40, 3)), jnp.uint8)
     score = jax.jit(lambda p, o: vla.evaluate(p, o, batch.decision))
-    found = [
+    scores = [
         score(vla.init(jax.random.key(0)), batch.observation.replace(camera=camera))
         for camera in (images, images.at[:, 0].set(0), images.at[:, 1].set(0), images[:, ::-1])
     ]
     for name in ("log_prob", "value"):
-        for other in found[1:]:
-            assert np.abs(other[name] - found[0][name]).min(0).max() > 1e-6, name
+        for other in scores[1:]:
+            assert np.abs(other[name] - scores[0][name]).min(0).max() > 1e-6, name
 
 
 def test_cameras_that_are_missing_are_asked_for(batch):
@@ -185,8 +185,8 @@ def test_cameras_that_are_missing_are_asked_for(batch):
 
 def test_cameras_that_were_not_asked_for_change_nothing(evaluate, params, batch):
     seen = batch.observation.replace(camera=jnp.full((ROWS, 1, 8, 8, 3), 9, jnp.uint8))
-    kept, found = (evaluate(params, o, batch.decision)["log_prob"] for o in (batch.observation, seen))
-    np.testing.assert_array_equal(found, kept)
+    without, with_camera = (evaluate(params, o, batch.decision)["log_prob"] for o in (batch.observation, seen))
+    np.testing.assert_array_equal(with_camera, without)
 
 
 @pytest.mark.parametrize("head", ["discrete", "flow"])

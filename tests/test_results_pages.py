@@ -39,7 +39,7 @@ after
         ("", ("mine",), "failed", ""),
     ],
 )
-def test_a_number_is_found_by_heading_row_and_column(heading, row, column, cell):
+def test_a_number_is_read_by_heading_row_and_column(heading, row, column, cell):
     assert front.cell_of(PAGE, Claim("words", "x", heading, row, column)) == cell
 
 

@@ -1,4 +1,4 @@
-"""Whole drives in hand-made scenes with known answers: what simulators of this kind get wrong.
+"""Whole rollouts in hand-made scenes with known answers: what simulators of this kind get wrong.
 
 One step at a time is in `test_simulator_outcome.py`; formulas in `test_simulator_geometry.py`.
 """
@@ -28,22 +28,22 @@ EVENTS = ("collision", "at_fault", "off_road", "wrong_way", "red_light", "corrid
 @jax.jit
 def _drive(scene, plans):
     keys = jax.random.split(jax.random.key(0), 1)
-    driven = rollout(LogReplay(CONFIG), (), Planned(CONFIG), plans, scene, HORIZON, keys, keys)
-    outcome = driven.outcome.replace(valid=driven.outcome.valid & driven.alive[..., None])
-    own_return = steps_of(driven, None).own_reward.sum(1)
-    return driven.ego, outcome, driving_score(driven, scene, CONFIG) | {"own_return": own_return}
+    result = rollout(LogReplay(CONFIG), (), Planned(CONFIG), plans, scene, HORIZON, keys, keys)
+    outcome = result.outcome.replace(valid=result.outcome.valid & result.alive[..., None])
+    own_return = steps_of(result, None).own_reward.sum(1)
+    return result.ego, outcome, driving_score(result, scene, CONFIG) | {"own_return": own_return}
 
 
 @dataclasses.dataclass(frozen=True)
-class Drive:
-    """A drive of 8 s without batch axis: fields of `EgoState` and `Outcome` [80] by name, the score's by name."""
+class Result:
+    """A rollout of 8 s without batch axis: fields of `EgoState` and `Outcome` [80] by name, the score's by name."""
 
     ego: dict[str, np.ndarray]
     outcome: dict[str, np.ndarray]
     score: dict[str, float]
 
     def when(self, event: str) -> list[int]:
-        """The sub-steps at which it happens."""
+        """The sub-steps at which the event happens."""
         return np.flatnonzero(self.outcome[event]).tolist()
 
     def happened(self) -> set[str]:
@@ -51,36 +51,36 @@ class Drive:
         return {name for name in EVENTS if self.when(name)}
 
 
-def drive(scene: Scene, plan) -> Drive:
+def drive(scene: Scene, plan) -> Result:
     """Drives `plan` from the current step on."""
     ego, outcome, score = _drive(scenes.stack([scenes.indexed(scene, CONFIG)]), scenes.stack([plan]))
     ego = {name: by_substep(getattr(ego, name))[0] for name in ("x", "y", "heading")}
     outcome = {name: by_substep(getattr(outcome, name))[0] for name in (*EVENTS, "valid", "progress_m", "overlap_m")}
     outcome = {name: values * outcome["valid"] for name, values in outcome.items()}
-    return Drive(ego, outcome, {name: float(value[0]) for name, value in score.items()})
+    return Result(ego, outcome, {name: float(value[0]) for name, value in score.items()})
 
 
 def test_contacts_in_several_substeps_of_one_step_all_count():
     """Hit from behind in sub-step 1, into a parked car in sub-step 4: neither hides the other."""
     hit = scenes.with_agent(scenes.straight(), 1, x=-5.2, y=0.0, speed=16.0)  # 0.7 m behind, closing by 0.6 m
     both = scenes.with_agent(hit, 2, x=8.55, y=0.0)  # 4.05 m ahead, closing by 1 m
-    found = drive(both, plan())
-    assert found.when("collision") == [1, 4] and found.when("at_fault") == [4]
-    np.testing.assert_allclose(found.outcome["overlap_m"][[1, 4]], [0.5, 0.95], atol=1e-3)
-    assert found.outcome["valid"].sum() == 5 and found.score["score"] == 0
+    result = drive(both, plan())
+    assert result.when("collision") == [1, 4] and result.when("at_fault") == [4]
+    np.testing.assert_allclose(result.outcome["overlap_m"][[1, 4]], [0.5, 0.95], atol=1e-3)
+    assert result.outcome["valid"].sum() == 5 and result.score["score"] == 0
     assert drive(hit, plan()).happened() == {"collision"}
 
 
 def test_hit_from_behind_by_a_replayed_car_costs_no_score():
     """The ego brakes from 10 m/s at 4 m/s^2: 12.5 m, of the 80 m of its log."""
-    found = drive(scenes.with_agent(scenes.straight(), 1, x=-12.0, y=0.0, speed=10.0), plan(-4.0))
-    assert found.happened() - {"uncomfortable"} == {"collision"} and len(found.when("collision")) == 1
-    assert found.outcome["valid"].all() and found.score["failure"] == 0
-    np.testing.assert_allclose(found.score["progress"], 12.5 / 80, rtol=1e-4)
-    np.testing.assert_allclose(found.score["score"], 12.5 / 80 / 0.8, rtol=1e-4)
+    result = drive(scenes.with_agent(scenes.straight(), 1, x=-12.0, y=0.0, speed=10.0), plan(-4.0))
+    assert result.happened() - {"uncomfortable"} == {"collision"} and len(result.when("collision")) == 1
+    assert result.outcome["valid"].all() and result.score["failure"] == 0
+    np.testing.assert_allclose(result.score["progress"], 12.5 / 80, rtol=1e-4)
+    np.testing.assert_allclose(result.score["score"], 12.5 / 80 / 0.8, rtol=1e-4)
 
 
-def test_the_own_return_heeds_no_contact_that_is_not_the_egos_fault():
+def test_the_own_return_ignores_contacts_that_are_not_the_egos_fault():
     """The own return of being driven through is that of an empty road, but for the time to collision; a contact that is
     the ego's fault costs as much as ever."""
     empty, parked = scenes.straight(), scenes.with_agent(scenes.straight(), 1, x=30.0, y=0.0)
@@ -96,8 +96,8 @@ def test_the_own_return_heeds_no_contact_that_is_not_the_egos_fault():
 def test_an_ego_that_starts_off_the_road_fails_even_standing_still(y, off):
     """Its corners reach 0.2 m beyond an edge, or not quite there; a log that goes nowhere earns 1 otherwise."""
     scene = moving(scenes.straight(speed=0.0), 0, 0.0, 0.0, y=y)
-    found = drive(scenes.with_route(scene, np.array([-20.0, 100.0]), y), plan())
-    assert found.when("off_road") == [0] * off and found.score["score"] == 1.0 - off
+    result = drive(scenes.with_route(scene, np.array([-20.0, 100.0]), y), plan())
+    assert result.when("off_road") == [0] * off and result.score["score"] == 1.0 - off
 
 
 def without_roads(scene: Scene) -> Scene:
@@ -120,20 +120,20 @@ def forked() -> Scene:
     return scenes.with_route(scene, np.append(scenes.ROUTE_START_X, x), np.append(0.0, y))
 
 
-def test_a_fork_taken_as_the_route_does_is_driven_without_an_event():
+def test_following_the_route_at_a_fork_causes_no_event():
     """30 degrees over 8 m, the rear axle on an arc of radius 48 / pi that begins at x = 7 - 1.125: it ends at (13.514,
     2.047), the centre 1.125 m farther at 30 degrees, which is 4.759 m along the branch, with 65 m to go."""
-    found = drive(forked(), plan(steer=((7, 15, np.pi / 6 / 8),)))
-    assert found.happened() <= {"uncomfortable"} and found.outcome["valid"].all()
-    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 10.5 + 4.759 + 65.0, atol=2e-3)
+    result = drive(forked(), plan(steer=((7, 15, np.pi / 6 / 8),)))
+    assert result.happened() <= {"uncomfortable"} and result.outcome["valid"].all()
+    np.testing.assert_allclose(result.outcome["progress_m"].sum(), 10.5 + 4.759 + 65.0, atol=2e-3)
 
 
-def test_the_other_branch_of_a_fork_leads_out_of_the_corridor_and_is_not_the_wrong_way():
+def test_the_other_branch_of_a_fork_leaves_the_corridor_and_is_not_the_wrong_way():
     """Straight on, the route is half as far to the left as the fork is behind: 4 m at x = 18.5. The way along it is
     21 m to the fork, of which 1 m was behind the ego's first pose, and 8.5 m times cos 30 degrees."""
-    found = drive(forked(), plan())
-    assert found.happened() == {"corridor"} and found.when("corridor") == [18]
-    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 10.5 + 8.5 * np.cos(np.pi / 6), atol=1e-3)
+    result = drive(forked(), plan())
+    assert result.happened() == {"corridor"} and result.when("corridor") == [18]
+    np.testing.assert_allclose(result.outcome["progress_m"].sum(), 10.5 + 8.5 * np.cos(np.pi / 6), atol=1e-3)
 
 
 RADIUS = 19 / np.pi  # of the rear axle: 38 sub-steps of 0.5 m turn around
@@ -154,13 +154,13 @@ def turning_around() -> Scene:
 
 def test_a_u_turn_along_the_route_is_progress_and_no_wrong_way():
     """10 m, half a circle of 19 m of the rear axle, 11 m back: the heading passes pi, the progress does not notice."""
-    found = drive(turning_around(), plan(steer=((20, 58, 1 / RADIUS),)))
-    assert found.happened() == set() and found.outcome["valid"].all()
-    np.testing.assert_allclose(found.outcome["progress_m"].sum(), 21.0 + 19.0 * np.hypot(1, AXLE / RADIUS), atol=0.05)
-    np.testing.assert_allclose(found.outcome["progress_m"], 0.5, atol=0.03)
-    end = [found.ego[name][-1] for name in ("x", "y")]
+    result = drive(turning_around(), plan(steer=((20, 58, 1 / RADIUS),)))
+    assert result.happened() == set() and result.outcome["valid"].all()
+    np.testing.assert_allclose(result.outcome["progress_m"].sum(), 21.0 + 19.0 * np.hypot(1, AXLE / RADIUS), atol=0.05)
+    np.testing.assert_allclose(result.outcome["progress_m"], 0.5, atol=0.03)
+    end = [result.ego[name][-1] for name in ("x", "y")]
     np.testing.assert_allclose(end, [-1.0 - 2 * AXLE, 2 * RADIUS], atol=1e-3)
-    assert abs(wrap_angle(found.ego["heading"][-1] - np.pi)) < 1e-4
+    assert abs(wrap_angle(result.ego["heading"][-1] - np.pi)) < 1e-4
 
 
 def test_a_u_turn_into_the_lane_that_was_left_is_the_wrong_way():
@@ -198,13 +198,13 @@ def eventful() -> Scene:
 @pytest.mark.parametrize("steer", [(), ((0, 20, -0.004),), ((10, 30, 0.01), (30, 50, -0.01))])
 def test_where_headings_wrap_changes_nothing(angle, steer):
     """At an angle of pi, and just below it while the ego turns, its heading jumps from pi to -pi."""
-    driven = plan(-0.5, steer=steer)
-    expected, found = drive(eventful(), driven), drive(turned(eventful(), angle), driven)
+    actions = plan(-0.5, steer=steer)
+    expected, result = drive(eventful(), actions), drive(turned(eventful(), angle), actions)
     assert expected.happened() >= {"collision"}
     for name in EVENTS:
-        assert found.when(name) == expected.when(name), name
-    np.testing.assert_allclose(found.outcome["progress_m"], expected.outcome["progress_m"], atol=2e-3)
-    assert found.score["score"] == pytest.approx(expected.score["score"], abs=1e-3)
+        assert result.when(name) == expected.when(name), name
+    np.testing.assert_allclose(result.outcome["progress_m"], expected.outcome["progress_m"], atol=2e-3)
+    assert result.score["score"] == pytest.approx(expected.score["score"], abs=1e-3)
 
 
 def road_of(points: int, rng: np.random.Generator) -> Scene:
@@ -251,14 +251,14 @@ def test_few_and_many_map_points_give_the_same_events(points, within, rng):
     assert left.when("corridor") == [int(np.argmax(y > 4.0))] or left.when("off_road") == [int(np.argmax(corner > 5.5))]
 
 
-def test_agents_come_and_go_within_a_drive():
+def test_agents_come_and_go_within_a_rollout():
     """A parked car at 20 m that is seen for a while counts only while it is there: the ego reaches it in sub-step 15,
     log step 26, and would be through it in log step 36."""
     parked = {"x": 20.0, "y": 0.0}
     for steps, when in ((range(0, 26), []), (range(0, 27), [15]), (range(25, 34), [15]), (range(30, 34), [])):
-        found = drive(scenes.with_agent(scenes.straight(), 1, **parked, steps=steps), plan())
-        assert found.when("at_fault") == when, steps
-        assert found.outcome["valid"].sum() == (when[0] + 1 if when else 80)
+        result = drive(scenes.with_agent(scenes.straight(), 1, **parked, steps=steps), plan())
+        assert result.when("at_fault") == when, steps
+        assert result.outcome["valid"].sum() == (when[0] + 1 if when else 80)
 
 
 def coach_turning(alongside: float | None = None) -> Scene:
@@ -287,18 +287,18 @@ def coach_turning(alongside: float | None = None) -> Scene:
 def test_a_coach_is_replayed_as_it_turned():
     """Position and heading of the log, until the log's end comes into sight: beyond it nobody knows of a turn."""
     scene = coach_turning()
-    found = drive(scene, plan(expert=True))
-    assert found.happened() == set() and found.score["score"] == 1.0
+    result = drive(scene, plan(expert=True))
+    assert result.happened() == set() and result.score["score"] == 1.0
     for name, within in (("x", 0.03), ("y", 0.03), ("heading", 5e-3)):
-        apart = wrap_angle(found.ego[name] - getattr(scene, name)[0, 11:])
+        apart = wrap_angle(result.ego[name] - getattr(scene, name)[0, 11:])
         np.testing.assert_allclose(apart[:75], 0.0, atol=within, err_msg=name)
 
 
 def test_a_coachs_rear_does_not_swing_into_the_next_lane():
     """A car 0.3 m beside the coach's rear corner, which is 20.57 m from the centre of the turn; turned along its
     centre's way the coach's rear would reach out to 21.7 m and hit it."""
-    found = drive(coach_turning(alongside=20.57 + 0.3 + 0.9), plan(expert=True))
-    assert not found.when("collision") and found.outcome["valid"].all()
+    result = drive(coach_turning(alongside=20.57 + 0.3 + 0.9), plan(expert=True))
+    assert not result.when("collision") and result.outcome["valid"].all()
 
 
 @pytest.mark.parametrize("name", SPEEDS)
@@ -312,12 +312,12 @@ def test_progress_on_a_route_that_comes_by_again(name):
     assert braking["score"] == pytest.approx(SPEEDS[name] / 128 / 0.8, rel=0.1)
 
 
-def test_a_light_counts_on_the_pass_that_it_is_for():
+def test_a_light_counts_on_its_own_pass():
     """A light for the second pass of the crossing is red all the time: the first pass does not run it."""
     scene = scene_along("eight")
     line = line_of("eight")
     passes = np.flatnonzero(np.diff(np.sign(line[:, 0]))) * 0.25
     red = scenes.with_rows(scenes.with_light(scene, 0.0), 0, {"light_route_s": passes[1]})
     front = 10.0 + 0.6 * np.arange(11, 91) + 2.25
-    found = drive(red, plan(expert=True)).when("red_light")
-    assert len(found) == 1 and abs(found[0] - int(np.argmax(front > passes[1]))) <= 1
+    result = drive(red, plan(expert=True)).when("red_light")
+    assert len(result) == 1 and abs(result[0] - int(np.argmax(front > passes[1]))) <= 1

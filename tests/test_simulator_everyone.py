@@ -81,7 +81,7 @@ def by_hand() -> tuple:
 
 
 @pytest.fixture(scope="module")
-def found(by_hand) -> dict:
+def outcomes(by_hand) -> dict:
     """By scene: `valid` of the World's outcome, [H * S], and everyone's measures [A, H * S]."""
     valid, measures = in_time(by_hand[0].valid), {name: in_time(field) for name, field in by_hand[1].items()}
     names = enumerate(hand_made(SPEC))
@@ -122,33 +122,33 @@ def test_the_egos_row_is_the_worlds_outcome_on_starter_scenes(by_hand):
     assert min(happened.values()) > 0, happened
 
 
-def test_who_runs_a_red_light_is_reported(found):
+def test_who_runs_a_red_light_is_reported(outcomes):
     """Row 1 has its front at 22.25 m and does 1 m in a sub-step: it passes 40 m in the 18th."""
-    _, measures = found["red"]
+    _, measures = outcomes["red"]
     np.testing.assert_array_equal(np.flatnonzero(measures["red_light"][1]), [17])
     assert not measures["red_light"][2].any()  # it crosses the stop point, but its way is another
 
 
-def test_who_passes_a_green_one_is_not(found):
-    _, measures = found["green"]
+def test_who_passes_a_green_one_is_not(outcomes):
+    _, measures = outcomes["green"]
     assert not measures["red_light"].any() and measures["valid"][1].all()
 
 
-def test_a_stop_point_without_a_lane_binds_nobody(found):
-    _, measures = found["light_without_lane"]
+def test_a_stop_point_without_a_lane_binds_nobody(outcomes):
+    _, measures = outcomes["light_without_lane"]
     assert not measures["red_light"][1].any() and measures["valid"][1].all()
 
 
-def test_an_agent_off_the_road_is_reported(found):
-    _, measures = found["beside_the_road"]
+def test_an_agent_off_the_road_is_reported(outcomes):
+    _, measures = outcomes["beside_the_road"]
     assert measures["off_road"][1].all() and not measures["off_road"][[0, 2]].any()
     assert not measures["wrong_way"][2].any()  # it follows its own lane
 
 
-def test_absent_agents_do_not_count(found):
+def test_absent_agents_do_not_count(outcomes):
     """Who appears within a step counts from the next on; who appears as one ends, and has no past yet, from the next
     but one; who vanishes, until then."""
-    _, measures = found["come_and_go"]
+    _, measures = outcomes["come_and_go"]
     steps = SPEC.current + 1 + np.arange(HORIZON * S)
     np.testing.assert_array_equal(measures["valid"][1], steps >= 16)
     np.testing.assert_array_equal(measures["valid"][2], steps <= 19)
@@ -156,8 +156,8 @@ def test_absent_agents_do_not_count(found):
     assert measures["valid"][0].all() and not measures["valid"][4:].any()
 
 
-def test_who_appears_at_constant_speed_is_comfortable_and_on_its_path(found):
-    _, measures = found["come_and_go"]
+def test_who_appears_at_constant_speed_is_comfortable_and_on_its_path(outcomes):
+    _, measures = outcomes["come_and_go"]
     counted = measures["valid"]
     assert not measures["uncomfortable"][counted].any() and not measures["corridor"][counted].any()
     for row in (1, 3):
@@ -165,9 +165,9 @@ def test_who_appears_at_constant_speed_is_comfortable_and_on_its_path(found):
     np.testing.assert_allclose(measures["progress_m"][2, counted[2]], 1.0, atol=1e-4)
 
 
-def test_both_sides_of_a_contact_are_reported(found):
+def test_both_sides_of_a_contact_are_reported(outcomes):
     """The ego, 8 m/s faster, closes a gap of 10 m in 1.25 s, and drives into the other from behind."""
-    valid, measures = found["rear_end"]
+    valid, measures = outcomes["rear_end"]
     for row in (0, 1):
         np.testing.assert_array_equal(np.flatnonzero(measures["collision"][row] & valid), [12])
     assert measures["at_fault"][0, 12] and not measures["at_fault"][1, 12]

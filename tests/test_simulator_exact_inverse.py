@@ -42,9 +42,9 @@ def test_forward_of_the_inverse_is_the_step(rng, length):
 def test_the_inverse_recovers_actions():
     before = ego(np.array([10.0, 10.0, 0.0, 0.3]), heading=np.array([0.0, 3.14, 1.0, 0.0]))
     wanted = jnp.array([2.0, -3.0, 0.0, -6.0]), jnp.array([0.05, 0.05, 0.0, 0.2])
-    found = inverse(before, move(before, *wanted, LIMITS, 0.1), 0.1)
+    recovered = inverse(before, move(before, *wanted, LIMITS, 0.1), 0.1)
     # the last one stops after 0.05 s and 7.5 mm: only the distance tells -6 from -3 m/s^2
-    np.testing.assert_allclose(found, wanted, rtol=2e-3)
+    np.testing.assert_allclose(recovered, wanted, rtol=2e-3)
 
 
 def test_the_inverse_takes_no_slip_for_curvature():

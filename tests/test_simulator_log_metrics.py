@@ -103,10 +103,10 @@ def test_ego_and_all_agents_get_the_same_values(rng):
 
 def test_infeasibility_agrees_with_a_loop_over_steps(rng):
     speed, heading = rng.choice([0.0, 0.5, 3.0, -3.0], 300) + rng.normal(0, 0.5, 300), rng.normal(0, 0.1, 300)
-    value, _ = infeasible(track(speed, heading))
-    for step, found in enumerate(value):
+    flags, _ = infeasible(track(speed, heading))
+    for step, flagged in enumerate(flags):
         before, after = speed[step], speed[step + 1]
         way = abs(before + after) / 2 * 0.1
         curvature = abs(heading[step + 1] - heading[step]) / way if way > 0 else np.inf
         turns = min(abs(before), abs(after)) >= 0.6 and curvature > 0.301
-        assert found == (abs(after - before) / 0.1 > 10.401 or turns)
+        assert flagged == (abs(after - before) / 0.1 > 10.401 or turns)

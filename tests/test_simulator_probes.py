@@ -42,8 +42,8 @@ def reactions():
         return driven.ego, driven.agents, driven.outcome
 
     def by_kind(world):
-        found = iter(probes.reactions(scene, *drive(world, scene, plans, keys)))
-        return {kind: [next(found) for _ in range(SOME)] for kind in probes.KINDS}
+        results = iter(probes.reactions(scene, *drive(world, scene, plans, keys)))
+        return {kind: [next(results) for _ in range(SOME)] for kind in probes.KINDS}
 
     return {world.__name__: by_kind(world(config)) for world in (Reactive, LogReplay)}
 
@@ -51,8 +51,8 @@ def reactions():
 @pytest.mark.parametrize("kind", probes.KINDS)
 def test_the_reaction_has_the_right_sign_in_all_cases(reactions, kind):
     right = probes.KINDS[kind][1]
-    found = zip(some_of(kind), reactions["Reactive"][kind], strict=True)
-    assert [probe.case for probe, reaction in found if not right(reaction)] == []
+    pairs = zip(some_of(kind), reactions["Reactive"][kind], strict=True)
+    assert [probe.case for probe, reaction in pairs if not right(reaction)] == []
 
 
 def test_log_replay_has_the_wrong_one(reactions):
@@ -71,8 +71,8 @@ def test_a_box_begins_in_a_corridor_where_its_first_point_inside_lies(rng):
     for across, turn, length, width in rng.uniform([-5, -np.pi, 0.5, 0.5], [5, np.pi, 9, 3], (200, 4)):
         one = dict.fromkeys(Boxes.__dataclass_fields__, jnp.zeros(1))
         one |= {"heading": jnp.array([turn]), "length": jnp.array([length]), "width": jnp.array([width])}
-        found = span_within(jnp.array([[across]]), Boxes(**one), jnp.zeros((1, 1)), jnp.array([[half_width]]))
-        reach, near_end = (float(value[0, 0]) for value in found)
+        span = span_within(jnp.array([[across]]), Boxes(**one), jnp.zeros((1, 1)), jnp.array([[half_width]]))
+        reach, near_end = (float(value[0, 0]) for value in span)
         along = grid[:, 0] * length * np.cos(turn) - grid[:, 1] * width * np.sin(turn)
         aside = across + grid[:, 0] * length * np.sin(turn) + grid[:, 1] * width * np.cos(turn)
         within = np.abs(aside) < half_width
@@ -83,12 +83,12 @@ def test_a_box_begins_in_a_corridor_where_its_first_point_inside_lies(rng):
     assert checked > 50
 
 
-def test_a_braking_ego_is_foreseen_to_stop():
+def test_a_braking_ego_is_predicted_to_stop():
     """At 10 m/s and -4 m/s^2 it stands after 2.5 s and 12.5 m; one that accelerates keeps its speed."""
     speeds = np.stack([10 - 0.4 * np.arange(-HISTORY_STEPS + 1, 2), 10 + 0.4 * np.arange(-HISTORY_STEPS + 1, 2)])
     in_s, limits = jnp.array([1.0, 2.5, 3.0]), SimulatorConfig().limits
     nothing = jnp.zeros(HISTORY_STEPS + 1)
     for speed, expected in zip(speeds, ([8.0, 12.5, 12.5], [10.0, 25.0, 30.0]), strict=True):
         track = Agents(nothing, nothing, nothing, jnp.asarray(speed), nothing, nothing == 0)
-        found = extrapolate(track, jnp.float32(4.5), jnp.float32(1.8), in_s, limits)
-        np.testing.assert_allclose(found.x[0], expected, rtol=1e-4)
+        predicted = extrapolate(track, jnp.float32(4.5), jnp.float32(1.8), in_s, limits)
+        np.testing.assert_allclose(predicted.x[0], expected, rtol=1e-4)

@@ -151,11 +151,11 @@ def test_with_the_logs_ego_the_others_do_what_the_log_says(drive, sim_config):
     _, agents, outcome = drive(Reactive(sim_config), scene, scenes.stack(plans))
     assert not np.asarray(outcome.termination)[:, :4].any()
     for name in TRACK:
-        found = np.moveaxis(np.asarray(getattr(agents, name)), 0, 2).reshape(6, 4, STEPS)[:4, 1:]
+        simulated = np.moveaxis(np.asarray(getattr(agents, name)), 0, 2).reshape(6, 4, STEPS)[:4, 1:]
         logged = getattr(scene, name)[:4, 1:, 11:]
-        np.testing.assert_array_equal(found[:2], logged[:2], err_msg=name)
+        np.testing.assert_array_equal(simulated[:2], logged[:2], err_msg=name)
         if name in ("x", "y", "valid"):
-            np.testing.assert_allclose(found[2:], logged[2:], atol=0.3, err_msg=name)
+            np.testing.assert_allclose(simulated[2:], logged[2:], atol=0.3, err_msg=name)
 
 
 def test_log_replay_drives_into_an_ego_that_does_what_its_log_did_not(replayed):
@@ -198,8 +198,8 @@ def test_a_crosser_yields_where_the_ego_is_first_and_goes_on_after_it(reacted):
 
 @pytest.mark.parametrize("probe", ["stops far off", "undisturbed"])
 def test_what_the_ego_does_not_disturb_goes_on_as_logged(reacted, replayed, probe):
-    found, logged = track(reacted, probe, 1), track(replayed, probe, 1)
-    jax.tree.map(np.testing.assert_array_equal, found, logged)
+    simulated, logged = track(reacted, probe, 1), track(replayed, probe, 1)
+    jax.tree.map(np.testing.assert_array_equal, simulated, logged)
 
 
 @pytest.mark.parametrize(("probe", "row"), [("stops far off", 2), ("brakes hard", 3)])
@@ -280,8 +280,8 @@ def test_order_padding_and_neighbours_change_nothing(drive, probes, reacted, sim
     turned = jax.tree.map(lambda field: field[::-1], (scene, plans))
     rows = {name: backwards(name) for name in (*TRACK, *SIZE)}
     _, agents, outcome = drive(Reactive(sim_config), turned[0].replace(**rows, ego=3 - turned[0].ego), turned[1])
-    found = jax.tree.map(lambda field: np.asarray(field)[:, ::-1, ::-1], agents)
+    restored = jax.tree.map(lambda field: np.asarray(field)[:, ::-1, ::-1], agents)
     assert padding.any()
     shown = ~padding[..., None]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a * shown, b * shown, atol=1e-3), found, reacted[1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a * shown, b * shown, atol=1e-3), restored, reacted[1])
     np.testing.assert_array_equal(np.asarray(outcome.collision)[:, ::-1], reacted[2].collision)

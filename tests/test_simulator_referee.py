@@ -129,8 +129,8 @@ def test_the_egos_own_log_hits_nobody_and_the_others_begin_as_in_the_log(replaye
         seen = scene.valid[:, now]
         np.testing.assert_array_equal(agents.valid[0, index, :, 0], seen)
         for name, tolerance in (("x", 0.1), ("y", 0.1), ("vel_x", 1.0), ("vel_y", 1.0), ("heading", 0.1)):
-            found, logged = getattr(agents, name)[0, index, :, 0], getattr(scene, name)[:, now]
-            np.testing.assert_allclose(found[seen], logged[seen], atol=tolerance, err_msg=name)
+            simulated, logged = getattr(agents, name)[0, index, :, 0], getattr(scene, name)[:, now]
+            np.testing.assert_allclose(simulated[seen], logged[seen], atol=tolerance, err_msg=name)
         np.testing.assert_array_equal(lights[1, index], scene.light_state[:, SceneSpec.current + 5])
 
 
@@ -270,8 +270,8 @@ def test_a_record_from_elsewhere_is_named(wrong):
 
 def test_poses_in_sumos_terms():
     """A car 4 m long at the frame's origin that looks north: its front is 2 m further north, at 0 degrees."""
-    found = to_sumo(np.array([0.0, 0.0, np.pi / 2 - ORIGIN[2]]), 4.0, ORIGIN)
-    np.testing.assert_allclose(found, [100.0, -48.0, 0.0], atol=1e-9)
+    pose = to_sumo(np.array([0.0, 0.0, np.pi / 2 - ORIGIN[2]]), 4.0, ORIGIN)
+    np.testing.assert_allclose(pose, [100.0, -48.0, 0.0], atol=1e-9)
 
 
 def test_poses_survive_sumo(rng):
@@ -299,12 +299,12 @@ class Vehicles:
     """A stand-in for `libsumo.vehicle` with one value for everything."""
 
     def __init__(self):
-        self.found = {}
+        self.changed = {}
 
     def __getattr__(self, name):
         if name.startswith("get"):
             return lambda vehicle: 2.0
-        return lambda vehicle, value: self.found.update({name[3:]: value})
+        return lambda vehicle, value: self.changed.update({name[3:]: value})
 
 
 def test_drivers_are_drawn_by_name():
@@ -316,7 +316,7 @@ def test_drivers_are_drawn_by_name():
         assert low <= min(values) < max(values) <= high and min(values) < 1.0 < max(values)
     vehicles = Vehicles()
     change_manners(vehicles, "v1", "scene 0")
-    assert vehicles.found == {name: 2.0 * value for name, value in factors("scene 0", "v1").items()}
+    assert vehicles.changed == {name: 2.0 * value for name, value in factors("scene 0", "v1").items()}
 
 
 def test_agents_are_recognised_by_their_tracks():
@@ -337,8 +337,8 @@ def test_agents_are_recognised_by_their_tracks():
         scenario_id: str = "here"
         origin: np.ndarray = dataclasses.field(default_factory=lambda: np.array([90.0, 0.0, 0.0]))
 
-    found = cast_of(window_of(Logged(dataclasses.replace(scene, **fields)), 5, 10), record, two_lanes())
-    assert found.names == ("w", None, "v", None) and found.signals == (None, None)
+    cast = cast_of(window_of(Logged(dataclasses.replace(scene, **fields)), 5, 10), record, two_lanes())
+    assert cast.names == ("w", None, "v", None) and cast.signals == (None, None)
     fields["y"][0, 20] += 0.1
     with pytest.raises(SumoError, match="here: expected the traffic"):
         cast_of(window_of(Logged(dataclasses.replace(scene, **fields)), 5, 10), record, two_lanes())

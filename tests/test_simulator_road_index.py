@@ -79,9 +79,9 @@ def events(scene: Scene, ego: EgoState) -> dict:
     return jax.tree.map(np.asarray, events_of(scenes.indexed(scene, CONFIG), ego))
 
 
-def lists(found: CellLists) -> list[list[int]]:
+def lists(cells: CellLists) -> list[list[int]]:
     """The segments of each cell."""
-    return [found.entry[begin : begin + count].tolist() for begin, count in zip(found.begin, found.count, strict=True)]
+    return [cells.entry[begin : begin + count].tolist() for begin, count in zip(cells.begin, cells.count, strict=True)]
 
 
 def assert_same_as_whole_map(scene: Scene, config: SimulatorConfig, seed: int) -> None:
@@ -90,12 +90,12 @@ def assert_same_as_whole_map(scene: Scene, config: SimulatorConfig, seed: int) -
     pose = ego.x, ego.y, ego.heading
     whole = of_types(scene, ROAD_EDGE_TYPES), of_types(scene, DRIVING_LANE_TYPES)
     expected = [np.asarray(part) for part in by_whole_map(*whole, *pose)]
-    found = jax.jit(by_index, static_argnums=4)(index_road(scene, config), *pose, config)
+    indexed = jax.jit(by_index, static_argnums=4)(index_road(scene, config), *pose, config)
     near = np.abs(expected[0]) < EDGE_REACH_M
     assert near.sum() > 20 and len(np.unique(np.sign(expected[0][near]))) == 2
-    np.testing.assert_allclose(np.asarray(found[0])[near], expected[0][near], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(indexed[0])[near], expected[0][near], rtol=0, atol=1e-6)
     reach = config.lane_range_m + config.lane_margin_m
-    for simulated, exact in zip(found[1:], expected[1:], strict=True):
+    for simulated, exact in zip(indexed[1:], expected[1:], strict=True):
         simulated, close = np.asarray(simulated), exact < reach
         assert close.any() and (simulated[~close] >= reach).all()
         np.testing.assert_allclose(simulated[close], exact[close], rtol=0, atol=1e-6)
@@ -126,8 +126,8 @@ def test_entries_that_hold_no_list_are_refused():
 def test_without_edges_nothing_is_off_road(kinds):
     scene = random_map(2)
     scene = dataclasses.replace(scene, road_valid=scene.road_valid & np.isin(scene.road_type, kinds)[:, None])
-    found = events(scene, random_poses(0))
-    assert not found["off_road"].any() and found["wrong_way"].any() == bool(kinds)
+    happened = events(scene, random_poses(0))
+    assert not happened["off_road"].any() and happened["wrong_way"].any() == bool(kinds)
 
 
 def test_outside_the_grid_the_nearest_cell_counts():
@@ -154,8 +154,8 @@ def test_far_beside_a_road_is_off_it():
     ego = ego.replace(x=np.abs(ego.x))
     inside = (ego.y > scenes.RIGHT_EDGE_Y + 0.3) & (ego.y < scenes.LEFT_EDGE_Y - 0.3)
     outside = (ego.y < scenes.RIGHT_EDGE_Y) | (ego.y > scenes.LEFT_EDGE_Y)
-    found = events(scene, ego)["off_road"]
-    assert inside.sum() > 20 and found[outside].all() and not found[inside].any()
+    off_road = events(scene, ego)["off_road"]
+    assert inside.sum() > 20 and off_road[outside].all() and not off_road[inside].any()
 
 
 @pytest.mark.parametrize("change", ["padded", "shuffled"])
@@ -168,10 +168,10 @@ def test_neither_padding_nor_order_of_polylines_changes_a_decision(change, rng):
     else:
         order = rng.permutation(SPEC.polylines)
         road = {name: getattr(scene, name)[order] for name in names}
-    expected, found = events(scene, ego), events(dataclasses.replace(scene, **road), ego)
+    expected, changed = events(scene, ego), events(dataclasses.replace(scene, **road), ego)
     for name, decisions in expected.items():
         assert 0 < decisions.sum() < PLACES
-        np.testing.assert_array_equal(found[name], decisions, name)
+        np.testing.assert_array_equal(changed[name], decisions, name)
 
 
 def test_a_cells_list_is_cut_to_those_nearest_to_its_centre():
@@ -182,9 +182,9 @@ def test_a_cells_list_is_cut_to_those_nearest_to_its_centre():
     np.testing.assert_array_equal(cut.grid, whole.grid)
     for name, most in (("edges", 2), ("lanes", 1)):
         before, after = lists(getattr(whole, name)), lists(getattr(cut, name))
-        assert after == [found[:most] for found in before] and before != after
+        assert after == [entries[:most] for entries in before] and before != after
     size, columns = whole.grid[2], int(whole.grid[4])
-    long = [cell for cell, found in enumerate(before) if len(found) > 1]
+    long = [cell for cell, entries in enumerate(before) if len(entries) > 1]
     for cell in long[:: len(long) // 20]:
         centre = whole.grid[:2] + size * (np.array([[cell // columns, cell % columns]]) + 0.5)
         ends = whole.segments[before[cell]].reshape(-1, 2, 2)

@@ -63,8 +63,8 @@ def test_project_between_points_and_beyond_the_ends():
 
 def test_without_a_route_places_are_zero():
     nothing = Route(jnp.zeros(4), jnp.zeros(4), jnp.zeros(4, bool))
-    for found in (project(nothing, 3.0, 4.0, 0.0, 9.0), first_place(nothing, 3.0, 4.0, 0.0)):
-        assert [float(value) for value in found] == [0.0, 0.0]
+    for place in (project(nothing, 3.0, 4.0, 0.0, 9.0), first_place(nothing, 3.0, 4.0, 0.0)):
+        assert [float(value) for value in place] == [0.0, 0.0]
 
 
 def test_the_first_place_is_the_first_of_those_that_are_about_as_near():
@@ -130,7 +130,7 @@ def test_where_the_log_is_not_seen_it_stays():
     scene = scene_along("circle")
     gap = scenes.with_rows(scene, 0, {"valid": (np.arange(91) < 40) | (np.arange(91) > 50)})
     junk = scenes.with_rows(gap, 0, {"x": np.where(gap.valid[0], gap.x[0], 99.0)})
-    found = log_places(scenes.stack([gap, junk]))
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_allclose(found[0, 39:51], found[0, 39])
-    np.testing.assert_allclose(found[0, 51:], 10.0 + 0.8 * np.arange(51, 91), atol=1.0)
+    places = log_places(scenes.stack([gap, junk]))
+    np.testing.assert_array_equal(places[0], places[1])
+    np.testing.assert_allclose(places[0, 39:51], places[0, 39])
+    np.testing.assert_allclose(places[0, 51:], 10.0 + 0.8 * np.arange(51, 91), atol=1.0)

@@ -206,23 +206,23 @@ def test_keeping_the_speed_runs_a_red_light_or_hits_who_stands_ahead():
     assert traits.constant_speed_event(stands)
 
 
-def test_traits_of_a_straight_drive():
-    found = traits.traits(raw_scenes.straight_road())
-    assert [name for name, present in found.items() if present] == ["vehicle_near", "signal", "constant_speed_event"]
+def test_traits_of_a_straight_log():
+    present = traits.traits(raw_scenes.straight_road())
+    assert [name for name, holds in present.items() if holds] == ["vehicle_near", "signal", "constant_speed_event"]
 
 
 def test_eventful_scenes_are_preferred_and_trivial_ones_few():
     facts = traits.traits(raw_scenes.straight_road()) | {"lane_change": False}
     dull, turns = facts | {"constant_speed_event": False}, facts | {"turns": True}
 
-    def candidate(number: int, found: dict[str, bool]) -> windows.Candidate:
-        return windows.Candidate(raw_scenes.straight_road(scenario_id=str(number)), found)
+    def candidate(number: int, present: dict[str, bool]) -> windows.Candidate:
+        return windows.Candidate(raw_scenes.straight_road(scenario_id=str(number)), present)
 
     offered = [candidate(n, dull) for n in range(20)] + [candidate(n, turns) for n in range(20, 25)]
     chosen = windows.preferred(random.Random(0), offered, 10)
-    names = [found.scene.scenario_id for found in chosen]
+    names = [one.scene.scenario_id for one in chosen]
     assert len(set(names)) == len(names) == 7
-    assert [found.is_trivial for found in chosen] == [False] * 5 + [True] * 2
+    assert [one.is_trivial for one in chosen] == [False] * 5 + [True] * 2
 
 
 def test_a_network_belongs_to_one_split_and_each_split_has_every_kind():

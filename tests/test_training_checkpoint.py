@@ -21,10 +21,10 @@ def state(value: float) -> dict:
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(1, state(0.1), jax.random.key(7), {"step": 5})
-    step, found, key, meta = checkpoints.restore(state(0.0))
+    step, restored, key, meta = checkpoints.restore(state(0.0))
     checkpoints.close()
     assert (step, meta) == (1, {"step": 5})
-    assert checksums(found) == checksums(state(0.1))
+    assert checksums(restored) == checksums(state(0.1))
     assert jax.random.key_data(key).tolist() == jax.random.key_data(jax.random.key(7)).tolist()
 
 
@@ -36,8 +36,8 @@ def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
         patch.setattr("tether.training.checkpoint.checksums", lambda tree: dict.fromkeys(checksums(tree), 0))
         checkpoints.save(2, state(2.0), jax.random.key(0), {"step": 2})
         checkpoints.wait()
-    step, found, _, meta = checkpoints.restore(state(0.0))
-    assert (step, meta["step"], float(found["a"][0])) == (1, 1, 1.0)
+    step, restored, _, meta = checkpoints.restore(state(0.0))
+    assert (step, meta["step"], float(restored["a"][0])) == (1, 1, 1.0)
     assert "checkpoint 2" in caplog.text and "kept as" in caplog.text
     assert checkpoints.steps() == [1]
     checkpoints.save(2, state(3.0), jax.random.key(0), {"step": 2})  # the bad one is out of the way
@@ -63,8 +63,8 @@ def test_a_checkpoint_that_could_not_be_read_once_can_be_put_back(tmp_path, monk
     checkpoints.close()
     (tmp_path / "damaged-2").rename(tmp_path / "2")
     checkpoints = Checkpoints(tmp_path, keep=3)
-    step, found, _, _ = checkpoints.restore(state(0.0))
-    assert (step, checksums(found)) == (2, checksums(state(2.0)))
+    step, restored, _, _ = checkpoints.restore(state(0.0))
+    assert (step, checksums(restored)) == (2, checksums(state(2.0)))
     checkpoints.close()
 
 
@@ -160,9 +160,9 @@ def test_a_directory_that_vanishes_while_it_is_written_is_told(tmp_path):
     for act in (lambda: checkpoints.save(3, large, jax.random.key(0), {}), checkpoints.close):
         with pytest.raises(ValueError, match=rf"checkpoints cannot be written to {tmp_path}"):
             act()
-    found = Checkpoints(tmp_path / "elsewhere", keep=3)
-    assert found.restore(large)[0] == 2  # what was being written went where the directory went
-    found.close()
+    moved = Checkpoints(tmp_path / "elsewhere", keep=3)
+    assert moved.restore(large)[0] == 2  # what was being written went where the directory went
+    moved.close()
 
 
 @pytest.fixture

@@ -38,27 +38,27 @@ def imagined(**changes) -> Steps:
 
 
 def test_equal_drives_have_no_gap():
-    found = grounding.gap(imagined(), steps(), trust=1.0, horizon=3)
-    assert (found["bias"], found["gap"], found["imagined_return"], found["compared_steps"]) == (0, 0, 3, 3)
+    gap = grounding.gap(imagined(), steps(), trust=1.0, horizon=3)
+    assert (gap["bias"], gap["gap"], gap["imagined_return"], gap["compared_steps"]) == (0, 0, 3, 3)
 
 
 def test_a_crash_that_was_not_imagined_is_a_positive_bias():
     crash = np.array([[0, 0], [1, 0], [0, 0]], bool)
     alive = np.array([[1, 1], [1, 1], [0, 1]], bool)
     reward = np.array([[1, 1], [-20, 1], [0, 1]], float)
-    found = grounding.gap(imagined(), steps(at_fault=crash, alive=alive, reward=reward), trust=1.0, horizon=3)
+    gap = grounding.gap(imagined(), steps(at_fault=crash, alive=alive, reward=reward), trust=1.0, horizon=3)
     # row 0: imagined 3, driven -19; row 1: no difference
-    assert (found["bias"], found["gap"]) == (11, 11)
-    assert (found["imagined_at_fault"], found["grounded_at_fault"], found["gap_at_fault"]) == (0, 0.5, -0.5)
+    assert (gap["bias"], gap["gap"]) == (11, 11)
+    assert (gap["imagined_at_fault"], gap["grounded_at_fault"], gap["gap_at_fault"]) == (0, 0.5, -0.5)
     # the head said 0 in both: Brier (1 - 0)^2 / 2; always saying 0.5 gives 0.25
-    assert (found["brier_at_fault"], found["brier_base_at_fault"]) == (0.5, 0.25)
+    assert (gap["brier_at_fault"], gap["brier_base_at_fault"]) == (0.5, 0.25)
 
 
 def test_only_what_imagination_vouches_for_is_compared():
     doubted = imagined(disagreement=np.array([[0, 0], [0, 9], [0, 0]]))
-    found = grounding.gap(doubted, steps(), trust=1.0, horizon=2)
-    assert found["compared_steps"] == 1.5  # two steps by the horizon; one until the doubt
-    assert found["grounded_return"] == 1.5
+    gap = grounding.gap(doubted, steps(), trust=1.0, horizon=2)
+    assert gap["compared_steps"] == 1.5  # two steps by the horizon; one until the doubt
+    assert gap["grounded_return"] == 1.5
 
 
 def test_chances_of_steps_join_to_the_chance_of_a_rollout():

@@ -83,8 +83,8 @@ def child(devices, *words):
     )
 
 
-def said(process):
-    """What it printed. Fails where it failed."""
+def printed(process):
+    """The JSON that a process prints last. Fails where the process fails."""
     out, _ = process.communicate(timeout=500)
     assert process.returncode == 0
     return json.loads(out.splitlines()[-1])
@@ -92,8 +92,8 @@ def said(process):
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
-    """What eight devices found."""
-    return said(child(8, "devices", tmp_path_factory.mktemp("checkpoints")))
+    """What the process with eight devices prints."""
+    return printed(child(8, "devices", tmp_path_factory.mktemp("checkpoints")))
 
 
 def test_losses_on_a_mesh_are_those_of_one_device(eight):
@@ -103,8 +103,8 @@ def test_losses_on_a_mesh_are_those_of_one_device(eight):
 
 
 def test_parameters_and_moments_are_cut_and_stay_where_they_are(eight):
-    found = eight["imitation"]["cut"]
-    assert found["kept"] and min(found["cut"].values()) > 20
+    layout = eight["imitation"]["cut"]
+    assert layout["kept"] and min(layout["cut"].values()) > 20
 
 
 def test_checkpoints_go_on_on_another_mesh_bit_for_bit(eight):
@@ -117,13 +117,13 @@ def test_minibatches_of_spread_transitions_are_spread(eight):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What each of two processes found."""
+    """What each of two processes prints."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     directory = tmp_path_factory.mktemp("checkpoints")
     running = [child(2, "process", directory, port, index) for index in range(2)]
-    return [said(process) for process in running]
+    return [printed(process) for process in running]
 
 
 def test_processes_read_their_own_rows_and_make_one_batch_of_them(two):

@@ -1,4 +1,4 @@
-"""DAgger in imagination: the teacher's words and actions in the states that the policy got itself into."""
+"""DAgger in imagination: the teacher's reasoning and actions in the states that the policy got itself into."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ TEACHER = Teacher(DiscreteHead(SPACE, plan_knots=12), SIMULATOR, LabelConfig())
 
 
 @pytest.fixture(scope="module")
-def said():
+def labels():
     """Scene to the teacher's tokens at the log's current step."""
     scene = scenes.stack([prepare(one, SIMULATOR) for one in SCENES.values()])
     world, start = LogReplay(SIMULATOR), jnp.full(len(SCENES), 10)
@@ -47,20 +47,20 @@ def said():
     return dict(zip(SCENES, np.asarray(jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))), strict=True))
 
 
-def test_it_brakes_for_what_is_ahead_and_says_so(said):
-    brakes = {name: SPACE.accelerations[tokens[REASONING]] for name, tokens in said.items()}
+def test_it_brakes_for_what_is_ahead_and_gives_the_reason(labels):
+    brakes = {name: SPACE.accelerations[tokens[REASONING]] for name, tokens in labels.items()}
     assert brakes["stopped lead"] < -1 and brakes["red light"] < -1 and brakes["free"] >= 0
-    assert "a vehicle is" in sentence(said["stopped lead"]) and "is red" in sentence(said["red light"])
-    assert said["free"][0] in (TOKEN_ID["keep speed"], TOKEN_ID["speed up"])
+    assert "a vehicle is" in sentence(labels["stopped lead"]) and "is red" in sentence(labels["red light"])
+    assert labels["free"][0] in (TOKEN_ID["keep speed"], TOKEN_ID["speed up"])
 
 
-def test_it_keeps_straight_on_a_straight_route(said):
-    tokens = jnp.asarray(np.stack(list(said.values())))[:, REASONING:]
+def test_it_keeps_straight_on_a_straight_route(labels):
+    tokens = jnp.asarray(np.stack(list(labels.values())))[:, REASONING:]
     np.testing.assert_array_equal(knot_of(SPACE, tokens)[:, 1], 0)
 
 
-def test_the_flow_head_is_shown_what_bins_only_round_to(said):
-    """The same words; an acceleration within a bin of the dithered one; nothing about later knots."""
+def test_the_flow_head_is_shown_what_bins_only_round_to(labels):
+    """The same reasoning; an acceleration within a bin of the dithered one; nothing about later knots."""
     head = FlowHead(SPACE, plan_knots=12, config=FlowConfig(repeats=2))
     teacher, world = Teacher(head, SIMULATOR, LabelConfig()), LogReplay(SIMULATOR)
     scene = scenes.stack([prepare(one, SIMULATOR) for one in SCENES.values()])
@@ -68,13 +68,13 @@ def test_the_flow_head_is_shown_what_bins_only_round_to(said):
     def label(keys):
         return teacher.label(keys, world.observe((), world.reset((), keys, scene, jnp.full(len(SCENES), 10))))
 
-    found = jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))
-    shown, binned = found.motion, np.stack(list(said.values()))
+    labelled = jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))
+    shown, binned = labelled.motion, np.stack(list(labels.values()))
     actions = shown.x - shown.time[..., None, None] * shown.velocity
     assert actions.shape == (len(SCENES), 2, 1, 2)
     np.testing.assert_allclose(actions[:, 0], actions[:, 1], atol=1e-5)
     np.testing.assert_allclose(2 * actions[:, 0, 0, 0], knot_of(SPACE, binned[:, REASONING:])[:, 0], atol=1.5)
-    np.testing.assert_array_equal(found.tokens[0], binned[0, :REASONING])
+    np.testing.assert_array_equal(labelled.tokens[0], binned[0, :REASONING])
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +98,16 @@ def imagined():
 
 def test_the_policys_own_states_are_labelled(imagined):
     """Same observations as those that its own decisions led to; other tokens."""
-    drawn, told = imagined["pmpo"], imagined["dagger"]
-    np.testing.assert_array_equal(drawn.observation.pose, told.observation.pose)
-    np.testing.assert_array_equal(drawn.returns, told.returns)
-    assert (drawn.decision.tokens != told.decision.tokens).any()
-    first = np.asarray(SPACE.accelerations)[told.decision.tokens[0, :, REASONING]]
+    drawn, taught = imagined["pmpo"], imagined["dagger"]
+    np.testing.assert_array_equal(drawn.observation.pose, taught.observation.pose)
+    np.testing.assert_array_equal(drawn.returns, taught.returns)
+    assert (drawn.decision.tokens != taught.decision.tokens).any()
+    first = np.asarray(SPACE.accelerations)[taught.decision.tokens[0, :, REASONING]]
     assert first[0] < -1 and first[1] >= 0
 
 
 def test_only_believed_states_are_learned_from(imagined):
     """The horizon of 3 of 4 steps leaves weights of 4/3 on it and none behind."""
-    told = imagined["dagger"]
-    np.testing.assert_allclose(told.weight, np.outer([4 / 3] * 3 + [0], [1, 1]), rtol=1e-6)
-    np.testing.assert_array_equal(told.weight, told.reasoning_weight)
+    taught = imagined["dagger"]
+    np.testing.assert_allclose(taught.weight, np.outer([4 / 3] * 3 + [0], [1, 1]), rtol=1e-6)
+    np.testing.assert_array_equal(taught.weight, taught.reasoning_weight)

@@ -1,4 +1,4 @@
-"""What goes wrong while a run learns is noticed, told and undone or ended."""
+"""What goes wrong while a run learns is noticed, reported and undone or ended."""
 
 import dataclasses
 import itertools
@@ -68,9 +68,9 @@ def counting(**wrong):
     """A body that adds 1 in each step; wrong: by name, what a metric or the `weight` is instead, by step."""
 
     def body(state, step, key, batch):
-        found = {name: jnp.float32(values[step]) for name, values in wrong.items() if step in values}
-        weight = found.pop("weight", state.learned.policy["weight"] + 1)
-        return state.learn(policy={"weight": weight}), {"policy": jnp.float32(step), **found}
+        instead = {name: jnp.float32(values[step]) for name, values in wrong.items() if step in values}
+        weight = instead.pop("weight", state.learned.policy["weight"] + 1)
+        return state.learn(policy={"weight": weight}), {"policy": jnp.float32(step), **instead}
 
     return body
 
@@ -93,13 +93,13 @@ def test_a_healthy_run_is_left_alone(run):
 
 
 @pytest.mark.parametrize("name", ["weight", "policy"])
-def test_a_step_that_is_not_finite_is_undone_and_its_scenes_are_told(run, name):
+def test_a_step_that_is_not_finite_is_undone_and_its_scenes_are_reported(run, name):
     """Whether the loss or what came of it; the steps around it count."""
     state = steps(run, start(), UNIT, 5, Batches(), counting(**{name: {2: jnp.nan}}))
     assert float(state.learned.policy["weight"]) == 4 and state.progress.step == 5
-    (told,) = alarms(run)
-    assert (told["unit"], told["step"], told["what"]) == ("0/imitate", 3, "not finite")
-    assert told["scenes"] == ["scene4", "scene5"]
+    (alarm,) = alarms(run)
+    assert (alarm["unit"], alarm["step"], alarm["what"]) == ("0/imitate", 3, "not finite")
+    assert alarm["scenes"] == ["scene4", "scene5"]
 
 
 def test_it_may_end_the_run(run):
@@ -116,7 +116,7 @@ def test_many_in_a_row_end_the_run_and_others_do_not(run):
         steps(run, start(), UNIT, 8, Batches(), counting(policy=apart | {5: jnp.nan}))
 
 
-def test_the_last_step_is_judged_too(run):
+def test_the_last_step_is_checked_too(run):
     state = steps(run, start(), UNIT, 3, Batches(), counting(weight={2: jnp.nan}))
     assert float(state.learned.policy["weight"]) == 2 and len(alarms(run)) == 1
 
@@ -136,7 +136,7 @@ def test_a_world_models_kl_is_no_policys(run):
     assert alarms(run) == []
 
 
-def test_data_that_does_not_come_is_told_while_it_is_waited_for(run):
+def test_a_stall_of_the_data_is_reported_during_the_wait(run):
     steps(watched(run, stall_s=0.1), start(), UNIT, 1, Batches(wait_s=0.35), counting())
-    told = alarms(run)
-    assert len(told) >= 2 and {line["what"] for line in told} == {"no batch"}
+    lines = alarms(run)
+    assert len(lines) >= 2 and {line["what"] for line in lines} == {"no batch"}

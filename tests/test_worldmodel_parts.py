@@ -68,9 +68,9 @@ def test_log_window_is_invalid_outside_the_log(batch):
 
 def test_nearest_picks_the_cheapest_in_order():
     cost = jnp.array([[5.0, 1.0, jnp.inf, 0.0, 3.0], [jnp.inf, 2.0, jnp.inf, jnp.inf, jnp.inf]])
-    index, found = _nearest(cost, 3)
+    index, valid = _nearest(cost, 3)
     np.testing.assert_array_equal(index[0], [3, 1, 4])
-    np.testing.assert_array_equal(found, [[True, True, True], [True, False, False]])
+    np.testing.assert_array_equal(valid, [[True, True, True], [True, False, False]])
     assert int(index[1, 0]) == 1
 
 
@@ -160,7 +160,7 @@ def test_who_stands_and_hardly_accelerates_stands_on():
     np.testing.assert_allclose(standing(speed, asked), [0.0, -0.2, 0.6, 0.6, 0.4, -1.0])
 
 
-def test_models_are_found_by_name_and_import_path():
+def test_models_are_built_by_name_and_import_path():
     assert isinstance(registry.build("oracle", None, SimulatorConfig()), Oracle)
     assert isinstance(
         registry.build("tether.worldmodel.oracle:OracleConfig", OracleConfig(), SimulatorConfig()), Oracle
@@ -168,15 +168,15 @@ def test_models_are_found_by_name_and_import_path():
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("rsm", "did you mean 'rssm'"),
         ("tether.worldmodel.rssm:RSSMConfg", "did you mean 'RSSMConfig'"),
         ("nowhere.model:Config", "No module named 'nowhere'"),
     ],
 )
-def test_unknown_names_are_explained(name, words):
-    with pytest.raises(ValueError, match=words):
+def test_unknown_names_are_explained(name, message):
+    with pytest.raises(ValueError, match=message):
         registry.build(name, None, SimulatorConfig())
 
 

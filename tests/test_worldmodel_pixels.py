@@ -39,7 +39,7 @@ def test_patches_are_read_in_order_and_put_back(rng, shape):
     np.testing.assert_array_equal(image_latent.from_patches(patches, shape, 4), image)
 
 
-def test_latents_are_bounded_and_say_what_is_different(rng):
+def test_latents_are_bounded_and_encode_differences(rng):
     """A changed pixel changes the latent of its patch; where image and background agree the latent is 0."""
     shape, sizes = (8, 16, 3), PatchSizes(patch=4, latent=6, hidden=16)
     params = draw(jax.random.key(0), image_latent.tokenizer_layers(shape, sizes))
@@ -52,15 +52,15 @@ def test_latents_are_bounded_and_say_what_is_different(rng):
 
 
 def test_a_latent_of_nothing_decodes_to_the_background(rng):
-    """But for what is too bright or too dark to say; and the loss is the divergence by hand."""
+    """Except where it is too bright or too dark to encode; the loss is the divergence by hand."""
     shape, sizes = (8, 8, 3), PatchSizes(patch=4, latent=6, hidden=16)
     params = draw(jax.random.key(0), image_latent.tokenizer_layers(shape, sizes))
     background = jnp.asarray(rng.uniform(size=shape)).at[0, 0].set(jnp.array([0.0, 1.0, 0.5]))
     logits = image_latent.decode_logits(params, jnp.zeros((4, 6)), background, jnp.ones(4), sizes)
-    said = jax.nn.sigmoid(logits)
-    np.testing.assert_allclose(said, background, atol=0.007)
+    decoded = jax.nn.sigmoid(logits)
+    np.testing.assert_allclose(decoded, background, atol=0.007)
     image = jnp.asarray(rng.uniform(size=shape))
-    by_hand = np.mean(image * np.log(image / said) + (1 - image) * np.log((1 - image) / (1 - said)))
+    by_hand = np.mean(image * np.log(image / decoded) + (1 - image) * np.log((1 - image) / (1 - decoded)))
     assert float(image_latent.image_loss(logits, image)) == pytest.approx(float(by_hand), rel=1e-4)
 
 
@@ -79,10 +79,10 @@ def test_frames_are_what_the_simulator_shows(scene, shown, sim_config):
     """The newest frame of the history is the observation at its end."""
     start = jnp.full(4, 30)
     frames = jax.jit(lambda boxes: rendered_frames(boxes, scene, start - 10, sim_config))
-    found = frames(log_window(scene, start, 10, 0))
+    window = frames(log_window(scene, start, 10, 0))
     seen = shown(start_state(scene, start, latent=()))
-    assert found.shape == (4, 3, *seen.shape[1:]) and found.dtype == jnp.uint8
-    np.testing.assert_array_equal(found[:, -1], seen)
+    assert window.shape == (4, 3, *seen.shape[1:]) and window.dtype == jnp.uint8
+    np.testing.assert_array_equal(window[:, -1], seen)
 
 
 def test_warp_by_whole_pixels_and_by_right_angles(rng, sim_config):

@@ -46,11 +46,11 @@ def test_target_is_two_half_steps_by_hand():
     over d leads to 1 + 0.5 * 7 / 3, and the frame that one step would have to believe in is 1 + 1 * 7 / 3.
     """
 
-    def says(noisy, levels):
+    def network(noisy, levels):
         np.testing.assert_array_equal(levels.step, 0.25)
         return jnp.where(shortcut.over(levels.tau, noisy) > 0, 3.0, 4.0) + 0 * noisy
 
-    target = shortcut.two_half_steps(says, jnp.ones((1, 1, 2)), Levels(jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)))
+    target = shortcut.two_half_steps(network, jnp.ones((1, 1, 2)), Levels(jnp.zeros((1, 1)), jnp.full((1, 1), 0.5)))
     np.testing.assert_allclose(target, 1 + 7 / 3, rtol=1e-6)
 
 
@@ -61,10 +61,10 @@ def test_loss_is_flow_and_bootstrap_by_row(rng):
     noisy = shortcut.corrupt(clean, noise, levels.tau)
 
     def losses(scale, held):
-        def says(noisy, levels):
+        def network(noisy, levels):
             return (scale if noisy.shape[0] == 4 else held) * noisy
 
-        return shortcut.losses(says, clean, noise, levels, bootstrapped=1)
+        return shortcut.losses(network, clean, noise, levels, bootstrapped=1)
 
     row = jax.tree.map(lambda a: a[:1], levels)
     target = shortcut.two_half_steps(lambda noisy, levels: 0.7 * noisy, noisy[:1], row)
@@ -86,9 +86,9 @@ def test_a_sure_network_is_believed(steps):
 def toy():
     """A small network fitted to two points, (-1, 0.5) and (1, 0.5), alike likely: half the rows are bootstrapped."""
 
-    def says(params, noisy, levels):
-        told = jnp.stack([levels.tau, jnp.log2(levels.step)], -1)
-        return mlp(params, jnp.concatenate([noisy, told], -1))
+    def network(params, noisy, levels):
+        features = jnp.stack([levels.tau, jnp.log2(levels.step)], -1)
+        return mlp(params, jnp.concatenate([noisy, features], -1))
 
     def loss(params, key):
         k_side, k_noise, k_levels = jax.random.split(key, 3)
@@ -96,7 +96,7 @@ def toy():
         clean = jnp.stack([side, jnp.full_like(side, 0.5)], -1)
         levels = shortcut.draw_levels(k_levels, 256, 1, FINEST, bootstrapped=128)
         noise = jax.random.normal(k_noise, clean.shape)
-        return shortcut.losses(lambda *a: says(params, *a), clean, noise, levels, 128).mean()
+        return shortcut.losses(lambda *a: network(params, *a), clean, noise, levels, 128).mean()
 
     optimizer = optax.adam(5e-3)
 
@@ -110,7 +110,7 @@ def toy():
         return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(jax.random.key(1), 1200))[0][0]
 
     params = fitted(draw(jax.random.key(0), mlp_layers((4, 48, 48, 2))))
-    return lambda noisy, levels: says(params, noisy, levels)
+    return lambda noisy, levels: network(params, noisy, levels)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

@@ -69,16 +69,16 @@ def test_a_tokens_own_motion_is_nearest_to_it(rng):
     tokens = np.arange(VOCABULARY.size)
     now, before = boxes(rng, VOCABULARY.size)
     rows = jnp.asarray(rng.integers(0, 3, VOCABULARY.size))
-    found, moved = nearest(now, before, rows, after_token(now, before, tokens, rows))
+    recovered, moved = nearest(now, before, rows, after_token(now, before, tokens, rows))
     lost = -acceleration[rows, tokens // VOCABULARY.turns] * STEPS * DT
     rolling = now.speed > lost + 1.0
     assert rolling.sum() > 200
-    np.testing.assert_array_equal(found[rolling], tokens[rolling])
-    np.testing.assert_allclose(moved.x, after_token(now, before, found, rows).x, atol=1e-4)
+    np.testing.assert_array_equal(recovered[rolling], tokens[rolling])
+    np.testing.assert_allclose(moved.x, after_token(now, before, recovered, rows).x, atol=1e-4)
 
 
 def test_nearest_is_the_best_of_all(rng):
-    """Trying accelerations and turns in turn finds what trying all pairs finds."""
+    """Searching accelerations and turns in alternation is as good as searching all pairs."""
     now, before = boxes(rng, 64)
     rows = jnp.asarray(rng.integers(0, 3, 64))
     motion = estimate_motion(now, before, STEPS * DT)
@@ -86,8 +86,8 @@ def test_nearest_is_the_best_of_all(rng):
     _, moved = nearest(now, before, rows, truth)
     each = [after_token(now, before, jnp.full(64, token), rows) for token in range(0, VOCABULARY.size)]
     best = motion_distance(jax.tree.map(lambda *a: jnp.stack(a, -2), *each), truth).min(-1)
-    found = motion_distance(moved[..., None, :], truth)[..., 0]
-    np.testing.assert_allclose(found, best, rtol=0.01, atol=1e-5)
+    distance = motion_distance(moved[..., None, :], truth)[..., 0]
+    np.testing.assert_allclose(distance, best, rtol=0.01, atol=1e-5)
 
 
 def test_unseen_substeps_do_not_count(rng):
@@ -101,8 +101,8 @@ def test_unseen_substeps_do_not_count(rng):
 
 def test_mean_controls_of_a_certain_token():
     certain = jnp.log(jax.nn.one_hot(jnp.array([3, 77]), VOCABULARY.size) + 1e-30)
-    found = mean_controls(VOCABULARY, certain, jnp.array([0, 1]))
-    np.testing.assert_allclose(found, token_controls(VOCABULARY, jnp.array([3, 77]), jnp.array([0, 1])), atol=1e-5)
+    controls = mean_controls(VOCABULARY, certain, jnp.array([0, 1]))
+    np.testing.assert_allclose(controls, token_controls(VOCABULARY, jnp.array([3, 77]), jnp.array([0, 1])), atol=1e-5)
 
 
 def test_before_fitting_constant_motion_is_likeliest():
