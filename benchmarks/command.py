@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from tether.data.command_line import status_of
 from tether.data.progress import log_above_bars
 from tether.data.sumo.install import SumoError
 
@@ -14,9 +15,4 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
     Input or settings that cannot work give one message and status 2, as in every command of the project.
     """
     log_above_bars()
-    try:
-        status = main(sys.argv[1:])
-    except (ValueError, OSError, SumoError) as error:
-        print(error, file=sys.stderr)
-        status = 2
-    sys.exit(status)
+    sys.exit(status_of(lambda: main(sys.argv[1:]), SumoError))

@@ -62,7 +62,6 @@ SECTIONS = {  # in the order of interest
     "steps": Section("How few simulator steps are enough", LEARNED),
     "guards": Section("What each guard of the rounds contributes", LEARNED),
     "reasoning-real": Section("Does the policy act on its reasoning? Real logs", LEARNED),
-    "starter": Section("`python train.py` on three seeds: an earlier run of `headline`'s first arm", LEARNED),
     "models": Section("World models on the starter set: realism, displacement, calibration, ranking", MODELS),
     "models-real": Section("The same on real logs", MODELS),
     "model-properties": Section("World models: conformance and speed", ("simulator", "worldmodel")),

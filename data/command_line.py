@@ -1,8 +1,8 @@
-"""Command lines on which a dash and an underscore are the same in the names of options."""
+"""What the command lines have in common: names of options, and the exit status of what cannot work."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -14,6 +14,20 @@ class Parser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         options = words.index("--") if "--" in words else len(words)  # what follows are values
         return super().parse_known_args([*map(with_dashes, words[:options]), *words[options:]], namespace)
+
+
+def status_of(work: Callable[[], int | None], *more: type[Exception]) -> int:
+    """The exit status of a program's work: what it returns, 0 for None.
+
+    Input or settings that cannot work give the error's message on standard error, and 2.
+
+    Args: more: types of such errors, beside ValueError and OSError.
+    """
+    try:
+        return work() or 0
+    except (ValueError, OSError, *more) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def with_dashes(word: str) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 import sys
 
-from tether.data.command_line import Parser
+from tether.data.command_line import Parser, status_of
 from tether.data.sources import STARTER, open_split
 from tether.evaluation.restore import read_run, restore
 from tether.evaluation.shipped import FOLDER, write_shipped
@@ -34,8 +34,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def ship(run: pathlib.Path, folder: pathlib.Path) -> int:
-    """Writes the shipped files of a run. Returns: their size in bytes.
+def ship(run: pathlib.Path, folder: pathlib.Path) -> None:
+    """Writes the shipped files of a run, and prints their size.
 
     Raises: ValueError for a run that is not finished, has no post-trained policy, was trained on other data than the
       starter set or has a world model that is not built in; and as `write_shipped`.
@@ -52,19 +52,14 @@ def ship(run: pathlib.Path, folder: pathlib.Path) -> int:
     learned_policies(run, config, progress, ("imitation", "post_trained"))
     usual = Config()
     settings = dataclasses.replace(config, **{name: getattr(usual, name) for name in OF_THE_MACHINE})
-    return write_shipped(settings, learned, progress, folder)
+    size = write_shipped(settings, learned, progress, folder)
+    print(f"{folder}: {size / 2**20:.2f} MiB")
 
 
 def main(arguments: list[str]) -> int:
     """Ships, and returns the exit status."""
     options = parse(arguments)
-    try:
-        size = ship(options.run, options.out)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{options.out}: {size / 2**20:.2f} MiB")
-    return 0
+    return status_of(lambda: ship(options.run, options.out))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from tether.data.command_line import Parser
+from tether.data.command_line import Parser, status_of
 from tether.training import stop
 
 if __name__ == "__main__":
@@ -187,12 +187,13 @@ def check_places(sim: SimAgentsScene, record: Record, spec: SceneSpec) -> None:
             raise DataError(reason, field.name, sim.scenario_id)
 
 
-def submit(options: argparse.Namespace) -> int:
-    """Checks everything, continues every scenario, and writes. Returns: the number of scenarios.
+def submit(options: argparse.Namespace) -> None:
+    """Checks everything, continues every scenario, writes, and prints how many scenarios there are.
 
     Raises: ValueError or OSError for settings, a run or records that cannot work, and for a full disk; Interrupted.
       The message names the scenarios that are kept.
     """
+    devices()
     check_settings(options)
     config = read_run(pathlib.Path(options.run), options.trust)
     config = dataclasses.replace(config, spec=dataclasses.replace(config.spec, agents=options.agents))
@@ -219,7 +220,7 @@ def submit(options: argparse.Namespace) -> int:
             kept = f"{len(submission.done)} of {len(agents)} scenarios are kept in {submission.partial}"
             kind = Interrupted if isinstance(error, Interrupted) else ValueError
             raise kind(f"{error}\n{kept}: the same command goes on from there") from error
-    return len(agents)
+    print(f"{options.out}: {len(agents)} scenarios, {ROLLOUTS} rollouts each")
 
 
 def check_settings(options: argparse.Namespace) -> None:
@@ -271,14 +272,7 @@ def main(arguments: list[str]) -> int:
     """Writes the submission. Returns: the exit status."""
     log_above_bars()
     options = parse(arguments)
-    try:
-        devices()
-        count = submit(options)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{options.out}: {count} scenarios, {ROLLOUTS} rollouts each")
-    return 0
+    return status_of(lambda: submit(options))
 
 
 if __name__ == "__main__":

@@ -128,14 +128,14 @@ def test_a_single_recording_is_reported_without_intervals(tmp_path):
     assert (tmp_path / "policies.png").stat().st_size > 5000
 
 
-def test_scenes_without_recordings_are_named(tmp_path, capsys):
+def test_scenes_without_recordings_are_named(tmp_path):
     [directory] = runs(tmp_path, (0.2,))
     path = pathlib.Path(directory) / "scenes.json"
     old = json.loads(path.read_text())
     del old["groups"]
     path.write_text(json.dumps(old))
-    assert benchmark.main([directory, "--section", "x", "--results", str(tmp_path)]) == 2
-    assert "scenes.json: expected the recording of each scene in `groups`, found none" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="expected the recording of each scene in `groups`, found none"):
+        benchmark.main([directory, "--section", "x", "--results", str(tmp_path)])
 
 
 def test_failures_are_given_without_the_scenes_that_begin_off_the_road(tmp_path):
@@ -211,30 +211,30 @@ def runs(folder: pathlib.Path, gains: tuple[float, ...]) -> list[str]:
 
 def test_results_pool_the_seeds(tmp_path):
     directories = runs(tmp_path, (0.2, 0.1, 0.0))
-    assert benchmark.main([*directories, "--section", "starter", "--title", "Seeds", "--results", str(tmp_path)]) == 0
+    benchmark.main([*directories, "--section", "starter", "--title", "Seeds", "--results", str(tmp_path)])
     text = (tmp_path / "starter.md").read_text()
     assert text.startswith("# Seeds\n\n<!-- age: begin -->")
     assert "2 of 3 seeds" in text and "+0.100 [+0.100, +0.100]" in text and "| 2 |" in text
 
 
-def test_a_seed_whose_rounds_were_rolled_back_stays_among_the_results(tmp_path, capsys):
+def test_a_seed_whose_rounds_were_rolled_back_stays_among_the_results(tmp_path):
     kept, rejected = runs(tmp_path, (0.2, 0.0))
     folder = pathlib.Path(rejected)
     results = made_up(0.0)
     del results.scores["log_replay"]["post_trained"]
     report.write(folder, {**report_of(results), "rounds": [{**ROUND, "spent": {}}]}, results)
-    assert benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)]) == 0
+    benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)])
     text = (tmp_path / "x.md").read_text()
     assert "1 of 2 seeds" in text and "+0.000 [+0.000, +0.000]" in text and "+0.100 [+0.100, +0.100]" in text
     report.write(folder, {**report_of(results), "remarks": ["Unfinished run: 3 of 11 units are done."]}, results)
-    assert benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)]) == 2
-    assert "run-1: Unfinished run: 3 of 11" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="run-1: Unfinished run: 3 of 11"):
+        benchmark.main([kept, rejected, "--section", "x", "--results", str(tmp_path)])
 
 
-def test_results_of_different_scenes_are_not_pooled(tmp_path, capsys):
+def test_results_of_different_scenes_are_not_pooled(tmp_path):
     directories = runs(tmp_path, (0.2,))
     other = tmp_path / "other"
     other.mkdir()
     report.write(other, report_of(made_up(count=10)), made_up(count=10))
-    assert benchmark.main([*directories, str(other), "--section", "x", "--results", str(tmp_path)]) == 2
-    assert "other scenes" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="other scenes"):
+        benchmark.main([*directories, str(other), "--section", "x", "--results", str(tmp_path)])

@@ -13,9 +13,8 @@ import argparse
 import json
 import pathlib
 import shutil
-import sys
 
-from tether.data.command_line import Parser
+from tether.data.command_line import Parser, status_of
 from tether.data.progress import log_above_bars
 from tether.evaluation.forced_reasoning import REASONING_MODES
 from tether.evaluation.judges import BASELINES, JUDGES, LEARNED, SumoError
@@ -140,16 +139,15 @@ def evaluate_policies(options: argparse.Namespace) -> pathlib.Path:
     return output / "report.md"
 
 
+def evaluate(options: argparse.Namespace) -> None:
+    """Evaluates what the command line names, and prints the report and its path."""
+    check(options)
+    devices()
+    print(f"report: {compare_models(options) if options.world_model else evaluate_policies(options)}")
+
+
 def main(arguments: list[str]) -> int:
-    """Evaluates, prints, and returns the exit status."""
+    """Evaluates, and returns the exit status."""
     log_above_bars()
     options = parse(arguments)
-    try:
-        check(options)
-        devices()
-        written = compare_models(options) if options.world_model else evaluate_policies(options)
-    except (ValueError, OSError, SumoError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"report: {written}")
-    return 0
+    return status_of(lambda: evaluate(options), SumoError)
