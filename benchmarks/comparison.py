@@ -9,23 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from tether.evaluation.report import FORCED, SPOKEN, TABLE, groups_of, signed, table, with_interval
+from tether.evaluation.report import FORCED, REASONING, TABLE, groups_of, signed, table, with_interval
 from tether.evaluation.statistics import bootstrap, bootstrap_of, is_known
 
 BEFORE = "imitation"
 COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "corridor")
-WORDS = "consistency"  # of policies with reasoning
-METRICS = (*COLUMNS, *SPOKEN)
+CONSISTENCY = "consistency"  # of policies with reasoning
+METRICS = (*COLUMNS, *REASONING)
 SCORE_TO_REACH = 0.8  # on the validation split
 DIFFERENCES = {
     "score": "score - imitation's",
     "failure": "failures - imitation's",
-    WORDS: f"{SPOKEN[WORDS]} - imitation's",
+    CONSISTENCY: f"{REASONING[CONSISTENCY]} - imitation's",
 }
 CHANGES = (*DIFFERENCES.values(), "score lifted by", "failures cut by")
 ABOUT_FORCED = (
     "A policy with replaced reasoning is compared with itself on its own reasoning, not with imitation. `Shuffled`: at "
-    "each step its reasoning for another scene of the batch; `blank`: none. `Acts otherwise`: fraction of steps in "
+    "each step its reasoning for another scene of the batch; `blank`: none. `Action differs`: fraction of steps in "
     "which that changes the action by more than 0.1 m/s^2, in the same state; then the acceleration's change."
 )
 Cell = dict[str, Any]
@@ -60,7 +60,7 @@ def judge_table(cells: list[Cell]) -> str:
         before = arm.partition(FORCED)[0] if FORCED in arm else BEFORE
         changes = [""] * len(CHANGES) if arm == BEFORE else changed(means[arm], means[before], groups)
         rows.append([arm, str(len(arms[arm])), *own, *changes])
-    return table(["policy", "seeds", *((TABLE | SPOKEN)[m] for m in metrics), *CHANGES], rows)
+    return table(["policy", "seeds", *((TABLE | REASONING)[m] for m in metrics), *CHANGES], rows)
 
 
 def changed(after: dict[str, np.ndarray], before: dict[str, np.ndarray], groups: Sequence[str]) -> list[str]:

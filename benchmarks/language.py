@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
         [str(n), trace.record.instruction, sentence(one.tokens), happened(trace, one.start)]
         for n, (one, trace) in enumerate(zip(chosen, traces, strict=True), 1)
     ]
-    listing = table(["", "instruction at the scene's start", "said", "what the log did in the next 3 s"], cells)
+    listing = table(["", "instruction at the scene's start", "label", "motion in the next 3 s"], cells)
     write_section(options.file, "examples", f"![Examples]({picture.name})\n\n{listing}\n\n{frequencies(labels)}")
 
 

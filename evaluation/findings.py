@@ -10,7 +10,7 @@ from tether.evaluation.topview import Trace
 from tether.simulator.events import LABELS
 
 NEAR_M = 1.0  # road edges and boxes within this of the ego's box are related to an event
-SAYINGS_PER_SCENE = 3
+SENTENCES_PER_SCENE = 3
 
 
 def improvements(results: Results, judge: str, count: int) -> list[int]:
@@ -94,21 +94,21 @@ def red_light_passed(trace: Trace, step: int) -> int:
     return int(trace.light_state[int(np.argmin(distance)), step])
 
 
-def sayings(trace: Trace) -> list[dict[str, Any]]:
+def sentences(trace: Trace) -> list[dict[str, Any]]:
     """The first different sentences of a rollout, each with the ego's motion in the second after it.
 
-    Returns: dicts of scenario_id, policy, time_s, said, did.
+    Returns: dicts of scenario_id, policy, time_s, sentence, motion.
     """
     chosen = dict.fromkeys(sentence for sentence in trace.sentences if sentence)
     quotes = []
-    for sentence in list(chosen)[:SAYINGS_PER_SCENE]:
+    for sentence in list(chosen)[:SENTENCES_PER_SCENE]:
         step = trace.sentences.index(sentence)
-        where = {"scenario_id": trace.record.scenario_id, "policy": trace.policy}
-        quotes.append({**where, "time_s": round(step * trace.dt, 1), "said": sentence, "did": did(trace, step)})
+        where = {"scenario_id": trace.record.scenario_id, "policy": trace.policy, "time_s": round(step * trace.dt, 1)}
+        quotes.append({**where, "sentence": sentence, "motion": motion_after(trace, step)})
     return quotes
 
 
-def did(trace: Trace, step: int) -> str:
+def motion_after(trace: Trace, step: int) -> str:
     """Change of speed and heading in the second after a sub-step."""
     later = min(step + round(1 / trace.dt), len(trace) - 1)
     turned = np.degrees((trace.ego_heading[later] - trace.ego_heading[step] + np.pi) % (2 * np.pi) - np.pi)

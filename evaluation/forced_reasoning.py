@@ -34,7 +34,7 @@ class ForcedReasoning:
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
         """Acts on the forced reasoning.
 
-        Extras: changes against acting on the policy's own reasoning, [B]: words_changed, action_changed and
+        Extras: changes against acting on the policy's own reasoning, [B]: reasoning_changed, action_changed and
         acceleration_change [m/s^2]; in mode `shuffled` also the decision with the forced reasoning.
         """
         meant, _, own = self.policy.act(params, key, observation, carry)
@@ -44,7 +44,7 @@ class ForcedReasoning:
         along = jnp.abs(done.acceleration - meant.acceleration)[:, -1]
         across = jnp.abs(done.curvature - meant.curvature)[:, -1] * observation.ego[:, 0] ** 2
         changes = {
-            "words_changed": (given != words).any(-1),
+            "reasoning_changed": (given != words).any(-1),
             "action_changed": jnp.maximum(along, across) > FELT_MPS2,
             "acceleration_change": along,
         }

@@ -270,7 +270,7 @@ def write_report(
             "checks": list(progress.checks),
             "world_model": world_model,
             "figures": drawn,
-            "sayings": [saying for trace in quoted for saying in findings.sayings(trace)],
+            "sentences": [sentence for trace in quoted for sentence in findings.sentences(trace)],
             "events": listed,
             "provenance": origin | spent | {"evaluation_wall_s": round(time.monotonic() - began, 1)},
         }

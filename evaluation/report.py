@@ -42,20 +42,20 @@ TABLE = {
 ON_ROAD = "failure_on_road"  # of the scenes whose ego starts on the road; only where some do not
 ON_ROAD_TITLE = "failed, begun on the road"
 # Means over the steps driven, of policies with reasoning; all but the first only where the reasoning is forced.
-SPOKEN = {
-    "consistency": "does what it says",
-    "words_changed": "words are others",
-    "action_changed": "acts otherwise",
+REASONING = {
+    "consistency": "acts as reasoned",
+    "reasoning_changed": "reasoning differs",
+    "action_changed": "action differs",
     "acceleration_change": "by [m/s^2]",
 }
 PAIR = ("post_trained", "imitation")
 PAIR_NAME = " - ".join(PAIR)
 FORCED = ", reasoning "  # in the name of a policy whose reasoning is forced
 
-ABOUT_WORDS = (
-    "`does what it says` is the mean over the steps driven of two halves: the acceleration lies within the range of "
+ABOUT_REASONING = (
+    "`acts as reasoned` is the mean over the steps driven of two halves: the acceleration lies within the range of "
     "the longitudinal decision, and the curvature is on the side of the lateral decision. `reasoning shuffled` acts "
-    "on the policy's reasoning in another scene, `reasoning blank` on none. `acts otherwise` is the fraction of steps "
+    "on the policy's reasoning in another scene, `reasoning blank` on none. `action differs` is the fraction of steps "
     "in which that changes the action by more than 0.1 m/s^2. Near 0 the reasoning has no effect on the action."
 )
 ABOUT_MODELS = (
@@ -145,8 +145,8 @@ def intervals(scores: dict[str, np.ndarray], results: Results) -> dict[str, Inte
 
 
 def metrics_of(scores: Iterable[str]) -> tuple[str, ...]:
-    """`METRICS`, which every policy has, and those of `SPOKEN` that are among the scores."""
-    return *METRICS, *(name for name in SPOKEN if name in scores)
+    """`METRICS`, which every policy has, and those of `REASONING` that are among the scores."""
+    return *METRICS, *(name for name in REASONING if name in scores)
 
 
 def pairs(policies: Iterable[str]) -> list[tuple[str, str]]:
@@ -239,23 +239,23 @@ def off_road_starts(summary: dict[str, Any]) -> str:
     )
 
 
-def speaks(summary: dict[str, Any]) -> bool:
+def has_reasoning(summary: dict[str, Any]) -> bool:
     """Whether any policy under a judge has reasoning to compare with its actions."""
-    return any(metric in metrics for metrics in summary["policies"].values() for metric in SPOKEN)
+    return any(metric in metrics for metrics in summary["policies"].values() for metric in REASONING)
 
 
-def words_table(summary: dict[str, Any]) -> str:
+def reasoning_table(summary: dict[str, Any]) -> str:
     """Rows: policies with reasoning, then their paired differences; a dash where a metric does not apply."""
 
     def rows(named: dict[str, dict], text: Callable[[Interval], str], mark: str = "") -> list[list[str]]:
         return [
-            [f"{mark}{name}{mark}", *(text(metrics[m]) if m in metrics else "-" for m in SPOKEN)]
+            [f"{mark}{name}{mark}", *(text(metrics[m]) if m in metrics else "-" for m in REASONING)]
             for name, metrics in named.items()
-            if any(m in metrics for m in SPOKEN)
+            if any(m in metrics for m in REASONING)
         ]
 
     cells = rows(summary["policies"], with_interval) + rows(summary["paired"], signed, "**")
-    return table(["policy", *SPOKEN.values()], cells)
+    return table(["policy", *REASONING.values()], cells)
 
 
 def rounds_table(rounds: list[dict[str, Any]]) -> str:
@@ -295,11 +295,11 @@ def model_table(errors: dict[str, dict[str, Interval]]) -> str:
     return table(header, ([name, *(with_interval(row[c], 2) for c in columns)] for name, row in errors.items()))
 
 
-def sayings_table(sayings: list[dict[str, Any]]) -> str:
+def sentences_table(sentences: list[dict[str, Any]]) -> str:
     """The policy's sentences beside its motion in the next second."""
     header = ["scene", "policy", "time", "sentence", "motion in the next second"]
     return table(
-        header, ([s["scenario_id"], s["policy"], f"{s['time_s']:.1f} s", s["said"], s["did"]] for s in sayings)
+        header, ([s["scenario_id"], s["policy"], f"{s['time_s']:.1f} s", s["sentence"], s["motion"]] for s in sentences)
     )
 
 
@@ -331,8 +331,8 @@ def render(report: dict[str, Any]) -> str:
             "`uncomfortable` of the time driven.",
             *filter(None, [off_road_starts(summary)]),
         ]
-        if speaks(summary):
-            parts += [f"### Reasoning and actions under {judge}", words_table(summary), ABOUT_WORDS]
+        if has_reasoning(summary):
+            parts += [f"### Reasoning and actions under {judge}", reasoning_table(summary), ABOUT_REASONING]
     if report["rounds"]:
         parts += ["## Rounds", "Return over the steps that were compared, imagined and grounded from the same starts."]
         parts += [rounds_table(report["rounds"])]
@@ -346,8 +346,8 @@ def render(report: dict[str, Any]) -> str:
     if report["world_model"]:
         parts += ["## World model", ABOUT_MODELS]
         parts += [model_table(report["world_model"])]
-    if report["sayings"]:
-        parts += ["## Sentences and what the ego then did", sayings_table(report["sayings"])]
+    if report["sentences"]:
+        parts += ["## Sentences and what the ego then did", sentences_table(report["sentences"])]
     if report["events"]:
         parts += ["## Scenes with an event", events_table(report["events"])]
     parts += ["## Provenance", provenance_table(report["provenance"])]

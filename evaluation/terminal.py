@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from tether.evaluation.report import columns_of, off_road_starts, sample, signed, speaks, with_interval, words_table
+from tether.evaluation.report import (
+    columns_of,
+    has_reasoning,
+    off_road_starts,
+    reasoning_table,
+    sample,
+    signed,
+    with_interval,
+)
 
 GAP = "  "
 
@@ -17,7 +25,7 @@ def show(report: dict[str, Any], width: int) -> str:
         over = sample(next(iter(summary["policies"].values()))["score"])
         seed = report["provenance"]["seed"]
         parts += [f"{judge}: {over}, seed {seed}, mean [95 % bootstrap interval]", *policy_blocks(summary, width)]
-        parts += [off_road_starts(summary), words_table(summary) if speaks(summary) else ""]
+        parts += [off_road_starts(summary), reasoning_table(summary) if has_reasoning(summary) else ""]
     parts += ["\n".join(map(event_line, report["events"])), report["headline"]]
     return "\n\n".join(filter(None, parts))
 

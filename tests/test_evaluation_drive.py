@@ -119,7 +119,7 @@ def test_top_views_are_drawn(evaluated, tmp_path):
     with Image.open(tmp_path / "drive.gif") as gif, Image.open(tmp_path / "still.png") as still:
         assert gif.n_frames >= 10 and still.width > 600
     assert (tmp_path / "drive.gif").stat().st_size < 1_500_000
-    assert findings.sayings(traces[0])[0]["did"] == "10.0 to 10.0 m/s, heading +0°"
+    assert findings.sentences(traces[0])[0]["motion"] == "10.0 to 10.0 m/s, heading +0°"
 
 
 def test_the_report_of_a_drive_is_written(evaluated, tmp_path, sim_config):

@@ -53,7 +53,9 @@ def report_of(results: Results) -> dict:
         "checks": [CHECK, {**CHECK, "stage": "ground", "round": 1}],
         "world_model": {"kinematic": {"ade_1s": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 40}}},
         "figures": {"figures/policies.png": "Every policy."},
-        "sayings": [{"scenario_id": "s", "policy": "post_trained", "time_s": 0.5, "said": "stop", "did": "3 to 0 m/s"}],
+        "sentences": [
+            {"scenario_id": "s", "policy": "post_trained", "time_s": 0.5, "sentence": "stop", "motion": "3 to 0 m/s"}
+        ],
         "events": [
             {"scenario_id": "s", "record": 3, "policy": "idm", "event": "off_road", "time_s": 1.0, "cause": "ice"}
         ],

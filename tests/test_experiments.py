@@ -37,11 +37,11 @@ def test_changes_are_paired_and_shares_of_what_imitation_has():
 
 def test_a_policy_on_forced_reasoning_is_compared_with_itself():
     forced = cell("mine, reasoning blank", 0, 0.3, 9)
-    forced["scores"]["words_changed"] = [1.0] * 10
+    forced["scores"]["reasoning_changed"] = [1.0] * 10
     cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2), forced]
     header, _, *rows = comparison.judge_table(cells).splitlines()
     assert rows[-1].startswith("| mine, reasoning blank |") and "-0.300 [-0.300, -0.300]" in rows[-1]
-    assert "words are others" in header and "acts otherwise" not in header  # nobody has a number for that
+    assert "reasoning differs" in header and "action differs" not in header  # nobody has a number for that
     assert comparison.ABOUT_FORCED in comparison.section("Title", cells, "python -m mine")
     assert comparison.ABOUT_FORCED not in comparison.section("Title", cells[:2], "python -m mine")
 
@@ -124,7 +124,7 @@ def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
     (tmp_path / "rounds.json").write_text(json.dumps([accepted]))
     kept = experiments.evaluated_cell(tmp_path, Arm("grounded", ()), tmp_path, 0, "log_replay")
     assert kept["rounds"] == [{**one, "counted_steps": 160}] and kept["simulator_steps"] == 160
-    assert set(kept["scores"]) == {*comparison.COLUMNS, comparison.WORDS} and "/" not in json.dumps(kept)
+    assert set(kept["scores"]) == {*comparison.COLUMNS, comparison.CONSISTENCY} and "/" not in json.dumps(kept)
     forced = folder.rename(folder.with_name("grounded-reasoning-blank-0-log_replay"))
     kept = experiments.evaluated_cell(tmp_path, Arm("grounded", (), reasoning="blank"), tmp_path, 0, "log_replay")
     assert kept["arm"] == "grounded, reasoning blank" and kept["scores"]["score"] == [0.1] * 10 and not kept["rounds"]

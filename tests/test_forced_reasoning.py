@@ -47,7 +47,7 @@ def test_shuffled_words_are_those_of_other_rows():
     action, _, extras = forced("shuffled")
     words = np.asarray(extras["decision"].tokens[:, :4])
     assert sorted(map(tuple, words)) == sorted(map(tuple, np.asarray(WORDS)))
-    assert (words != WORDS).all() and extras["words_changed"].all()
+    assert (words != WORDS).all() and extras["reasoning_changed"].all()
     np.testing.assert_allclose(extras["acceleration_change"], 0.1 * np.abs(words - WORDS)[:, 0], atol=1e-6)
     np.testing.assert_allclose(action.acceleration[:, -1], -0.1 * words[:, 0], atol=1e-6)
     assert extras["action_changed"].all()  # rows differ by 0.4 m/s^2 or more
@@ -78,25 +78,25 @@ def test_what_is_spoken_counts_while_the_drive_lasts():
     accelerations = jnp.array([[-1.0, -1.0], [1.0, 1.0]])[..., None]  # kept, then broken
     words = jnp.broadcast_to(jnp.array(spoken), (2, 2, 4))
     driven = types.SimpleNamespace(
-        extras={"decision": Decision(words), "words_changed": jnp.ones((2, 2), bool)},
+        extras={"decision": Decision(words), "reasoning_changed": jnp.ones((2, 2), bool)},
         action=Action(accelerations, jnp.zeros((2, 2, 1))),
         observation=types.SimpleNamespace(ego=jnp.full((2, 2, 4), SPEED)),
         alive=jnp.array([[True, True], [True, False]]),
     )
     scores = reasoning_scores(driven, LabelConfig())
     np.testing.assert_allclose(scores["consistency"], [0.75, 1.0])
-    np.testing.assert_allclose(scores["words_changed"], [1.0, 1.0])
-    assert set(scores) == {"consistency", "words_changed"}
+    np.testing.assert_allclose(scores["reasoning_changed"], [1.0, 1.0])
+    assert set(scores) == {"consistency", "reasoning_changed"}
 
 
 @pytest.fixture(scope="module")
 def summary():
-    """A policy that speaks, the same one forced either way, and one that is silent."""
+    """A policy that has reasoning, the same one forced either way, and one that is silent."""
     silent = {metric: np.zeros(8) for metric in METRICS}
     own = silent | {"score": np.full(8, 0.9), "consistency": np.full(8, 0.95)}
     policies = {"idm": silent, "imitation": own}
     for mode in REASONING_MODES:
-        policies[f"imitation{report.FORCED}{mode}"] = own | {"score": np.full(8, 0.4), "words_changed": np.ones(8)}
+        policies[f"imitation{report.FORCED}{mode}"] = own | {"score": np.full(8, 0.4), "reasoning_changed": np.ones(8)}
     del policies[f"imitation{report.FORCED}blank"]["consistency"]
     names = tuple("abcdefgh")
     results = Results(names, names, (False,) * 8, {"log_replay": policies})
@@ -111,7 +111,7 @@ def test_a_forced_policy_is_compared_with_itself(summary):
 
 
 def test_the_table_of_words_leaves_out_who_is_silent(summary):
-    table = report.words_table(summary)
+    table = report.reasoning_table(summary)
     assert "idm" not in table and "| imitation | 0.950 [0.950, 0.950] | - |" in table
     assert "| imitation, reasoning blank | - | 1.000 [1.000, 1.000] |" in table
-    assert report.speaks(summary) and not report.speaks({"policies": {"idm": summary["policies"]["idm"]}})
+    assert report.has_reasoning(summary) and not report.has_reasoning({"policies": {"idm": summary["policies"]["idm"]}})

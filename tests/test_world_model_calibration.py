@@ -141,7 +141,10 @@ def test_the_replay_itself_forecasts_everything(study, sim_config, monkeypatch, 
     row = finding.rows["oracle, boxes, all"]
     assert row["skill_8s"]["mean"] == pytest.approx(1.0) and row["ece_8s"]["mean"] == pytest.approx(0.0)
     curves = finding.details["curves"]["go_straight"]
-    assert curves["said"]["oracle, boxes"]["failure"]["rate"][-1] == pytest.approx(0.4) and curves["rows"] == [5] * 7
+    assert (
+        curves["by_forecaster"]["oracle, boxes"]["failure"]["rate"][-1] == pytest.approx(0.4)
+        and curves["rows"] == [5] * 7
+    )
     assert "skill_off_road" not in row  # it never happens here
     calibration.draw(finding, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 0

@@ -28,7 +28,7 @@ from tether.training.processes import to_host
 from tether.training.scenes import chunks, take
 
 # Extras of a policy whose mean over the steps driven is one of its scores, beside `consistency`.
-REASONING_CHANGES = ("words_changed", "action_changed", "acceleration_change")
+REASONING_CHANGES = ("reasoning_changed", "action_changed", "acceleration_change")
 
 Keep = Callable[..., Any]  # (Rollout of scenes [B, ...], the scenes, more arguments) -> what is kept of it
 Keys = tuple[jax.Array, jax.Array]  # the policy's and the World's, one for each scene

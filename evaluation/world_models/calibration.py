@@ -251,7 +251,7 @@ def curves_of(evaluated: Forecasts, members: list[int]) -> dict[str, Any]:
         forecaster: {event: event_curves(evaluated.of(forecaster, members), i) for i, event in enumerate(EVENTS)}
         for forecaster in evaluated.probability
     }
-    return {"rows": evaluated.counted[members].sum((0, 1)).tolist(), "said": curves}
+    return {"rows": evaluated.counted[members].sum((0, 1)).tolist(), "by_forecaster": curves}
 
 
 def event_curves(forecasts: Forecasts, event: int) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def event_curves(forecasts: Forecasts, event: int) -> dict[str, Any]:
     there = forecasts.counted[..., -1]
     diagram = reliability(*(part[..., event, -1][there] for part in (forecasts.probability, forecasts.happened)))
     measured = {name: [forecasts.cell(name, event, t) for t in range(len(HORIZONS_S))] for name in MEASURES}
-    columns = {"said": diagram.probability, "happened": diagram.happened, "share": diagram.fraction}
+    columns = {"forecast": diagram.probability, "happened": diagram.happened, "fraction": diagram.fraction}
     return measured | {"reliability": {name: part.tolist() for name, part in columns.items()}}
 
 
@@ -271,7 +271,7 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
 
     details = finding.details
     pool = details["pools"][-1]
-    curves = details["curves"][pool]["said"]
+    curves = details["curves"][pool]["by_forecaster"]
     figure = Figure(figsize=(13, 9), layout="constrained")
     axes = figure.subplots(3, len(EVENTS))
     for column, event in enumerate(EVENTS):
@@ -280,7 +280,7 @@ def draw(finding: Finding, path: pathlib.Path) -> None:
             for axis, key in zip(axes[:2, column], ("skill", "ece"), strict=True):
                 axis.plot(details["horizons_s"], curve[key], style, color=colour, label=name, lw=1.6, ms=4)
             axes[2, column].plot(
-                curve["reliability"]["said"], curve["reliability"]["happened"], style, color=colour, ms=4
+                curve["reliability"]["forecast"], curve["reliability"]["happened"], style, color=colour, ms=4
             )
         longest = details["horizons_s"][-1]
         axes[0, column].set(title=event.replace("_", " "), xlim=(0, longest + 0.3), ylim=(-0.5, 1.05))
