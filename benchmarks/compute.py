@@ -1,10 +1,10 @@
 """Matrix products of a run, by preset and stage, from the shapes of the programs alone:
 
-python -m benchmarks.compute [--presets h200] [--peak 494e12] [--share 0.3]
+python -m benchmarks.compute [--presets h200] [--peak 494e12] [--fraction 0.3]
 
 Prints a table: TFLOP of a step, number of steps of the stage in a run, and the minutes that they take at a fraction of
-a device's peak (`--share`). Where gradients are taken, a step counts three times the forward pass's products, those of
-a frozen reference included, which is too much. Compilation, elementwise work, geometry, the checks on the validation
+a device's peak (`--fraction`). Where gradients are taken, a step counts three times the forward pass's products, those
+of a frozen reference included, which is too much. Compilation, elementwise work, geometry, the checks on the validation
 split and the final evaluation are not included. The default peak is that of float32 on an H200, where XLA rounds
 products to TF32 (the vendor's data sheet, dense). The default fraction is an assumption, not a measurement.
 """
@@ -30,7 +30,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--presets", nargs="+", choices=presets.PRESETS, default=["h200"])
     parser.add_argument("--peak", type=float, default=494e12, help="of the device [FLOP/s] (default: %(default)g)")
-    parser.add_argument("--share", type=float, default=0.3, help="of the peak that is reached (default: %(default)s)")
+    parser.add_argument("--fraction", type=float, default=0.3, help="of the peak, reached (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
         taken, total = steps(config), 0.0
         for label, stage in stages_of(config).items():
             each = flops(stage)
-            minutes = taken[label] * each / options.peak / options.share / 60
+            minutes = taken[label] * each / options.peak / options.fraction / 60
             total += minutes
             rows.append([name, label, f"{each / 1e12:.3g}", f"{taken[label]:,.0f}", f"{minutes:.1f}"])
         rows.append([name, "together", "", "", f"{total:.1f}"])

@@ -38,7 +38,7 @@ class ImitationConfig:
       perturbed: fraction of the examples whose ego starts beside the log.
       across_m: standard deviation of the lateral shift of a perturbed ego [m].
       heading_rad: standard deviation of the turn of a perturbed ego [rad].
-      speed_share: standard deviation of the change of a perturbed ego's speed, as a fraction of that speed.
+      speed_fraction: standard deviation of the change of a perturbed ego's speed, as a fraction of that speed.
       reasoning: weight of the cross-entropy of the reasoning tokens, where the committed action has weight 1.
       plan: weight of the plan's knots after the committed one, which has weight 1.
     """
@@ -46,7 +46,7 @@ class ImitationConfig:
     perturbed: float = setting(0.5, most=1)
     across_m: float = 0.4
     heading_rad: float = 0.05
-    speed_share: float = 0.1
+    speed_fraction: float = 0.1
     reasoning: float = 0.25
     plan: float = 0.1
 
@@ -78,7 +78,7 @@ def perturb(ego: EgoState, key: jax.Array, config: ImitationConfig) -> EgoState:
     across, turn, pace = jnp.moveaxis(jax.vmap(draw)(key), -1, 0) * jnp.minimum(ego.speed / 3.0, 1.0)
     x, y = from_frame(0.0, across * config.across_m, ego.x, ego.y, ego.heading)
     heading = wrap_angle(ego.heading + turn * config.heading_rad)
-    speed = ego.speed * jnp.maximum(1 + pace * config.speed_share, 0.0)
+    speed = ego.speed * jnp.maximum(1 + pace * config.speed_fraction, 0.0)
     return ego.replace(x=x, y=y, heading=heading, speed=speed)
 
 

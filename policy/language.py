@@ -72,8 +72,8 @@ class LabelConfig:
       follow_m: traffic and lights nearer than this plus `follow_s` times the speed matter in any case [m]; farther ones
         matter only to an ego that brakes.
       follow_s: time of driving by which the distance `follow_m` grows with the speed [s].
-      heeded: an ego that does not brake ignores curves and crossing vehicles that allow this much less acceleration
-        than it has [m/s^2].
+      ignored_excess: acceleration beyond what a curve or a crossing vehicle allows, from which on an ego that does not
+        brake ignores it [m/s^2].
       stop_s: braking that reaches standstill within this time is called a stop [s].
       turn_curvature: least absolute curvature of a turn at a junction [1/m].
       bend_curvature: least absolute curvature of a bend worth naming [1/m].
@@ -90,7 +90,7 @@ class LabelConfig:
     binding: float = 1.0
     follow_m: float = 10.0
     follow_s: float = 3.0
-    heeded: float = 1.0
+    ignored_excess: float = 1.0
     stop_s: float = 2.5
     turn_curvature: float = 0.03
     bend_curvature: float = 0.003
@@ -151,7 +151,7 @@ def _binding(config: LabelConfig, o: Observation, limits: Hazards, acceleration:
     speed, limit = o.ego[0], o.ego[3]
     stops = speed + jnp.minimum(acceleration, 0.0) * config.stop_s < config.standing_mps
     braking = acceleration <= -config.steady
-    ignored = ~braking & (acceleration - limits.acceleration > config.heeded)
+    ignored = ~braking & (acceleration - limits.acceleration > config.ignored_excess)
     meant = among(*TRAFFIC) & ~(among("crossing vehicle") & ignored)
     meant |= among("curve") & ~stops & ~ignored
     meant |= among("speed limit") & ~stops & (limit > 0)

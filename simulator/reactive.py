@@ -8,7 +8,7 @@ logged schedule, exactly. Decisions:
   the vehicle's own path, and what IDM allows towards the place where the ego is about to enter that corridor.
 - The log's allowance: logged drivers follow closer and yield later than any fixed IDM. So each term is compared with
   the same term on the log at the same time: a = min over boxes of IDM(now) + max(a_log - IDM(log), 0). IDM's gap and
-  headway are scaled by the fraction of its wanted gap that the log shows, between `least_share` and 1. On the log
+  headway are scaled by the fraction of its wanted gap that the log shows, between `least_fraction` and 1. On the log
   itself no term is then below the logged acceleration, whatever IDM's parameters. Off the log the reaction grows
   continuously with the difference. To count only the ego and late vehicles as leaders would switch abruptly, and would
   let a late vehicle drive into one that is on time.
@@ -58,7 +58,7 @@ class ReactiveConfig(CarFollowing):
 
     Attributes:
       headway_s: time headway of the car-following model [s]; below its default, about what logged drivers keep.
-      least_share: smallest fraction of IDM's wanted gap that a vehicle keeps, however close its log follows.
+      least_fraction: smallest fraction of IDM's wanted gap that a vehicle keeps, however close its log follows.
       tolerance: a vehicle on schedule ignores a reduction of its acceleration of at most this [m/s^2].
       parked_m: tracks that never get this far from where they begin are replayed [m].
       place_m: a late vehicle wants the highest speed logged within this distance along its path [m].
@@ -73,7 +73,7 @@ class ReactiveConfig(CarFollowing):
     """
 
     headway_s: float = 1.0
-    least_share: float = 0.2
+    least_fraction: float = 0.2
     tolerance: float = 0.3
     parked_m: float = 3.0
     place_m: float = 10.0
@@ -215,7 +215,7 @@ class Reactive(Observed):
         config, logged = self.config, at_time(setting.paths.acceleration, time)
         view = look(setting.corridor, in_log.traffic.arc, in_log.traffic.speed, in_log.boxes, config.grazing_m)
         wanted = config.gap_m + config.headway_s * in_log.traffic.speed[:, None]
-        fraction = jnp.where(view.ahead, jnp.clip(view.gap / wanted, config.least_share, 1.0), 1.0)
+        fraction = jnp.where(view.ahead, jnp.clip(view.gap / wanted, config.least_fraction, 1.0), 1.0)
         own = dataclasses.replace(config, gap_m=fraction * config.gap_m, headway_s=fraction * config.headway_s)
         # The bound on braking is doubled here: the allowance is added before the final bound, and must not weaken an
         # emergency stop.

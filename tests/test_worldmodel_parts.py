@@ -150,7 +150,7 @@ def test_free_nats_cost_neither_side():
 
 def test_learning_rate_warms_up_and_decays_to_what_refits_have():
     """0 at first, the peak after the warm-up, half way of the cosine in the middle, then 5 % of the peak for good."""
-    rate = FittingConfig(learning_rate=1.0, warmup_steps=10, final_share=0.05).schedule(110)
+    rate = FittingConfig(learning_rate=1.0, warmup_steps=10, final_fraction=0.05).schedule(110)
     np.testing.assert_allclose([rate(step) for step in (0, 10, 60, 110, 500)], [0, 1, 0.525, 0.05, 0.05], atol=1e-6)
     assert float(FittingConfig(learning_rate=1.0, warmup_steps=10).schedule(4)(4)) == pytest.approx(0.4)
 

@@ -46,13 +46,13 @@ class DisturbedExpert:
     """The log's ego under slowly varying disturbances, so that crashes and departures happen and can be learned.
 
     Its params are a `Disturbance`. The noise is an Ornstein-Uhlenbeck process over steps: white noise would average
-    out before the ego leaves its lane. Noise alone hardly ever meets another agent or a red light, for the expert
-    corrects it: in a lapse the driver goes on along its route as if nobody were there, as policies do that overlook
-    somebody.
+    out before the ego leaves its lane. Noise alone hardly ever leads to another agent or a red light, because the
+    expert corrects it. So a row has a lapse as well: from then on the ego follows its route and reacts to nobody, as a
+    policy does that overlooks an agent.
 
     Attributes:
       config: of the simulator.
-      memory: share of the noise that the next step keeps.
+      memory: fraction of the noise that the next step keeps.
     """
 
     config: SimulatorConfig

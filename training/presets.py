@@ -138,7 +138,7 @@ def h200() -> Config:
             refit_steps=100,
             scenes=128,
             tracks=8192,
-            optimizer=FittingConfig(learning_rate=5e-4, final_share=0.05),
+            optimizer=FittingConfig(learning_rate=5e-4, final_fraction=0.05),
         ),
         imitation=ImitateConfig(steps=10_000, scenes=128, starts=4, learning_rate=3e-4),
         # As in `cpu`: the objective that has improved on imitation, which needs neither fine-tuning nor a value.

@@ -22,7 +22,7 @@ class FittingConfig:
     Attributes:
       learning_rate: largest learning rate of the world model's fit, reached after the warm-up.
       warmup_steps: steps over which the world model's learning rate grows linearly from 0; 0 for no warm-up.
-      final_share: fraction of the learning rate that is left when the fit ends, and stays for refits; the decay is a
+      final_fraction: fraction of the learning rate that is left when the fit ends, and stays for refits; the decay is a
         cosine, and 1 is none.
       clip: largest global norm of the world model's gradient; larger gradients are scaled down to it.
       weight_decay: weight decay of AdamW in the world model's fit.
@@ -30,7 +30,7 @@ class FittingConfig:
 
     learning_rate: float = 1.5e-3
     warmup_steps: int = setting(30, least=0)
-    final_share: float = setting(1.0, most=1)
+    final_fraction: float = setting(1.0, most=1)
     clip: float = setting(1.0, above=0)
     weight_decay: float = 1e-3
 
@@ -42,7 +42,7 @@ class FittingConfig:
     def schedule(self, steps: int) -> optax.Schedule:
         """The learning rate of each step."""
         end = max(steps, self.warmup_steps + 1)  # a fit that ends within the warm-up has no decay
-        final = self.final_share * self.learning_rate
+        final = self.final_fraction * self.learning_rate
         return optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, self.warmup_steps, end, final)
 
 

@@ -42,8 +42,8 @@ class TokensConfig:
       temperature: temperature at which motions are drawn; 1 is what was fitted, 0 the likeliest motion of each agent.
       reflex: whether imagined agents brake for what is in their way (`worldmodel/reflex.py`), whatever motion they
         drew.
-      least_share: motions less likely than this fraction of the likeliest one are never drawn (min-p, arXiv
-        2407.01082), since a short fit leaves a little probability on each of the V motions; 0 draws all.
+      min_p: motions less likely than this fraction of the likeliest one are never drawn (arXiv 2407.01082), since a
+        short fit leaves a little probability on each of the V motions; 0 draws all.
     """
 
     sizes: tokens_net.Sizes = setting(tokens_net.Sizes())
@@ -52,7 +52,7 @@ class TokensConfig:
     context: int = 2
     temperature: float = 1.0
     reflex: bool = True
-    least_share: float = setting(0.1, most=1)
+    min_p: float = setting(0.1, most=1)
 
     def build(self, simulator: SimulatorConfig) -> "Tokens":
         """The model for this simulator's step and dynamics."""
@@ -84,7 +84,7 @@ class Tokens(LearnedWorld):
         members = tokens_net.motion_log_probs(params, config.vocabulary, hidden, rows)
         uniforms = agent_noise(key, state.latent.rank, (2,))
         mixed = tokens_net.mixture(members)
-        tokens = tokens_net.draw_tokens(config.vocabulary, mixed, uniforms, config.temperature, config.least_share)
+        tokens = tokens_net.draw_tokens(config.vocabulary, mixed, uniforms, config.temperature, config.min_p)
         acceleration, turn = token_controls(config.vocabulary, tokens, rows)
         acceleration = standing(motion.speed, jnp.minimum(acceleration, bound))
         time = simulator.substeps, simulator.dt

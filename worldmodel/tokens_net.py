@@ -187,18 +187,16 @@ def stay_logits(params: dict, hidden: Array) -> Array:
     return dense(params["stay"], hidden)[..., 0].astype(jnp.float32) + HOLD_LOGIT
 
 
-def draw_tokens(
-    vocabulary: Vocabulary, log_probs: Array, uniforms: Array, temperature: float, least_share: float
-) -> Array:
+def draw_tokens(vocabulary: Vocabulary, log_probs: Array, uniforms: Array, temperature: float, min_p: float) -> Array:
     """Draws motions: first the acceleration, then the turn given it. At temperature 0, the likeliest token.
 
-    Args: log_probs: float32[..., V]; uniforms: float32[..., 2]; temperature, least_share: see `TokensConfig`.
+    Args: log_probs: float32[..., V]; uniforms: float32[..., 2]; temperature, min_p: see `TokensConfig`.
     Returns: int32[...].
     """
     if temperature == 0:
         return jnp.argmax(log_probs, -1)
     probs = jax.nn.softmax(log_probs / temperature)
-    probs = jnp.where(probs >= least_share * probs.max(-1, keepdims=True), probs, 0.0)
+    probs = jnp.where(probs >= min_p * probs.max(-1, keepdims=True), probs, 0.0)
     probs = probs.reshape(*probs.shape[:-1], -1, vocabulary.turns)
     acceleration = draw_index(probs.sum(-1), uniforms[..., 0])
     given = jnp.take_along_axis(probs, acceleration[..., None, None], -2)[..., 0, :]
