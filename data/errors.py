@@ -18,7 +18,7 @@ class DataError(ValueError):
     """Bad data, named: which file, which record, which field, and why.
 
     Args:
-      reason: what is wrong: expected and found.
+      reason: what was expected and found.
       field, record, file: where; empty where not known (yet, see `located`).
     """
 
@@ -98,15 +98,14 @@ class SkipLedger:
     def guard(self, file: str, record: str) -> Iterator[None]:
         """Skips the record if its block raises an error of any type.
 
-        The one place that catches every exception. A record is outside data, and an unforeseen type of error must not
-        end a build of a million records; it is counted and named like the others. `MemoryError` passes, since memory
-        that is used up is no fault of one record, and so does an interrupt.
+        A record is outside data, and an unforeseen type of error must not end a build of a million records: it is
+        counted and named like the others. `MemoryError` passes, and so does an interrupt.
         """
         try:
             yield
         except MemoryError:
-            raise
-        except Exception as error:
+            raise  # memory that is used up is no fault of one record
+        except Exception as error:  # of any type: what a damaged record raises cannot be foreseen
             self.skip(file, record, error if isinstance(error, DataError) else unexpected(error))
 
     def note(self, file: str, record: str, counts: Mapping[str, int]) -> None:
@@ -158,9 +157,5 @@ def read_json(path: pathlib.Path) -> Any:
     """The content of a JSON file. Raises: DataError where it cannot be read or is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (
-        OSError,
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError of encoding and syntax, RecursionError of nesting
+    except (OSError, ValueError, RecursionError) as error:  # of the file, of encoding and syntax, of nesting
         raise DataError(f"expected JSON ({error})", file=str(path)) from error

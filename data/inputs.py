@@ -88,7 +88,7 @@ def _remote(path: str) -> tuple[Any, str]:
     except ImportError as error:
         hint = INSTALL.get(path.partition("://")[0])
         raise DataError(f"{error}: {hint}" if hint else str(error), file=path) from error
-    except Exception as error:  # an unknown protocol or missing credentials raise types of their own
+    except Exception as error:  # a file system without credentials raises a type of its own
         raise unreachable(path, error) from error
 
 
@@ -105,7 +105,7 @@ def reached(path: str) -> Iterator[None]:
         yield
     except (DataError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # file systems of buckets raise types of their own
         raise unreachable(path, error) from error
 
 

@@ -106,8 +106,8 @@ def read_records(path: str) -> Iterator[bytes | DataError]:
             yield DataError(f"damaged gzip compression ({error}); the rest of the file is lost", "", str(index), path)
             return
         except MemoryError:
-            raise
-        except Exception as error:  # disks and buckets raise types of their own
+            raise  # no fault of the file
+        except Exception as error:  # file systems of buckets raise types of their own
             raise unreachable(path, error) from error
         if not index:
             yield DataError("expected records, found none", "", "0", path)

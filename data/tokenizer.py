@@ -30,7 +30,7 @@ def load(file: pathlib.Path = FILE) -> tokenizers.Tokenizer:
     read_json(file)
     try:
         loaded = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the package raises nothing more special
+    except Exception as error:  # the package raises this type itself
         raise DataError(f"expected a tokenizer of the package tokenizers ({error})", file=str(file)) from error
     phrases = tuple(loaded.id_to_token(index) for index in range(len(VOCABULARY)))
     if phrases != tuple(map(mark, VOCABULARY)):

@@ -1,4 +1,4 @@
-"""Reads a run as data: its settings, its learned arrays and its progress. Training itself resumes by `loop.resume`."""
+"""Reads a run as data: its settings, its learned arrays and its progress. Training itself resumes by `training/resume.py`."""
 
 import pathlib
 from collections.abc import Sequence

@@ -53,11 +53,13 @@ class ImitationConfig:
 
 @flax.struct.dataclass
 class ImitationBatch:
-    """Attributes:
-    observation: `Observation` [B, ...].
-    decision: `Decision`, reasoning and action labels.
-    plan: float32[B, knots, 2], the later knots; plan_valid: bool[B, knots].
-    valid: bool[B], the log has all steps of the label.
+    """Labelled examples of imitation.
+
+    Attributes:
+      observation: `Observation` [B, ...].
+      decision: `Decision`, reasoning and action labels.
+      plan: float32[B, knots, 2], the later knots; plan_valid: bool[B, knots].
+      valid: bool[B], the log has all steps of the label.
     """
 
     observation: Observation

@@ -132,7 +132,7 @@ class Checkpoints:
             self._read(step, template)
         except MemoryError:
             raise  # says nothing about the file
-        except Exception as error:  # see `restore`
+        except Exception as error:  # of any type, as in `restore`: one error says what is wrong
             reason = self._reason(error)
             raise ValueError(
                 f"checkpoint {step} was written to {self.directory} and cannot be read back: {reason}; it stays there, "

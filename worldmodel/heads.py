@@ -73,7 +73,8 @@ def next_lights(
 def symlog_reward(params: dict, memory: Array, senses: Array, next_senses: Array, motion: Array) -> Array:
     """The reward head, float32[...].
 
-    Args: memory: float32[..., D], the ego's after the step; senses, next_senses: float32[..., F]; driven: [..., 3].
+    Args: memory: float32[..., D], the ego's after the step; senses, next_senses: float32[..., F];
+      motion: float32[..., 3], see `window.ego_motion`.
     """
     return mlp(params["reward"], jnp.concatenate([memory, senses, next_senses, motion], -1))[..., 0]
 

@@ -21,7 +21,7 @@ class Objective(Protocol):
       clip: of the ratio of probabilities in the surrogate (`learning.surrogate`); 0 for none.
       learns_drawn: whether the decisions that it learns are those that were drawn.
       imagines: whether it learns from imagined rollouts; else from demonstrations in the simulator
-        (`stages/closed_loop.py`).
+        (`training/stages/closed_loop.py`).
     """
 
     def build(self) -> "Objective":
