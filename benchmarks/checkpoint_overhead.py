@@ -60,7 +60,7 @@ def random_state(preset: str) -> Learned:
 def measure(checkpoints: Checkpoints, step: int, state: Any) -> tuple[float, float]:
     """One save. Returns: seconds until it returns, CPU-seconds until it is written."""
     began, began_cpu = time.perf_counter(), time.process_time()
-    checkpoints.save(step, state, jax.random.key(0), {})
+    checkpoints.save(step, state, {})
     blocked = time.perf_counter() - began
     checkpoints.wait()
     return blocked, time.process_time() - began_cpu

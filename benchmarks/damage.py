@@ -94,7 +94,7 @@ def write(files: Files, steps: tuple[int, ...]) -> None:
             logger.write(**where, wall_s=1.5 * step, metrics={"loss": 0.5, "gradient_norm": 2.0})
             write_rounds(files, progress(step))
             meta = {"progress": progress(step).to_json(), "settings": dataclasses.asdict(files.config)}
-            checkpoints.save(step, state(step), jax.random.key(step), meta)
+            checkpoints.save(step, state(step), meta)
     finally:
         logger.close()
         checkpoints.close()
@@ -115,10 +115,9 @@ def go_on(files: Files) -> int:
     finally:
         checkpoints.close()
         logger.close()
-    step, arrays, key, stands = restored or (0, {}, jax.random.key(0), None)
+    step, arrays, stands = restored or (0, {}, None)
     write_rounds(files, stands)
     assert checksums(arrays) == checksums(state(step)) and stands == progress(step), "other arrays or progress"
-    assert (jax.random.key_data(key) == jax.random.key_data(jax.random.key(step))).all(), "another key"
     assert json.loads((files.directory / "rounds.json").read_text("utf-8")) == list(progress(step).rounds), "rounds"
     written = settings.read(files.directory / "config.json")
     assert not settings.differences(files.config, written), "other settings"

@@ -1,4 +1,7 @@
-"""Reads a run as data: its settings, its learned arrays and its progress. Training itself resumes by `training/resume.py`."""
+"""Reads a run as data: its settings, its learned arrays and its progress.
+
+Training itself resumes by `training/resume.py`.
+"""
 
 import pathlib
 from collections.abc import Sequence
@@ -56,4 +59,4 @@ def restore(
         checkpoints.close()
     if restored is None:
         raise ValueError(none)
-    return jax.device_put(restored[1]), restored[3]
+    return jax.device_put(restored.state), restored.progress

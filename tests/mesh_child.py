@@ -66,8 +66,8 @@ def restored(directory: pathlib.Path, layouts: list[Layout]) -> list[bool]:
     checkpoints, state, same = Checkpoints(directory, 2), arrays, []
     for step, layout in enumerate(layouts):
         state = layout.place_parameters(state)
-        checkpoints.save(step, state, jax.random.key(0), {})
-        state = checkpoints.restore(arrays)[1]
+        checkpoints.save(step, state, {})
+        state = checkpoints.restore(arrays).state
         same.append(checksums(state) == checksums(arrays))
     checkpoints.close()
     return same
@@ -95,7 +95,7 @@ def in_process(directory: pathlib.Path, port: str, index: str) -> dict[str, Any]
     kernel = np.arange(64.0, dtype=np.float32).reshape(8, 8)
     state = layout.place_parameters({"kernel": kernel, "bias": kernel[0]})
     checkpoints = Checkpoints(directory, 2)
-    checkpoints.save(1, state, jax.random.key(0), {})
+    checkpoints.save(1, state, {})
     checkpoints.close()
     votes = processes.Votes()
     return {
@@ -116,7 +116,7 @@ def reread(directory: pathlib.Path, state: Any) -> Any:
     checkpoints = Checkpoints(directory, 2)
     restored = checkpoints.restore(state)
     checkpoints.close()
-    return restored and restored[1]
+    return restored and restored.state
 
 
 if __name__ == "__main__":

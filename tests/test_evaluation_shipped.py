@@ -49,7 +49,7 @@ def run(learned, tmp_path):
         directory = tmp_path / "run"
         checkpoints = Checkpoints(directory / "checkpoints", 1)
         meta = {"progress": progress.to_json(), "settings": dataclasses.asdict(config)}
-        checkpoints.save(1, learned, jax.random.key(0), meta)
+        checkpoints.save(1, learned, meta)
         checkpoints.close()
         write(config, directory / "config.json")
         return directory

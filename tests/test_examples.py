@@ -120,7 +120,7 @@ def test_a_run_is_read_and_driven(tmp_path, capsys):
     progress = Progress(finished=units, rounds=({"round": 1, "decision": "accept", "spent": {}},))
     meta = {"progress": progress.to_json(), "settings": dataclasses.asdict(config)}
     with contextlib.closing(Checkpoints(tmp_path / "checkpoints", 1)) as checkpoints:
-        checkpoints.save(1, learned, jax.random.key(0), meta)
+        checkpoints.save(1, learned, meta)
     write_settings(config, tmp_path)
     read_run.main([str(tmp_path), "--scenes", "2"])
     lines = capsys.readouterr().out.splitlines()

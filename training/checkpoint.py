@@ -1,8 +1,8 @@
 """Checkpoints: everything that a run needs to go on to the same numbers, verified when it is read.
 
 A checkpoint holds two items: `state` (every array: parameters, optimisers, replay tracks) and `meta` (JSON: where the
-run stands, the settings it was written under, its key, a crc32 of every array, because Orbax restores flipped bytes
-silently, and a sha256 of all the rest).
+run stands, the settings it was written under, a crc32 of every array, because Orbax restores flipped bytes silently,
+and a sha256 of all the rest). The keys of coming steps follow from the seed and from where the run stands.
 
 Old checkpoints are pruned. These are not: the newest ones, as many as the config says; the one with the best policy,
 written when its round was over; and the one that this process went on from, the last whose arrays were read back and
@@ -23,7 +23,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -56,7 +56,21 @@ class Kept(PreservationPolicy):
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Args: checkpoints: oldest first, each with its `step`. Returns: which to keep."""
         first_new = len(checkpoints) - self.newest
-        return [i >= first_new or found.step in (self.best, self.verified) for i, found in enumerate(checkpoints)]
+        return [i >= first_new or one.step in (self.best, self.verified) for i, one in enumerate(checkpoints)]
+
+
+class Restored(NamedTuple):
+    """A checkpoint that was read back.
+
+    Attributes:
+      step: its number.
+      state: the tree of arrays, numpy.
+      progress: what `parse` made of its meta.
+    """
+
+    step: int
+    state: Any
+    progress: Any
 
 
 class Checkpoints:
@@ -94,7 +108,7 @@ class Checkpoints:
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: concurrent.futures.Future | None = None
 
-    def save(self, step: int, state: Any, key: jax.Array, meta: dict[str, Any], best: int = 0) -> None:
+    def save(self, step: int, state: Any, meta: dict[str, Any], best: int = 0) -> None:
         """Starts writing; the arrays are copied before it returns, the disk is written in the background.
 
         Before the second checkpoint is written, the first is read back.
@@ -119,7 +133,7 @@ class Checkpoints:
         # A copy of its own: on a CPU `to_host` shows the live buffers, and the disk is written later.
         host = jax.tree.map(np.array, host)
         self._first = self._first or (step, _shapes(host))
-        whole = {**meta, "key": jax.random.key_data(key).tolist(), "crc32": checksums(host)}
+        whole = {**meta, "crc32": checksums(host)}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(host),
             meta=ocp.args.JsonSave({**whole, "sha256": digest(whole)}),
@@ -185,7 +199,7 @@ class Checkpoints:
 
     def restore(
         self, template: Any, parse: Callable[[dict[str, Any]], Any] = dict, repair: bool = True
-    ) -> tuple[int, Any, jax.Array, Any] | None:
+    ) -> Restored | None:
         """The newest undamaged checkpoint; those that cannot be read are named and walked past.
 
         Args:
@@ -193,7 +207,7 @@ class Checkpoints:
           parse: makes of meta what the caller needs; where it raises, the checkpoint cannot be read.
           repair: move the damaged ones aside, so that a run that goes on can save these steps again. A program that
             only reads must not: to code of another version a sound checkpoint looks damaged.
-        Returns: step, state as numpy, key and what `parse` made; None where no checkpoint exists.
+        Returns: None where no checkpoint exists.
         Raises: ValueError if checkpoints exist and none can be read, or the damaged ones cannot be moved; all stay
           where they are.
         """
@@ -201,7 +215,7 @@ class Checkpoints:
         steps, reasons = self.steps(), {}
         for step in reversed(steps):
             try:
-                state, key, meta = self._read(step, template)
+                state, meta = self._read(step, template)
                 parsed = parse(meta)
             except MemoryError:
                 raise  # says nothing about the file
@@ -213,7 +227,7 @@ class Checkpoints:
             if repair and reasons and is_first():
                 self._move_aside(list(reasons))
             self._kept.verified, self._read_back = step, True
-            return step, state, key, parsed
+            return Restored(step, state, parsed)
         if steps:
             raise ValueError(
                 f"all checkpoints of {self.directory} are damaged, or of another version: {steps}, the newest: "
@@ -230,7 +244,7 @@ class Checkpoints:
             log.warning("checkpoint %d is kept as %s, in case it was only the reading that failed", step, moved)
         self._manager.reload()
 
-    def _read(self, step: int, template: Any) -> tuple[Any, jax.Array, dict[str, Any]]:
+    def _read(self, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
         meta = read_meta(self._place / str(step))
         # Read to the host, whole: what was written on one mesh is checked and goes on on another.
         items = ocp.args.Composite(state=ocp.args.StandardRestore(_shapes(template)))
@@ -239,7 +253,7 @@ class Checkpoints:
         wrong = sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
         if wrong:
             raise ValueError(f"crc32 differs in {wrong[:4]} ({len(wrong)} arrays)")
-        return state, jax.random.wrap_key_data(np.array(meta.pop("key"), np.uint32)), meta
+        return state, meta
 
     def wait(self) -> None:
         """Until the last write is on the disk. Raises: ValueError if it could not be, or the directory vanished."""

@@ -121,10 +121,9 @@ class Run:
     def save(self, state: RunState) -> RunState:
         """Writes a checkpoint of the state and returns it with the time noted."""
         state = state.count_steps().note(wall_s=self.wall_s)
-        key = jax.random.key(self.config.seed)
         now = state.progress
         meta = {"progress": now.to_json(), "settings": dataclasses.asdict(self.config)}
-        self.checkpoints.save(now.total, state.learned, key, meta, now.best_checkpoint)
+        self.checkpoints.save(now.total, state.learned, meta, now.best_checkpoint)
         return state
 
     def interrupted(self, where: str) -> Interrupted:

@@ -25,7 +25,7 @@ def resume(run: Run, fresh: Learned) -> RunState:
     Raises: ValueError where several processes do not see the same checkpoints.
     """
     checkpoint = run.checkpoints.restore(fresh, parse_progress)
-    seen = np.unique(multihost_utils.process_allgather(np.int32(-1 if checkpoint is None else checkpoint[0])))
+    seen = np.unique(multihost_utils.process_allgather(np.int32(-1 if checkpoint is None else checkpoint.step)))
     if len(seen) > 1:
         raise ValueError(f"{run.directory}: expected all processes to see it, but they found checkpoints {seen}")
     if checkpoint is None and run.config.start_from is not None:
@@ -33,7 +33,7 @@ def resume(run: Run, fresh: Learned) -> RunState:
     if checkpoint is None:
         rounds = run.config.rounds
         return RunState(fresh, Progress(horizon=rounds.horizon, penalty=rounds.penalty))
-    step, learned, _, progress = checkpoint
+    step, learned, progress = checkpoint
     log.info("resuming from step %d: %s finished", step, ", ".join(progress.finished) or "no unit")
     if run.logger is not None and not run.logger.lines_before:
         log.warning("%s has no line of the steps before: its times in reports begin now", run.logger.path)
@@ -63,14 +63,14 @@ def shared_start(run: Run, fresh: Learned) -> RunState:
         checkpoint = checkpoints.restore(fresh, parse_progress, repair=False)
     finally:
         checkpoints.close()
-    done = checkpoint[3].finished if checkpoint else ()
+    done = checkpoint.progress.finished if checkpoint else ()
     shared = tuple(unit.name for stage in STAGES if stage.shared for unit in stage.units(run.config))
     if set(done) != set(shared):
         raise ValueError(f"start_from: expected {source} to have finished {shared} and nothing else, found {done}")
     if run.logger:
         run.logger.go_on_from(source)
     rounds = run.config.rounds
-    return placed(run, checkpoint[1], checkpoint[3]).note(horizon=rounds.horizon, penalty=rounds.penalty)
+    return placed(run, checkpoint.state, checkpoint.progress).note(horizon=rounds.horizon, penalty=rounds.penalty)
 
 
 def placed(run: Run, learned: Learned, progress: Progress) -> RunState:
