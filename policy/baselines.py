@@ -23,14 +23,23 @@ PURSUIT_M = (3.5, 15.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class GoStraight:
-    """Keeps the heading and the current speed."""
+class Memoryless:
+    """A policy whose action depends on the observation alone.
+
+    Attributes:
+      config: of the simulator.
+    """
 
     config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
 
     def reset(self, params: Params, scene: Scene) -> tuple[()]:
-        """No carry."""
+        """The carry, which is empty."""
         return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class GoStraight(Memoryless):
+    """Keeps the heading and the current speed."""
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
         """No acceleration, no curvature."""
@@ -39,14 +48,8 @@ class GoStraight:
 
 
 @dataclasses.dataclass(frozen=True)
-class ConstantSpeed:
+class ConstantSpeed(Memoryless):
     """Follows the route at the current speed; reacts to nothing."""
-
-    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
-
-    def reset(self, params: Params, scene: Scene) -> tuple[()]:
-        """No carry."""
-        return ()
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
         """No acceleration; pure pursuit of the route."""
@@ -55,18 +58,16 @@ class ConstantSpeed:
 
 
 @dataclasses.dataclass(frozen=True)
-class IDM:
+class IDM(Memoryless):
     """A car follower on the route: keeps the speed limit and its distance, slows for curves, stops at red lights.
 
     It reacts to all that is in the corridor along the route, but does not predict that an agent will enter it.
+
+    Attributes:
+      driver: parameters of the car-following model, the intelligent driver model.
     """
 
-    config: SimulatorConfig = dataclasses.field(default_factory=SimulatorConfig)
     driver: DriverConfig = dataclasses.field(default_factory=lambda: DriverConfig(foresight_s=0.0))
-
-    def reset(self, params: Params, scene: Scene) -> tuple[()]:
-        """No carry."""
-        return ()
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
         """The acceleration that the most restrictive cause allows; pure pursuit of the route."""

@@ -510,7 +510,7 @@ def watched(config):
         try:
             for step, metrics in enumerate(steps):
                 unit.guard(step, (), at_start(), at_start(), {name: jnp.float32(v) for name, v in metrics.items()})
-            unit.settle()
+            unit.check_last()
             events.append("goes on")
         except watch.AlarmError as alarm:
             events.append(str(alarm).split(";")[0])

@@ -1,4 +1,4 @@
-"""What the validation split says of a policy as it stands: in closed loop and, beside it, in open loop."""
+"""Checks a policy on the validation split, in closed loop and, beside it, in open loop."""
 
 import functools
 
@@ -20,7 +20,7 @@ CHECKED = ("score", "failure", *(f"ade_{horizon_s:g}s_m" for horizon_s in HORIZO
 def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunState, dict[str, float]]:
     """Drives a policy over the validation split, greedily as the evaluation will, and asks it along the log.
 
-    Returns: the state with the check noted and its steps charged, and means over the scenes: `CHECKED`.
+    Returns: the state with the check noted and its steps added to the ledger, and means over the scenes: `CHECKED`.
     """
     config, records = run.config, run.splits.validation
     labels = run.models.labels

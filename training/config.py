@@ -268,7 +268,7 @@ class Config:
 
     @property
     def rollout_steps(self) -> int:
-        """World steps from the current log step to the log's end: a whole drive."""
+        """World steps from the current log step to the log's end: a whole rollout."""
         return self.spec.future_steps // self.simulator.substeps
 
 

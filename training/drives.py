@@ -156,7 +156,7 @@ class Steps:
       alive: bool, before the step.   truncation: bool.
       reward: float32.   own_reward: float32, see `simulator.reward.own_reward`.   disagreement: float32.
       events: bool by name, whether it happened in the step.
-      predicted: float32 by name, what the World's heads say of the step; empty without heads.
+      predicted: float32 by name, what the World's heads predict for the step; empty without heads.
     """
 
     alive: Array

@@ -20,7 +20,7 @@ class Grounded:
     """What a policy did in the simulator on the grounding scenes.
 
     Attributes:
-      returns: float[R], undiscounted own reward (`simulator.reward.own_reward`) of the whole drive.
+      returns: float[R], undiscounted own reward (`simulator.reward.own_reward`) of the whole rollout.
       failures: bool[R].
     """
 
@@ -79,10 +79,10 @@ def gap(imagined: Steps, driven: Steps, trust: float, horizon: int) -> dict[str,
         "compared_steps": steps.sum(0).mean(),
     }
     for event in (event.name for event in EVENTS):
-        foreseen = np.any(np.asarray(imagined.events[event]) & believed, axis=0)
+        occurred = np.any(np.asarray(imagined.events[event]) & believed, axis=0)
         happened = np.any(real.events[event] & lived, axis=0)
-        out[f"imagined_{event}"], out[f"grounded_{event}"] = foreseen.mean(), happened.mean()
-        out[f"gap_{event}"] = foreseen.mean() - happened.mean()
+        out[f"imagined_{event}"], out[f"grounded_{event}"] = occurred.mean(), happened.mean()
+        out[f"gap_{event}"] = occurred.mean() - happened.mean()
         if event in imagined.predicted:
             out |= head_scores(event, np.asarray(imagined.predicted[event]), believed, happened)
     return {name: float(value) for name, value in out.items()}
@@ -98,7 +98,7 @@ def head_scores(event: str, probability: np.ndarray, counted: np.ndarray, happen
 
 
 def brier(probability: np.ndarray, happened: np.ndarray) -> tuple[float, float]:
-    """Brier score of forecasts [N], and that of always saying the rate at which it happened.
+    """Brier score of forecasts [N], and that of always predicting the rate at which it happened.
 
     Source: Brier 1950; the second is the uncertainty of Murphy's decomposition, 1973.
     """

@@ -51,7 +51,8 @@ class Unit:
         return f"{self.round}/{self.part}"
 
 
-COMPARED = Unit("", "compared", 0)  # names the keys that every grounding shares
+COMPARED = Unit("", "compared", 0)  # names the keys that every round shares, by these steps:
+FOR_TRUST, FOR_GROUNDING = 1, 2  # one for the trust; one for each batch of grounding, from this one on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +159,7 @@ def steps(run: Run, state: RunState, unit: Unit, count: int, batches: SceneBatch
                 bar.show(postfix(metrics))
             due, stop = votes.cast(time.monotonic() - saved > run.config.checkpoint_every_s, run.stop.requested)
             if due or stop or step + 1 == count:
-                watch.settle()  # nothing is saved that was not judged
+                watch.check_last()  # nothing is saved that was not checked
             if due or stop:
                 state, saved = run.save(state.note(iterator=batches.get_state())), time.monotonic()
                 votes = Votes()  # the wish of this step has come true

@@ -102,8 +102,8 @@ def tiny() -> Config:
 def h200() -> Config:
     """A large policy and model on one accelerator, for a converted full data set (`--data.directory`).
 
-    Time: not measured yet. Sized for 25 minutes: its matrix products take 13 of them at 30 % of an H200's TF32 peak
-    (`benchmarks/compute.py`), compilation and all else comes on top. Expected: not measured yet.
+    Time and result are not measured yet. It is sized for 25 minutes: its matrix products take 13 of them at 30 % of an
+    H200's TF32 peak (`benchmarks/compute.py`), and compilation and all else comes on top.
     """
     return Config(
         name="h200",

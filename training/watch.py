@@ -1,8 +1,8 @@
 """Notices what goes wrong while a run learns: numbers that are not finite, a policy that collapses or runs away, data
 that does not come.
 
-A step whose result is not finite is undone on the device, at once and without waiting; what the host is told, it reads
-one step late, when the next one is under way.
+A step whose result is not finite is undone on the device, at once and without waiting. The host reads what happened one
+step late, when the next one is under way.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from tether.training.state import Learned
 
 log = logging.getLogger(__name__)
 FILE = "alarms.jsonl"
-LEARNED = ("policy", "policy_optimizer", "model", "model_optimizer")  # what steps change, but for drives that are kept
+LEARNED = ("policy", "policy_optimizer", "model", "model_optimizer")  # what steps change, except the tracks
 # By these names the stages report what they descend.
 LOSSES = ("loss", "policy", "value", "action_cross_entropy", "action_error")
 
@@ -78,19 +78,19 @@ class Watch:
         old, new = ({name: getattr(learned, name) for name in changed} for learned in (before, after))
         losses = {name: metrics[name] for name in LOSSES if name in metrics}
         kept, good = finite_or_before(old, new, losses)
-        self.settle()
+        self.check_last()
         self._last = step, rows, good, metrics
         return after.replace(**kept)
 
-    def settle(self) -> None:
-        """Judges the last step. Raises: AlarmError where it ends the run."""
+    def check_last(self) -> None:
+        """Checks the last step. Raises: AlarmError where it ends the run."""
         if self._last is None:
             return
         (step, rows, good, metrics), self._last = self._last, None
         if not good:
             self._skipped += 1
             losses = scalars({name: metrics[name] for name in LOSSES if name in metrics})
-            self._tell(step, rows, "not finite", {**losses, "in_a_row": self._skipped})
+            self._report(step, rows, "not finite", {**losses, "in_a_row": self._skipped})
             if self._config.not_finite == "stop" or self._skipped >= self._config.most_skipped:
                 raise AlarmError(f"{self._where(step)}: {self._skipped} step(s) in a row not finite, losses {losses}")
             return
@@ -98,7 +98,7 @@ class Watch:
         if {"entropy", "kl"} <= metrics.keys():  # a world model has a KL as well, of its latents, but no entropy
             entropy, kl = float(metrics["entropy"]), float(metrics["kl"])
             if entropy < self._config.least_entropy or kl > self._config.most_kl:
-                self._tell(step, rows, "collapsed or ran away", {"entropy": entropy, "kl": kl})
+                self._report(step, rows, "collapsed or ran away", {"entropy": entropy, "kl": kl})
                 expected = f"entropy of at least {self._config.least_entropy:g}, kl of at most {self._config.most_kl:g}"
                 raise AlarmError(f"{self._where(step)}: expected {expected}, found {entropy:.4g} and {kl:.4g}")
 
@@ -107,11 +107,11 @@ class Watch:
         """While a batch is waited for."""
         done, began = threading.Event(), time.monotonic()
 
-        def tell() -> None:
+        def report() -> None:
             while not done.wait(self._config.stall_s):
-                self._tell(step, (), "no batch", {"waited_s": round(time.monotonic() - began, 1)})
+                self._report(step, (), "no batch", {"waited_s": round(time.monotonic() - began, 1)})
 
-        thread = threading.Thread(target=tell, daemon=True)
+        thread = threading.Thread(target=report, daemon=True)
         thread.start()
         try:
             yield
@@ -122,7 +122,7 @@ class Watch:
     def _where(self, step: int) -> str:
         return f"{self._unit}, step {step + 1}; scenes in {self._path}"
 
-    def _tell(self, step: int, rows: Any, what: str, values: dict[str, Any]) -> None:
+    def _report(self, step: int, rows: Any, what: str, values: dict[str, Any]) -> None:
         scenes = [self._records[int(row)].scenario_id for row in rows]
         line = {"unit": self._unit, "step": step + 1, "what": what, **values, "scenes": scenes}
         if is_first():

@@ -37,6 +37,8 @@ TIE = 1e-4
 HEADING_COST = 25.0  # m^2; half the cost of a lane that points against the agent
 TYPES = (AgentType.VEHICLE, AgentType.PEDESTRIAN, AgentType.CYCLIST)
 NO_PICK, INFINITY_BITS = 0x7FFFFFFF, 0x7F800000  # the largest int32; float32 infinity
+# Divisors that bring ordinary values near 1: m/s, m/s^2, m and m; and a factor [s/rad].
+SPEED, ACCELERATION, LENGTH, WIDTH, TURN_RATE = 10, 3, 5, 2, 2
 GREEN_STATES = (LightState.ARROW_GO, LightState.GO)
 
 
@@ -117,7 +119,7 @@ def _route(scene: Scene, x: Array, y: Array, heading: Array) -> Array:
     _, offset = first_place(route_of(scene), x, y, heading)
     distance_sq = jnp.square(scene.route_x - x) + jnp.square(scene.route_y - y)
     nearest = jnp.argmin(jnp.where(scene.route_valid, distance_sq, jnp.inf))
-    return jnp.stack([symlog(offset), scene.route_speed_limit[nearest] / 10])
+    return jnp.stack([symlog(offset), scene.route_speed_limit[nearest] / SPEED])
 
 
 def _by_agent(tokens: Array, mask: Array, valid: Array) -> tuple[Array, Array]:
@@ -134,15 +136,15 @@ def _join_places(field: Array) -> Array:
 def _own(frame: Frame, scene: Scene, motion: Motion, span_s: float) -> Array:
     seen = frame.before.valid
     columns = [
-        motion.speed / 10,
+        motion.speed / SPEED,
         jnp.tanh(motion.speed),  # standing, creeping or moving
-        jnp.where(seen, (motion.speed - frame.before.speed) / span_s / 3, 0.0),
-        motion.turn_rate * 2,
+        jnp.where(seen, (motion.speed - frame.before.speed) / span_s / ACCELERATION, 0.0),
+        motion.turn_rate * TURN_RATE,
         jnp.cos(motion.slip),
         jnp.sin(motion.slip),
         seen,
-        scene.length / 5,
-        scene.width / 2,
+        scene.length / LENGTH,
+        scene.width / WIDTH,
         *(scene.agent_type == kind for kind in TYPES),
     ]
     return jnp.stack([c.astype(jnp.float32) for c in columns], -1)
@@ -230,8 +232,8 @@ def _neighbours(now: Agents, scene: Scene, place: Pose, frame: Pose) -> tuple[Ar
     velocity_x, velocity_y = rotate(now.vel_x[index] - own_x, now.vel_y[index] - own_y, -frame.heading[:, None])
     turned = now.heading[index] - frame.heading[:, None]
     columns = [
-        *(symlog(x), symlog(y), velocity_x / 10, velocity_y / 10, jnp.cos(turned), jnp.sin(turned)),
-        *(scene.length[index] / 5, scene.width[index] / 2),
+        *(symlog(x), symlog(y), velocity_x / SPEED, velocity_y / SPEED, jnp.cos(turned), jnp.sin(turned)),
+        *(scene.length[index] / LENGTH, scene.width[index] / WIDTH),
         *(scene.agent_type[index] == kind for kind in TYPES),
     ]
     return jnp.stack([c.astype(jnp.float32) for c in columns], -1), mask, index

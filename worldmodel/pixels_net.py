@@ -18,7 +18,7 @@ from tether.worldmodel.image_latent import PatchSizes, patch_count, tokenizer_la
 from tether.worldmodel.nets import Initial, dense, dense_layer, draw, layer_norm, mlp, mlp_layers
 from tether.worldmodel.pixels_heads import outcome_layers
 from tether.worldmodel.shortcut import Levels
-from tether.worldmodel.tokens_net import Cache, attend_past
+from tether.worldmodel.tokens_net import Cache, attend_past, past_layers
 from tether.worldmodel.window import EGO_MOTION
 
 WAVES = 4  # frequencies that encode a signal level
@@ -81,9 +81,7 @@ def init_net(key: jax.Array, shape: tuple[int, int, int], tokenizer: PatchSizes,
 def _layer_weights(sizes: Sizes) -> dict:
     width = sizes.width
     return {
-        "past": dense_layer(width, 3 * width),
-        "past_age": Initial((sizes.window, sizes.heads), 0.0),
-        "past_out": dense_layer(width, width, scale=0.5),
+        **past_layers(width, sizes.window, sizes.heads),
         "frame": dense_layer(width, 3 * width),
         "frame_out": dense_layer(width, width, scale=0.5),
         "mlp": mlp_layers((width, 4 * width, width), scale=0.5),

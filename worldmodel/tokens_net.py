@@ -86,14 +86,21 @@ def _layer(index: int) -> str:
 def _layer_weights(sizes: Sizes) -> dict:
     width = sizes.width
     return {
-        "past": dense_layer(width, 3 * width),
-        "past_age": Initial((sizes.window, sizes.heads), 0.0),
-        "past_out": dense_layer(width, width, scale=0.5),
+        **past_layers(width, sizes.window, sizes.heads),
         "around_query": dense_layer(width, sizes.things),
         "around": dense_layer(sizes.things, 2 * sizes.things),
         "around_agents": dense_layer(width, 2 * sizes.things),
         "around_out": dense_layer(sizes.things, width, scale=0.5),
         "mlp": mlp_layers((width, 2 * width, width), scale=0.5),
+    }
+
+
+def past_layers(width: int, window: int, heads: int) -> dict:
+    """Layers of `attend_past`, for `nets.draw`."""
+    return {
+        "past": dense_layer(width, 3 * width),
+        "past_age": Initial((window, heads), 0.0),
+        "past_out": dense_layer(width, width, scale=0.5),
     }
 
 

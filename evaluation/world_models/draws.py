@@ -42,7 +42,7 @@ class Logged:
     """The logs of N scenes, from the current step on.
 
     Attributes:
-      x, y, heading, vel_x, vel_y: float32[N, A, 1 + T].   valid: bool[N, A, 1 + T].
+      x, y, heading: float32[N, A, 1 + T].   valid: bool[N, A, 1 + T].
       agent_type: int32[N, A].
       other: bool[N, A], an agent other than the ego that is there at the current step.
       moving: bool[N, A], see `forecasts.moving`.
@@ -52,8 +52,6 @@ class Logged:
     x: np.ndarray
     y: np.ndarray
     heading: np.ndarray
-    vel_x: np.ndarray
-    vel_y: np.ndarray
     valid: np.ndarray
     agent_type: np.ndarray
     other: np.ndarray
@@ -73,7 +71,7 @@ def logged(records: Sequence[Record], spec: SceneSpec) -> Logged:
     def future(name: str) -> np.ndarray:
         return np.stack([np.asarray(getattr(scene, name))[:, spec.current :] for scene in scenes])
 
-    fields = {name: future(name) for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")}
+    fields = {name: future(name) for name in ("x", "y", "heading", "valid")}
     ego = np.array([int(scene.ego) for scene in scenes])
     rows = np.arange(fields["x"].shape[1])
     other = fields["valid"][..., 0] & (rows != ego[:, None])

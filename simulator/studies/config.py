@@ -14,7 +14,7 @@ class SmoothingConfig:
       lateral_change: speed^2 * curvature, per step [m/s^2].
       least_speed: below it the lateral change is weighed as at this speed [m/s].
       tube_penalty: how hard ADMM pulls plan and tube together [m].
-      start_heading, start_speed: noise of the log's first heading [rad] and speed [m/s]; the drive may start as much
+      start_heading, start_speed: noise of the log's first heading [rad] and speed [m/s]; the ego may start as much
         beside them. 0 starts exactly where the log does. The first position is the log's in any case.
       planned_fraction: of the limits; feedback has the rest.
       linearisations, steps: of SQP, and of ADMM in each.

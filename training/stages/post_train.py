@@ -17,7 +17,7 @@ from tether.training.drives import Judge, NamedPolicy, Scored, Steps, drive, ste
 from tether.training.grounding import Grounded
 from tether.training.imagination import row_keys
 from tether.training.learning import Rates, cosine
-from tether.training.loop import COMPARED, Metrics, Run, Unit, steps
+from tether.training.loop import COMPARED, FOR_GROUNDING, Metrics, Run, Unit, steps
 from tether.training.practice import fresh_moments, learn, practise
 from tether.training.stage import Stage
 from tether.training.stages.closed_loop import tune
@@ -142,7 +142,7 @@ def drive_grounding(run: Run, state: RunState, policy: Params) -> tuple[RunState
 
 def grounding_keys(run: Run, rows: np.ndarray, size: int, chosen: np.ndarray) -> Any:
     """Keys of grounding scenes, the same in every round. Args: rows: all of them.   size: of a batch of keys."""
-    batches = [row_keys(run.key(COMPARED, 2 + index), size, 1) for index in range(-(-len(rows) // size))]
+    batches = [row_keys(run.key(COMPARED, FOR_GROUNDING + index), size, 1) for index in range(-(-len(rows) // size))]
     places = np.searchsorted(rows, chosen)
     return jax.tree.map(lambda *keys: jnp.concatenate(keys)[places], *batches)
 

@@ -7,7 +7,7 @@ import numpy as np
 from tether.data.scene import SceneSpec
 from tether.training.imagination import row_keys
 from tether.training.learning import minibatches, transitions, value_step
-from tether.training.loop import COMPARED, Metrics, Run, Unit, steps
+from tether.training.loop import COMPARED, FOR_TRUST, Metrics, Run, Unit, steps
 from tether.training.practice import fresh_moments, imagine, practise
 from tether.training.processes import to_host
 from tether.training.scenes import chunks, take
@@ -23,7 +23,7 @@ def measure_trust(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metr
     size, disagreement = config.scenes * config.group, []
     for rows in chunks(len(records), size):
         start = np.full(size, SceneSpec.current)
-        keys = row_keys(run.key(COMPARED, 1), size, 1)
+        keys = row_keys(run.key(COMPARED, FOR_TRUST), size, 1)
         scene = take(records, rows[run.layout.own(size)])
         imagined = imagine(run, state, state.learned.policy, scene, start, keys)
         valid, each = to_host((imagined.valid, imagined.disagreement))

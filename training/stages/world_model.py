@@ -61,6 +61,7 @@ def drive_policy(run: Run, state: RunState, unit: Unit) -> RunState:
     """Drives the policy in the simulator on training scenes and keeps its tracks for the refits."""
     count = run.config.rounds.scenes * run.config.rounds.group
     rows = run.layout.own(count)
+    # Neither the shuffling nor the key is that of a step of the refit: the next seed, and the step after the last.
     scene, indices = next(batches(run.splits.train, count, run.data_seed(unit) + 1, rows))
     key = run.layout.place(jax.random.split(run.key(unit, run.config.fit.refit_steps), count))
     program = LogReplay(run.config.simulator), run.models.vla, track, run.config.rollout_steps, run.layout
