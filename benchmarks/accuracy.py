@@ -20,7 +20,7 @@ from tether.data.command_line import Parser
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 
 import oracle
-from oracle_drives import CONFIG, Drive, driven
+from oracle_cases import CONFIG, Case, simulated_cases
 
 from benchmarks import command
 from tether.data.progress import Bar
@@ -42,24 +42,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def drives_of(logged: list[Scene], disturbed: int, rng: np.random.Generator) -> list[Drive]:
+def cases_of(logged: list[Scene], disturbed: int, rng: np.random.Generator) -> list[Case]:
     """Each scene with its own actions, then random ones disturbed."""
     current = SceneSpec.current
     chosen = rng.integers(len(logged), size=disturbed)
     changes = rng.uniform(0.1, 1.2, disturbed), rng.uniform(-2.0, 2.0, disturbed)
-    return [Drive(scene, current, 0.0) for scene in logged] + [
-        Drive(logged[i], current, *change) for i, *change in zip(chosen, *changes, strict=True)
+    return [Case(scene, current, 0.0) for scene in logged] + [
+        Case(logged[i], current, *change) for i, *change in zip(chosen, *changes, strict=True)
     ]
 
 
-def count(drives: list[Drive], rng: np.random.Generator) -> dict[str, dict[str, int]]:
+def count(cases: list[Case], rng: np.random.Generator) -> dict[str, dict[str, int]]:
     """Decision to counts of steps, of steps where the oracle says true, and of differences."""
     counts = {name: dict(steps=0, true=0, differ=0, clear=0, missed=0) for name in DECISIONS}
-    with Bar("accuracy", len(drives), unit="rollouts", compiles=True) as bar:
-        for drive, action, (_, outcome, _, _), row in bar.over(driven(drives, rng)):
-            start = oracle.log_start(drive.scene, drive.start)
+    with Bar("accuracy", len(cases), unit="rollouts", compiles=True) as bar:
+        for case, action, (_, outcome, _, _), row in bar.over(simulated_cases(cases, rng)):
+            start = oracle.log_start(case.scene, case.start)
             track = oracle.drive(start, action.acceleration[row], action.curvature[row], CONFIG.limits)
-            exact, valid = oracle.judge(drive.scene, track, drive.start, CONFIG), outcome.valid[:, row].reshape(-1)
+            exact, valid = oracle.measure(case.scene, track, case.start, CONFIG), outcome.valid[:, row].reshape(-1)
             for name, entry in counts.items():
                 verdict, decided = exact.events[name], getattr(outcome, name)[:, row].reshape(-1)
                 differs = (decided != verdict.value) & valid
@@ -77,15 +77,15 @@ def main(arguments: list[str]) -> None:
     splits = sorted(available_splits(options.data), key=lambda split: (*SPLITS, split).index(split))
     sources = [open_split(options.data, split, SceneSpec(agents=options.agents)) for split in splits]
     logged = [source[i].scene for source in sources for i in range(len(source))]
-    counts = count(drives_of(logged, options.disturbed, rng), rng)
+    counts = count(cases_of(logged, options.disturbed, rng), rng)
     taken = sum(entry["steps"] for entry in counts.values())
     report = {
         "splits": splits,
         "scenes": len(logged),
-        "disturbed_drives": options.disturbed,
+        "disturbed_rollouts": options.disturbed,
         "decisions": counts,
-        "share_that_differs": {name: entry["differ"] / entry["steps"] for name, entry in counts.items()},
-        "share_that_differs_of_all": sum(entry["differ"] for entry in counts.values()) / taken,
+        "fraction_that_differs": {name: entry["differ"] / entry["steps"] for name, entry in counts.items()},
+        "fraction_that_differs_of_all": sum(entry["differ"] for entry in counts.values()) / taken,
     }
     print(json.dumps(report, indent=2))
 

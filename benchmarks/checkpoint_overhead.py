@@ -4,8 +4,9 @@ python -m benchmarks.checkpoint_overhead [--preset cpu h200] [--saves 5]
 
 Random numbers of the state's shapes, which do not compress, are saved as a run saves them. Counted per save: seconds
 until training goes on (`blocked_s`), and CPU-seconds until everything is on the disk (`cpu_s`). The CPU time of the
-background threads is lost too where all cores compute, and free elsewhere. Prints JSON; `share_blocked` and `share_cpu`
-are fractions of the interval, medians over the saves. The exit status is 1 if `share_cpu` exceeds the goal.
+background threads is lost too where all cores compute, and free elsewhere. Prints JSON; `fraction_blocked` and
+`fraction_cpu` are fractions of the interval, medians over the saves. The exit status is 1 if `fraction_cpu` exceeds the
+goal.
 """
 
 import argparse
@@ -82,8 +83,8 @@ def overhead(preset: str, saves: int) -> dict[str, float]:
         "interval_s": every,
         "blocked_s": blocked,
         "cpu_s": cpu,
-        "share_blocked": blocked / every,
-        "share_cpu": cpu / every,
+        "fraction_blocked": blocked / every,
+        "fraction_cpu": cpu / every,
     }
 
 
@@ -93,7 +94,7 @@ def main(arguments: list[str]) -> int:
     by_preset = {preset: overhead(preset, options.saves) for preset in options.preset}
     facts = {**made_here(), "goal": GOAL}
     print(json.dumps(facts | {"presets": by_preset}, indent=2))
-    return int(max(one["share_cpu"] for one in by_preset.values()) > GOAL)
+    return int(max(one["fraction_cpu"] for one in by_preset.values()) > GOAL)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
     simulator, whole = LogReplay(config.simulator), config.rollout_steps
     practice, vla = models.practice(config, built), built.vla
 
-    def drive(policy: Any, scene: Any, key: Any) -> Any:
+    def track_of(policy: Any, scene: Any, key: Any) -> Any:
         return roll_out(simulator, vla, track, whole, ALONE, (), policy, scene, (key, key))
 
     def ground(policy: Any, scene: Any, key: Any) -> Any:
@@ -98,8 +98,8 @@ def stages_of(config: Config) -> dict[str, Stage]:
         program = built.world_model, vla, practice, rounds.horizon, ALONE
         return roll_out(*program, model, policy, scene, keys, start, keys[0], trust)
 
-    driven = shape(drive, policy, scenes(config.fit.scenes), keys(config.fit.scenes))
-    model = shape(built.world_model.init, key, driven)
+    tracks = shape(track_of, policy, scenes(config.fit.scenes), keys(config.fit.scenes))
+    model = shape(built.world_model.init, key, tracks)
     start = jax.ShapeDtypeStruct((samples,), jnp.int32)
     targets = shape(
         lambda scene, start, key: imitation_targets(
@@ -116,7 +116,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
     )
     rates = Rates(*[scalar] * 5)
     return {
-        "fit the world model": Stage(built.world_model.loss, (model,), (key, driven), True),
+        "fit the world model": Stage(built.world_model.loss, (model,), (key, tracks), True),
         "imitate": Stage(lambda p, b: imitation_loss(built.vla, p, b, imitation.loss), (policy,), (targets,), True),
         "improve": Stage(
             lambda p, reference, b, r: loss(built.vla, p, reference, b, r),

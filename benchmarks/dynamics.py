@@ -1,6 +1,6 @@
 """How well the ego's dynamics reproduce logged egos, as JSON: `python -m benchmarks.dynamics [--data DIR] [--split S]`.
 
-Each ego that travels more than 5 m within the 8 s after the current step is driven open loop for these 8 s, from its
+Each ego that travels more than 5 m within the 8 s after the current step is moved open loop for these 8 s, from its
 logged position and within the limits, by actions of the log's inverse. The error is the largest of the 80 distances
 between its box centre and the log's. Actions come from
 
@@ -74,21 +74,21 @@ def travelled(scene: Scene) -> Array:
 
 @jax.jit
 def tracked(scene: Scene) -> EgoState:
-    """The ego driven by `log_actions`."""
+    """The ego's states under `log_actions`."""
     start = jnp.full(scene.ego.shape, START)
     return advance(log_ego(scene, start), log_actions(scene, start, STEPS, CONFIG), CONFIG.limits, CONFIG.dt)
 
 
 @jax.jit
 def raw(scene: Scene) -> EgoState:
-    """The ego driven by the exact inverse of each logged step."""
+    """The ego's states under the exact inverse of each logged step."""
     states, _ = logged(scene)
     actions = Action(*inverse(states[:, :-1], states[:, 1:], CONFIG.dt))
     return advance(states[:, 0], actions, CONFIG.limits, CONFIG.dt)
 
 
 def smoothed(scene: Scene, settings: SmoothingConfig) -> tuple[EgoState, EgoState]:
-    """The start [B] that the smoothing inverse chose, and the ego driven from there [B, N]."""
+    """The start [B] that the smoothing inverse chose, and the ego's states from there [B, N]."""
     start = jnp.full(scene.ego.shape, START)
     ego, action = smooth_log_actions(scene, start, STEPS, CONFIG, settings)
     return ego, advance(ego, action, CONFIG.limits, CONFIG.dt)

@@ -245,7 +245,7 @@ def iterations(config: Config, arm: Arm, budget: int) -> int:
 
 def evaluated_cell(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, judge: str) -> dict[str, Any]:
     """Evaluates an arm's policy in a judge. Returns: the cell, with scores scene by scene and the run's spent steps."""
-    folder, policy = out / "judged" / slug(arm.label, seed, judge), policy_of(arm, run)
+    folder, policy = out / "evaluated" / slug(arm.label, seed, judge), policy_of(arm, run)
     given = [str(run), "--policy", policy, "--judge", judge, "--out", str(folder)]
     call("eval.py", given + (["--reasoning", arm.reasoning] if arm.reasoning else []))
     report, scenes = (json.loads((folder / name).read_text("utf-8")) for name in ("report.json", "scenes.json"))

@@ -87,8 +87,8 @@ def read(directory: str, split: str, count: int) -> list[Record]:
 def replayed(scene: Scene, start: Array, horizon: int) -> ModelBatch:
     """The expert's rollouts from log steps `start` [B]."""
     keys = jax.random.split(jax.random.key(0), len(start))
-    drive = rollout(LogReplay(SIMULATOR), (), LogExpert(SIMULATOR), (), scene, horizon, keys, keys, start)
-    return from_rollout(scene, start, drive, jnp.ones(start.shape, bool))
+    rollouts = rollout(LogReplay(SIMULATOR), (), LogExpert(SIMULATOR), (), scene, horizon, keys, keys, start)
+    return from_rollout(scene, start, rollouts, jnp.ones(start.shape, bool))
 
 
 def training_batches(records: list[Record], size: int, rng: np.random.Generator) -> Iterator[ModelBatch]:

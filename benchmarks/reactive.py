@@ -68,9 +68,9 @@ class Brakes:
 def drive(world: World, policy: Policy, params: Any, scene: Scene) -> tuple[EgoState, Agents, Outcome]:
     """Ego, agents and outcome of a whole log, as in `Rollout`; scene: `Scene` [B, ...]."""
     keys = jax.random.split(jax.random.key(0), scene.ego.shape[0])
-    driven = rollout(world, (), policy, params, scene, HORIZON, keys, keys)
-    outcome = driven.outcome.replace(valid=driven.outcome.valid & driven.alive[..., None])
-    return driven.ego, driven.agents, outcome
+    result = rollout(world, (), policy, params, scene, HORIZON, keys, keys)
+    outcome = result.outcome.replace(valid=result.outcome.valid & result.alive[..., None])
+    return result.ego, result.agents, outcome
 
 
 def probe_report(kind: str) -> dict[str, Any]:
@@ -149,8 +149,8 @@ def braking_report(records: Sequence[Record], count: int, acceleration: float) -
     contacts: dict[str, dict[int, Any]] = {"log_replay": {}, "reactive": {}}
     for numbers, scene in batches(records, count):
         for name, world in (("log_replay", LogReplay), ("reactive", Reactive)):
-            driven = drive(world(CONFIG), Brakes(CONFIG), jnp.float32(acceleration), scene)
-            contacts[name] |= dict(zip(numbers, contacts_of_others(scene, *driven), strict=False))
+            result = drive(world(CONFIG), Brakes(CONFIG), jnp.float32(acceleration), scene)
+            contacts[name] |= dict(zip(numbers, contacts_of_others(scene, *result), strict=False))
     hits = {name: {i: hit for i, hit in some.items() if hit} for name, some in contacts.items()}
     behind = {name: [i for i, hit in some.items() if hit["from_behind"]] for name, some in hits.items()}
     before, after = (len(behind[name]) for name in ("log_replay", "reactive"))
@@ -183,10 +183,10 @@ def among_logged_ego(scene: Scene) -> Agents:
     return agents
 
 
-def departures(scene: Scene, agents: Agents, driven: np.ndarray) -> np.ndarray:
-    """How far [m] each vehicle that reacts and is seen while the ego drives (bool[B, H * S]) gets from its log."""
+def departures(scene: Scene, agents: Agents, counted: np.ndarray) -> np.ndarray:
+    """How far [m] each vehicle that reacts and is seen gets from its log, in the sub-steps `counted` [B, H * S]."""
     future = slice(SceneSpec.current + 1, None)
-    seen = scene.valid[..., future] & able(scene)[..., None] & driven[:, None]
+    seen = scene.valid[..., future] & able(scene)[..., None] & counted[:, None]
     x, y = (probes.by_substep(field) for field in (agents.x, agents.y))
     away = np.hypot(x - scene.x[..., future], y - scene.y[..., future])
     return np.where(seen, away, 0.0).max(-1)[seen.any(-1)]
@@ -199,9 +199,9 @@ def own_log_report(records: Sequence[Record], count: int) -> dict[str, Any]:
         _, agents, outcome = drive(Reactive(CONFIG), LogExpert(CONFIG), (), scene)
         alive = probes.by_substep(outcome.valid)
         in_log = scene.valid[np.arange(len(alive)), scene.ego, SceneSpec.current + 1 :]
-        for name, some, driven in (("logged_ego", among_logged_ego(scene), in_log), ("expert", agents, alive)):
-            driven = driven & (np.arange(len(driven)) < len(numbers))[:, None]
-            away[name].append(departures(scene, some, driven))
+        for name, some, counted in (("logged_ego", among_logged_ego(scene), in_log), ("expert", agents, alive)):
+            counted = counted & (np.arange(len(counted)) < len(numbers))[:, None]
+            away[name].append(departures(scene, some, counted))
     return {name: departure_summary(np.concatenate(parts)) for name, parts in away.items()}
 
 
@@ -211,7 +211,7 @@ def departure_summary(away: np.ndarray) -> dict[str, Any]:
         "vehicles": len(away),
         "left_their_log": int((away > LEFT_M).sum()),
         "by_more_than_0.5_m": int((away > 0.5).sum()),
-        "share_that_left": round(float((away > LEFT_M).mean()), 5),
+        "fraction_that_left": round(float((away > LEFT_M).mean()), 5),
         "farthest_m": rounded(away.max()),
     }
 

@@ -74,7 +74,7 @@ def speed(records: list[Record], substeps: int) -> dict[str, float]:
     }
 
 
-def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch: int) -> dict[str, float]:
+def evaluated(policy: str, records: PreparedRecords, config: SimulatorConfig, batch: int) -> dict[str, float]:
     """Counts of scenes with failures, and the fraction of steps with an agent near the ego that has no row."""
     fleet = Fleet(records)
     unlisted: list[float] = []
@@ -94,7 +94,12 @@ def driven(policy: str, records: PreparedRecords, config: SimulatorConfig, batch
     fleet.close()
     counted = {name: int(scores[name].sum()) for name in ("collision", "at_fault", "failure")}
     near = float(np.mean(np.array(unlisted) < NEAR_M))
-    return {"policy": policy, "scenes": len(records), **counted, "share_of_steps_with_unlisted_agent_within_10_m": near}
+    return {
+        "policy": policy,
+        "scenes": len(records),
+        **counted,
+        "fraction_of_steps_with_unlisted_agent_within_10_m": near,
+    }
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -103,7 +108,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--scenes", type=int, default=48, help="of the test split (default: %(default)s)")
     parser.add_argument("--policy", default="expert", help="a baseline (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=4, help="scenes whose speed is measured (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=24, help="scenes driven at once (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=24, help="scenes rolled out at once (default: %(default)s)")
     return parser.parse_args(arguments)
 
 
@@ -117,7 +122,7 @@ def main(arguments: list[str]) -> None:
         "processors": os.cpu_count(),
         "load": os.getloadavg()[0],
         "speed": {name: round(value, 3) for name, value in measured.items()},
-        "driven": driven(options.policy, records, config, min(options.batch, options.scenes)),
+        "rollouts": evaluated(options.policy, records, config, min(options.batch, options.scenes)),
     }
     print(json.dumps(report, indent=2))
 

@@ -141,8 +141,8 @@ def ego_outcomes(substeps: int) -> Callable:
     return episode
 
 
-def scanned(scene: Scene, keys: Array, substeps: int, carry: Any, judge: Callable) -> Any:
-    """The records of `judge(state, swept, agents, carry) -> carry, record` of each step of a rollout without an end."""
+def scanned(scene: Scene, keys: Array, substeps: int, carry: Any, record_of: Callable) -> Any:
+    """The records of `record_of(state, swept, agents, carry) -> carry, record` of all steps of an endless rollout."""
     config = dataclasses.replace(CONFIG, substeps=substeps)
     world, policy = LogReplay(config), Wanderer(substeps)
     first = world.reset((), keys, scene, jnp.full(keys.shape, SceneSpec.current))
@@ -153,7 +153,7 @@ def scanned(scene: Scene, keys: Array, substeps: int, carry: Any, judge: Callabl
         swept = sweep(state, action, config)
         times = state.time[:, None] + 1 + jnp.arange(substeps)
         agents = replace_row(log_agents(scene, times), scene.ego, ego_track_of(swept))
-        carry, record = judge(state, swept, agents, carry)
+        carry, record = record_of(state, swept, agents, carry)
         history = state.history.then(agents)[..., -HISTORY_STEPS:]
         after = state.replace(time=state.time + substeps, ego=swept[:, -1], history=history, scene=None)
         return (after, carry), record
@@ -176,14 +176,14 @@ def all_outcomes(substeps: int) -> Callable:
     def episode(scene, keys):
         routes = jax.vmap(lambda one: logged_routes(one, CONFIG))(scene)
 
-        def judge(state: State, swept: EgoState, agents, route_s):
+        def record_of(state: State, swept: EgoState, agents, route_s):
             times = state.time[:, None] + 1 + jnp.arange(substeps)
             lights = log_lights(scene, times)
             measures = jax.vmap(lambda *row: measure_everyone(*row, CONFIG))(state, agents, *lights, routes, route_s)
             return measures["route_s"][..., -1], measures
 
         start = jax.vmap(lambda one: place(one, SceneSpec.current))(routes)
-        return scanned(scene, keys, substeps, start, judge)[1]
+        return scanned(scene, keys, substeps, start, record_of)[1]
 
     return episode
 
@@ -204,10 +204,10 @@ def whole_map(substeps: int) -> Callable:
         return jnp.any(beyond > 0, axis=-1), wrong
 
     def episode(scene, keys):
-        def judge(state, swept, agents, carry):
+        def record_of(state, swept, agents, carry):
             return carry, jax.vmap(events)(scene, swept)
 
-        return scanned(scene, keys, substeps, (), judge)[1]
+        return scanned(scene, keys, substeps, (), record_of)[1]
 
     return episode
 
@@ -220,7 +220,7 @@ def timed(function: Callable, *args: Any, count: int) -> dict[str, float]:
     cost = compiled.cost_analysis() or {}
     bandwidth = timing.BANDWIDTH.get(jax.devices()[0].device_kind)
     if bandwidth and "bytes accessed" in cost:
-        rates["share_of_memory_bandwidth"] = round(cost["bytes accessed"] / best / bandwidth, 4)
+        rates["fraction_of_memory_bandwidth"] = round(cost["bytes accessed"] / best / bandwidth, 4)
     return rates
 
 

@@ -116,20 +116,20 @@ def accuracy(result: dict[str, Any]) -> str:
     rows = [[name, *(f"{counts[key]:,}" for key in names)] for name, counts in result["decisions"].items()]
     about = (
         f"Decisions against the oracle over the whole map in float64, on {result['scenes']} real scenes with their "
-        f"own actions and {result['disturbed_drives']:,} rollouts with disturbed actions; "
-        f"{100 * result['share_that_differs_of_all']:.4f} % differ."
+        f"own actions and {result['disturbed_rollouts']:,} rollouts with disturbed actions; "
+        f"{100 * result['fraction_that_differs_of_all']:.4f} % differ."
     )
     return "\n\n".join([about, table(["decision", *names], rows)])
 
 
 def dynamics(result: dict[str, Any]) -> str:
-    """The part on the distance of driven egos from the log."""
+    """The part on the distance of the egos from the log."""
     every = result["egos"]["all"]
     ways = {name: row for name, row in every.items() if isinstance(row, dict) and "within_0.1_m" in row}
     rows = [[name, *map(str, row.values())] for name, row in ways.items()]
     quantiles = [f"{name} [m]" for name in next(iter(ways.values())) if name.startswith("q")]
     about = f"Largest distance to the log over 8 s, {every['moving_egos']} moving real egos, limits on."
-    return "\n\n".join([about, table(["driven open loop by", "within 0.1 m", *quantiles], rows)])
+    return "\n\n".join([about, table(["actions, open loop", "within 0.1 m", *quantiles], rows)])
 
 
 def probes(result: dict[str, Any]) -> str:
@@ -164,13 +164,13 @@ def rear_ends(results: dict[str, dict[str, Any]]) -> str:
 
 def referee(result: dict[str, Any]) -> str:
     """The part on speed and faithfulness of the referee."""
-    measured_speed, driven = result["speed"], result["driven"]
+    measured_speed, rollouts = result["speed"], result["rollouts"]
     return (
         f"Referee: {measured_speed['steps_of_0.1_s_per_cpu_second']:.0f} closed-loop steps of 0.1 s per second and "
         f"process; opening a network {measured_speed['open_cpu_s_per_network']:.1f} CPU-s once, a reset "
-        f"{1e3 * measured_speed['reset_s_per_scene']:.0f} ms. The log's own ego in {driven['scenes']} scenes: "
-        f"{driven['collision']} collisions; agents without a row within 10 m in "
-        f"{100 * driven['share_of_steps_with_unlisted_agent_within_10_m']:.2f} % of the steps."
+        f"{1e3 * measured_speed['reset_s_per_scene']:.0f} ms. The log's own ego in {rollouts['scenes']} scenes: "
+        f"{rollouts['collision']} collisions; agents without a row within 10 m in "
+        f"{100 * rollouts['fraction_of_steps_with_unlisted_agent_within_10_m']:.2f} % of the steps."
     )
 
 

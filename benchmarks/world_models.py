@@ -42,7 +42,7 @@ SIMULATOR = "oracle"  # the log-replay simulator behind the interface of a world
 SHORTEST_CONTRACTION = 9  # shorter ones are running sums over sub-steps and classes, not the networks'
 
 
-def drives(config: Config, count: int) -> ModelBatch:
+def expert_rollouts(config: Config, count: int) -> ModelBatch:
     """The batch of one step of the fit: the expert's rollouts in training scenes, half of them disturbed."""
     scene, _ = next(batches(WithoutTiles(open_records(config, "train")), count, 0))
     k_disturb, k_drive = jax.random.split(jax.random.key(0))
@@ -108,8 +108,8 @@ def imagination(model: WorldModel, params: Any, batch: ModelBatch) -> float:
     keys = jax.random.split(jax.random.key(2), len(batch.start))
 
     def imagine(params: Any, keys: jax.Array, batch: ModelBatch) -> tuple[Any, Any]:
-        driven = replay_actions(model, params, keys, batch.scene, batch.start, batch.action)
-        return driven.agents, driven.outcome
+        result = replay_actions(model, params, keys, batch.scene, batch.start, batch.action)
+        return result.agents, result.outcome
 
     compiled = jax.jit(imagine).lower(params, keys, batch).compile()
     return batch.alive.size / timing.seconds(compiled, params, keys, batch)
@@ -147,7 +147,7 @@ def main(arguments: list[str]) -> None:
     timing.use_one_core()
     config = dataclasses.replace(presets.PRESETS[options.preset](), data=DataConfig(directory=options.data))
     count = options.batch or config.fit.scenes
-    batch = drives(config, count)
+    batch = expert_rollouts(config, count)
     simulator = imagination(registry.build(SIMULATOR, None, config.simulator), (), batch)
     report = {
         "device": jax.devices()[0].device_kind,

@@ -1,11 +1,11 @@
-"""Your own data source: a reader makes a `RawScene` of each logged drive, the builder a data set of them.
+"""Your own data source: a reader makes a `RawScene` of each log, the builder a data set of them.
 
     python -m examples.json_logs --out out/json_logs
     python eval.py --data out/json_logs --policy idm --policy expert
 
-The format is made up: a line of JSON for each drive, `{"name", "place", "lanes": [[[x, y], ...], ...], "tracks":
+The format is made up: a line of JSON for each log, `{"name", "place", "lanes": [[[x, y], ...], ...], "tracks":
 [{"size": [length, width], "poses": [[x, y, heading], ...]}, ...]}`, at 10 Hz and in metres, the ego's track first.
-Without `--logs` the drives, behind another vehicle, are made up too.
+Without `--logs` the logs, behind another vehicle, are made up too.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SECOND = 10  # steps
 
 
 def read(line: str) -> RawScene:
-    """A logged drive in world coordinates. Nothing is padded; fields that the log does not have are empty."""
+    """A log in world coordinates. Nothing is padded; fields that the log does not have are empty."""
     log = json.loads(line)
     x, y, heading = np.moveaxis([track["poses"] for track in log["tracks"]], -1, 0)  # float64[N, T] each
     length, width = np.transpose([track["size"] for track in log["tracks"]])
@@ -45,26 +45,26 @@ def read(line: str) -> RawScene:
 
 
 def made_up(number: int) -> str:
-    """A drive of 9 s along a straight road behind a vehicle that is slower the higher the number."""
+    """A log of 9 s along a straight road behind a vehicle that is slower the higher the number."""
     t = np.arange(9 * SECOND + 1) / SECOND
     tracks = [
         {"size": [4.5, 1.9], "poses": [[place, 0.0, 0.0] for place in start + speed * t]}
         for start, speed in ((0.0, 8.0), (45.0, 8.0 - 0.1 * number))
     ]
     lane = [[place, 0.0] for place in range(-50, 300, 5)]
-    return json.dumps({"name": f"drive{number}", "place": f"road{number}", "lanes": [lane], "tracks": tracks})
+    return json.dumps({"name": f"log{number}", "place": f"road{number}", "lanes": [lane], "tracks": tracks})
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m examples.json_logs", description=__doc__.partition("\n")[0])
-    parser.add_argument("--logs", type=pathlib.Path, help="a file in this format (default: made-up drives)")
+    parser.add_argument("--logs", type=pathlib.Path, help="a file in this format (default: made-up logs)")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="directory of the data set")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> None:
-    """Reads every drive, and writes the splits that have drives; no place is in two of them."""
+    """Reads every log, and writes the splits that have logs; no place is in two of them."""
     options = parse(arguments)
     lines = options.logs.read_text("utf-8").splitlines() if options.logs else [made_up(number) for number in range(40)]
     splits: dict[str, list[LocalScene]] = {}

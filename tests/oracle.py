@@ -5,7 +5,7 @@ circle's closed form, overlap by separating axes over explicit corner polygons, 
 normals, and always over the whole map. Only settings (`SimulatorConfig`) and codes (`data/scene.py`) are shared. What
 concerns the map is in `oracle_map.py`.
 
-Letters: N sub-steps driven, A agents, K segments, Q points, H steps, S sub-steps of a step. Arrays [N + 1] begin with
+Letters: N sub-steps, A agents, K segments, Q points, H steps, S sub-steps of a step. Arrays [N + 1] begin with
 the start. SI units.
 
 A `Verdict` here is unclear within `NEAR_M` or `NEAR_RATE` of its threshold.
@@ -40,8 +40,8 @@ FAILURES = ("at_fault", "off_road", "red_light", "corridor")
 EVENTS = ("collision", *FAILURES, "wrong_way", "uncomfortable")
 
 
-class Judgement(NamedTuple):
-    """Everything about a drive that does not depend on where it ends.
+class Measures(NamedTuple):
+    """All measures of a rollout that do not depend on where it ends.
 
     Attributes:
       events: `Verdict` by name, `EVENTS`.
@@ -58,15 +58,15 @@ class Judgement(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """What a drive earns.
+    """The ends, reward and score of a rollout.
 
     Attributes:
       valid: bool[N], up to the terminating event and the end of the log.
       known: how many sub-steps go before the first unclear failure; beyond them validity may rightly differ. All of
-        them where a clear failure ends the drive earlier.
+        them where a clear failure ends the rollout earlier.
       terms: the reward's terms float64[H].   alive, termination, truncation: bool[H].
       clear: bool[H], every decision and place that the step's reward hangs on is clear.
-      score, progress, score_clear: of the whole drive.
+      score, progress, score_clear: of the whole rollout.
     """
 
     valid: np.ndarray
@@ -300,7 +300,7 @@ def comfort(track: Track, config: SimulatorConfig) -> tuple[Verdict, np.ndarray]
     return Verdict(beyond > 0, np.abs(beyond) > NEAR_RATE), jerk
 
 
-def judge(scene: Scene, track: Track, start: int, config: SimulatorConfig) -> Judgement:
+def measure(scene: Scene, track: Track, start: int, config: SimulatorConfig) -> Measures:
     """What happens to an ego on `track` from log step `start` among the log's others."""
     before = others_of(scene, start - HISTORY, HISTORY + len(track.x))
     others, boxes = Others(*(field[:, HISTORY:] for field in before)), ego_boxes(scene, track)
@@ -320,7 +320,7 @@ def judge(scene: Scene, track: Track, start: int, config: SimulatorConfig) -> Ju
         "wrong_way": wrong_way(scene, track, config.lane_range_m),
         "uncomfortable": uncomfortable,
     }
-    return Judgement(
+    return Measures(
         events=events,
         overlap_m=overlap_m,
         route=route,
@@ -337,19 +337,19 @@ def speed_limit(scene: Scene, point_s: np.ndarray, s: float) -> tuple[float, boo
     return here, low == here == high
 
 
-def episode(scene: Scene, judged: Judgement, start: int, config: SimulatorConfig) -> Episode:
-    """Ends a drive at its first failure or with the log, and adds up its reward and score."""
-    count = len(judged.overlap_m)
-    first = first_true(np.any([judged.events[name].value for name in FAILURES], axis=0))
-    unclear = first_true(~np.all([judged.events[name].clear for name in FAILURES], axis=0))
+def episode(scene: Scene, measures: Measures, start: int, config: SimulatorConfig) -> Episode:
+    """Ends a rollout at its first failure or with the log, and adds up its reward and score."""
+    count = len(measures.overlap_m)
+    first = first_true(np.any([measures.events[name].value for name in FAILURES], axis=0))
+    unclear = first_true(~np.all([measures.events[name].clear for name in FAILURES], axis=0))
     left = last_log_step(scene) - start
     valid = (np.arange(count) <= first) & (np.arange(1, count + 1) <= left)
     ends = np.arange(1, count // config.substeps + 1) * config.substeps
     termination = (first < ends) & (first >= ends - config.substeps) & (first < left)
     over = termination | (ends >= left)
     alive = np.cumsum(over) - over == 0
-    terms, clear = reward_terms(scene, judged, valid, config)
-    failure, way = first < min(left, count), (judged.route[0], judged.route[valid.sum()])
+    terms, clear = reward_terms(scene, measures, valid, config)
+    failure, way = first < min(left, count), (measures.route[0], measures.route[valid.sum()])
     score, progress, score_clear = driving_score(scene, failure, way, start, count)
     return Episode(
         valid=valid,
@@ -371,38 +371,38 @@ def first_true(values: np.ndarray) -> int:
 
 
 def reward_terms(
-    scene: Scene, judged: Judgement, valid: np.ndarray, config: SimulatorConfig
+    scene: Scene, measures: Measures, valid: np.ndarray, config: SimulatorConfig
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The terms of the reward of each step, float64[H], and whether all they hang on is clear."""
     rows, clear, route = [], [], route_of(scene)
     point_s = np.append(route.s, route.s[-1] + route.lines.length[-1])
     for first in range(0, len(valid), config.substeps):
         inside = np.arange(first, first + config.substeps)
-        driven = inside[valid[inside]]
-        limit, sure_limit = speed_limit(scene, point_s, judged.route[first].s)
-        rows.append(step_terms(judged, driven, limit or config.reward.reference_speed, config))
-        sure = [verdict.clear[driven].all() for verdict in judged.events.values()]
-        sure += [judged.route[i].clear for i in (first, *(driven + 1))]
-        sure += [np.ptp(judged.ttc_s[:, driven], axis=0).max(initial=0.0) < 0.05, sure_limit]
+        counted = inside[valid[inside]]
+        limit, sure_limit = speed_limit(scene, point_s, measures.route[first].s)
+        rows.append(step_terms(measures, counted, limit or config.reward.reference_speed, config))
+        sure = [verdict.clear[counted].all() for verdict in measures.events.values()]
+        sure += [measures.route[i].clear for i in (first, *(counted + 1))]
+        sure += [np.ptp(measures.ttc_s[:, counted], axis=0).max(initial=0.0) < 0.05, sure_limit]
         clear.append(all(sure))
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}, np.array(clear)
 
 
-def step_terms(judged: Judgement, driven: np.ndarray, reference: float, config: SimulatorConfig) -> dict[str, float]:
-    """The terms of one step whose valid sub-steps are `driven`; costs per time count for its whole length."""
+def step_terms(measures: Measures, counted: np.ndarray, reference: float, config: SimulatorConfig) -> dict[str, float]:
+    """The terms of one step whose valid sub-steps are `counted`; costs per time count for its whole length."""
     weights, size = config.reward, config.substeps
-    happened = {name: verdict.value[driven] for name, verdict in judged.events.items()}
+    happened = {name: verdict.value[counted] for name, verdict in measures.events.items()}
     failed = any(happened[name].any() for name in FAILURES)
-    gained = sum(judged.route[i + 1].s - judged.route[i].s for i in driven)
+    gained = sum(measures.route[i + 1].s - measures.route[i].s for i in counted)
     innocent = happened["collision"] & ~happened["at_fault"]
-    danger = np.clip(1 - judged.ttc_s.mean(0)[driven] / weights.ttc_safe, 0.0, 1.0)
-    offset = np.abs([judged.route[i + 1].offset for i in driven]) / config.corridor_m
-    jerk = np.abs(judged.longitudinal_jerk[driven]) / config.comfort.longitudinal_jerk
+    danger = np.clip(1 - measures.ttc_s.mean(0)[counted] / weights.ttc_safe, 0.0, 1.0)
+    offset = np.abs([measures.route[i + 1].offset for i in counted]) / config.corridor_m
+    jerk = np.abs(measures.longitudinal_jerk[counted]) / config.comfort.longitudinal_jerk
     return {
         "progress": 0.0 if failed else weights.progress * np.clip(gained / (reference * size * DT), -1.0, 1.0),
         **{name: -weights.failure * happened[name].any() for name in FAILURES},
         "contact": -weights.contact * innocent.any(),
-        "overlap": -weights.overlap * min(judged.overlap_m[driven].max(initial=0.0), weights.overlap_cap),
+        "overlap": -weights.overlap * min(measures.overlap_m[counted].max(initial=0.0), weights.overlap_cap),
         "jerk": -weights.jerk * jerk.sum() / size,
         "uncomfortable": -weights.uncomfortable * happened["uncomfortable"].sum() / size,
         "ttc": -weights.ttc * danger.sum() / size,
@@ -414,9 +414,9 @@ def step_terms(judged: Judgement, driven: np.ndarray, reference: float, config: 
 def driving_score(
     scene: Scene, failure: bool, way: tuple[Place, Place], start: int, count: int
 ) -> tuple[float, float, bool]:
-    """The score, progress as a share of the log's own along the route (of 5 m at least), and whether both are clear.
+    """The score, progress as a fraction of the log's own along the route (of 5 m at least), and whether both are clear.
 
-    Args: way: where the drive began and ended.
+    Args: way: where the rollout began and ended.
     """
     log = log_places(scene)
     log_way = log[start], log[min(start + count, last_log_step(scene))]

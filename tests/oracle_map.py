@@ -1,6 +1,6 @@
 """The map's part of the oracle (`oracle.py`): roads, the route and its lights, always over the whole map.
 
-Letters: N sub-steps driven, K segments, Q points, L lights, S sub-steps of a step. Arrays [N + 1] begin with the start.
+Letters: N sub-steps, K segments, Q points, L lights, S sub-steps of a step. Arrays [N + 1] begin with the start.
 SI units.
 
 A decision is a `Verdict`, which knows whether it is clear: float32 and float64 may disagree where a quantity lies

@@ -17,7 +17,7 @@ def line(y: float, first: float, last: float, spacing: float = 5.0) -> np.ndarra
 
 
 def scene(x, y=0.0, heading=0.0, valid=True, evaluated=(0,), **changes) -> SimAgentsScene:
-    """Agents 4 m long and 2 m wide, vehicles, of which `evaluated` are judged; a red light at x = 30 on lane 7.
+    """Vehicles 4 m long and 2 m wide, of which `evaluated` are evaluated; a red light at x = 30 on lane 7.
 
     Args: x, y, heading, valid: broadcast to [A, T].
     """
@@ -42,7 +42,7 @@ def scene(x, y=0.0, heading=0.0, valid=True, evaluated=(0,), **changes) -> SimAg
     return SimAgentsScene(**(fields | changes))
 
 
-def drive(speed: float, start: float = 0.0) -> np.ndarray:
+def cruise(speed: float, start: float = 0.0) -> np.ndarray:
     """x float64[T] at constant speed, `start` at the current step."""
     return start + speed * DT * (np.arange(STEPS) - CURRENT)
 

@@ -103,7 +103,7 @@ def test_logs_of_another_format_become_a_data_set(tmp_path):
     assert sum(available_splits(tmp_path / "set").values()) == 12
     record = open_split(tmp_path / "set", "train")[0]
     validate(record, SceneSpec())
-    number = int(record.scenario_id.removeprefix("drive"))
+    number = int(record.scenario_id.removeprefix("log"))
     assert (record.group, record.source, record.instruction) == (f"road{number}", "json_logs", "follow the road")
     np.testing.assert_allclose(record.scene.vel_x[:2, 10], [8.0, 8.0 - 0.1 * number], atol=0.05)
     np.testing.assert_allclose(record.scene.x[:2, 10], [0.0, 45.0 - 0.1 * number], atol=0.05)

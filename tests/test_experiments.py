@@ -14,7 +14,7 @@ SPENT = {"fit_world_model": 100, "cl_sft": 0, "refit": 20, "practise": 0, "groun
 
 
 def cell(arm: str, seed: int, score: float, failures: int, rounds: tuple = ()) -> dict:
-    """Ten scenes of one score, of which so many failed."""
+    """Ten scenes with one score, of which `failures` failed."""
     failed = [float(i < failures) for i in range(10)]
     scores = {name: [score] * 10 if name == "score" else failed for name in comparison.COLUMNS}
     origin = {"commit": "abc", "machine": "a computer", "seed": seed, "date": f"2026-11-2{seed}"}
@@ -26,7 +26,7 @@ def cell(arm: str, seed: int, score: float, failures: int, rounds: tuple = ()) -
     }
 
 
-def test_changes_are_paired_and_shares_of_what_imitation_has():
+def test_changes_are_paired_and_relative_to_imitation():
     cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2), cell("mine", 1, 0.7, 0)]
     rows = comparison.judge_table(cells).splitlines()
     # the mean of both seeds: 0.65 against 0.5 is +30 %; failures 0.1 against 0.4 are cut by 75 %
@@ -41,7 +41,7 @@ def test_a_policy_on_forced_reasoning_is_compared_with_itself():
     cells = [cell("imitation", 0, 0.5, 4), cell("mine", 0, 0.6, 2), forced]
     header, _, *rows = comparison.judge_table(cells).splitlines()
     assert rows[-1].startswith("| mine, reasoning blank |") and "-0.300 [-0.300, -0.300]" in rows[-1]
-    assert "reasoning differs" in header and "action differs" not in header  # nobody has a number for that
+    assert "reasoning differs" in header and "action differs" not in header  # no cell has that number
     assert comparison.ABOUT_FORCED in comparison.section("Title", cells, "python -m mine")
     assert comparison.ABOUT_FORCED not in comparison.section("Title", cells[:2], "python -m mine")
 
@@ -70,12 +70,12 @@ def test_steps_until_a_score_are_those_of_the_first_round_that_reached_it():
     ("arm", "steps"),
     [
         (Arm("grounded", ()), 160),
-        (Arm("ungrounded", UNGROUNDED), 120),  # the gate was not asked
-        (Arm("direct", (), budgeted=True), 40),  # the model was not used
+        (Arm("ungrounded", UNGROUNDED), 120),  # without the gate
+        (Arm("direct", (), budgeted=True), 40),  # without the world model
         (Arm("imitation", None, "imitation"), 40),
     ],
 )
-def test_an_arm_is_charged_for_what_it_uses(arm, steps):
+def test_an_arm_counts_the_steps_that_it_uses(arm, steps):
     assert experiments.counted(arm, SPENT) == steps
 
 
@@ -86,7 +86,7 @@ def test_a_budget_is_spread_over_the_rounds():
     assert experiments.iterations(config, Arm("direct", ()), 1) == 1
 
 
-def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
+def test_finished_cells_are_not_repeated(tmp_path, monkeypatch):
     experiment, called, kept = EXPERIMENTS["headline"], [], tmp_path / "kept"
 
     def evaluated_cell(out, arm, run, seed, judge):
@@ -103,12 +103,12 @@ def test_finished_cells_are_not_done_again(tmp_path, monkeypatch):
     called.clear()
     (kept / "go_straight-0-log_replay.json").unlink()
     assert list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 0, ("log_replay",))) == first
-    assert all("shared-0" in " ".join(words) for _, words in called)  # nobody was post-trained again
+    assert all("shared-0" in " ".join(words) for _, words in called)  # nothing was post-trained again
     assert len(list(experiments.cells(tmp_path, kept, experiment, ("tiny",), 1, ("log_replay",)))) == len(first) - 4
 
 
-def test_a_cell_keeps_what_the_tables_need_and_no_path(tmp_path, monkeypatch):
-    folder = tmp_path / "judged" / "grounded-0-log_replay"
+def test_a_cell_keeps_the_columns_of_the_tables_and_no_path(tmp_path, monkeypatch):
+    folder = tmp_path / "evaluated" / "grounded-0-log_replay"
     folder.mkdir(parents=True)
     made = cell("grounded", 0, 0.5, 1)
     one = {name: 1.0 for name in experiments.OF_A_ROUND}
@@ -154,7 +154,7 @@ def test_the_section_holds_every_table():
     assert not re.search(r"nan|None", text)
 
 
-def test_every_word_of_every_arm_is_an_option_of_the_main_job():
+def test_the_arguments_of_every_arm_are_options_of_the_main_job():
     for experiment in EXPERIMENTS.values():
         for arm in experiment.arms:
             config = presets.parse([*experiment.words, *(arm.words or ())])

@@ -67,8 +67,8 @@ def test_rectangle_distance(other, distance):
 
 def test_the_nearest_object_has_round_corners():
     """Radius 0.7 m each: side by side nothing changes, across the corners the cores are 2 * 0.7 m farther apart."""
-    ahead = logged(made.scene([made.drive(0.0), made.drive(0.0, 7.0)]))
-    across = logged(made.scene([made.drive(0.0), made.drive(0.0, 7.0)], y=[[0.0], [6.0]]))
+    ahead = logged(made.scene([made.cruise(0.0), made.cruise(0.0, 7.0)]))
+    across = logged(made.scene([made.cruise(0.0), made.cruise(0.0, 7.0)], y=[[0.0], [6.0]]))
     np.testing.assert_allclose(ahead["distance_to_nearest_object"], 3.0)
     np.testing.assert_allclose(across["distance_to_nearest_object"], np.hypot(3 + 1.4, 4 + 1.4) - 1.4)
 
@@ -76,16 +76,16 @@ def test_the_nearest_object_has_round_corners():
 def test_the_nearest_object_is_another_one_that_is_there():
     valid = np.ones((3, made.STEPS), bool)
     valid[1, 50:] = False
-    scene = made.scene([made.drive(0.0), made.drive(0.0, 7.0), made.drive(0.0, 20.0)], valid=valid)
+    scene = made.scene([made.cruise(0.0), made.cruise(0.0, 7.0), made.cruise(0.0, 20.0)], valid=valid)
     distance = logged(scene)["distance_to_nearest_object"][0]
     np.testing.assert_allclose(distance[:39], 3.0)
     np.testing.assert_allclose(distance[39:], 16.0)
-    assert (logged(made.scene(made.drive(0.0)))["distance_to_nearest_object"] == FAR).all()
+    assert (logged(made.scene(made.cruise(0.0)))["distance_to_nearest_object"] == FAR).all()
 
 
 def test_a_collision_lasts_while_boxes_overlap():
     """At 10 m/s, 20.25 m behind a box: fronts meet after 16.25 m, rears part after 24.25 m."""
-    scene = made.scene([made.drive(10.0), made.drive(0.0, 20.25)])
+    scene = made.scene([made.cruise(10.0), made.cruise(0.0, 20.25)])
     hit = logged(scene)["collision_indication"][0]
     time = np.arange(1, 81)
     np.testing.assert_array_equal(hit, (time > 16.25) & (time < 24.25))
@@ -93,7 +93,7 @@ def test_a_collision_lasts_while_boxes_overlap():
 
 def test_time_to_collision_of_a_follower():
     """10 m behind the rear of one that is 4 m/s slower: 2.5 s at first; the leader itself follows nobody."""
-    scene = made.scene([made.drive(10.0), made.drive(6.0, 14.0)], evaluated=(0, 1))
+    scene = made.scene([made.cruise(10.0), made.cruise(6.0, 14.0)], evaluated=(0, 1))
     seconds = logged(scene)["time_to_collision"]
     np.testing.assert_allclose(seconds[0, :20], 2.5 - 0.1 * np.arange(1, 21))
     assert (seconds[1, :20] == 5.0).all()
@@ -103,7 +103,7 @@ def test_time_to_collision_of_a_follower():
 def test_who_is_not_there_is_not_followed():
     valid = np.ones((2, made.STEPS), bool)
     valid[1, 20:] = False
-    scene = made.scene([made.drive(10.0), made.drive(5.0, 20.0)], valid=valid)
+    scene = made.scene([made.cruise(10.0), made.cruise(5.0, 20.0)], valid=valid)
     seconds = logged(scene)["time_to_collision"][0]
     assert (seconds[:8] < 5).all()
     assert (seconds[9:] == 5).all()
@@ -130,7 +130,7 @@ def test_who_is_followed(y, turned, follows):
 
 @pytest.mark.parametrize(("y", "heading", "distance"), [(0.0, 0.0, -3.0), (3.5, 0.0, 0.5), (-3.0, np.pi / 2, 1.0)])
 def test_distance_to_the_road_edge_is_that_of_the_worst_corner(y, heading, distance):
-    features = logged(made.scene(made.drive(1.0), y=y, heading=heading))
+    features = logged(made.scene(made.cruise(1.0), y=y, heading=heading))
     np.testing.assert_allclose(features["distance_to_road_edge"], distance, atol=1e-9)
     assert (features["offroad_indication"] == (distance > 0)).all()
 
@@ -174,7 +174,7 @@ def test_an_edge_below_a_bridge_is_not_the_nearest():
 def test_the_bottom_of_a_box_finds_its_edge():
     """4 m high, its middle at 2 m, as high as an edge 1 m beside it."""
     above = made.line(2.0, 300, -100) + np.array([0, 0, 2])
-    scene = made.scene(made.drive(1.0), z=np.full((1, made.STEPS), 2.0), height=np.array([4.0]))
+    scene = made.scene(made.cruise(1.0), z=np.full((1, made.STEPS), 2.0), height=np.array([4.0]))
     features = logged(dataclasses.replace(scene, road_edges=(*scene.road_edges, above)))
     np.testing.assert_allclose(features["distance_to_road_edge"], -3.0)
 
@@ -185,7 +185,7 @@ def test_road_edges_are_needed():
 
 
 def test_a_red_light_is_run_in_the_step_that_passes_its_stop_point():
-    run = logged(made.scene(made.drive(10.0, 0.5)))["traffic_light_violation"][0]
+    run = logged(made.scene(made.cruise(10.0, 0.5)))["traffic_light_violation"][0]
     assert np.flatnonzero(run).tolist() == [29]  # from x = 29.5 to x = 30.5, 30 steps after the current one
 
 
@@ -196,12 +196,12 @@ def test_a_red_light_is_run_in_the_step_that_passes_its_stop_point():
         {"light_lane": np.array([8])},  # not the lane that it is on
         {"light_lane": np.array([8]), "lanes": (made.line(0.0, -100, 300), made.line(-3.0, -100, 300))},
         {"light_lane": np.array([9])},  # a lane that is no surface street
-        {"x": made.drive(-10.0, 50.5)[None]},  # backwards
+        {"x": made.cruise(-10.0, 50.5)[None]},  # backwards
         {"lanes": (), "lane_id": np.array([], int)},
     ],
 )
 def test_no_red_light_is_run(change):
-    scene = dataclasses.replace(made.scene(made.drive(10.0, 0.5)), **change)
+    scene = dataclasses.replace(made.scene(made.cruise(10.0, 0.5)), **change)
     assert not logged(scene)["traffic_light_violation"].any()
 
 
@@ -248,7 +248,7 @@ def test_the_nearest_segment_is_the_one_that_trying_all_finds(rng, spacing):
 
 
 def test_only_the_evaluated_have_features():
-    scene = made.scene([made.drive(1.0), made.drive(2.0, 20.0), made.drive(3.0, 50.0)], evaluated=(1, 2))
+    scene = made.scene([made.cruise(1.0), made.cruise(2.0, 20.0), made.cruise(3.0, 50.0)], evaluated=(1, 2))
     features = logged(dataclasses.replace(scene, agent_type=np.full(3, AgentType.PEDESTRIAN)))
     assert {values.shape for values in features.values()} == {(2, 80)}
     np.testing.assert_allclose(features["linear_speed"][:, :-1], [[2.0] * 79, [3.0] * 79])

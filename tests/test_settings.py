@@ -1,56 +1,56 @@
-"""A setting that is accepted acts: every leaf of the config, changed, gives another program, another result of the code
-that reads it, or a refusal. A field that is new needs no case here where its section has probes; without any it fails.
+"""A setting that is accepted acts: a change of any leaf of the config changes a program or a result of the code that
+reads it, or is refused. A new field needs no case here if its section has probes; without probes the test fails.
 """
 
 import re
 from typing import Any
 
 import pytest
-from settings_probes import (
-    BASE,
-    Differs,
+from settings_base import BASE, changed
+from settings_programs import (
     acting,
-    animated,
-    beginning,
-    cached,
-    changed,
-    claimed,
-    decided,
     deciding,
     demonstrating,
     disturbing,
-    going_on,
     imitating,
-    joined,
-    kept,
     learning,
-    meshed,
     model_fit,
     model_parameters,
     model_step,
     network,
     optimising,
     padded,
-    planned,
     prepared,
-    reading,
-    speaking,
-    units,
-    watched,
+    reasoning,
     world,
 )
+from settings_runs import (
+    animated,
+    beginning,
+    cached,
+    claimed,
+    decided,
+    going_on,
+    joined,
+    kept,
+    meshed,
+    planned,
+    reading,
+    watched,
+)
+from settings_units import Differs, units
 
 from tether.data.settings import settings_of
 from tether.training import models, presets
 from tether.training.config import flatten
 from tether.training.validation import validate
 
-# What a leaf needs to act, where that is not the base, beside what its facts say (`acts_with`).
+# Other settings under which a leaf acts, where the base and the leaf's facts (`acts_with`) do not suffice.
 WITH = {
     "distributed.processes": {"distributed.coordinator": "host:1"},
     "distributed.index": {"distributed.coordinator": "host:1", "distributed.processes": 2},
 }
-# Where the next whole number, or half as much again, cannot work.
+# The changed value of leaves for which the next whole number, or half the value, cannot work.
 OTHER = {
     "stage": "imitate",
     "watch.not_finite": "stop",
@@ -100,7 +100,7 @@ ALONG = {
     "simulator.substeps": {"policy.actions.commit": 4, "closed_loop.minibatch": 20},
     "spec.steps": {"closed_loop.minibatch": 20},
 }
-# Fields that can have one value: any other is refused, with what works.
+# Fields that can have one value; the refusal of any other names that value.
 FIXED = ("spec.dt", "spec.current", "simulator.dt", "policy.actions.dt", "policy.actions.commit", "policy.cameras")
 
 
@@ -120,7 +120,7 @@ def other(name: str, value: Any) -> Any:
 
 
 FIT, IMITATE, IMPROVE = units("0/fit_world_model"), units("0/imitate"), units("1/improve")
-# By the beginning of their names, the longest first. Those of a leaf are tried until one tells the two values apart.
+# By the beginning of the leaf's name; the longest one counts. A leaf's probes are tried until one gives two results.
 PROBES = {
     "name": [planned],
     "directory": [planned],
@@ -158,7 +158,7 @@ PROBES = {
     "fit.optimizer.": [optimising],
     "imitation.": [IMITATE, imitating],
     "imitation.loss.": [disturbing, imitating],
-    "imitation.labels.": [speaking],
+    "imitation.labels.": [reasoning],
     "closed_loop.": [units("0/cl_sft"), demonstrating],
     "value.": [units("0/fit_value")],
     "rounds.": [
@@ -181,7 +181,7 @@ PROBES = {
 
 
 def probes_of(name: str) -> list:
-    """Raises: KeyError for a leaf that nothing is known to read."""
+    """The probes of a leaf. Raises: KeyError for a leaf without any."""
     fitting = [each for each in PROBES if name == each or (each.endswith((".", "_")) and name.startswith(each))]
     if not fitting:
         raise KeyError(f"{name}: add what reads this field to PROBES")
@@ -192,7 +192,7 @@ SEEN: dict[tuple, Any] = {}
 
 
 def acts(probe: Any, before: Any, after: Any) -> bool:
-    """Whether a probe tells two configs apart."""
+    """Whether a probe gives different results for two configs."""
     key = probe, before
     if key not in SEEN:
         SEEN[key] = probe(before)
@@ -224,6 +224,6 @@ def test_every_setting_acts_or_is_refused(name):
     assert any(acts(probe, before, after) for probe in probes_of(name)), f"{name}: {value} and its change do the same"
 
 
-def test_a_new_field_needs_somebody_who_reads_it():
+def test_a_new_field_needs_a_probe():
     with pytest.raises(KeyError, match="novel: add what reads this field"):
         probes_of("novel")

@@ -1,11 +1,11 @@
-"""The outcomes of all agents: the ego's are the World's own, the others' are worked out by hand."""
+"""The outcomes of all agents: the ego's are the World's own, the others' are computed by hand."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scenes
-from oracle_drives import CONFIG, Drive, changed, follow
+from oracle_cases import CONFIG, Case, changed, follow
 
 from tether.data.scene import LightState, SceneSpec
 from tether.data.sources import STARTER, open_split
@@ -62,7 +62,7 @@ def hand_made(spec: SceneSpec) -> dict:
 
 
 def measured(some: list, action: Action | None = None) -> tuple:
-    """Numpy results of `everyone`, at constant velocity if not told otherwise."""
+    """Numpy results of `everyone`, at constant velocity without `action`."""
     still = np.zeros((len(some), HORIZON * S), np.float32)
     batch = scenes.stack([scenes.indexed(scene, CONFIG) for scene in some])
     return jax.tree.map(np.asarray, everyone(batch, Action(still, still) if action is None else action))
@@ -111,25 +111,25 @@ def test_the_egos_row_is_the_worlds_outcome_on_starter_scenes(by_hand):
     source, rng = open_split(STARTER, "train", SPEC), np.random.default_rng(0)
     rows = by_hand[0].valid.shape[1]  # batches of one size are compiled once
     chosen = [source[i].scene for i in np.linspace(0, len(source) - 1, 6 * rows).astype(int)]
-    drives = [Drive(scene, SPEC.current, 1.0, (-1.0) ** i) for i, scene in enumerate(chosen)]
+    cases = [Case(scene, SPEC.current, 1.0, (-1.0) ** i) for i, scene in enumerate(chosen)]
     happened = dict.fromkeys((*SAME, "uncomfortable"), 0)
-    for some in (drives[first : first + rows] for first in range(0, len(drives), rows)):
-        batch = scenes.stack([scenes.indexed(drive.scene, CONFIG) for drive in some])
+    for some in (cases[first : first + rows] for first in range(0, len(cases), rows)):
+        batch = scenes.stack([scenes.indexed(case.scene, CONFIG) for case in some])
         action = changed(follow(batch, np.full(rows, SPEC.current)), some, rng)
-        outcome, measures = measured([drive.scene for drive in some], action)
+        outcome, measures = measured([case.scene for case in some], action)
         assert_ego_agrees(outcome, measures, batch.ego, first=1)
         happened = {name: n + int((getattr(outcome, name) & outcome.valid)[1:].sum()) for name, n in happened.items()}
     assert min(happened.values()) > 0, happened
 
 
-def test_who_runs_a_red_light_is_reported(outcomes):
+def test_an_agent_that_runs_a_red_light_is_reported(outcomes):
     """Row 1 has its front at 22.25 m and does 1 m in a sub-step: it passes 40 m in the 18th."""
     _, measures = outcomes["red"]
     np.testing.assert_array_equal(np.flatnonzero(measures["red_light"][1]), [17])
-    assert not measures["red_light"][2].any()  # it crosses the stop point, but its way is another
+    assert not measures["red_light"][2].any()  # it crosses the stop point on another path
 
 
-def test_who_passes_a_green_one_is_not(outcomes):
+def test_an_agent_that_passes_a_green_light_is_not_reported(outcomes):
     _, measures = outcomes["green"]
     assert not measures["red_light"].any() and measures["valid"][1].all()
 
@@ -146,8 +146,8 @@ def test_an_agent_off_the_road_is_reported(outcomes):
 
 
 def test_absent_agents_do_not_count(outcomes):
-    """Who appears within a step counts from the next on; who appears as one ends, and has no past yet, from the next
-    but one; who vanishes, until then."""
+    """An agent that appears within a step counts from the next step on; one that appears at the end of a step, without
+    a past, from the second next; one that vanishes, until then."""
     _, measures = outcomes["come_and_go"]
     steps = SPEC.current + 1 + np.arange(HORIZON * S)
     np.testing.assert_array_equal(measures["valid"][1], steps >= 16)
@@ -156,7 +156,7 @@ def test_absent_agents_do_not_count(outcomes):
     assert measures["valid"][0].all() and not measures["valid"][4:].any()
 
 
-def test_who_appears_at_constant_speed_is_comfortable_and_on_its_path(outcomes):
+def test_an_agent_that_appears_at_constant_speed_is_comfortable_and_on_its_path(outcomes):
     _, measures = outcomes["come_and_go"]
     counted = measures["valid"]
     assert not measures["uncomfortable"][counted].any() and not measures["corridor"][counted].any()

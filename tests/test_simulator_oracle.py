@@ -1,7 +1,7 @@
 """The simulator agrees with `oracle.py` on random scenes, on the starter set and on every real log.
 
-A `Table` holds what simulator and oracle say of all drives of one source, and the oracle's own word on whether
-rounding could turn it.
+A `Table` holds the results of simulator and oracle for all rollouts of one source, and whether rounding could change
+the oracle's.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import oracle
 import oracle_map
 import pytest
 import scenes
-from oracle_drives import CONFIG, HORIZON, Drive, driven
+from oracle_cases import CONFIG, HORIZON, Case, simulated_cases
 
 from tether.data.errors import SkipLedger
 from tether.data.padding import pad
@@ -31,31 +31,31 @@ POSE = ("x", "y", "heading", "speed")
 VALUES = ("overlap_m", "route_offset_m", "progress_m", "ttc_s")
 TOLERANCES = {name: 2e-4 for name in (*POSE, "progress_m", "route_offset_m", "overlap_m")}
 TOLERANCES |= {"score": 1e-4, "progress": 1e-4, "reward": 2e-3} | {f"reward_{name}": 1e-3 for name in TERMS}
-LEAST_CLEAR = 0.9  # share of what is compared, of each kind
+LEAST_CLEAR = 0.9  # fraction of the comparisons, of each kind
 LEAST_EVENTS = {"random": 4, "starter": 1, "real": 4}  # of each kind
 
 
-Table = dict[str, np.ndarray]  # float64[n, 3] by name: what the simulator says, the oracle, and whether that is clear
+Table = dict[str, np.ndarray]  # float64[n, 3] by name: the simulator's result, the oracle's, and whether that is clear
 
 
-def compare(drives: list[Drive]) -> Table:
-    """Drives everything and says what simulator and oracle say of it."""
-    tables = [compare_row(*one) for one in driven(drives, np.random.default_rng(1))]
+def compare(cases: list[Case]) -> Table:
+    """Rolls out all cases in the simulator and in the oracle."""
+    tables = [compare_row(*one) for one in simulated_cases(cases, np.random.default_rng(1))]
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
-def compare_row(drive: Drive, action: Action, results: tuple, row: int) -> Table:
-    """What simulator (`results` of the batch) and oracle say of one drive."""
+def compare_row(case: Case, action: Action, results: tuple, row: int) -> Table:
+    """The results of simulator (`results` of the batch) and oracle for one case."""
     ego, outcome, alive, score = results
-    scene, start = drive.scene, drive.start
+    scene, start = case.scene, case.start
     actions = action.acceleration[row], action.curvature[row]
     track = oracle.drive(oracle.log_start(scene, start), *actions, CONFIG.limits, float(scene.length[scene.ego]))
-    judged = oracle.judge(scene, track, start, CONFIG)
-    episode = oracle.episode(scene, judged, start, CONFIG)
+    measures = oracle.measure(scene, track, start, CONFIG)
+    episode = oracle.episode(scene, measures, start, CONFIG)
     simulated = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
     swept = {name: getattr(ego, name)[:, row].reshape(-1) for name in POSE}
     by_substep = {name: simulated[name][:, row].reshape(-1) for name in (*oracle.EVENTS, *VALUES, "valid")}
-    table = substep_rows(by_substep, swept, track, judged, episode)
+    table = substep_rows(by_substep, swept, track, measures, episode)
     steps = {name: simulated[name][:, row] for name in ("termination", "truncation", "reward")}
     terms = {name: values[:, row] for name, values in outcome.reward_terms.items()}
     table |= step_rows(steps | {"alive": alive[:, row]}, terms, episode)
@@ -70,18 +70,18 @@ def rows_of(simulated, expected, clear) -> np.ndarray:
     return np.stack(np.broadcast_arrays(simulated, expected, clear), axis=-1).astype(float)
 
 
-def substep_rows(simulated, swept, track, judged, episode) -> Table:
+def substep_rows(simulated, swept, track, measures, episode) -> Table:
     """Rows of the sub-steps that both call valid, and of validity itself, up to the first unclear failure."""
     known = np.arange(len(episode.valid)) < episode.known
     table = {"valid": rows_of(simulated["valid"], episode.valid, known)}
     both = simulated["valid"] & episode.valid & known
-    for name, verdict in judged.events.items():
+    for name, verdict in measures.events.items():
         table[name] = rows_of(simulated[name], verdict.value, verdict.clear)[both]
-    s, offset, clear = (np.array([getattr(place, n) for place in judged.route]) for n in ("s", "offset", "clear"))
+    s, offset, clear = (np.array([getattr(place, n) for place in measures.route]) for n in ("s", "offset", "clear"))
     table["progress_m"] = rows_of(simulated["progress_m"], np.diff(s), clear[1:] & clear[:-1])[both]
     table["route_offset_m"] = rows_of(simulated["route_offset_m"], offset[1:], clear[1:])[both]
-    table["overlap_m"] = rows_of(simulated["overlap_m"], judged.overlap_m, judged.events["collision"].clear)[both]
-    for bound, value in zip(("ttc_earliest", "ttc_latest"), judged.ttc_s, strict=True):
+    table["overlap_m"] = rows_of(simulated["overlap_m"], measures.overlap_m, measures.events["collision"].clear)[both]
+    for bound, value in zip(("ttc_earliest", "ttc_latest"), measures.ttc_s, strict=True):
         table[bound] = rows_of(simulated["ttc_s"], value, True)[both]
     for name, values in swept.items():
         expected = getattr(track, name)[1:]
@@ -95,10 +95,10 @@ def step_rows(simulated, terms, episode) -> Table:
     known = (np.arange(HORIZON) + 1) * CONFIG.substeps <= episode.known
     table = {name: rows_of(simulated[name], getattr(episode, name), known) for name in ("termination", "truncation")}
     table["alive"] = rows_of(simulated["alive"], episode.alive, known)
-    judged = known & episode.alive & simulated["alive"]
+    compared = known & episode.alive & simulated["alive"]
     for name, values in episode.terms.items():
-        table[f"reward_{name}"] = rows_of(terms[name], values, episode.clear)[judged]
-    table["reward"] = rows_of(simulated["reward"], sum(episode.terms.values()), episode.clear)[judged]
+        table[f"reward_{name}"] = rows_of(terms[name], values, episode.clear)[compared]
+    table["reward"] = rows_of(simulated["reward"], sum(episode.terms.values()), episode.clear)[compared]
     return table
 
 
@@ -216,27 +216,27 @@ def random_lights(scene: Scene, rng: np.random.Generator) -> Scene:
     return scene
 
 
-def random_drives() -> list[Drive]:
+def random_cases() -> list[Case]:
     """Also from later log steps than the current one."""
     rng = np.random.default_rng(0)
     changes = ((0.0, 0.0), (0.3, 1.0), (0.3, -2.0), (1.0, 0.0))
-    return [Drive(random_scene(rng), int(rng.choice([10, 10, 13, 40])), *changes[i % 4]) for i in range(128)]
+    return [Case(random_scene(rng), int(rng.choice([10, 10, 13, 40])), *changes[i % 4]) for i in range(128)]
 
 
-def starter_drives() -> list[Drive]:
-    """Some scenes, each hurried, braked and thrown about."""
+def starter_cases() -> list[Case]:
+    """Some scenes, each with accelerating, braking and strongly disturbed actions."""
     source = open_split(STARTER, "train", SPEC)
     chosen = [source[i].scene for i in range(0, len(source), len(source) // 24)]
-    return [Drive(scene, SPEC.current, *change) for scene in chosen for change in ((0.1, 1.0), (0.5, -1.0), (1.0, 0.0))]
+    return [Case(scene, SPEC.current, *change) for scene in chosen for change in ((0.1, 1.0), (0.5, -1.0), (1.0, 0.0))]
 
 
-def real_drives(folder) -> list[Drive]:
+def real_cases(folder) -> list[Case]:
     """Every scene, once with the log's own actions and once with others."""
     files, ledger = sorted((folder / "train").glob("*.tfrecord")), SkipLedger(1.0)
     logged = [pad(scene, SPEC).scene for path in files for scene in read_file(str(path), ledger)]
     changes = ((1.0, 0.0), (0.3, 1.5), (0.3, -2.0))
-    other = [Drive(scene, SPEC.current, *changes[i % 3]) for i, scene in enumerate(logged)]
-    return [Drive(scene, SPEC.current, 0.0) for scene in logged] + other
+    other = [Case(scene, SPEC.current, *changes[i % 3]) for i, scene in enumerate(logged)]
+    return [Case(scene, SPEC.current, 0.0) for scene in logged] + other
 
 
 @pytest.fixture(scope="module", params=LEAST_EVENTS)
@@ -250,12 +250,12 @@ def table(source, request) -> Table:
     """What is compared of one source."""
     if source == "real":
         pytest.importorskip("waymo_open_dataset.protos.scenario_pb2")
-        return compare(real_drives(request.getfixturevalue("real_data")))
-    return compare({"random": random_drives, "starter": starter_drives}[source]())
+        return compare(real_cases(request.getfixturevalue("real_data")))
+    return compare({"random": random_cases, "starter": starter_cases}[source]())
 
 
 def clear_rows(table: Table, name: str) -> np.ndarray:
-    """What simulator and oracle say where rounding cannot turn it: float64[n, 2]."""
+    """The results of simulator and oracle where rounding cannot change them: float64[n, 2]."""
     return table[name][table[name][:, 2] > 0, :2]
 
 
@@ -267,7 +267,7 @@ def test_simulator_and_oracle_agree(table, name):
 
 @pytest.mark.parametrize("name", ("off_road", "wrong_way"))
 def test_road_events_agree_at_scattered_poses(name, rng):
-    """Sharp vertices, free ends and lanes that point everywhere, which few drives meet; within the index's reach."""
+    """Sharp vertices, free ends and lanes that point everywhere, which few rollouts meet; within the index's reach."""
     scene, count = jagged_scene(rng), 2000
     x, y, heading = (rng.uniform(-size, size, count).astype(np.float32) for size in (35, 35, np.pi))
     zero, ones = np.zeros(count, np.float32), np.ones(count, np.float32)

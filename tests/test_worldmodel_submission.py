@@ -11,7 +11,7 @@ METHOD = Method("someone@example.org", "straight on", ("A", "B"), "1M", True)
 
 
 def scene(name="made"):
-    return dataclasses.replace(made.scene([made.drive(5.0), made.drive(7.0, 20.0)]), scenario_id=name)
+    return dataclasses.replace(made.scene([made.cruise(5.0), made.cruise(7.0, 20.0)]), scenario_id=name)
 
 
 @pytest.fixture

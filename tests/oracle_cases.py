@@ -1,4 +1,4 @@
-"""Drives that simulator and oracle judge: the log's own actions, or the same disturbed."""
+"""Rollouts that simulator and oracle measure: the log's own actions, or the same actions disturbed."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,7 +21,7 @@ HORIZON, ROWS = 16, 32
 SUBSTEPS = HORIZON * CONFIG.substeps
 
 
-class Drive(NamedTuple):
+class Case(NamedTuple):
     """A scene, the log step to start from, and how the log's actions are changed.
 
     Attributes:
@@ -55,13 +55,13 @@ def follow(scene, start):
 def simulate(scene, start, action):
     """Ego, Outcome [H, B, ...] and alive [H, B] of the actions [B, H * S], and the score [B]."""
     keys = jax.random.split(jax.random.key(0), ROWS)
-    driven = rollout(LogReplay(CONFIG), (), Script(), action, scene, HORIZON, keys, keys, start)
-    return driven.ego, driven.outcome, driven.alive, driving_score(driven, scene, CONFIG)
+    result = rollout(LogReplay(CONFIG), (), Script(), action, scene, HORIZON, keys, keys, start)
+    return result.ego, result.outcome, result.alive, driving_score(result, scene, CONFIG)
 
 
-def changed(actions: Action, drives: list[Drive], rng: np.random.Generator) -> Action:
+def changed(actions: Action, cases: list[Case], rng: np.random.Generator) -> Action:
     """Actions [B, N] with errors that last a second, a little noise in each sub-step, and the push."""
-    size, push = (np.array([getattr(drive, name) for drive in drives])[:, None] for name in ("disturbance", "push"))
+    size, push = (np.array([getattr(case, name) for case in cases])[:, None] for name in ("disturbance", "push"))
     rows, count = actions.acceleration.shape
 
     def error():
@@ -73,16 +73,16 @@ def changed(actions: Action, drives: list[Drive], rng: np.random.Generator) -> A
     return Action(acceleration.astype(np.float32), curvature.astype(np.float32))
 
 
-def driven(drives: list[Drive], rng: np.random.Generator) -> Iterator[tuple[Drive, Action, tuple, int]]:
-    """Each drive, the actions [B, N] and the results of `simulate` of its batch, and its row in it.
+def simulated_cases(cases: list[Case], rng: np.random.Generator) -> Iterator[tuple[Case, Action, tuple, int]]:
+    """Each case, the actions [B, N] and the results of `simulate` of its batch, and its row in the batch.
 
-    Batches have one shape, the last one is filled with its first row.
+    Batches have one shape; the last one is filled with copies of its first row.
     """
-    for first in range(0, len(drives), ROWS):
-        some = drives[first : first + ROWS]
+    for first in range(0, len(cases), ROWS):
+        some = cases[first : first + ROWS]
         filled = some + some[:1] * (ROWS - len(some))
-        start = np.array([drive.start for drive in filled])
-        batch = scenes.stack([scenes.indexed(drive.scene, CONFIG) for drive in filled])
+        start = np.array([case.start for case in filled])
+        batch = scenes.stack([scenes.indexed(case.scene, CONFIG) for case in filled])
         action = changed(follow(batch, start), filled, rng)
         results = jax.tree.map(np.asarray, simulate(batch, start, action))
-        yield from ((drive, action, results, row) for row, drive in enumerate(some))
+        yield from ((case, action, results, row) for row, case in enumerate(some))
