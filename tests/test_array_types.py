@@ -13,14 +13,14 @@ def boxes(first: float, steps: int) -> Agents:
     return Agents(x, -x, 0 * x, jnp.full_like(x, 3.0), jnp.full_like(x, 4.0), x < 100)
 
 
-def test_an_index_takes_of_every_field():
+def test_an_index_selects_from_every_field():
     agents = boxes(0.0, 5)
     assert (agents[..., -1].x.tolist(), agents[..., -1].valid.tolist()) == ([4.0, 104.0], [True, False])
     assert agents[1, 2:].y.tolist() == [-102.0, -103.0, -104.0]
     assert agents[:, None].heading.shape == (2, 1, 5)
 
 
-def test_what_follows_is_joined_on():
+def test_later_steps_are_appended():
     joined = boxes(0.0, 3).then(boxes(3.0, 2))
     np.testing.assert_array_equal(joined.x, boxes(0.0, 5).x)
     np.testing.assert_array_equal(joined.valid, boxes(0.0, 5).valid)

@@ -22,7 +22,7 @@ def train_alone(tmp_path_factory):
     return str(directory)
 
 
-def test_all_splits_are_all_that_are_there(train_alone, monkeypatch, capsys):
+def test_all_splits_are_those_that_exist(train_alone, monkeypatch, capsys):
     counts = {name: {"steps": 10, "differ": 1} for name in accuracy.DECISIONS}
     monkeypatch.setattr(accuracy, "count", lambda *_: counts)
     accuracy.main(["--data", train_alone, "--agents", "4", "--disturbed", "2"])
@@ -30,7 +30,7 @@ def test_all_splits_are_all_that_are_there(train_alone, monkeypatch, capsys):
     assert (report["splits"], report["scenes"]) == (["train"], 2)
 
 
-def test_what_reads_one_split_needs_no_other(train_alone, monkeypatch):
+def test_a_benchmark_of_one_split_needs_no_other(train_alone, monkeypatch):
     read = []
     monkeypatch.setattr(world_models, "batches", lambda records, *_: iter(read.append(records) or ()))
     config = dataclasses.replace(PRESETS["cpu"](), data=DataConfig(directory=train_alone))
@@ -48,7 +48,7 @@ def test_what_reads_one_split_needs_no_other(train_alone, monkeypatch):
         (accuracy, ("--data", "nowhere"), "nowhere: expected a finished data set"),
     ],
 )
-def test_a_missing_split_is_one_line_and_status_2(train_alone, monkeypatch, capsys, benchmark, more, complaint):
+def test_a_missing_split_ends_with_one_line_and_status_2(train_alone, monkeypatch, capsys, benchmark, more, complaint):
     monkeypatch.setattr(sys, "argv", ["benchmark", "--data", train_alone, *more])
     with pytest.raises(SystemExit) as ended:
         command.run(benchmark.main)

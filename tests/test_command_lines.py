@@ -174,7 +174,7 @@ def check(program: str, words: list[str], capsys) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_commands_of_the_pages_are_taken(path, capsys):
+def test_commands_in_the_pages_are_accepted(path, capsys):
     for program, words in commands_in(path.read_text(encoding="utf-8")):
         check(program, words, capsys)
 
@@ -187,7 +187,7 @@ def usage(path: pathlib.Path) -> list[str]:
     return [line for line in lines if line.startswith("python ")]
 
 
-def test_commands_of_the_docstrings_are_taken(capsys):
+def test_commands_in_the_docstrings_are_accepted(capsys):
     usages = [(path, line) for path in PROGRAMS for line in usage(path)]
     assert len(usages) > 20
     for path, line in usages:
@@ -202,7 +202,7 @@ def test_commands_of_the_docstrings_are_taken(capsys):
     [path for path in PROGRAMS if re.search(r"(= |return )(argparse\.Argument)?Parser\(", path.read_text())],
     ids=lambda path: path.stem,
 )
-def test_every_parser_can_be_asked(path):
+def test_every_program_has_a_parse_function(path):
     """By the name that the tests above ask for."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     parsers = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "parse"]
@@ -216,7 +216,7 @@ def test_every_program_takes_dashes_and_underscores():
     assert not [path for path in plain if re.search(r'add_argument\("--\w+[-_]', path.read_text())]
 
 
-def test_all_forms_of_a_command_are_seen():
+def test_all_forms_of_a_command_are_recognised():
     page = """
 Inline `python -m tether.data.build
 --womd "GLOB" --out DIR`, and `eval.py RUN --scenes 4`, `train.py` alone, `.venv/bin/python -m pytest -x`.
@@ -260,13 +260,13 @@ command: [python, train.py, cpu, --distributed.detect, "true",
         "`python -x train`",
     ],
 )
-def test_what_is_not_understood_fails(page):
+def test_a_command_that_is_not_understood_fails(page):
     with pytest.raises(AssertionError):
         commands_in(page)
 
 
 @pytest.mark.parametrize("words", [("train.py", ["--sed", "1"]), ("eval.py", ["--measure", "x"])])
-def test_what_a_program_does_not_take_fails(words, capsys):
+def test_an_option_that_a_program_does_not_have_fails(words, capsys):
     with pytest.raises(pytest.fail.Exception, match="status 2"):
         check(*words, capsys)
 
@@ -281,7 +281,7 @@ def test_a_command_in_a_report_can_be_pasted(monkeypatch):
     ]
 
 
-def test_every_extra_that_is_named_is_ours_and_of_this_folder():
+def test_every_extra_in_the_documents_is_one_of_this_project():
     """Nobody's package may be named: whoever takes that name would be installed."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     texts = {path: path.read_text(encoding="utf-8") for path in (*PAGES, *PROGRAMS)}

@@ -69,7 +69,7 @@ def test_chance_while_tracing_is_named(lawless, keys, model_batch, sim_config):
         rules.test_a_new_build_is_the_same_model(lawless[0], keys, model_batch, sim_config)
 
 
-def test_images_that_are_not_asked_for_are_named(model_batch, keys, sim_config):
+def test_the_use_of_undeclared_images_is_named(model_batch, keys, sim_config):
     class Peeping(kinematic.Kinematic):
         def step(self, params, key, state, action):
             bright = self.observe(params, state).bev.max((1, 2, 3))
@@ -91,12 +91,12 @@ def test_the_command_takes_a_copy_of_the_template(tmp_path, monkeypatch):
     assert main(["--world-model", "mine:MineConfig", "-k", "exact_dynamics"]) == pytest.ExitCode.OK
 
 
-def test_the_command_says_what_it_needs(monkeypatch, capsys):
+def test_the_command_names_a_missing_package(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pytest", None)
     assert main(["--help"]) == 2
     assert capsys.readouterr().err == ('expected pytest, which runs the rules, found none: pip install -e ".[test]"\n')
 
 
-def test_the_command_says_what_is_wrong_with_a_name(capfd):
+def test_the_command_explains_a_wrong_name(capfd):
     assert main(["--world-model", "kinematik"]) == pytest.ExitCode.USAGE_ERROR
     assert "did you mean 'kinematic'?" in capfd.readouterr().err

@@ -18,7 +18,7 @@ def steps(kind: str) -> list[str]:
     return [rest for name, rest in STEPS if name == kind]
 
 
-def test_the_image_is_built_of_what_is_there():
+def test_the_image_is_built_from_files_that_exist():
     assert {name for name, _ in STEPS} <= {"FROM", "ARG", "WORKDIR", "COPY", "RUN", "CMD"} and STEPS[0][0] == "FROM"
     [base] = steps("FROM")
     assert re.fullmatch(r"python:\d\.\d+-slim", base)  # an official image, whose name has no host

@@ -48,7 +48,7 @@ def part(scenes, seen=0, skipped=(), noted=()):
     return statistics
 
 
-def test_statistics_count_what_is_there_and_what_is_not():
+def test_statistics_count_what_is_kept_and_what_is_left_out():
     error = DataError("expected 91 states per track, found [3]", "tracks")
     ledger = SkipLedger(max_skipped=1.0)
     for record in range(4):
@@ -74,7 +74,7 @@ def test_statistics_count_what_is_there_and_what_is_not():
     assert summary["noted"] == {}
 
 
-def test_what_is_noted_counts_records_and_what_was_met_in_them():
+def test_notes_count_records_and_occurrences():
     ledger = SkipLedger(max_skipped=1.0)
     ledger.note("b", "7", {"tracks left out": 3, "lights that move": 0})
     ledger.note("a", "9", {"tracks left out": 2})
@@ -114,7 +114,7 @@ def test_parts_add_up_in_any_order():
         assert beam.total([beam.total(shuffled[:2]), beam.total([]), *shuffled[2:]]).to_json() == whole
 
 
-def test_splits_without_a_share_are_not_made():
+def test_splits_of_fraction_zero_are_not_made():
     rules = Rules(1, None, 0, Fractions(train=0.9, grounding=0.0, validation=0.1, test=0.0))
     assert rules.splits == ["validation", "train"]
     assert {rules.split(f"g{i}") for i in range(200)} == {"train", "validation"}

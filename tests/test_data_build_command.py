@@ -89,7 +89,7 @@ def test_usage_names_the_command(tmp_path, capsys):
     assert "usage: python -m tether.data.build [-h]" in capsys.readouterr().out
 
 
-def test_missing_protos_are_one_line_before_anything_starts(tmp_path, capsys, monkeypatch):
+def test_missing_protos_are_reported_in_one_line_before_anything_starts(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "waymo_open_dataset", None)
     monkeypatch.setitem(sys.modules, "waymo_open_dataset.protos", None)
     womd.protos.cache_clear()
@@ -109,7 +109,7 @@ def test_missing_protos_are_one_line_before_anything_starts(tmp_path, capsys, mo
         ("a", "expected an object with the texts"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_is_refused(tmp_path, entries, line):
+def test_a_wrong_manifest_is_refused(tmp_path, entries, line):
     (tmp_path / "groups.json").write_text(json.dumps(entries))
     with pytest.raises(DataError, match=line):
         build.read_manifest(tmp_path / "groups.json", "location_group")
@@ -133,7 +133,7 @@ def test_a_build_leaves_its_set_and_nothing_else(logs, tmp_path, capsys, monkeyp
 
 
 @protos
-def test_a_place_that_cannot_be_written_is_one_line(logs, tmp_path, capsys):
+def test_an_unwritable_directory_is_reported_in_one_line(logs, tmp_path, capsys):
     (tmp_path / "file").write_text("precious")
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "request.json").write_text("[]")
@@ -148,7 +148,7 @@ def test_a_place_that_cannot_be_written_is_one_line(logs, tmp_path, capsys):
 
 
 @protos
-def test_a_full_disk_is_one_line_and_leaves_nothing(logs, tmp_path, capsys):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(logs, tmp_path, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
@@ -182,7 +182,7 @@ def test_a_set_that_is_too_small_for_its_splits_names_the_options(logs, tmp_path
 
 
 @protos
-def test_a_build_that_is_stopped_is_one_line_and_130(logs, tmp_path, capsys, monkeypatch):
+def test_a_stopped_build_prints_one_line_and_exits_with_130(logs, tmp_path, capsys, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
@@ -243,7 +243,7 @@ def official_config(official, out, **changes):
 
 @pytest.mark.parametrize("beam", [None, pytest.param(("runner=DirectRunner",), marks=with_beam)])
 @protos
-def test_nothing_is_evaluated_on_that_was_learned_from(official, tmp_path, beam):
+def test_no_scenario_is_in_training_and_evaluation(official, tmp_path, beam):
     """The recipe of docs/data_at_scale.md for Waymo's official training and validation."""
     out = tmp_path / "set"
     build.build(official_config(official, out, beam=beam))
@@ -261,7 +261,7 @@ def test_nothing_is_evaluated_on_that_was_learned_from(official, tmp_path, beam)
 
 
 @protos
-def test_a_file_cannot_be_learned_from_and_held_out(official, tmp_path):
+def test_a_file_cannot_be_trained_on_and_held_out(official, tmp_path):
     both = dataclasses.replace(official_config(official, tmp_path / "set"), womd=str(official / "*" / "*"))
     with pytest.raises(DataError, match=r"expected other files for --held-out, found 1 of --womd among them"):
         build.build(both)

@@ -51,7 +51,7 @@ def test_files_of_other_names_stay(tmp_path):
     assert (tmp_path / "config.json").read_text() == "{}"
 
 
-def test_what_cannot_be_put_in_place_is_kept_in_a_folder_that_is_named(tmp_path, monkeypatch):
+def test_a_report_that_cannot_be_put_in_place_is_kept_in_a_named_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ValueError, match=rf"{tmp_path}/file cannot be written .*the report is in ") as refused:
@@ -60,7 +60,7 @@ def test_what_cannot_be_put_in_place_is_kept_in_a_folder_that_is_named(tmp_path,
     assert kept.read_text() == "kept" and str(kept.parent) in str(refused.value)
 
 
-def test_a_place_that_cannot_be_written_is_known_before_the_work(tmp_path):
+def test_an_unwritable_directory_is_reported_before_the_work(tmp_path):
     files.check_writable(tmp_path / "new" / "folder")
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("in the way")

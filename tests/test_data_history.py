@@ -28,7 +28,7 @@ def history(made):
     return scene, read_sim_agents(made), noted(notes)
 
 
-def test_everybody_at_the_current_step_is_continued():
+def test_every_agent_at_the_current_step_is_continued():
     """Sizes, headings and states that are none: the usual box, and what was seen before."""
     made = scenario(vehicles=6)
     states(made, 1, length=0.0, width=0.0)

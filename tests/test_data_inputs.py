@@ -41,7 +41,7 @@ def test_home_and_nested_folders_are_understood(tmp_path, monkeypatch):
     assert names("~/womd/training/a.tfrecord") == names("~/womd/**/*.tfrecord") == ["a.tfrecord"]
 
 
-def test_what_is_no_file_of_records_is_named_before_anything_is_read(tmp_path):
+def test_a_path_without_records_is_named_before_anything_is_read(tmp_path):
     folder = logs(tmp_path / "logs", "a.tfrecord")
     with pytest.raises(DataError, match=r"none\*.*no file matches"):
         inputs.list_files(str(tmp_path / "none*"))
@@ -139,7 +139,7 @@ def test_a_record_as_long_as_gzip_begins_is_no_gzip(tmp_path):
         (b"short", "another kind"),
     ],
 )
-def test_other_files_are_called_what_they_are(tmp_path, content, kind):
+def test_other_kinds_of_files_are_named_by_their_kind(tmp_path, content, kind):
     path = tmp_path / "a.tfrecord"
     path.write_bytes(content)
     (error,) = tfrecord.read_records(str(path))

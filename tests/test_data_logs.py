@@ -30,7 +30,7 @@ SPEC = SceneSpec()
 
 
 @pytest.mark.parametrize("vehicles, shift, reason", [(3, 1.0, "2.0"), (3, -1.0, "0.0"), (1, 2.0, "3.0")])
-def test_frames_that_are_missing_or_doubled_are_named_whatever_the_times_say(vehicles, shift, reason):
+def test_missing_or_doubled_frames_are_named_whatever_the_logged_times(vehicles, shift, reason):
     """From one step on everybody is a metre, what is driven in one frame, ahead of its velocity or behind."""
     made = scenario(vehicles=vehicles)
     for row in range(vehicles):

@@ -63,7 +63,7 @@ def test_one_bad_message_erases_no_red(bad):
     assert counts == {"states of traffic lights taken from the steps beside": 1}
 
 
-def test_what_is_not_logged_for_longer_stays_unknown():
+def test_a_light_that_is_not_logged_for_longer_stays_unknown():
     made = scenario()
     for step in (40, 41):
         del made.dynamic_map_states[step].lane_states[:]

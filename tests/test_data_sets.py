@@ -237,7 +237,7 @@ def test_resuming_continues_with_the_next_batch(directory):
     assert take(resumed, 6) == expected
 
 
-def test_the_ledger_stops_past_its_share_with_the_list():
+def test_the_ledger_stops_past_its_fraction_with_the_list():
     ledger = SkipLedger(max_skipped=0.1, patience=20)
     for record in range(10):
         ledger.see("a.tfrecord", str(record))

@@ -19,7 +19,7 @@ def proto():
     return made
 
 
-def test_who_is_simulated_and_judged(proto):
+def test_which_agents_are_simulated_and_evaluated(proto):
     extra = proto.tracks.add()
     extra.CopyFrom(proto.tracks[0])
     extra.id = 77
@@ -53,7 +53,7 @@ def test_a_light_that_is_not_observed_is_unknown_and_at_the_origin(proto):
     assert (scene.light_state[0, 6], scene.light_x[0, 6]) == (LightState.STOP, 50.0)
 
 
-def test_nobody_there_is_an_error(proto):
+def test_a_scene_without_agents_is_an_error(proto):
     for track in proto.tracks:
         track.states[10].valid = False
     with pytest.raises(DataError, match="no track is valid at step 10"):

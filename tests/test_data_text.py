@@ -50,7 +50,7 @@ def test_the_file_is_what_its_command_builds(tmp_path, capsys):
     assert f"{size()} tokens" in capsys.readouterr().out
 
 
-def test_texts_of_another_data_set_make_other_words():
+def test_texts_of_another_data_set_give_other_tokens():
     made = build_tokenizer.build(["mind the tram"] * 9)
     assert len(made.encode("mind the tram").ids) == 3 < len(tokens("mind the tram"))
     assert [made.token_to_id(mark(phrase)) for phrase in VOCABULARY] == list(range(len(VOCABULARY)))

@@ -156,7 +156,7 @@ def test_bad_records_are_skipped_by_name(tmp_path):
 
 @protos
 @pytest.mark.parametrize("emptied", ["no map", "an unknown kind", "an empty lane", "no lane"])
-def test_what_is_not_essential_may_be_missing_from_the_map(emptied):
+def test_optional_parts_of_the_map_may_be_missing(emptied):
     from tether.data.womd import convert
 
     made, whole = scenario(), scenario()
@@ -315,7 +315,7 @@ def test_the_other_form_of_the_data_set_is_a_wrong_proto():
 
 
 @protos
-def test_a_tf_example_is_called_what_it_is():
+def test_a_tf_example_is_named_as_such():
     from tensorflow_datasets.proto import tf_example_pb2
 
     from tether.data import womd

@@ -84,7 +84,7 @@ def test_keys_depend_on_the_seed_and_the_scene_alone():
     assert not (data(row_keys(1, np.array([5])))[0] == policy[0]).all()
 
 
-def test_a_trace_ends_with_the_drive_and_tells_the_cause(evaluated):
+def test_a_trace_ends_with_the_rollout_and_names_the_cause(evaluated):
     [trace] = evaluated.traces("log_replay", "constant_speed", [1])
     # Bumper to bumper 20 m at 10 m/s: touching at 2.0 s is no contact, the sub-step after it is.
     assert len(trace) == 21
@@ -97,7 +97,7 @@ def test_a_trace_ends_with_the_drive_and_tells_the_cause(evaluated):
     assert event["scenario_id"] == "blocked" and event["record"] == 1
 
 
-def test_a_contact_with_a_track_that_begins_there_says_so(evaluated):
+def test_a_contact_with_a_track_that_begins_there_is_marked(evaluated):
     [trace] = evaluated.traces("log_replay", "constant_speed", [1])
     seen = trace.agent_valid.copy()
     seen[1, :-1] = False
@@ -105,7 +105,7 @@ def test_a_contact_with_a_track_that_begins_there_says_so(evaluated):
     assert "vehicle 1 (4.5 x 1.8 m, first seen in this step), 3.5 m ahead" in event["cause"]
 
 
-def test_places_are_told_by_side():
+def test_places_are_described_by_side():
     assert findings.metres(5.6, "ahead", "behind") == "5.6 m ahead"
     assert findings.metres(-5.6, "ahead", "behind") == "5.6 m behind"
     assert findings.metres(-0.04, "left", "right") == "0.0 m left"
@@ -122,7 +122,7 @@ def test_top_views_are_drawn(evaluated, tmp_path):
     assert findings.sentences(traces[0])[0]["motion"] == "10.0 to 10.0 m/s, heading +0°"
 
 
-def test_the_report_of_a_drive_is_written(evaluated, tmp_path, sim_config):
+def test_the_report_of_a_rollout_is_written(evaluated, tmp_path, sim_config):
     config = dataclasses.replace(Config(), simulator=sim_config)
     headline = evaluation.write_report(
         tmp_path, evaluated, config, Request(list_events=True), Progress(), world_model={}, spent={}, began=0.0
@@ -158,13 +158,13 @@ def test_the_report_of_a_drive_is_written(evaluated, tmp_path, sim_config):
         ),
     ],
 )
-def test_the_command_line_says_what_is_wrong(arguments, message, capsys, tmp_path):
+def test_the_command_line_reports_what_is_wrong(arguments, message, capsys, tmp_path):
     assert command.main([*arguments, "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_a_report_that_cannot_be_written_is_noticed_before_anything_is_driven(tmp_path, capsys, monkeypatch):
+def test_a_report_that_cannot_be_written_is_noticed_before_any_rollout(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(Evaluation, "results", lambda self: pytest.fail("driven"))
     (tmp_path / "file").write_text("")
     assert command.main(["--policy", "idm", "--scenes", "2", "--out", str(tmp_path / "file" / "x")]) == 2
@@ -172,7 +172,7 @@ def test_a_report_that_cannot_be_written_is_noticed_before_anything_is_driven(tm
     assert "cannot be written" in message and "Not a directory" in message and len(message.splitlines()) == 1
 
 
-def test_a_stop_says_that_nothing_was_written(tmp_path, monkeypatch):
+def test_a_stop_reports_that_nothing_was_written(tmp_path, monkeypatch):
     def stopped(self):
         raise Interrupted("stopped by SIGINT")
 
@@ -182,7 +182,7 @@ def test_a_stop_says_that_nothing_was_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_the_whole_evaluation_has_a_folder_of_its_own():
+def test_a_partial_evaluation_has_a_folder_of_its_own():
     assert Request().folder == Request(trusted=("mine",)).folder == ""
     assert Request(scenes=4, judges=("reactive",)).folder == "eval-judges-reactive-scenes-4"
     assert Request(list_events=True, temperature=0.5).folder == "eval-temperature-0.5-list_events"

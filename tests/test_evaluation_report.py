@@ -78,7 +78,7 @@ def test_every_metric_of_every_policy_has_an_interval():
 
 
 @pytest.mark.parametrize(("gain", "verb"), [(0.2, "raised"), (-0.1, "lowered"), (0.0, "did not measurably change")])
-def test_the_first_sentence_says_what_happened(gain, verb):
+def test_the_first_sentence_states_the_result(gain, verb):
     text = report.render(report_of(made_up(gain)))
     assert text.startswith(f"Post-training {verb} the driving score of the imitation policy: from ")
     assert f"({gain:+.3f} [" in text.splitlines()[0] and "40 held-out scenes of 20 recordings" in text.splitlines()[0]
@@ -156,7 +156,7 @@ def test_failures_are_given_without_the_scenes_that_begin_off_the_road(tmp_path)
     assert json.loads((tmp_path / "scenes.json").read_text())["starts_off_road"] == [False] * 4
 
 
-def test_nothing_is_said_of_the_road_where_all_begin_on_it():
+def test_off_road_starts_are_not_mentioned_where_there_are_none():
     text = report.render(report_of(made_up()))
     assert "begun on the road" not in text and "off the road, by its log" not in text
     all_off = dataclasses.replace(made_up(count=4), starts_off_road=(True,) * 4)

@@ -89,19 +89,19 @@ def test_a_finished_run_ships_and_opens_as_it_was(run, learned, tmp_path, capsys
         (Progress(finished=UNITS), dataclasses.replace(CONFIG, data=DataConfig(directory="x")), "on the starter set"),
     ],
 )
-def test_what_does_not_ship(run, tmp_path, capsys, progress, config, message):
+def test_runs_that_do_not_ship(run, tmp_path, capsys, progress, config, message):
     assert ship.main([str(run(progress, config)), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_what_is_too_large_does_not_ship(learned, tmp_path, monkeypatch):
+def test_a_run_that_is_too_large_does_not_ship(learned, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "LARGEST", 200_000)
     with pytest.raises(ValueError, match=r"expected at most 0\.19\d* MiB to ship, found 0\.2"):
         shipped.write_shipped(CONFIG, learned, FINISHED, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_it_is_driven_without_a_run(folder, learned, monkeypatch, tmp_path):
+def test_the_shipped_policy_is_evaluated_without_a_run(folder, learned, monkeypatch, tmp_path):
     evaluated = []
 
     def noted(self):
@@ -129,7 +129,7 @@ def shipped_names():
     return {"post_trained": "best", "imitation": "imitation"}
 
 
-def test_what_is_not_what_was_written_is_refused(folder, tmp_path):
+def test_missing_or_damaged_files_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="no trained policy ships with this version"):
         shipped.open_shipped(tmp_path / "nowhere")
     settings = folder / shipped.SETTINGS
@@ -143,7 +143,7 @@ def test_what_is_not_what_was_written_is_refused(folder, tmp_path):
         shipped.open_shipped(folder)
 
 
-def test_what_ships_opens():
+def test_the_shipped_run_opens():
     """Once there is something: settings that change without it make it unreadable."""
     if not (shipped.FOLDER / shipped.ABOUT).is_file():
         pytest.skip("nothing ships yet")

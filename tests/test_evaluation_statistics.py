@@ -75,7 +75,7 @@ def test_a_single_recording_has_no_interval(measured):
 
 
 @pytest.mark.parametrize("values", [[], [0.0, np.nan], [[1.0]]])
-def test_what_cannot_be_averaged_is_refused(values):
+def test_values_that_cannot_be_averaged_are_refused(values):
     with pytest.raises(ValueError, match="bootstrap"):
         bootstrap(np.array(values))
 

@@ -67,7 +67,7 @@ def test_fine_tuning_that_was_accepted_counts():
         assert some_accepted(rounds) == (decision == "accept" and steps > 0)
 
 
-def test_what_a_report_has_to_say_first():
+def test_the_warnings_at_the_top_of_a_report():
     same, other = Arrays({"w": jnp.ones(2)}, {"w": jnp.ones(2)}), Arrays({"w": jnp.ones(2)}, {"w": jnp.zeros(2)})
     [unfinished] = remarks(CONFIG, same, progress(3))
     assert unfinished == "Unfinished run: 3 of 12 units are done, missing are the stages fit_value, post_train."

@@ -73,7 +73,7 @@ def test_examples_are_short_and_use_public_names_alone():
         assert not [name for name in names if name.startswith("_") and name not in own], path
 
 
-def test_a_policy_and_a_judge_by_import_path_are_driven(sim_config):
+def test_a_policy_and_a_judge_by_import_path_are_evaluated(sim_config):
     """A vehicle stands 20 m ahead, 24.5 m between the centres, which can be seen in fog of 25 m."""
     records = [
         Record(prepare(scene, sim_config), name, "hand", name, "follow the road", np.zeros(3))
@@ -86,7 +86,7 @@ def test_a_policy_and_a_judge_by_import_path_are_driven(sim_config):
     assert scores["progress"][0] > 0.9 > 0.5 > scores["progress"][1]
 
 
-def test_fog_hides_those_that_are_far(sim_config, keys):
+def test_fog_hides_distant_agents(sim_config, keys):
     scene = jax.tree.map(lambda a: np.asarray(a)[None], prepare(scenes.lead_vehicle(speed=0.0), sim_config))
 
     def seen(range_m):
@@ -109,7 +109,7 @@ def test_logs_of_another_format_become_a_data_set(tmp_path):
     np.testing.assert_allclose(record.scene.x[:2, 10], [0.0, 45.0 - 0.1 * number], atol=0.05)
 
 
-def test_a_run_is_read_and_driven(tmp_path, capsys):
+def test_a_run_is_read_and_evaluated(tmp_path, capsys):
     """A run of preset tiny with random weights, which are zeros after post-training."""
     config = presets.tiny()
     models = build(config)

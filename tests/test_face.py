@@ -36,7 +36,7 @@ def test_importing_it_imports_nothing_heavy():
     assert ran.stdout == "[]\n"
 
 
-def test_every_name_is_where_the_lists_say():
+def test_every_name_is_in_its_module():
     tree = ast.parse((ROOT / "tether" / "__init__.py").read_text("utf-8"))
     [checkers] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imported = {alias.name: node.module.removeprefix("tether.") for node in checkers.body for alias in node.names}
@@ -64,7 +64,7 @@ def test_the_page_shows_the_quickstart():
     assert (ROOT / "examples" / "quickstart.py").read_text("utf-8").endswith(f'"""\n\n{block}')
 
 
-def test_a_scene_is_driven_alike_whichever_others_are(scenes, rollouts):
+def test_a_scenes_rollout_does_not_depend_on_the_others(scenes, rollouts):
     others = tether.drive(tether.GoStraight(), scenes[[3, 1, 5, 6]], tether.LogReplay())
     assert others.scenes[0].scenario_id == scenes[3].scenario_id
     for name, values in rollouts.scores.items():
@@ -72,7 +72,7 @@ def test_a_scene_is_driven_alike_whichever_others_are(scenes, rollouts):
     assert others.metrics()["return"] == pytest.approx(others.scores["return"].mean())
 
 
-def test_what_happened_is_named_and_drawn(rollouts, tmp_path):
+def test_events_are_named_and_drawn(rollouts, tmp_path):
     failed = [index for index, value in enumerate(rollouts.scores["failure"]) if value]
     events = rollouts.events()
     assert failed and {event["record"] for event in events} >= set(failed)
@@ -107,7 +107,7 @@ def test_a_world_model_without_parameters_is_a_world(scenes):
         (lambda scenes: tether.load_run("nowhere"), "nowhere is not a run: expected a config.json"),
     ],
 )
-def test_what_is_wrong_is_one_clear_error(scenes, wrong, message):
+def test_wrong_arguments_give_clear_errors(scenes, wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong(scenes)
 

@@ -43,7 +43,7 @@ def forced(mode):
     return ForcedReasoning(Speaker(), mode).act((), keys, observation, ())
 
 
-def test_shuffled_words_are_those_of_other_rows():
+def test_shuffled_reasoning_is_that_of_other_rows():
     action, _, extras = forced("shuffled")
     words = np.asarray(extras["decision"].tokens[:, :4])
     assert sorted(map(tuple, words)) == sorted(map(tuple, np.asarray(WORDS)))
@@ -53,12 +53,12 @@ def test_shuffled_words_are_those_of_other_rows():
     assert extras["action_changed"].all()  # rows differ by 0.4 m/s^2 or more
 
 
-def test_words_are_exchanged_anew_with_every_key():
+def test_reasoning_is_exchanged_anew_with_every_key():
     first, other = (exchanged(jax.random.split(jax.random.key(seed), ROWS), WORDS) for seed in (0, 1))
     assert (first != other).any()
 
 
-def test_blank_is_padding_and_says_nothing():
+def test_blank_reasoning_is_padding():
     action, _, extras = forced("blank")
     assert TOKEN_ID["<pad>"] == 0 and "decision" not in extras
     np.testing.assert_allclose(action.acceleration, 0.0)
@@ -72,7 +72,7 @@ def test_an_unknown_mode_is_refused_and_a_known_one_named():
         evaluation.forced(policy, "blanc")
 
 
-def test_what_is_spoken_counts_while_the_drive_lasts():
+def test_reasoning_counts_until_the_rollout_ends():
     """Two rows over two steps; the second row is over after one, and its last word does not count."""
     spoken = [TOKEN_ID[phrase] for phrase in ("slow down", "keep lane", "free road", "0 m")]
     accelerations = jnp.array([[-1.0, -1.0], [1.0, 1.0]])[..., None]  # kept, then broken
@@ -110,7 +110,7 @@ def test_a_forced_policy_is_compared_with_itself(summary):
     assert "consistency" not in summary["paired"]["imitation, reasoning blank - imitation"]
 
 
-def test_the_table_of_words_leaves_out_who_is_silent(summary):
+def test_the_table_of_reasoning_leaves_out_policies_without_it(summary):
     table = report.reasoning_table(summary)
     assert "idm" not in table and "| imitation | 0.950 [0.950, 0.950] | - |" in table
     assert "| imitation, reasoning blank | - | 1.000 [1.000, 1.000] |" in table

@@ -39,7 +39,7 @@ def test_every_target_is_tried(targets):
     assert set(targets) | {"scenario"} == set(NAMES)
 
 
-def test_what_a_reader_does_not_document_counts(tmp_path, monkeypatch):
+def test_undocumented_errors_of_a_reader_are_counted(tmp_path, monkeypatch):
     """Or the counts above could not be other than 0; what led to it is kept."""
 
     def broken(damaged):
@@ -90,7 +90,7 @@ def test_scenarios_of_another_structure_are_used_or_refused_by_name(scenario_fuz
     assert sum(counts["refused_by_reason"].values()) >= counts["refused"] and counts["peak_memory_grew_mb"] < 500
 
 
-def test_what_no_check_foresees_is_counted_apart(scenario_fuzz, tmp_path, monkeypatch):
+def test_unforeseen_errors_are_counted_separately(scenario_fuzz, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.scenario_fuzz.read_sim_agents", lambda *_: {}["never heard of"])
     counts = scenario_fuzz.run(2, 0, scenario_fuzz.base(), tmp_path, tmp_path)
     assert (
@@ -112,7 +112,7 @@ def test_a_damaged_run_is_named_harmless_or_mended(tmp_path):
     assert outcomes["checkpoint"]["named"] > 20 and outcomes["rounds.json"] == {"mended": 4}
 
 
-def test_damage_that_is_not_seen_counts(tmp_path, monkeypatch):
+def test_unnoticed_damage_is_counted(tmp_path, monkeypatch):
     """Or the counts above could not be other than they are: without the sum of meta, a bit changes the run."""
 
     def flip(path, rng):

@@ -37,7 +37,7 @@ def drive(env, **options):
     return rewards, terminated, infos
 
 
-def test_it_keeps_the_rules(env):
+def test_the_environment_keeps_gymnasiums_rules(env):
     from gymnasium.utils.env_checker import check_env
 
     with warnings.catch_warnings():
@@ -74,7 +74,7 @@ def test_the_seed_draws_the_scene(env):
     assert len(set(drawn(5))) > 1
 
 
-def test_it_shows_where_the_episode_stands(env):
+def test_the_environment_renders_the_episode(env):
     env.reset(seed=0, options={"scene": 0})
     first = env.render()
     env.step(STRAIGHT_ON)
@@ -91,7 +91,7 @@ def test_any_field_of_the_observation_can_be_seen_and_episodes_cut(scenes):
     assert env.render() is None
 
 
-def test_what_is_wrong_is_one_clear_error(env, scenes):
+def test_wrong_arguments_give_clear_errors(env, scenes):
     from gymnasium.error import ResetNeeded
 
     for wrong, message in (

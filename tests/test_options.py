@@ -92,7 +92,7 @@ def test_dashes_and_underscores_are_the_same_in_other_programs():
     assert build.parse([*words, "--egos-per-scene", "2"]) == build.parse([*words, "--egos_per_scene", "2"])
 
 
-def test_what_follows_two_dashes_is_no_option():
+def test_arguments_after_two_dashes_are_no_options():
     parser = Parser()
     parser.add_argument("words", nargs="*")
     assert parser.parse_args(["a_b", "--", "--c_d"]).words == ["a_b", "--c_d"]
@@ -115,7 +115,7 @@ class Outer:
     middle: Middle = setting(Middle(), least=2, size=True)
 
 
-def test_a_section_holds_for_its_settings_where_they_say_nothing():
+def test_facts_of_a_section_hold_for_settings_without_their_own():
     facts = {each.name: each.facts for each in settings_of(Outer())}
     assert [*facts] == ["middle.kind", "middle.inner.count", "middle.inner.plain"]
     assert [each.least for each in facts.values()] == [2, 0, 2]
@@ -124,12 +124,12 @@ def test_a_section_holds_for_its_settings_where_they_say_nothing():
     assert facts["middle.inner.plain"].acts_with == ("middle.kind", "two") and facts["middle.kind"].acts_with is None
 
 
-def test_a_fact_that_there_is_not_is_refused():
+def test_an_unknown_fact_is_refused():
     with pytest.raises(TypeError, match="leest"):
         setting(1, leest=0)
 
 
-def test_settings_act_with_others_that_there_are():
+def test_settings_act_with_settings_that_exist():
     values = flatten(presets.cpu())
     needed = {each.facts.acts_with for each in settings_of(presets.cpu())} - {None}
     assert needed and all(isinstance(values[name], type(value)) for name, value in needed)

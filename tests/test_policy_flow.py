@@ -132,7 +132,7 @@ def test_both_equations_end_in_the_actions_distribution():
     assert abs(np.corrcoef(stochastic.T)[0, 1]) < 0.05
 
 
-def test_without_chance_it_ends_in_the_median():
+def test_without_noise_the_flow_ends_in_the_median():
     """1.0 and -0.5 normalised: 2 m/s^2 and 0.02 sinh(-0.5) of kappa_max, for every key; 10 steps come within 2 %."""
     knots, chain, _ = drawn(FlowHead(ActionSpace(), 1, FlowConfig()), 3, 0.0)
     np.testing.assert_allclose(knots, np.tile([2.0, 0.02 * np.sinh(-0.5)], (3, 1)), rtol=0.02)
@@ -183,7 +183,7 @@ def test_replay_parity(acted, evaluate, params, batch):
     assert extras["decision"].tokens.shape == (ROWS, REASONING)
 
 
-def test_the_action_depends_on_what_was_seen_and_said(evaluate, acted, params, batch):
+def test_the_action_depends_on_the_observation_and_the_reasoning(evaluate, acted, params, batch):
     decision = acted[2]["decision"]
     other = decision.tokens.at[:, -1].set(jnp.where(decision.tokens[:, -1] == 31, 32, 31))
     blind = batch.observation.replace(bev=jnp.zeros_like(batch.observation.bev))
@@ -193,7 +193,7 @@ def test_the_action_depends_on_what_was_seen_and_said(evaluate, acted, params, b
     assert np.abs(evaluate(params, blind, decision)["log_prob"] - kept).min() > 1e-5
 
 
-def test_a_knot_knows_nothing_of_those_after_it(evaluate, params, batch):
+def test_a_knot_does_not_depend_on_later_knots(evaluate, params, batch):
     """Noise on the last knots changes no error before them."""
     shown = batch.decision.motion
     changed = shown.replace(x=shown.x.at[:, :, 5:].add(1.0))
@@ -224,7 +224,7 @@ def test_plan_begins_with_the_commit(act, params, batch):
     assert extras["decision"].motion.x.shape == (ROWS, 1 + VLA.config.flow.steps, 2)
 
 
-def test_what_is_good_becomes_likelier_and_what_is_bad_less(acted, evaluate, params, batch):
+def test_good_actions_become_likelier_and_bad_ones_less_likely(acted, evaluate, params, batch):
     """A few gradient steps on all rows at +1, or all at -1; at the first, nothing has moved from the reference."""
     extras = acted[2]
     shown = Experience(

@@ -164,7 +164,7 @@ def labelled(observation):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_labels_say_what_is_seen_and_done(labelled, name):
+def test_labels_describe_the_scene_and_the_action(labelled, name):
     assert sentence(labelled[list(CASES).index(name)]) == CASES[name][3]
 
 
@@ -172,7 +172,7 @@ def test_labels_lie_in_their_slots(labelled):
     assert slot_masks()[np.arange(4), labelled].all()
 
 
-def test_slots_partition_their_words():
+def test_slots_partition_the_phrases():
     masks = slot_masks()
     assert masks.sum(1).tolist() == [len(LONGITUDINAL), len(LATERAL), len(CAUSES), 11]
     assert masks.sum(0).max() == 1 and not masks[:, :2].any()
@@ -219,18 +219,18 @@ def action(acceleration, curvature):
         ("keep speed", "follow the curve", 0.0, -0.02, 1.0),
     ],
 )
-def test_consistency_of_words_and_deeds(longitudinal, lateral, acceleration, curvature, score):
+def test_consistency_of_reasoning_and_action(longitudinal, lateral, acceleration, curvature, score):
     tokens = jnp.array([[TOKEN_ID[phrase] for phrase in (longitudinal, lateral, "free road", "0 m")]])
     np.testing.assert_allclose(consistency(LABELS, tokens, action(acceleration, curvature), jnp.full(1, 8.0)), [score])
 
 
-def test_at_a_crawl_or_standing_a_turned_wheel_breaks_no_promise():
+def test_curvature_at_a_crawl_or_standstill_is_consistent_with_keep_lane():
     tokens = jnp.array([[TOKEN_ID[phrase] for phrase in ("keep speed", "keep lane", "free road", "0 m")]] * 4)
     done = Action(jnp.zeros((4, 5)), jnp.array([0.04, 0.04, 0.2, 0.2])[:, None] * jnp.ones(5))
     np.testing.assert_allclose(consistency(LABELS, tokens, done, jnp.array([1.0, 8.0, 0.3, 0.5])), [1.0, 0.5, 1.0, 0.5])
 
 
-def test_who_stands_says_keep_lane_wherever_the_wheel_points_and_it_counts_as_true(observation):
+def test_a_standing_ego_is_labelled_keep_lane_at_any_curvature(observation):
     standing = observation.replace(ego=observation.ego.at[:, 0].set(0.1))
     rows = standing.ego.shape[0]
     done = Action(jnp.full((rows, 5), -6.0), jnp.full((rows, 5), -0.1))
@@ -245,7 +245,7 @@ def test_own_labels_are_consistent(labelled, observation):
 
 
 @pytest.mark.parametrize("curvature", np.linspace(-0.06, 0.06, 25))
-def test_a_label_promises_no_side_that_is_not_steered_to(observation, curvature):
+def test_labels_are_consistent_at_every_curvature(observation, curvature):
     rows = observation.ego.shape[0]
     done = Action(jnp.zeros((rows, 5)), jnp.full((rows, 5), curvature))
     tokens = label(LABELS, observation, done.acceleration[:, -1], done.curvature[:, -1])
@@ -256,13 +256,13 @@ def test_a_label_promises_no_side_that_is_not_steered_to(observation, curvature)
     ("changes", "score"),
     [({}, 0.0), ({"steady": 1.0}, 0.5), ({"turn_curvature": 0.3}, 0.5), ({"standing_mps": 9.0}, 0.5)],
 )
-def test_consistency_goes_by_the_thresholds_that_were_taught(changes, score):
+def test_consistency_uses_the_thresholds_of_the_labels(changes, score):
     """Kept speed and lane, at 8 m/s, with -0.8 m/s^2 and a curvature of 0.2: neither, by the default thresholds."""
     tokens = jnp.array([[TOKEN_ID[phrase] for phrase in ("keep speed", "keep lane", "free road", "0 m")]])
     config = dataclasses.replace(LABELS, **changes)
     np.testing.assert_allclose(consistency(config, tokens, action(-0.8, 0.2), jnp.full(1, 8.0)), [score])
 
 
-def test_what_cannot_be_said_is_refused():
+def test_tokens_without_a_sentence_are_refused():
     with pytest.raises(ValueError, match="found '<pad>'"):
         sentence(np.zeros(4, np.int32))

@@ -173,7 +173,7 @@ def test_cameras_join_as_further_patches(params, batch):
             assert np.abs(other[name] - scores[0][name]).min(0).max() > 1e-6, name
 
 
-def test_cameras_that_are_missing_are_asked_for(batch):
+def test_missing_cameras_are_reported(batch):
     vla = dataclasses.replace(tiny(), cameras=(2, 20, 40)).build(SIMULATOR, scenes.TINY)
     shape = jax.eval_shape(vla.init, jax.random.key(0))
     with pytest.raises(ValueError, match=r"Observation.camera: expected uint8\[8, 2, 20, 40, 3\], found no camera"):

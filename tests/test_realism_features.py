@@ -100,7 +100,7 @@ def test_time_to_collision_of_a_follower():
     assert seconds[0, -1] == 5.0  # no speed is known at the last step
 
 
-def test_who_is_not_there_is_not_followed():
+def test_an_absent_agent_is_not_followed():
     valid = np.ones((2, made.STEPS), bool)
     valid[1, 20:] = False
     scene = made.scene([made.cruise(10.0), made.cruise(5.0, 20.0)], valid=valid)
@@ -122,7 +122,7 @@ def test_who_is_not_there_is_not_followed():
         (0.0, 2 * np.pi, False),  # headings are not wrapped
     ],
 )
-def test_who_is_followed(y, turned, follows):
+def test_which_agent_is_followed(y, turned, follows):
     pair = Boxes(*(np.array(v)[:, None] for v in ([0.0, 10.0], [0.0, y], [0.0, turned], [4.0, 4.0], [2.0, 2.0])))
     seconds = time_to_collision(pair, np.array([[10.0], [5.0]]), np.ones((2, 1), bool), np.array([0]))
     assert (seconds[0, 0] < 5) == follows
@@ -247,7 +247,7 @@ def test_the_nearest_segment_is_the_one_that_trying_all_finds(rng, spacing):
     np.testing.assert_array_equal(search.nearest(points, distance), expected)
 
 
-def test_only_the_evaluated_have_features():
+def test_only_evaluated_agents_have_features():
     scene = made.scene([made.cruise(1.0), made.cruise(2.0, 20.0), made.cruise(3.0, 50.0)], evaluated=(1, 2))
     features = logged(dataclasses.replace(scene, agent_type=np.full(3, AgentType.PEDESTRIAN)))
     assert {values.shape for values in features.values()} == {(2, 80)}

@@ -31,7 +31,7 @@ def logged(scene):
     return {n: v[0] for n, v in features(scene, logged_tracks(scene), seen, FeatureMap(scene)).items()}
 
 
-def test_who_is_there_now_is_simulated(record, scene):
+def test_agents_at_the_current_step_are_simulated(record, scene):
     assert simulated_rows(record, scenes.TINY).tolist() == scene.agent_id.tolist() == [0, 1]
     assert scene.evaluated.tolist() == [True, False]
 
@@ -51,7 +51,7 @@ def test_the_red_light_is_on_its_lane(logged):
     assert np.flatnonzero(logged["traffic_light_violation"][0]).tolist() == [40]
 
 
-def test_a_world_s_rollouts_are_judged_in_the_same_frame(record, scene):
+def test_a_worlds_rollouts_are_scored_in_the_same_frame(record, scene):
     future = (np.repeat(getattr(record.scene, name)[None, :, 11:], 3, 0) for name in ("x", "y", "heading"))
     tracks = tracks_of(record, *future, scenes.TINY)
     np.testing.assert_allclose(tracks.x[2], scene.x[:, 11:])

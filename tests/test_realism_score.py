@@ -150,7 +150,7 @@ def test_rollouts_are_checked(field):
         realism(scene, dataclasses.replace(tracks, **{field: np.full(values.shape, np.nan)}))
 
 
-def test_a_feature_that_nobody_shows_is_an_error():
+def test_a_feature_without_valid_values_is_an_error():
     scene = made.scene(made.drive(1.0), agent_type=np.array([AgentType.PEDESTRIAN]))
     with pytest.raises(ValueError, match="shows no time_to_collision"):
         realism(scene, made.repeated(scene, 2))
@@ -185,7 +185,7 @@ def filled(official, constant_velocity):
     return Tracks(**{name: np.repeat(values[None, :, scene.current + 1 :], 32, 0) for name, values in held.items()})
 
 
-def test_who_is_simulated_and_judged(official):
+def test_which_agents_are_simulated_and_evaluated(official):
     proto, scene = official
     assert (len(proto.tracks), len(scene.agent_id), scene.evaluated.sum()) == (83, 50, 4)
 

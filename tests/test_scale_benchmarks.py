@@ -43,7 +43,7 @@ def test_steps_of_a_run_are_those_of_its_stages():
     assert steps == {"fit the world model": 8, "imitate": 4, "imagine": 6, "improve": 8, "ground": 3}
 
 
-def test_a_bit_is_a_difference():
+def test_one_bit_is_a_difference():
     def tree(value, decision="accept"):
         return {"arrays": {"a": np.array([1.0, value])}, "rounds": [{"decision": decision}]}
 
@@ -54,7 +54,7 @@ def test_a_bit_is_a_difference():
     assert kills.differences({"a": 1}, {"b": 1}) == [""]
 
 
-def test_a_kill_is_told_by_the_last_whole_line(tmp_path):
+def test_a_kill_is_located_by_the_last_whole_line(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"rounds": {"rounds": 2}}))
 
     def after(*lines):

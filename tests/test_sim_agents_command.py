@@ -78,7 +78,7 @@ def test_the_ego_goes_on_along_its_route_and_the_others_are_unseen(record):
     assert not record.scene.light_valid[:, 11:].any()
 
 
-def test_who_is_left_out_keeps_its_velocity(proto, record):
+def test_an_agent_that_is_left_out_keeps_its_velocity(proto, record):
     sim = read_sim_agents(proto)
     shape = (sim_agents.ROLLOUTS, 2, sim_agents.STEPS)
     boxes = tuple(np.full(shape, value) for value in (3.0, 4.0, 0.5))
@@ -189,7 +189,7 @@ def test_all_records_are_looked_at_before_the_first_rollout(tmp_path, proto, com
     assert not list(tmp_path.glob("out*"))
 
 
-def test_what_is_not_as_it_was_logged_is_printed(tmp_path, proto, capsys):
+def test_corrections_of_records_are_printed(tmp_path, proto, capsys):
     bare = cut(proto, "bare")
     for state in bare.tracks[1].states:
         state.length = -1.3
@@ -216,7 +216,7 @@ def test_agents_that_are_nowhere_are_named(proto, record):
         (("--womd", "nothing*"), "nothing*: no file matches"),
     ],
 )
-def test_settings_that_cannot_work_are_one_line(tmp_path, command, capsys, more, complaint):
+def test_impossible_settings_are_reported_in_one_line(tmp_path, command, capsys, more, complaint):
     assert command(tmp_path / "test.tfrecord", *more) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1

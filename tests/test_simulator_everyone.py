@@ -134,7 +134,7 @@ def test_an_agent_that_passes_a_green_light_is_not_reported(outcomes):
     assert not measures["red_light"].any() and measures["valid"][1].all()
 
 
-def test_a_stop_point_without_a_lane_binds_nobody(outcomes):
+def test_a_stop_point_without_a_lane_applies_to_no_agent(outcomes):
     _, measures = outcomes["light_without_lane"]
     assert not measures["red_light"][1].any() and measures["valid"][1].all()
 

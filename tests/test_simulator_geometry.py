@@ -89,7 +89,7 @@ def test_signed_edge_distance_on_segments_and_at_vertices():
     np.testing.assert_allclose(edge_distance(spike, 12, -0.5), np.hypot(2, 0.5), rtol=1e-6)
 
 
-def test_an_edge_says_nothing_far_past_its_free_end():
+def test_an_edge_does_not_count_far_past_its_free_end():
     one = segments(*(jnp.asarray(v, jnp.float32) for v in ([0.0, 10.0], [0.0, 0.0])), jnp.array([True, True]))
     x, y = jnp.array([5.0, 11.0, 13.0, -3.0]), jnp.full(4, -1.0)
     np.testing.assert_array_equal(signed_edge_distance(one, x, y) > 0, [True, True, False, False])

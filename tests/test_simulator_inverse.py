@@ -99,7 +99,7 @@ def test_actions_behind_a_log_are_recovered(solutions):
     np.testing.assert_allclose(action.curvature[3:-3], turning_and_braking().curvature[START + 1 :][3:-3], atol=0.005)
 
 
-def test_it_is_smoother_than_the_raw_inverse_which_drifts(solutions):
+def test_the_solution_is_smoother_than_the_raw_inverse_which_drifts(solutions):
     scene = scenes.stack([logs()["noisy"]])
     log = jax.vmap(log_ego, (None, 0), 1)(scene, START + jnp.arange(STEPS + 1)[:, None])
     raw = Action(*inverse(log[:, :-1], log[:, 1:], CONFIG.dt))
@@ -123,7 +123,7 @@ def test_an_impossible_log_is_left_and_joined_again(solutions):
     assert beside.max() > 0.1 and beside[-1] < 0.1 and np.all(np.isfinite(beside))
 
 
-def test_a_log_that_brakes_too_hard_is_missed_by_as_little_as_can_be(solutions):
+def test_a_log_that_brakes_too_hard_is_missed_by_as_little_as_possible(solutions):
     # 10 m/s to 0 takes 6.25 m, the log none: at best half of it too early, half too late, and no way back
     _, _, swept, beside = solutions["too_hard"]
     assert beside.max() < 6.25 / 2 + 0.1 and np.all(np.diff(swept.x) >= 0)

@@ -71,7 +71,7 @@ def test_turning_from_forward_to_reverse_is_no_jump():
     assert not infeasible(track(speed, np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.03])))[0].any()
 
 
-def test_agents_that_appear_and_vanish_are_judged_while_there():
+def test_agents_count_between_appearing_and_vanishing():
     # rows of zeros are padding; the step into and out of it is not judged, whatever it looks like
     valid = np.array([[False, True, True, False, True], [False] * 5])
     agents = track(20.0 * valid, valid=valid)
@@ -83,7 +83,7 @@ def test_agents_that_appear_and_vanish_are_judged_while_there():
 
 
 @pytest.mark.parametrize("length", [0.0, 5.0, 13.8])
-def test_no_drive_of_ours_is_infeasible(rng, length):
+def test_no_rollout_of_the_vehicle_model_is_infeasible(rng, length):
     start = {name: jnp.zeros(16) for name in ("x", "y", "heading", "acceleration", "curvature")}
     ego = EgoState(
         **start, speed=jnp.float32(rng.uniform(0, 30, 16)), length=jnp.full(16, length), width=jnp.full(16, 2.0)

@@ -53,7 +53,7 @@ def other(row=1, **agent):
     return scenes.with_agent(scenes.straight(), row, **agent)
 
 
-def test_free_road_gains_the_way_driven():
+def test_progress_on_a_free_road_is_the_distance_driven():
     after, outcome = step(scenes.straight())
     assert events(outcome) == set() and outcome.valid.all()
     np.testing.assert_allclose(outcome.progress_m, 1.0, atol=1e-4)
@@ -180,7 +180,7 @@ def real_records(request):
 
 
 @pytest.mark.parametrize(("records", "least"), [(starter_records, 4), (real_records, 2)])
-def test_a_record_is_marked_where_the_simulator_says_off_road(records, least, request):
+def test_a_record_is_marked_where_the_simulator_reports_off_road(records, least, request):
     """The host's mark and the rule that ends a rollout agree."""
     chosen = list(records(request))
     batch = scenes.stack([scenes.indexed(scene, CONFIG) for scene in chosen])

@@ -55,7 +55,7 @@ def test_the_reaction_has_the_right_sign_in_all_cases(reactions, kind):
     assert [probe.case for probe, reaction in pairs if not right(reaction)] == []
 
 
-def test_log_replay_has_the_wrong_one(reactions):
+def test_the_reaction_in_log_replay_has_the_wrong_sign(reactions):
     """Nobody brakes there, so that the probes say something."""
     replayed = reactions["LogReplay"]
     for kind, (_, right) in probes.KINDS.items():

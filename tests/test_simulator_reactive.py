@@ -142,7 +142,7 @@ def test_paths_bridge_holes_ignore_jitter_and_know_reverse(rng):
     np.testing.assert_allclose(heading[1:3], 0.0)
 
 
-def test_with_the_logs_ego_the_others_do_what_the_log_says(drive, sim_config):
+def test_with_the_logged_ego_the_others_follow_their_logs(drive, sim_config):
     """Also close behind, across, squeezing past, appearing and vanishing. An expert that brakes half a second before
     its log, and strays from it by 6 cm, worries nobody but the tailgater behind it, for a moment."""
     some = [queue(), comings_and_goings()] * 3
@@ -158,7 +158,7 @@ def test_with_the_logs_ego_the_others_do_what_the_log_says(drive, sim_config):
             np.testing.assert_allclose(simulated[2:], logged[2:], atol=0.3, err_msg=name)
 
 
-def test_log_replay_drives_into_an_ego_that_does_what_its_log_did_not(replayed):
+def test_log_replay_hits_an_ego_that_leaves_its_log(replayed):
     """So that the probes below are real ones."""
     assert [name for name in PROBES if hits(replayed, name)] == [
         "brakes hard",
@@ -168,7 +168,7 @@ def test_log_replay_drives_into_an_ego_that_does_what_its_log_did_not(replayed):
     ]
 
 
-def test_nobody_drives_into_it_here(reacted):
+def test_reactive_traffic_does_not_hit_that_ego(reacted):
     assert not any(hits(reacted, name) for name in PROBES)
 
 
@@ -197,7 +197,7 @@ def test_a_crosser_yields_where_the_ego_is_first_and_goes_on_after_it(reacted):
 
 
 @pytest.mark.parametrize("probe", ["stops far off", "undisturbed"])
-def test_what_the_ego_does_not_disturb_goes_on_as_logged(reacted, replayed, probe):
+def test_undisturbed_agents_go_on_as_logged(reacted, replayed, probe):
     simulated, logged = track(reacted, probe, 1), track(replayed, probe, 1)
     jax.tree.map(np.testing.assert_array_equal, simulated, logged)
 
@@ -236,7 +236,7 @@ def test_harder_braking_brakes_the_follower_harder(drive, sim_config):
     assert (np.diff(way, axis=1)[2:] < 0).all()
 
 
-def test_who_follows_closely_brakes_as_hard_as_it_can_if_it_must(drive, sim_config):
+def test_a_close_follower_brakes_as_hard_as_it_can_if_necessary(drive, sim_config):
     """Half a second behind an ego that does so at 20 m/s; that its log asks for such a gap is no excuse."""
     scene = batched([in_file(20.0, 10.0, 0.0, 0.0)] * 6, sim_config)
     _, agents, outcome = drive(Reactive(sim_config), scene, six(plan(-8.0)))
@@ -245,7 +245,7 @@ def test_who_follows_closely_brakes_as_hard_as_it_can_if_it_must(drive, sim_conf
     assert np.diff(pace).min() == pytest.approx(-0.8, abs=1e-3)
 
 
-def test_nobody_reacts_before_the_ego_has_acted(drive, probes, sim_config):
+def test_no_agent_reacts_before_the_ego_has_acted(drive, probes, sim_config):
     """Plans that differ in the last sub-step of a step only: that step's boxes are the same, the next step's not."""
     scene, _ = probes
     plans = scenes.stack([plan(-8.0 * braked, first=14, last=15) for braked in (False, True)] * 3)

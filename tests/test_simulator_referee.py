@@ -121,7 +121,7 @@ def equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_the_egos_own_log_hits_nobody_and_the_others_begin_as_in_the_log(replayed, records):
+def test_the_egos_own_log_causes_no_contact_and_the_others_begin_as_logged(replayed, records):
     _, agents, outcome, lights = replayed
     assert not outcome.termination.any() and outcome.valid.all() and (outcome.progress_m.sum((0, 2)) > 10.0).all()
     for index, record in enumerate(records):
@@ -134,19 +134,19 @@ def test_the_egos_own_log_hits_nobody_and_the_others_begin_as_in_the_log(replaye
         np.testing.assert_array_equal(lights[1, index], scene.light_state[:, SceneSpec.current + 5])
 
 
-def test_drivers_are_others_than_the_logs(replayed, records):
+def test_manners_differ_from_those_of_the_logs(replayed, records):
     apart = np.abs(replayed[1].x[-1, 0, :, -1] - records[0].scene.x[:, SceneSpec.current + 5 * STEPS])
     seen = replayed[1].valid[-1, 0, :, -1] & records[0].scene.valid[:, SceneSpec.current + 5 * STEPS]
     assert 0.2 < apart[seen].max() < 10.0
 
 
-def test_a_follower_brakes_where_log_replay_drives_into_the_ego(drive, braked, sim_config):
+def test_a_follower_brakes_where_log_replay_hits_the_ego(drive, braked, sim_config):
     assert drive(LogReplay(sim_config), [0, 1], BRAKING)[2].collision.any((0, 2)).all()
     assert not braked[2].collision.any()
     assert (braked[0].speed[-1, :, -1] == 0.0).all()
 
 
-def test_the_same_seed_gives_the_same_and_another_seed_other_drivers(drive, world, replayed):
+def test_the_seed_decides_the_manners(drive, world, replayed):
     equal(drive(world, [0, 1], np.inf), replayed)
     other = drive(world, [0, 1], np.inf, seed=1)
     assert np.abs(other[1].x - replayed[1].x).max() > 0.1
@@ -225,7 +225,7 @@ def test_a_network_that_cannot_be_simulated_is_named(records, fleet, monkeypatch
     other.close()
 
 
-def test_without_sumo_the_error_says_what_to_install(monkeypatch):
+def test_without_sumo_the_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sumo", None)
     with pytest.raises(SumoError, match=r"pip install -e \"\.\[sumo\]\""):
         Fleet([])
@@ -307,7 +307,7 @@ class Vehicles:
         return lambda vehicle, value: self.changed.update({name[3:]: value})
 
 
-def test_drivers_are_drawn_by_name():
+def test_manners_are_drawn_by_vehicle_name():
     assert factors("scene 0", "v1") == factors("scene 0", "v1")
     assert factors("scene 0", "v1") != factors("scene 0", "v2") != factors("scene 1", "v2")
     drawn = [factors("scene 0", f"v{number}") for number in range(200)]

@@ -80,7 +80,7 @@ def test_the_ego_itself_is_not_drawn():
     assert not any(image[name].any() for name in CHANNELS[len(MAP_CHANNELS) :])
 
 
-def test_map_lines_lie_where_the_roadgraph_says():
+def test_map_lines_are_drawn_where_the_roadgraph_has_them():
     _, image = view(scenes.straight())
     edge = image["road_edge"][30]
     assert edge[33:35].sum() > 200 and edge[25:28].sum() > 200  # y = -2 and y = 5.5

@@ -186,7 +186,7 @@ def test_where_the_ego_stands_in_the_list_does_not_matter(drive, driven, batch, 
     np.testing.assert_array_equal(driven[0].observation.bev, result.observation.bev)
 
 
-def test_a_later_start_and_the_logs_share_of_progress(drive, batch, keys):
+def test_a_later_start_and_progress_relative_to_the_log(drive, batch, keys):
     result, score = drive(batch, keys, jnp.array([40, 30, 10, 10]))
     np.testing.assert_array_equal(result.observation.time[0], [40, 30, 10, 10])
     np.testing.assert_allclose(result.observation.pose[0, :, 0], [30, 20, 0, 0], atol=1e-4)

@@ -110,7 +110,7 @@ def test_the_log_and_every_state_begin_on_their_own_lap(name):
         np.testing.assert_allclose(moved.route_s, expected[step], atol=1.2)
 
 
-def test_what_a_policy_sees_is_where_it_is():
+def test_places_in_an_observation_are_right_after_a_lap():
     """After a lap of the circle: a car 20 m ahead of it is met at once, and stays ahead when the lap begins anew."""
     scene = scenes.stack([scenes.indexed(scene_along("circle"), CONFIG)])
     for step in (10, 85):

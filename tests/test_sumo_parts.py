@@ -196,7 +196,7 @@ def test_route_goes_on_along_the_next_road_and_behind_the_first_pose():
     assert moved[0, 1] == 0.0 and moved[-1, 1] == pytest.approx(3.0)
 
 
-def test_keeping_the_speed_runs_a_red_light_or_hits_who_stands_ahead():
+def test_keeping_the_speed_runs_a_red_light_or_hits_a_standing_vehicle():
     red = raw_scenes.straight_road()
     assert traits.constant_speed_event(red), "the light 20 m ahead is red"
     free = dataclasses.replace(red, light_on_route=np.array([False, False]))
@@ -265,7 +265,7 @@ def test_elements_are_written_as_xml(tmp_path):
         (["--networks", "1", "--out", "FILE/set"], "FILE"),
     ],
 )
-def test_settings_that_cannot_work_are_one_line_and_status_2(tmp_path, monkeypatch, capsys, words, complaint):
+def test_impossible_settings_end_with_one_line_and_status_2(tmp_path, monkeypatch, capsys, words, complaint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").touch()
     assert main(words) == 2
@@ -274,7 +274,7 @@ def test_settings_that_cannot_work_are_one_line_and_status_2(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("disk full"), 2), (KeyboardInterrupt(), 130)])
-def test_what_ends_the_making_of_scenes_is_one_line(monkeypatch, capsys, error, status):
+def test_an_error_or_a_stop_while_making_scenes_is_one_line(monkeypatch, capsys, error, status):
     def end(*_):
         raise error
 

@@ -46,7 +46,7 @@ def failing(error):
     ("step", "error", "status", "message"),
     [(step, *end) for step in STEPS for end in ENDS if (step, end[1]) != ("prepare", 3)],  # nothing is watched yet
 )
-def test_a_failure_is_one_line_and_a_status(command, tmp_path, capsys, step, error, status, message):
+def test_a_failure_ends_with_one_line_and_a_status(command, tmp_path, capsys, step, error, status, message):
     assert command(**{step: failing(error)}) == status
     printed = capsys.readouterr()
     assert printed.out + printed.err == message.format(tmp_path / "run")
@@ -62,7 +62,7 @@ def test_the_directory_is_held_until_the_evaluation_is_over(command, tmp_path):
     os.close(directory._lock(tmp_path / "run"))
 
 
-def test_a_directory_that_is_a_file_is_one_line(command, tmp_path, capsys):
+def test_a_file_in_place_of_the_directory_is_reported_in_one_line(command, tmp_path, capsys):
     (tmp_path / "run").write_text("in the way")
     assert command() == 2
     assert capsys.readouterr().err == f"{tmp_path / 'run'} cannot hold a run (it is a file): name another --directory\n"

@@ -26,7 +26,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert checksums(restored) == checksums(state(0.1))
 
 
-def test_a_damaged_checkpoint_is_walked_past(tmp_path, monkeypatch, caplog):
+def test_a_damaged_checkpoint_is_skipped(tmp_path, monkeypatch, caplog):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), {"step": 1})
     checkpoints.restore(state(0.0))
@@ -66,14 +66,14 @@ def test_a_checkpoint_that_could_not_be_read_once_can_be_put_back(tmp_path, monk
     checkpoints.close()
 
 
-def test_what_is_moved_aside_never_replaces_what_was_before(tmp_path):
+def test_moving_aside_never_replaces_an_earlier_folder(tmp_path):
     for _ in range(3):
         (tmp_path / "12").mkdir()
         move_aside(tmp_path / "12", "damaged-12")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["damaged-12", "damaged-12.1", "damaged-12.2"]
 
 
-def test_pruning_keeps_the_newest_the_best_and_the_one_gone_on_from(tmp_path):
+def test_pruning_keeps_the_newest_the_best_and_the_one_resumed_from(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, best in ((1, 0), (2, 0), (3, 3), (4, 3), (5, 3)):
         checkpoints.save(step, state(float(step)), {}, best)
@@ -103,7 +103,7 @@ def test_too_little_memory_removes_nothing(tmp_path, monkeypatch):
     checkpoints.close()
 
 
-def test_who_only_reads_removes_nothing(tmp_path):
+def test_reading_alone_removes_nothing(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=3)
     checkpoints.save(1, state(1.0), {})
     checkpoints.wait()
@@ -133,7 +133,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_last_checkpoint_stays(tmp
     checkpoints.close()
 
 
-def test_a_directory_that_vanished_is_told_and_not_made_again(tmp_path):
+def test_a_vanished_directory_is_reported_and_not_made_again(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run", keep=3)
     checkpoints.save(1, state(1.0), {})
     checkpoints.wait()
@@ -148,7 +148,7 @@ def test_a_directory_that_vanished_is_told_and_not_made_again(tmp_path):
         checkpoints.close()
 
 
-def test_a_directory_that_vanishes_while_it_is_written_is_told(tmp_path):
+def test_a_directory_that_vanishes_during_a_write_is_reported(tmp_path):
     checkpoints = Checkpoints(tmp_path / "run", keep=3)
     checkpoints.save(1, state(1.0), {})
     checkpoints.wait()
@@ -175,7 +175,7 @@ def mountpoint(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_disk_that_becomes_read_only_is_told_and_keeps_what_was_there(mountpoint):
+def test_a_disk_that_becomes_read_only_is_reported_and_stays_unchanged(mountpoint):
     checkpoints = Checkpoints(mountpoint / "run", keep=1)
     checkpoints.save(1, state(1.0), {})
     checkpoints.wait()
@@ -269,7 +269,7 @@ def test_meta_of_a_version_without_a_sum_is_refused_by_name(tmp_path):
     checkpoints.close()
 
 
-def test_what_the_caller_cannot_parse_is_walked_past(tmp_path):
+def test_meta_that_the_caller_cannot_parse_is_skipped(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (1, 2):
         checkpoints.save(step, state(1.0), {"name": "known" if step == 1 else "knowm"})

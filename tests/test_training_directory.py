@@ -93,7 +93,7 @@ def test_settings_that_were_refused_leave_no_claim(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "reason"), [("file", "it is a file"), ("file/run", "Not a directory")])
-def test_what_can_hold_no_run_is_named(tmp_path, name, reason):
+def test_a_path_that_cannot_hold_a_run_is_named(tmp_path, name, reason):
     (tmp_path / "file").write_text("")
     for fresh in (False, True):
         with pytest.raises(ValueError, match=rf"{tmp_path}/{name} cannot hold a run \({reason}\): name another"):

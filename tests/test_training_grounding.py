@@ -37,7 +37,7 @@ def imagined(**changes) -> Steps:
     return steps({"at_fault": np.zeros((3, 2), np.float32)}, **changes)
 
 
-def test_equal_drives_have_no_gap():
+def test_equal_rollouts_have_no_gap():
     gap = grounding.gap(imagined(), steps(), trust=1.0, horizon=3)
     assert (gap["bias"], gap["gap"], gap["imagined_return"], gap["compared_steps"]) == (0, 0, 3, 3)
 
@@ -54,14 +54,14 @@ def test_a_crash_that_was_not_imagined_is_a_positive_bias():
     assert (gap["brier_at_fault"], gap["brier_base_at_fault"]) == (0.5, 0.25)
 
 
-def test_only_what_imagination_vouches_for_is_compared():
+def test_only_trusted_steps_are_compared():
     doubted = imagined(disagreement=np.array([[0, 0], [0, 9], [0, 0]]))
     gap = grounding.gap(doubted, steps(), trust=1.0, horizon=2)
     assert gap["compared_steps"] == 1.5  # two steps by the horizon; one until the doubt
     assert gap["grounded_return"] == 1.5
 
 
-def test_chances_of_steps_join_to_the_chance_of_a_rollout():
+def test_probabilities_of_steps_combine_to_that_of_a_rollout():
     half = np.full((2, 1), 0.5)
     score = grounding.head_scores("at_fault", half, np.ones((2, 1), bool), np.array([True]))
     assert score["brier_at_fault"] == pytest.approx((0.75 - 1) ** 2)

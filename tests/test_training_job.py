@@ -70,7 +70,7 @@ def interrupted(tmp_path_factory):
     return config.run_directory, run(config)
 
 
-def test_grounding_drives_without_chance(uninterrupted):
+def test_grounding_acts_without_sampling(uninterrupted):
     """Other keys, the same rollout; the exploring policy, which refits learn from, drives otherwise."""
     config, policy = presets.tiny(), uninterrupted[1].learned.policy
     built, records = models.build(config), open_splits(config.data, config.spec, config.simulator).grounding
@@ -113,7 +113,7 @@ def test_a_shared_start_leads_to_the_same_numbers(uninterrupted, shared, tmp_pat
     assert shared_s and shared_s == {stage: all_s[stage] for stage in shared_s}
 
 
-def test_practice_in_the_simulator_is_charged(shared, tmp_path):
+def test_practice_in_the_simulator_is_in_the_ledger(shared, tmp_path):
     rounds = dataclasses.replace(presets.tiny().rounds, world="simulator", rounds=1, dynamic_horizon=False)
     grounding = dataclasses.replace(presets.tiny().grounding, roll_back=False)
     config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), rounds=rounds, grounding=grounding)
@@ -147,7 +147,7 @@ def test_a_finished_run_is_left_as_it_is(uninterrupted):
     assert checksums(jax.device_get(again.learned)) == checksums(jax.device_get(state.learned))
 
 
-def test_every_stage_left_its_mark(uninterrupted):
+def test_every_stage_is_in_the_ledger_and_the_log(uninterrupted):
     directory, state = uninterrupted
     assert [*state.progress.finished] == [unit.name for unit in stages.schedule(tiny(directory))]
     spent = state.progress.ledger.spent
@@ -166,7 +166,7 @@ def test_log_probabilities_replay(uninterrupted):
     assert parity and max(parity) < 1e-4
 
 
-def test_each_round_says_what_was_imagined_driven_and_decided(uninterrupted):
+def test_each_round_records_its_results_and_decision(uninterrupted):
     directory, _ = uninterrupted
     rounds = json.loads((directory / "rounds.json").read_text())
     assert [one["round"] for one in rounds] == [0, 1, 2]
@@ -192,7 +192,7 @@ def test_the_report_is_written(interrupted, capsys):
     assert json.loads((directory / "report.json").read_text()) == report
 
 
-def test_what_a_run_has_not_trained_is_refused(shared, capsys):
+def test_policies_that_a_run_has_not_trained_are_refused(shared, capsys):
     assert command.main([str(shared), "--policy", "post_trained"]) == 2
     assert "not trained yet: stage post_train is not finished (missing: cl_sft, " in capsys.readouterr().err
     config = tiny(shared)

@@ -137,6 +137,6 @@ def test_processes_write_one_checkpoint_and_all_read_it(two):
     assert two[0]["restored"] == two[1]["restored"] is not None
 
 
-def test_a_wish_of_one_process_is_everybodys_one_step_later(two):
+def test_a_stop_of_one_process_reaches_all_one_step_later(two):
     for one in two:
         assert one["votes"] == [[False, False], [False, False], [False, True], [False, False]]

@@ -138,7 +138,7 @@ def test_pmpo_compares_with_the_others_of_the_group():
     np.testing.assert_allclose(weight[0], [0, 0, -2, 2])
 
 
-def test_pmpo_near_ties_say_nothing():
+def test_pmpo_ignores_near_ties():
     weight = PMPO(dead_band=0.5).weights(aims([0, 0.1, 0, 4]), group=2)
     np.testing.assert_allclose(weight[0], [0, 0, -2, 2])
 

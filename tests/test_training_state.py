@@ -61,7 +61,7 @@ def test_typos_end_the_process_with_a_suggestion(arguments, hint, capsys):
         ([], False),
     ],
 )
-def test_truths_are_written_out_or_left_out(options, detect):
+def test_booleans_may_be_given_with_or_without_a_value(options, detect):
     assert presets.parse(["tiny", *options, "--fit.optimizer.learning-rate", "1"]).distributed.detect == detect
 
 
@@ -90,7 +90,7 @@ def test_an_option_that_would_do_nothing_is_refused(options, message, capsys):
         ("grounding.tolerance", 1e300, "grounding.tolerance: expected a finite number"),
     ],
 )
-def test_hostile_values_of_a_run_are_told_by_its_file(name, value, message, tmp_path):
+def test_hostile_values_of_a_run_are_reported_with_its_file(name, value, message, tmp_path):
     path = tmp_path / "config.json"
     written = dataclasses.asdict(presets.tiny())
     *outer, last = name.split(".")
@@ -124,7 +124,7 @@ def test_an_option_that_waits_for_its_model_acts_with_it():
         ("grounding.tolerance 0.1", "grounding.roll_back false", "grounding.roll_back true"),
     ],
 )
-def test_a_setting_that_nothing_reads_is_refused_with_what_it_acts_with(setting, off, on, capsys):
+def test_an_inactive_setting_is_refused_with_what_it_acts_with(setting, off, on, capsys):
     def options(text):
         words = text.split()
         return [f"--{name}={value}" for name, value in zip(words[::2], words[1::2], strict=True)]
@@ -136,18 +136,18 @@ def test_a_setting_that_nothing_reads_is_refused_with_what_it_acts_with(setting,
         assert presets.parse(["tiny", *options(setting), *options(on)])
 
 
-def test_text_that_looks_like_a_truth_stays():
+def test_text_that_looks_like_a_boolean_stays_text():
     assert presets.parse(["tiny", "--directory", "true"]).directory == "true"
 
 
-def test_help_names_the_presets_and_demands_nothing(capsys):
+def test_help_names_the_presets_and_requires_nothing(capsys):
     with pytest.raises(SystemExit, match="0"):
         presets.parse(["--help"])
     said = capsys.readouterr().out
     assert all(name in said for name in presets.PRESETS) and "required" not in said
 
 
-def test_no_launcher_is_told_by_the_field(monkeypatch):
+def test_a_missing_launcher_is_reported_with_the_field(monkeypatch):
     def initialize():  # JAX's own, which a test before may have made raise something else
         raise ValueError("coordinator_address should be defined.")
 
@@ -163,7 +163,7 @@ def test_values_that_cannot_work_are_listed():
         validate(wrong)
 
 
-def test_sizes_that_no_machine_holds_are_told_as_such():
+def test_sizes_beyond_any_machine_are_refused():
     spec = dataclasses.replace(presets.tiny().spec, polylines=2**15, points=2**15)
     with pytest.raises(
         ValueError, match=r"spec\.polylines x spec\.points: expected at most 16777216, found 1073741824"
@@ -180,7 +180,7 @@ def test_sizes_that_no_machine_holds_are_told_as_such():
         ({"heads": 3}, r"policy\.heads: expected a divisor of width = 16"),
     ],
 )
-def test_policies_that_cannot_work_are_told(changes, message):
+def test_policies_that_cannot_work_are_refused(changes, message):
     config = presets.tiny()
     with pytest.raises(ValueError, match=message):
         validate(dataclasses.replace(config, policy=dataclasses.replace(config.policy, **changes)))
@@ -209,7 +209,7 @@ def test_policies_that_cannot_work_are_told(changes, message):
         ("distributed.coordinator", "here", "host:port of the first process, found here"),
     ],
 )
-def test_numbers_that_cannot_work_are_told_on_the_command_line_and_in_a_run(name, value, message, tmp_path, capsys):
+def test_impossible_numbers_are_refused_on_the_command_line_and_in_a_run(name, value, message, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         presets.parse(["tiny", f"--{name}", str(value)])
     assert f"{name}: expected {message}" in capsys.readouterr().err
@@ -257,7 +257,7 @@ def test_progress_survives_json():
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
 
-def test_the_ledger_counts_driven_steps_only():
+def test_the_ledger_counts_steps_of_living_rows_only():
     ledger = Ledger().add("ground", np.array([[1, 1], [1, 0]], bool)).add("refit", np.ones((2, 2), bool))
     assert (ledger.total, ledger.count().spent["ground"]) == (7, 3)
     assert Progress.from_json(json.loads(json.dumps(Progress(ledger=ledger).to_json()))).ledger == ledger.count()
@@ -269,7 +269,7 @@ WHERE = {"round_index": 1, "stage": "improve", "step": 2, "total": 9, "simulator
 LINE = {"round": 1, "stage": "improve", "step": 2, "simulator_steps": 64, "wall_s": 1.5}
 
 
-def test_log_lines_say_where_they_come_from(tmp_path):
+def test_log_lines_name_their_round_stage_and_step(tmp_path):
     logger = Logger(tmp_path)
     logger.write(**WHERE, metrics={"kl": jnp.float32(0.5), "bad": float("nan")})
     with pytest.raises(ValueError, match="kl must be one number"):

@@ -47,19 +47,19 @@ def labels():
     return dict(zip(SCENES, np.asarray(jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))), strict=True))
 
 
-def test_it_brakes_for_what_is_ahead_and_gives_the_reason(labels):
+def test_the_teacher_brakes_for_what_is_ahead_and_gives_the_reason(labels):
     brakes = {name: SPACE.accelerations[tokens[REASONING]] for name, tokens in labels.items()}
     assert brakes["stopped lead"] < -1 and brakes["red light"] < -1 and brakes["free"] >= 0
     assert "a vehicle is" in sentence(labels["stopped lead"]) and "is red" in sentence(labels["red light"])
     assert labels["free"][0] in (TOKEN_ID["keep speed"], TOKEN_ID["speed up"])
 
 
-def test_it_keeps_straight_on_a_straight_route(labels):
+def test_the_teacher_keeps_straight_on_a_straight_route(labels):
     tokens = jnp.asarray(np.stack(list(labels.values())))[:, REASONING:]
     np.testing.assert_array_equal(knot_of(SPACE, tokens)[:, 1], 0)
 
 
-def test_the_flow_head_is_shown_what_bins_only_round_to(labels):
+def test_the_flow_head_learns_the_action_before_rounding(labels):
     """The same reasoning; an acceleration within a bin of the dithered one; nothing about later knots."""
     head = FlowHead(SPACE, plan_knots=12, config=FlowConfig(repeats=2))
     teacher, world = Teacher(head, SIMULATOR, LabelConfig()), LogReplay(SIMULATOR)
@@ -106,7 +106,7 @@ def test_the_policys_own_states_are_labelled(imagined):
     assert first[0] < -1 and first[1] >= 0
 
 
-def test_only_believed_states_are_learned_from(imagined):
+def test_only_trusted_states_are_learned_from(imagined):
     """The horizon of 3 of 4 steps leaves weights of 4/3 on it and none behind."""
     taught = imagined["dagger"]
     np.testing.assert_allclose(taught.weight, np.outer([4 / 3] * 3 + [0], [1, 1]), rtol=1e-6)

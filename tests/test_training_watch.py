@@ -102,14 +102,14 @@ def test_a_step_that_is_not_finite_is_undone_and_its_scenes_are_reported(run, na
     assert alarm["scenes"] == ["scene4", "scene5"]
 
 
-def test_it_may_end_the_run(run):
+def test_a_step_that_is_not_finite_may_end_the_run(run):
     """Before the step after the next, and with nothing saved."""
     with pytest.raises(AlarmError, match=r"0/imitate, step 3.*not finite"):
         steps(watched(run, not_finite="stop"), start(), UNIT, 9, Batches(), counting(weight={2: jnp.inf}))
     assert len(run.logged) == 3 and run.saved == []
 
 
-def test_many_in_a_row_end_the_run_and_others_do_not(run):
+def test_many_skipped_steps_in_a_row_end_the_run(run):
     apart = {step: jnp.nan for step in (0, 2, 4, 6)}
     steps(watched(run, most_skipped=2), start(), UNIT, 8, Batches(), counting(policy=apart))
     with pytest.raises(AlarmError, match="2 step"):

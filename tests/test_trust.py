@@ -169,7 +169,7 @@ def test_training_beside_a_run_loads_nothing_of_it(run):
         resume.shared_start(SimpleNamespace(config=config), None)
 
 
-def test_what_the_user_trusts_is_loaded_from_elsewhere(run, tmp_path, monkeypatch):
+def test_a_module_that_the_user_names_is_loaded_from_elsewhere(run, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     source = PAYLOAD.format(marker=tmp_path / "trusted")
     (tmp_path / "elsewhere" / "my_models.py").write_text(source)
@@ -236,7 +236,7 @@ def test_no_policy_and_no_judge_is_loaded_from_below_a_run(run, capsys, option, 
         (("--judge", "examples.time_gap:TimeGapConfig"), r"judge .* builds a TimeGap without \['observe', 'step'\]"),
     ],
 )
-def test_what_a_policy_and_a_judge_may_stand_for(words, message, capsys, tmp_path):
+def test_what_a_policy_and_a_judge_may_name(words, message, capsys, tmp_path):
     assert command.main([*words, "--scenes", "1", "--out", str(tmp_path)]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
@@ -260,7 +260,7 @@ def test_what_a_policy_and_a_judge_may_stand_for(words, message, capsys, tmp_pat
         ("unbuilt:NoDefault", r"found none of \['width'\]"),
     ],
 )
-def test_what_a_name_may_stand_for(tmp_path, monkeypatch, name, message):
+def test_what_an_import_path_may_name(tmp_path, monkeypatch, name, message):
     """The user named it, so its module is run; nothing of it is called but a config class and its `build`."""
     (tmp_path / "broken.py").write_text("\n\n1 / 0\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")

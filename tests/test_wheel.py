@@ -74,7 +74,7 @@ def test_every_package_is_listed():
     assert packages == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
-def test_it_holds_nothing_but_tether(wheel):
+def test_the_wheel_holds_nothing_but_tether(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tops = {name.split("/")[0] for name in names}
     assert tops == {"tether", f"tether-{PROJECT['project']['version']}.dist-info"}
@@ -87,7 +87,7 @@ def test_it_holds_nothing_but_tether(wheel):
     assert {"tether/py.typed", "tether/data/tokenizer.json", "tether/data/starter/dataset_info.json"} <= names
 
 
-def test_it_drives_beside_a_stranger_s_packages(installed, outside):
+def test_the_wheel_works_beside_packages_of_the_same_names(installed, outside):
     ran = run(sys.executable, "-c", f"import sys{DRIVE}", **outside)
     steps, places = ran.stdout.splitlines()
     assert float(steps) == 16
@@ -95,11 +95,11 @@ def test_it_drives_beside_a_stranger_s_packages(installed, outside):
 
 
 @pytest.mark.parametrize("command", PROJECT["project"]["scripts"])
-def test_its_commands_run(installed, outside, command):
+def test_the_wheels_commands_run(installed, outside, command):
     assert "usage: " in run(str(installed / "bin" / command), "--help", **outside).stdout
 
 
-def test_its_face_keeps_its_types(installed):
+def test_the_public_face_of_the_wheel_is_typed(installed):
     pytest.importorskip("mypy")
     modules = {path.stem for path in (installed / "tether").glob("*.py")} - PROGRAMS
     assert {"__init__", "scenes", "gym"} <= modules

@@ -83,7 +83,7 @@ def bare(tmp_path_factory):
     return status, folder / "out"
 
 
-def test_what_scenes_lack_is_said_and_the_other_measures_go_on(bare):
+def test_missing_parts_of_scenes_are_reported_and_the_other_measures_go_on(bare):
     status, out = bare
     report = json.loads((out / "models.json").read_text())
     assert status == 0 and list(report["findings"]) == ["displacement", "drift"]
@@ -93,13 +93,13 @@ def test_what_scenes_lack_is_said_and_the_other_measures_go_on(bare):
     assert sorted(path.name for path in out.iterdir()) == ["figures", "models.json", "models.md"]
 
 
-def test_realism_says_what_it_leaves_out(written):
+def test_realism_reports_what_it_leaves_out(written):
     about = written[0]["findings"]["realism"]["about"]
     assert "No scene is left out." in about or "scenes are left out: " in about
     assert counted(["", "without road edges", NOBODY, NOBODY]) == f"1 of 4 without road edges, 2 of 4 {NOBODY}"
 
 
-def test_nothing_measurable_ends_with_the_reason(bare, tmp_path, capsys):
+def test_a_set_without_anything_to_measure_ends_with_the_reason(bare, tmp_path, capsys):
     words = ["--data", str(bare[1].parent / "set"), "--split", "evening", "--scenes", "1", "--measure", "realism"]
     assert command.main(["--world-model", "kinematic", "--draws", "2", *words, "--out", str(tmp_path)]) == 2
     assert "realism: no scene has all that its features need" in capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_a_larger_report_on_world_models_is_not_replaced(written, capsys):
     assert (written[1] / "models.md").read_bytes() == before
 
 
-def test_a_stop_between_measures_says_what_is_written(tmp_path, monkeypatch):
+def test_a_stop_between_measures_reports_what_is_written(tmp_path, monkeypatch):
     def stopped(study):
         raise Interrupted("stopped by SIGTERM")
 
@@ -130,7 +130,7 @@ def test_a_stop_between_measures_says_what_is_written(tmp_path, monkeypatch):
     assert not (tmp_path / "models.md").exists()
 
 
-def test_policies_and_world_models_are_judged_apart(capsys):
+def test_policies_and_world_models_are_evaluated_separately(capsys):
     assert command.main(["--world-model", "kinematic", "--policy", "idm"]) == 2
     assert "--policies-of" in capsys.readouterr().err
 

@@ -64,7 +64,7 @@ def test_errors_of_opposite_sign_cancel_only_within_a_bin():
     assert diagram.probability[2] == pytest.approx(0.22) and np.isnan(diagram.probability[0])
 
 
-def test_what_hardly_happens_has_no_skill():
+def test_rare_events_have_no_skill():
     happened = np.zeros(100)
     happened[: probabilities.LEAST_EVENTS - 1] = 1
     assert math.isnan(probabilities.brier_skill(happened, happened))
@@ -78,7 +78,7 @@ def test_average_precision_by_hand():
     assert probabilities.average_precision(np.full(4, 0.3), np.array([1.0, 0.0, 0.0, 0.0])) == pytest.approx(0.25)
 
 
-def test_a_scaling_takes_forecasts_to_how_often_it_happens():
+def test_a_scaling_maps_forecasts_to_observed_frequencies():
     """Of forecasts of 0.8 half happen, of forecasts of 0.2 a tenth; a factor and an offset fit both."""
     probability = np.repeat(np.float32([0.8, 0.2]), 10_000)
     happened = np.r_[np.arange(10_000) % 2 == 0, np.arange(10_000) % 10 == 0]
@@ -132,7 +132,7 @@ def study(batch, sim_config):
     return Tiny()
 
 
-def test_the_replay_itself_forecasts_everything(study, sim_config, monkeypatch, tmp_path):
+def test_the_replay_itself_forecasts_every_event(study, sim_config, monkeypatch, tmp_path):
     monkeypatch.setattr(calibration, "DRAWS", 1)
     monkeypatch.setattr(calibration, "RESAMPLES", 20)
     monkeypatch.setattr(probabilities, "LEAST_EVENTS", 1)

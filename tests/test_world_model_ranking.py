@@ -60,7 +60,7 @@ def finding(study):
     return ranking.measure(study)
 
 
-def test_a_world_that_knows_the_log_ranks_perfectly_and_without_bias(finding):
+def test_a_world_that_replays_the_log_ranks_perfectly_and_without_bias(finding):
     intervals = {name: (one["mean"], one["low"], one["high"]) for name, one in finding.rows[CEILING].items()}
     assert intervals["spearman"][0] == 1 and intervals["spearman_learned"][0] == 1
     for name in ("mmrv", "bias", "absolute_bias", "failure_mmrv", "failure_bias", "failure_absolute_bias"):
@@ -70,7 +70,7 @@ def test_a_world_that_knows_the_log_ranks_perfectly_and_without_bias(finding):
     assert "heads_spearman" not in intervals  # it has none
 
 
-def test_a_world_in_which_nobody_brakes_is_too_optimistic(finding, study):
+def test_a_world_in_which_no_agent_brakes_is_too_optimistic(finding, study):
     bias = finding.rows[FLOOR]["bias"]
     assert bias["mean"] > 0 and bias["n"] == len(study.records)
     assert finding.rows[FLOOR]["failure_bias"]["mean"] < 0
@@ -149,7 +149,7 @@ def test_scenes_that_differ_do_not_make_up_for_policies_that_are_confused():
     assert ranks["spearman"] > 0.5 and ranks["spearman_within"] == pytest.approx(-1)
 
 
-def test_heads_count_a_reward_by_the_chance_of_getting_there():
+def test_heads_weigh_a_reward_by_the_probability_of_reaching_it():
     heads = {"reward": jnp.array([[1.0], [2.0], [4.0]]), "cont": jnp.array([[0.5], [0.0], [0.5]])}
     driven = SimpleNamespace(outcome=SimpleNamespace(predicted=heads), alive=jnp.array([[True], [True], [False]]))
     np.testing.assert_allclose(returns.predicted_return(driven)["predicted_return"], [1 + 0.5 * 2])

@@ -57,14 +57,14 @@ def asked(road, sim_config):
     return lambda braking, scene=road: jax.tree.map(np.asarray, ask(scene, jnp.float32(braking)))
 
 
-def test_rules_find_who_is_concerned(asked):
+def test_rules_select_the_affected_agents(asked):
     case, _ = asked(0.0)
     concerned = {name: np.flatnonzero(rows[0]).tolist() for name, rows in case.items() if rows.any()}
     follower = {"follower, ego brakes": [FOLLOWER], "follower, ego eases": [FOLLOWER]}
     assert concerned == follower | {"leader": [LEADER], "oncoming": [ONCOMING]}
 
 
-def test_who_never_reacts_is_right_where_nobody_must(asked):
+def test_an_agent_that_never_reacts_is_right_where_no_reaction_is_needed(asked):
     _, right = asked(0.0)
     assert not right["follower, ego brakes"].any()
     assert right["leader"][0, LEADER] and right["oncoming"][0, ONCOMING]
@@ -79,7 +79,7 @@ def test_follower_that_brakes_too_little_hits_the_ego(asked):
     assert not asked(1.0)[1]["follower, ego brakes"].any()
 
 
-def test_padding_is_nothing(road, sim_config):
+def test_padding_changes_no_case(road, sim_config):
     """More padded rows, whose fields hold anything, change no case."""
 
     def padded(field: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_constant_velocity_is_as_far_off_under_any_action(road, sim_config):
     jax.tree.map(np.testing.assert_array_equal, own, foreign)
 
 
-def test_reflex_brakes_for_what_is_in_the_way(road):
+def test_reflex_brakes_for_obstacles_in_its_path(road):
     """At 10 m/s, 5 m behind a standing ego, as hard as anyone can; at the ego's speed, or without it, not at all."""
     scene = road[0]
     now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))
@@ -130,7 +130,7 @@ def test_reflex_brakes_for_what_is_in_the_way(road):
     assert bound(now) == bound(gone) == np.inf
 
 
-def test_reflex_heeds_nobody_beside_the_way(road):
+def test_reflex_ignores_agents_beside_its_path(road):
     """5 m behind a standing ego that is grazed by 0.2 m, and on a turn at whose end it stands."""
     scene = road[0]
     now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))

@@ -36,7 +36,7 @@ def test_bfloat16_comes_near_float32(case, fitted, model_batch, sim_config):
     assert all(leaf.dtype == jnp.float32 and jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(gradients))
 
 
-def test_scenes_are_the_ones_meant(model_batch):
+def test_scenes_are_as_intended(model_batch):
     """The lead vehicle brakes: after 2 s it is 2.5 * 2^2 / 2 = 5 m behind constant speed; all drive on."""
     lead = scenes.lead_vehicle()
     assert float(lead.x[1, 30] - model_batch.scene.x[1, 1, 30]) == pytest.approx(5.0, abs=1e-3)

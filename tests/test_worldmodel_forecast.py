@@ -77,7 +77,7 @@ def test_an_agent_out_of_sight_goes_on_at_its_last_velocity():
     np.testing.assert_allclose(forecast.keep_moving(now, back, 0.1).x[2], [1.0, 2.0, 100.0], atol=1e-6)
 
 
-def test_who_moves_among_the_others():
+def test_which_of_the_others_move():
     """The ego; one that moves 3 m; one that moves 1 m; one that is lost before it moves; one that comes later."""
     x = np.array([[0.0, 9.0, 9.0], [0.0, 0.0, 3.0], [0.0, 1.0, 1.0], [0.0, 9.0, 9.0], [0.0, 0.0, 9.0]])
     valid = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1], [1, 0, 0], [0, 1, 1]], bool)

@@ -155,7 +155,7 @@ def test_learning_rate_warms_up_and_decays_to_what_refits_have():
     assert float(FittingConfig(learning_rate=1.0, warmup_steps=10).schedule(4)(4)) == pytest.approx(0.4)
 
 
-def test_who_stands_and_hardly_accelerates_stands_on():
+def test_a_standing_agent_with_little_acceleration_keeps_standing():
     speed, asked = jnp.array([0.0, 0.2, 0.0, 0.3, 5.0, 0.3]), jnp.array([0.4, 0.4, 0.6, 0.6, 0.4, -1.0])
     np.testing.assert_allclose(standing(speed, asked), [0.0, -0.2, 0.6, 0.6, 0.4, -1.0])
 

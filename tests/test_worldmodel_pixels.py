@@ -153,7 +153,7 @@ def test_the_cache_gives_what_the_whole_sequence_gives(sequence):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), cache, last)
 
 
-def test_policies_see_real_images_first_and_drawn_ones_later(scene, keys, sim_config):
+def test_policies_see_real_images_first_and_generated_ones_later(scene, keys, sim_config):
     """With two cameras of 8 x 8 side by side, which need another frame source and nothing else.
 
     What the ego does moves what it sees, and no box of the others.

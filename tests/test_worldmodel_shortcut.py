@@ -75,7 +75,7 @@ def test_loss_is_flow_and_bootstrap_by_row(rng):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_a_sure_network_is_believed(steps):
+def test_a_constant_network_gives_its_frame(steps):
     """Whoever always says the same frame gets it, in any number of steps."""
     frame = jnp.arange(6.0).reshape(1, 2, 3)
     drawn = shortcut.sample(lambda noisy, levels: frame, jax.random.normal(jax.random.key(0), frame.shape), steps)

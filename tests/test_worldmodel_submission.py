@@ -121,7 +121,7 @@ def test_a_killed_submission_goes_on_to_the_same_bytes(tmp_path):
         assert file.read_bytes() == (tmp_path / "pieces" / file.name).read_bytes()
 
 
-def test_what_another_request_has_begun_is_left_alone(tmp_path):
+def test_the_files_of_another_request_are_left_alone(tmp_path):
     begun = begin(tmp_path / "new", policy="idm")
     begun.close()
     with pytest.raises(ValueError, match="begun with other policy: take them back"):
