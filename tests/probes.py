@@ -1,6 +1,6 @@
 """Probes of the others' reaction: scenes of one other vehicle, an ego that leaves its log, and the sign to be expected.
 
-The ego is row 0, at the origin at the current step; row 1 is who should react, or not. Shared by
+The ego is row 0, at the origin at the current step; row 1 is the vehicle that should react, or not. Shared by
 `tests/test_simulator_reactive.py`, `tests/test_simulator_probes.py` and `benchmarks/reactive.py`.
 """
 
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """A policy that drives a `Plan` [B], its params."""
+    """A policy that follows a `Plan` [B], its params."""
 
     config: object
 
@@ -52,7 +52,7 @@ class Probe(NamedTuple):
     """One case.
 
     Attributes:
-      kind: of `KINDS`.   case: its parameters by name.   scene, plan: what is driven, without batch axis.
+      kind: of `KINDS`.   case: its parameters by name.   scene, plan: of the rollout, without batch axis.
     """
 
     kind: str
@@ -140,8 +140,8 @@ def files(kind: str, speeds, headways_s, accelerations, last_s: Callable = lambd
             gap = max(headway_s * speed, 2.0)
             case = {"speed": speed, "gap": gap, "acceleration": acceleration, "turn": turn, "aside": aside}
             last = round(last_s(speed) / SceneSpec.dt)
-            driven = plan(acceleration, last=last, steer=((0, STEPS, turn),))
-            yield Probe(kind, case, in_file(speed, gap, turn, aside), driven)
+            ego_plan = plan(acceleration, last=last, steer=((0, STEPS, turn),))
+            yield Probe(kind, case, in_file(speed, gap, turn, aside), ego_plan)
 
 
 def brakes_hard() -> Iterator[Probe]:
@@ -162,12 +162,12 @@ def accelerates_away() -> Iterator[Probe]:
 def beside() -> Iterator[tuple[dict[str, float], Scene, tuple]]:
     """A car as fast as the ego or faster, behind it in the next lane; and curvatures that take the ego there.
 
-    The gap is a share of what IDM wants once the ego is there.
+    The gap is a fraction of IDM's desired gap once the ego is there.
     """
-    for speed, faster, share, side, half_s in itertools.product(
+    for speed, faster, fraction, side, half_s in itertools.product(
         (8.0, 12.0, 16.0), (0.0, 2.0, 4.0), (0.3, 0.5, 0.8), (-1.0, 1.0), (1.0, 1.4)
     ):
-        gap = share * (2.0 + speed + faster) + faster * 1.5 * half_s
+        gap = fraction * (2.0 + speed + faster) + faster * 1.5 * half_s
         scene = moving(open_plain(speed), 1, -gap - LENGTH, speed + faster, y=side * LANE_M)
         turn, half = side * LANE_M / (speed * half_s) ** 2, round(half_s / SceneSpec.dt)
         case = {"speed": speed, "faster": faster, "gap": gap, "side": side, "half_s": half_s}
@@ -197,8 +197,8 @@ def crossing(angle: float, ego_speed: float, speed: float, ego_s: float) -> tupl
 
 
 def crossings(lags: tuple[float, ...]) -> Iterator[tuple[dict[str, float], float, float]]:
-    """Angles, sides, speeds and times. A lag is the share of the ego's time in the crossing after which the crosser's
-    front enters it.
+    """Angles, sides, speeds and times. A lag is the fraction of the ego's time in the crossing after which the
+    crosser's front enters it.
 
     Yields: the case; x of the crossing; half its length along the ego's way.
     """
@@ -265,7 +265,7 @@ def speed_of(agents: Agents | Scene) -> np.ndarray:
 
 
 def braked(reaction: Reaction) -> bool:
-    """It brakes more than in its log, falls behind it and meets nobody."""
+    """It brakes more than in its log, falls behind it and has no contact."""
     return bool(reaction.extra_braking.max() > REACTION_MPS2 and reaction.lag[-1] > SAME_M and not reaction.hit)
 
 

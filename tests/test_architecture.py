@@ -126,7 +126,7 @@ def test_the_document_has_this_table():
 
 
 def test_the_figure_is_of_these_packages(tmp_path):
-    """Its arrows are those of the table that no others imply, and the picture in the repository has all its words."""
+    """Its arrows are those of the table that no others imply, and the picture in the repository has all its labels."""
     reached = {package: set().union(*(BELOW[one] for one in below)) for package, below in BELOW.items()}
     direct = {(package, one) for package, below in BELOW.items() for one in below - reached[package]}
     assert set(architecture.arrows()) == direct

@@ -35,7 +35,7 @@ def test_a_benchmark_of_one_split_needs_no_other(train_alone, monkeypatch):
     monkeypatch.setattr(world_models, "batches", lambda records, *_: iter(read.append(records) or ()))
     config = dataclasses.replace(PRESETS["cpu"](), data=DataConfig(directory=train_alone))
     with pytest.raises(StopIteration):
-        world_models.drives(config, 2)
+        world_models.expert_rollouts(config, 2)
     assert len(read[0]) == 2
 
 

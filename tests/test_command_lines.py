@@ -1,4 +1,4 @@
-"""Every command line of the documents is taken by the program that it is for. Nothing is run.
+"""Every command line of the documents is accepted by its program. Nothing is run.
 
 `results/` is left out: its commands are of the commits that its pages name.
 """
@@ -64,7 +64,7 @@ PARSERS = {
 
 
 def parser_of(program: str):
-    """What takes the words of a program's command line."""
+    """The parser of a program's command line."""
     if program in PARSERS:
         return PARSERS[program]
     return importlib.import_module(COPIES.get(program, program)).parse
@@ -164,7 +164,7 @@ def filled(option: str, word: str) -> str:
 
 
 def check(program: str, words: list[str], capsys) -> None:
-    """Has a program take the words; `--help` ends with status 0, and no words at all are its name in a sentence."""
+    """Has a program parse the words; `--help` ends with status 0, and without words its name is part of a sentence."""
     parser = parser_of(program)
     try:
         parser(words or ["--help"])
@@ -203,7 +203,7 @@ def test_commands_in_the_docstrings_are_accepted(capsys):
     ids=lambda path: path.stem,
 )
 def test_every_program_has_a_parse_function(path):
-    """By the name that the tests above ask for."""
+    """Of the name and the argument that the tests above expect."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     parsers = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "parse"]
     assert [[each.arg for each in node.args.args] for node in parsers] == [["arguments"]]
@@ -282,7 +282,7 @@ def test_a_command_in_a_report_can_be_pasted(monkeypatch):
 
 
 def test_every_extra_in_the_documents_is_one_of_this_project():
-    """Nobody's package may be named: whoever takes that name would be installed."""
+    """A package name that is not ours must not appear: its owner's code would be installed."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     texts = {path: path.read_text(encoding="utf-8") for path in (*PAGES, *PROGRAMS)}
     assert not [str(path) for path, text in texts.items() if "tether[" in text]

@@ -1,4 +1,4 @@
-"""The conformance suite itself: a model that keeps no rule is told which ones, and the command takes anyone's model."""
+"""The conformance suite itself: every broken rule of a model is named, and the command takes any model."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ class LawlessConfig:
 
 
 class Lawless(kinematic.Kinematic):
-    """Others swerve by the ego's action, by their row, by where this and other scenes lie, and by chance."""
+    """Others swerve by the ego's action, by their row, by the places of this and other scenes, and at random."""
 
     def step(self, params, key, state, action):
         others, count = self._others(state.history), self.simulator.substeps

@@ -147,8 +147,10 @@ def test_a_change_of_the_conversion_comes_with_another_converter():
 
 
 def config(logs, out, **changes):
-    shares = Fractions(train=0.5, grounding=0.0, validation=0.5, test=0.0)
-    return build.BuildConfig(womd=logs, out=str(out), egos_per_scene=2, max_skipped=0.06, fractions=shares, **changes)
+    fractions = Fractions(train=0.5, grounding=0.0, validation=0.5, test=0.0)
+    return build.BuildConfig(
+        womd=logs, out=str(out), egos_per_scene=2, max_skipped=0.06, fractions=fractions, **changes
+    )
 
 
 def files(folder):
@@ -195,8 +197,8 @@ def test_a_pipeline_builds_the_same_records_and_summary(logs, plain, tmp_path):
 @with_beam
 def test_shards_are_the_same_for_any_number_of_workers(logs, tmp_path):
     for name, workers in (("one", 1), ("three", 3)):
-        words = ("runner=DirectRunner", f"direct_num_workers={workers}", "direct_running_mode=multi_threading")
-        build.build(config(logs, tmp_path / name, beam=words, shards=2))
+        options = ("runner=DirectRunner", f"direct_num_workers={workers}", "direct_running_mode=multi_threading")
+        build.build(config(logs, tmp_path / name, beam=options, shards=2))
     assert files(tmp_path / "one") == files(tmp_path / "three") and len(files(tmp_path / "one")) == 4
 
 

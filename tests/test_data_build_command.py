@@ -236,9 +236,9 @@ def official(tmp_path_factory):
 
 
 def official_config(official, out, **changes):
-    shares = Fractions(train=0.7, grounding=0.3, validation=0.5, test=0.5)
+    fractions = Fractions(train=0.7, grounding=0.3, validation=0.5, test=0.5)
     places = dict(womd=str(official / "training"), held_out=str(official / "validation"), out=str(out))
-    return build.BuildConfig(**places, fractions=shares, egos_per_scene=1, seed=1, **changes)
+    return build.BuildConfig(**places, fractions=fractions, egos_per_scene=1, seed=1, **changes)
 
 
 @pytest.mark.parametrize("beam", [None, pytest.param(("runner=DirectRunner",), marks=with_beam)])

@@ -31,7 +31,7 @@ SPEC = SceneSpec()
 
 @pytest.mark.parametrize("vehicles, shift, reason", [(3, 1.0, "2.0"), (3, -1.0, "0.0"), (1, 2.0, "3.0")])
 def test_missing_or_doubled_frames_are_named_whatever_the_logged_times(vehicles, shift, reason):
-    """From one step on everybody is a metre, what is driven in one frame, ahead of its velocity or behind."""
+    """From one step on all agents are ahead of their velocity or behind it by a metre, the distance of one frame."""
     made = scenario(vehicles=vehicles)
     for row in range(vehicles):
         states(made, row, center_x=lambda step, row=row: step - 8.0 * row + shift * (step > 40))

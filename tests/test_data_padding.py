@@ -108,7 +108,7 @@ def test_simplify_stays_within_its_tolerance():
 
 
 def test_a_valid_record_passes():
-    assert validate(padded(straight_road(), SPEC), SPEC) is None, "it raises or says nothing"
+    assert validate(padded(straight_road(), SPEC), SPEC) is None, "it raises or returns nothing"
 
 
 @pytest.mark.parametrize(

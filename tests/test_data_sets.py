@@ -201,9 +201,9 @@ def test_hosts_share_each_batch_and_no_scene_is_read_twice_in_a_pass(directory, 
     """Seven scenes in batches of four: seven batches are four passes."""
     whole = take(batches(directory, batch_size=4), 7)
     assert np.sort(np.reshape(whole, (4, 7)), axis=1).tolist() == [list(range(7))] * 4
-    shares = np.split(np.arange(4), hosts)
-    assert all(take(batches(directory, batch_size=4, rows=rows), 7) == whole for rows in shares)
-    parts = [positions(batches(directory, batch_size=4, rows=rows), 7) for rows in shares]
+    rows_by_host = np.split(np.arange(4), hosts)
+    assert all(take(batches(directory, batch_size=4, rows=rows), 7) == whole for rows in rows_by_host)
+    parts = [positions(batches(directory, batch_size=4, rows=rows), 7) for rows in rows_by_host]
     assert {part.shape[1] for part in parts} == {4 // hosts}
     source = open_split(directory, "train", SPEC)
     expected = [[source[index].scene.x for index in batch] for batch in whole]

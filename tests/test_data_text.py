@@ -95,8 +95,8 @@ def test_an_instruction_is_composed():
 
 def test_a_note_follows_the_instruction_and_what_is_cut_is_counted():
     raw = dataclasses.replace(straight_road(), note="speed limit")
-    said = pad_counted(localize(raw), SceneSpec())[0].instruction
-    assert said.startswith("follow the road") and said.endswith(", speed limit")
+    instruction = pad_counted(localize(raw), SceneSpec())[0].instruction
+    assert instruction.startswith("follow the road") and instruction.endswith(", speed limit")
     long = dataclasses.replace(raw, note="speed limit " * 4)
     record, dropped = pad_counted(localize(long), SceneSpec())
     assert dropped.tokens == len(tokens(record.instruction)) - SceneSpec.text > 0

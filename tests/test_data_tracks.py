@@ -134,7 +134,7 @@ def test_velocities_that_are_right_stay():
     (scene,) = convert(made, "here", 1, LogOptions(derive_velocities=True), notes)
     np.testing.assert_allclose(scene.vel_x[:, 40], [10.0, 10.5, 10.0, 10.0, 10.0])
     assert notes["tracks whose velocities are derived from their positions"] == 2
-    made = scenario()  # a number that is none says nothing about the others
+    made = scenario()  # a NaN does not change the mean of the others
     states(made, 0, velocity_x=10.5)
     one_state(made, 1, velocity_y=NAN)
     (scene,) = convert(made, "here", 1, LogOptions(derive_velocities=True))

@@ -228,11 +228,11 @@ def test_egos_are_the_sdc_first_then_the_most_different():
 
 
 def test_groups_are_split_by_their_name_alone():
-    shares = records.Fractions()
+    fractions = records.Fractions()
     names = [f"group{i}" for i in range(2000)]
-    splits = [records.split_of(name, 0, shares) for name in names]
+    splits = [records.split_of(name, 0, fractions) for name in names]
     assert abs(splits.count("train") / 2000 - 0.55) < 0.04 and abs(splits.count("test") / 2000 - 0.2) < 0.03
-    assert splits != [records.split_of(name, 1, shares) for name in names]
+    assert splits != [records.split_of(name, 1, fractions) for name in names]
 
 
 @pytest.mark.parametrize("text", ["\ud800", "town \udfff"])
@@ -255,7 +255,7 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
     manifest.write_text(json.dumps([{"scenario_id": n, "location_group": f"g{int(n[1:]) // 2}"} for n in names]))
     notes = tmp_path / "notes.json"
     notes.write_text(json.dumps([{"scenario_id": "s3", "note": "mind the tram"}]))
-    shares = records.Fractions(0.25, 0.25, 0.25, 0.25)
+    fractions = records.Fractions(0.25, 0.25, 0.25, 0.25)
     config = build.BuildConfig(
         womd=str(tmp_path / "*.tfrecord"),
         out=tmp_path / "set",
@@ -263,7 +263,7 @@ def test_the_build_command_splits_by_group(tmp_path, capsys):
         notes=notes,
         max_skipped=0.1,
         seed=3,
-        fractions=shares,
+        fractions=fractions,
     )
     assert build.build(config)
     summary = capsys.readouterr().out

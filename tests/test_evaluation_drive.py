@@ -1,4 +1,4 @@
-"""Driving hand-made scenes: the expert's score, padding, paired keys, traces, figures, and the command line."""
+"""Rollouts in hand-made scenes: the expert's score, padding, paired keys, traces, figures, and the command line."""
 
 import dataclasses
 import functools
@@ -45,7 +45,7 @@ def records(sim_config) -> list[Record]:
 
 @pytest.fixture(scope="module")
 def evaluated(records, sim_config) -> Evaluation:
-    """All of them by two drivers, in two batches of two: the last row pads."""
+    """All of them under two policies, in two batches of two: the last row is padding."""
     policies = {name: baseline(name, sim_config) for name in ("expert", "constant_speed")}
     return Evaluation(policies, records, ("log_replay",), sim_config, 2, STEPS)
 
@@ -115,10 +115,10 @@ def test_top_views_are_drawn(evaluated, tmp_path):
     traces = [evaluated.traces("log_replay", name, [1])[0] for name in evaluated.policies]
     traces[0] = dataclasses.replace(traces[0], sentences=("stop, keep lane: lead vehicle 10 m ahead",) * len(traces[0]))
     figures.still(traces, tmp_path / "still.png")
-    figures.animate(traces, tmp_path / "drive.gif", dpi=40)
-    with Image.open(tmp_path / "drive.gif") as gif, Image.open(tmp_path / "still.png") as still:
+    figures.animate(traces, tmp_path / "rollout.gif", dpi=40)
+    with Image.open(tmp_path / "rollout.gif") as gif, Image.open(tmp_path / "still.png") as still:
         assert gif.n_frames >= 10 and still.width > 600
-    assert (tmp_path / "drive.gif").stat().st_size < 1_500_000
+    assert (tmp_path / "rollout.gif").stat().st_size < 1_500_000
     assert findings.sentences(traces[0])[0]["motion"] == "10.0 to 10.0 m/s, heading +0°"
 
 
@@ -165,7 +165,7 @@ def test_the_command_line_reports_what_is_wrong(arguments, message, capsys, tmp_
 
 
 def test_a_report_that_cannot_be_written_is_noticed_before_any_rollout(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Evaluation, "results", lambda self: pytest.fail("driven"))
+    monkeypatch.setattr(Evaluation, "results", lambda self: pytest.fail("evaluated"))
     (tmp_path / "file").write_text("")
     assert command.main(["--policy", "idm", "--scenes", "2", "--out", str(tmp_path / "file" / "x")]) == 2
     message = capsys.readouterr().err

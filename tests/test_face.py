@@ -1,4 +1,4 @@
-"""The public face: what is imported when, five lines, and what is said where something is wrong."""
+"""The public face: what is imported when, five lines, and the errors for wrong arguments."""
 
 import ast
 import importlib

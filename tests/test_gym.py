@@ -1,4 +1,4 @@
-"""The Gymnasium environment keeps Gymnasium's rules and drives as everything else does."""
+"""The Gymnasium environment keeps Gymnasium's rules and gives the same rollouts as the library."""
 
 import importlib.util
 import pathlib

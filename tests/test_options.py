@@ -1,4 +1,4 @@
-"""Options of the programs: what `--help` says about each, and how their names may be written."""
+"""Options of the programs: their texts in `--help`, and how their names may be written."""
 
 import dataclasses
 import functools

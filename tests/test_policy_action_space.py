@@ -40,7 +40,7 @@ def bins(*tokens):
     return knot_of(SPACE, jnp.asarray(tokens))
 
 
-def driven(space: ActionSpace, start: EgoState, knots) -> Waypoints:
+def reached(space: ActionSpace, start: EgoState, knots) -> Waypoints:
     """Where the exact dynamics end for given knots."""
     motion = jnp.stack([start.speed, start.acceleration, start.curvature, start.x], -1)
     swept = advance(start, drive_to(space, knots, motion, space.horizon), SIMULATOR.limits, space.dt)
@@ -82,12 +82,12 @@ def test_encoding_recovers_every_kind_of_action(encode):
     """Driving any joint bin and encoding where it ends gives that bin back (bins that the limits merge aside)."""
     tokens = jnp.array([[a, k] for a in (1, 5, 8, 10, 13) for k in (5, 11, 14, 16, 23)])
     start = ego(jnp.full(len(tokens), 8.0), acceleration=0.3, curvature=0.01)
-    np.testing.assert_array_equal(encode(start, driven(SPACE, start, bins(*tokens))), tokens)
+    np.testing.assert_array_equal(encode(start, reached(SPACE, start, bins(*tokens))), tokens)
 
 
 def test_standing_is_encoded_as_standing_and_starting_as_accelerating(encode):
     start = ego(jnp.zeros(2))
-    gone = driven(SPACE, start, bins([8, STRAIGHT_AHEAD], [13, STRAIGHT_AHEAD]))
+    gone = reached(SPACE, start, bins([8, STRAIGHT_AHEAD], [13, STRAIGHT_AHEAD]))
     tokens = np.asarray(encode(start, gone))
     np.testing.assert_array_equal(tokens[0], [8, STRAIGHT_AHEAD])
     np.testing.assert_array_equal(tokens[1], [13, STRAIGHT_AHEAD])
@@ -119,7 +119,7 @@ def test_waypoints_end_with_the_log():
 def test_deviation_ignores_what_is_invalid():
     """With the horizon's waypoint invalid, its coordinates do not matter."""
     start = ego(jnp.array([5.0]))
-    straight = driven(SPACE, start, bins([8, STRAIGHT_AHEAD]))
+    straight = reached(SPACE, start, bins([8, STRAIGHT_AHEAD]))
     valid = jnp.arange(SPACE.horizon)[None] < SPACE.commit
     spoiled = [straight.replace(valid=valid, x=jnp.where(valid, straight.x, junk)) for junk in (0.0, 99.0)]
     knots = bins([3, 3], [8, STRAIGHT_AHEAD])[None]
@@ -158,7 +158,7 @@ def test_the_nearest_knot_lies_between_the_bins():
     start = ego(jnp.full(3, 8.0), acceleration=0.3, curvature=0.01)
     wanted = jnp.array([[0.9, 0.05], [-0.42, -0.1], [0.05, 0.003]])
     search = jax.jit(lambda waypoints: knot_towards(SPACE, start, waypoints, SIMULATOR.limits))
-    nearest, nearest_bin = search(driven(SPACE, start, wanted)), bins([11, 17], [6, 10], [8, 15])
+    nearest, nearest_bin = search(reached(SPACE, start, wanted)), bins([11, 17], [6, 10], [8, 15])
     np.testing.assert_allclose(nearest, wanted, atol=0.06)
     assert np.abs(nearest - wanted)[:, 1].max() < 0.01
     assert np.abs(nearest - wanted).sum() < 0.5 * np.abs(nearest_bin - wanted).sum()

@@ -188,8 +188,8 @@ def test_the_action_depends_on_the_observation_and_the_reasoning(evaluate, acted
     other = decision.tokens.at[:, -1].set(jnp.where(decision.tokens[:, -1] == 31, 32, 31))
     blind = batch.observation.replace(bev=jnp.zeros_like(batch.observation.bev))
     kept = evaluate(params, batch.observation, decision)["log_prob"]
-    told = evaluate(params, batch.observation, decision.replace(tokens=other))["log_prob"]
-    assert np.abs(told - kept).min() > 1e-5
+    changed = evaluate(params, batch.observation, decision.replace(tokens=other))["log_prob"]
+    assert np.abs(changed - kept).min() > 1e-5
     assert np.abs(evaluate(params, blind, decision)["log_prob"] - kept).min() > 1e-5
 
 
@@ -241,18 +241,18 @@ def test_good_actions_become_likelier_and_bad_ones_less_likely(acted, evaluate, 
     reference = params
     step = jax.jit(lambda params, state, shown: policy_step(VLA, ALONE, params, state, reference, shown, rates))
     for sign in (1.0, -1.0):
-        told = shown.replace(weight=sign * shown.weight)
-        moved, state, first = step(params, optimiser().init(params), told)
+        signed = shown.replace(weight=sign * shown.weight)
+        moved, state, first = step(params, optimiser().init(params), signed)
         assert first["parity"] < 1e-5 and abs(first["kl"]) < 1e-6
         for _ in range(3):
-            moved, state, later = step(moved, state, told)
+            moved, state, later = step(moved, state, signed)
         gained = evaluate(moved, batch.observation, extras["decision"])["log_prob"] - extras["log_prob"]
         assert sign * float(gained.mean()) > 0.1
         assert later["kl"] > 1e-4
 
 
 def test_imitation_overfits_a_few_scenes(act, batch):
-    """The velocity's error falls, and what is driven without chance approaches what was shown."""
+    """The velocity's error falls, and the action without sampling approaches the demonstrated one."""
     optimiser, params = optax.adam(1e-2), VLA.init(jax.random.key(0))
     greedy, keys = VLA.with_temperature(0.0), jax.random.split(jax.random.key(0), ROWS)
     shown = batch.decision.motion
@@ -260,8 +260,8 @@ def test_imitation_overfits_a_few_scenes(act, batch):
 
     def noisy(key):
         noise, time = jax.random.normal(key, shown.x.shape), jax.random.uniform(key, shown.time.shape, minval=0.01)
-        share = time[..., None, None]
-        motion = NoisyCopies(share * noise + (1 - share) * actions, time, noise - actions)
+        fraction = time[..., None, None]
+        motion = NoisyCopies(fraction * noise + (1 - fraction) * actions, time, noise - actions)
         return batch.replace(decision=batch.decision.replace(motion=motion))
 
     @jax.jit

@@ -51,7 +51,7 @@ def acted(act, params, batch):
 
 
 def test_replay_parity(acted, evaluate, params, batch):
-    """What was sampled token by token scores the same in one teacher-forced pass."""
+    """Tokens that were sampled one by one score the same in one teacher-forced pass."""
     _, _, extras = acted
     replayed = evaluate(params, batch.observation, extras["decision"])
     for name in ("log_prob", "reasoning_log_prob", "value"):
@@ -89,7 +89,7 @@ def test_entropy_is_that_of_the_slots(evaluate, params, batch):
 
 
 def test_action_depends_on_the_reasoning(evaluate, params, batch):
-    """Other words before the same action change its probability: the reasoning is no appendix."""
+    """Other reasoning before the same action changes its probability."""
     tokens = batch.decision.tokens
     other = tokens.at[:, 0].set(jnp.where(tokens[:, 0] == 6, 7, 6))
     changed, kept = (evaluate(params, batch.observation, Decision(t))["log_prob"] for t in (other, tokens))
@@ -97,7 +97,7 @@ def test_action_depends_on_the_reasoning(evaluate, params, batch):
 
 
 def test_reasoning_can_be_given(params, batch, evaluate):
-    """What is given is said, and the action is drawn as it is scored after these words."""
+    """The given reasoning is kept, and the action is drawn as it is scored after this reasoning."""
     given = jnp.roll(batch.decision.tokens[:, :REASONING], 1, axis=0)
     keys = jax.random.split(jax.random.key(1), ROWS)
     _, _, extras = jax.jit(lambda o: VLA.act(params, keys, o, (), given))(batch.observation)
@@ -107,21 +107,22 @@ def test_reasoning_can_be_given(params, batch, evaluate):
 
 
 def test_instruction_matters_and_its_padding_does_not(evaluate, params, batch):
-    """The embedding of the padding token may be anything; that of a word may not."""
-    word = int(batch.observation.instruction[0, 0]) + sum(VLA.config.actions.shape)
+    """The embedding of the padding token may be anything; that of another token may not."""
+    token = int(batch.observation.instruction[0, 0]) + sum(VLA.config.actions.shape)
 
-    def with_word(index):
+    def with_embedding(index):
         return {**params, "embedding": params["embedding"].at[index].add(1.0)}
 
-    base, padding, word = (
-        evaluate(p, batch.observation, batch.decision)["log_prob"] for p in (params, with_word(0), with_word(word))
+    base, padding, token = (
+        evaluate(p, batch.observation, batch.decision)["log_prob"]
+        for p in (params, with_embedding(0), with_embedding(token))
     )
     np.testing.assert_allclose(padding, base, atol=1e-6)
-    assert np.abs(word - base).min() > 1e-6
+    assert np.abs(token - base).min() > 1e-6
 
 
 def test_room_for_a_longer_instruction_changes_nothing(evaluate, params, batch):
-    """The same words in twice the room, whatever the positions beyond them hold."""
+    """The same instruction in twice the room, whatever the positions beyond it hold."""
     roomy = tiny().build(SIMULATOR, dataclasses.replace(scenes.TINY, text=2 * scenes.TINY.text))
     instruction = jnp.pad(batch.observation.instruction, ((0, 0), (0, scenes.TINY.text)))
     more = jax.random.normal(jax.random.key(0), (scenes.TINY.text, VLA.shape.width))
@@ -159,7 +160,7 @@ def test_plan_begins_with_the_commit(params, batch):
 
 
 def test_cameras_join_as_further_patches(params, batch):
-    """Two cameras of 20 x 40 are 2 x 3 patches each: each of them is seen, and told from the other."""
+    """Two cameras of 20 x 40 are 2 x 3 patches each: each of them is seen, and distinguished from the other."""
     vla = dataclasses.replace(tiny(), cameras=(2, 20, 40)).build(SIMULATOR, scenes.TINY)
     assert vla.shape.patches == VLA.shape.patches + 2 * 6
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (ROWS, 2, 20, 40, 3)), jnp.uint8)

@@ -12,7 +12,7 @@ from tether.training.stages import schedule, title
 
 
 class Clock:
-    """A time that passes where the test says so."""
+    """A clock that the test advances."""
 
     now = 100.0
 
@@ -21,7 +21,7 @@ class Clock:
 
 
 class Stream(io.StringIO):
-    """What a program writes to; `terminal` says what it is."""
+    """The output of a program; `terminal`: whether it is a terminal."""
 
     def __init__(self, terminal: bool):
         super().__init__()

@@ -92,7 +92,7 @@ def test_a_collision_lasts_while_boxes_overlap():
 
 
 def test_time_to_collision_of_a_follower():
-    """10 m behind the rear of one that is 4 m/s slower: 2.5 s at first; the leader itself follows nobody."""
+    """10 m behind the rear of one that is 4 m/s slower: 2.5 s at first; the leader itself follows no agent."""
     scene = made.scene([made.cruise(10.0), made.cruise(6.0, 14.0)], evaluated=(0, 1))
     seconds = logged(scene)["time_to_collision"]
     np.testing.assert_allclose(seconds[0, :20], 2.5 - 0.1 * np.arange(1, 21))

@@ -20,7 +20,7 @@ def record():
 
 @pytest.fixture(scope="module")
 def scene(record):
-    """The same, only the ego judged."""
+    """The same; only the ego is evaluated."""
     return scene_of(record, np.arange(4) == record.scene.ego, scenes.TINY)
 
 

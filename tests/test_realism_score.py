@@ -12,7 +12,7 @@ from tether.evaluation.realism.features import Tracks
 from tether.evaluation.realism.likelihood import Histogram, indication_likelihood, likelihood, log_likelihood
 from tether.evaluation.realism.score import HISTOGRAMS, INDICATIONS, WEIGHTS, average, counted, realism
 
-# What the official package says of one record with its log as all rollouts, where the log is invalid the last pose
+# The official package's values for one record with its log as all rollouts, where the log is invalid the last pose
 # held. The constant-velocity filling is known by its sum only.
 LAST_POSE_HELD = {
     "metametric": 0.577892,
@@ -64,7 +64,7 @@ def test_differences_count_where_all_their_steps_are_valid():
     """One step is missing; the ends of the future have no neighbour."""
     valid = np.ones(made.STEPS, bool)
     valid[made.CURRENT + 1 + 40] = False
-    scene = made.scene(made.drive(1.0), valid=valid)
+    scene = made.scene(made.cruise(1.0), valid=valid)
     missing = {
         "distance_to_road_edge": {40},
         "linear_speed": {0, 39, 41, 79},
@@ -83,7 +83,7 @@ def test_weights_sum_to_one():
 
 def test_a_log_that_repeats_itself_is_likely():
     """All 2 * 80 simulated speeds are in one bin of ten: (160 + 0.1) / (160 + 1), but for the last, unknown one."""
-    scene = made.scene([made.drive(6.0), made.drive(6.0, 30.0)], light_state=np.zeros((1, made.STEPS), int))
+    scene = made.scene([made.cruise(6.0), made.cruise(6.0, 30.0)], light_state=np.zeros((1, made.STEPS), int))
     score = realism(scene, made.repeated(scene, 2))
     np.testing.assert_allclose(score["linear_speed"], (2 * 79 + 0.1) / 161)
     np.testing.assert_allclose(score["offroad_indication"], 2.001 / 2.002)
@@ -92,7 +92,7 @@ def test_a_log_that_repeats_itself_is_likely():
 
 
 def test_displacement_is_over_all_valid_steps_and_the_best_rollout():
-    scene = made.scene(made.drive(0.0))
+    scene = made.scene(made.cruise(0.0))
     tracks = made.repeated(scene, 2)
     score = realism(scene, dataclasses.replace(tracks, y=tracks.y + np.array([0.91, 0.455])[:, None, None]))
     np.testing.assert_allclose(score["average_displacement_error"], 0.6)
@@ -100,7 +100,7 @@ def test_displacement_is_over_all_valid_steps_and_the_best_rollout():
 
 
 def test_crashing_where_the_log_does_not_is_unlikely():
-    scene = made.scene([made.drive(10.0), made.drive(10.0, 20.0)])
+    scene = made.scene([made.cruise(10.0), made.cruise(10.0, 20.0)])
     tracks = made.repeated(scene, 4)
     crash = dataclasses.replace(tracks, x=np.stack([tracks.x[0, [0, 0]], *tracks.x[1:]]))
     score = realism(scene, crash)
@@ -112,7 +112,7 @@ PER_AGENT = ("agent_id", "agent_type", "x", "y", "z", "heading", "valid", "lengt
 
 
 def with_distant_agents(scene, count):
-    """The scene with agents, not judged, that stay out of everybody's reach."""
+    """The scene with agents that are not evaluated and stay out of reach of the others."""
     fields = {name: getattr(scene, name) for name in PER_AGENT}
     fields = {name: np.concatenate([values, np.repeat(values[:1], count, axis=0)]) for name, values in fields.items()}
     fields["x"][-count:] = 1e4
@@ -121,7 +121,7 @@ def with_distant_agents(scene, count):
 
 
 def test_agents_out_of_reach_change_nothing():
-    scene = made.scene([made.drive(10.0), made.drive(6.0, 14.0)], evaluated=(0, 1))
+    scene = made.scene([made.cruise(10.0), made.cruise(6.0, 14.0)], evaluated=(0, 1))
     more = with_distant_agents(scene, 3)
     assert realism(more, made.repeated(more, 3)) == realism(scene, made.repeated(scene, 3))
 
@@ -130,7 +130,7 @@ def test_what_the_log_does_not_see_changes_nothing_but_the_histograms():
     """A crash after the log has lost the agent is no crash."""
     valid = np.ones((2, made.STEPS), bool)
     valid[0, 60:] = False
-    scene = made.scene([made.drive(10.0), made.drive(10.0, 20.0)], valid=valid, evaluated=(0, 1))
+    scene = made.scene([made.cruise(10.0), made.cruise(10.0, 20.0)], valid=valid, evaluated=(0, 1))
     tracks = made.repeated(scene, 2)
     crash = dataclasses.replace(tracks, x=np.where(np.arange(80) >= 50, tracks.x[:, [0, 0]], tracks.x))
     assert realism(scene, tracks)["collision_indication"] > 0.999
@@ -141,7 +141,7 @@ def test_what_the_log_does_not_see_changes_nothing_but_the_histograms():
 
 @pytest.mark.parametrize("field", ["x", "heading"])
 def test_rollouts_are_checked(field):
-    scene = made.scene(made.drive(1.0))
+    scene = made.scene(made.cruise(1.0))
     tracks = made.repeated(scene, 2)
     values = getattr(tracks, field)
     with pytest.raises(ValueError, match=rf"{field}: expected shape \[K, 1, 80\], found \[2, 1, 79\]"):
@@ -151,7 +151,7 @@ def test_rollouts_are_checked(field):
 
 
 def test_a_feature_without_valid_values_is_an_error():
-    scene = made.scene(made.drive(1.0), agent_type=np.array([AgentType.PEDESTRIAN]))
+    scene = made.scene(made.cruise(1.0), agent_type=np.array([AgentType.PEDESTRIAN]))
     with pytest.raises(ValueError, match="shows no time_to_collision"):
         realism(scene, made.repeated(scene, 2))
 

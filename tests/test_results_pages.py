@@ -1,4 +1,4 @@
-"""The pages of results: their front page and the README's table say what the sections say, and how old they are."""
+"""The pages of results: the front page and the README's table agree with the sections and give their age."""
 
 import subprocess
 

@@ -27,17 +27,17 @@ def infeasible(agents):
 
 def test_divergence_is_the_distance_where_both_are_there():
     # two agents, four steps: the first vanishes from the log, the second appears in it
-    driven = track(np.zeros((2, 4)), x=3.0, y=4.0, valid=[[1, 1, 1, 1], [1, 1, 1, 0]])
+    simulated = track(np.zeros((2, 4)), x=3.0, y=4.0, valid=[[1, 1, 1, 1], [1, 1, 1, 0]])
     log = track(np.zeros((2, 4)), valid=[[1, 1, 0, 0], [0, 1, 1, 1]])
     log = log.replace(valid=log.valid.astype(bool))
-    value, valid = log_divergence(driven.replace(valid=driven.valid.astype(bool)), log)
+    value, valid = log_divergence(simulated.replace(valid=simulated.valid.astype(bool)), log)
     np.testing.assert_array_equal(valid, [[True, True, False, False], [False, True, True, False]])
     np.testing.assert_allclose(value, 5.0 * valid)
 
 
 def test_padding_never_changes_the_divergence():
-    driven, log = track(np.zeros(3), x=np.array([1.0, np.nan, 2.0]), valid=[True, False, True]), track(np.zeros(3))
-    np.testing.assert_array_equal(log_divergence(driven, log)[0], [1.0, 0.0, 2.0])
+    simulated, log = track(np.zeros(3), x=np.array([1.0, np.nan, 2.0]), valid=[True, False, True]), track(np.zeros(3))
+    np.testing.assert_array_equal(log_divergence(simulated, log)[0], [1.0, 0.0, 2.0])
 
 
 @pytest.mark.parametrize(("change", "expected"), [(1.03, False), (-1.03, False), (1.05, True), (-1.05, True)])
@@ -72,14 +72,14 @@ def test_turning_from_forward_to_reverse_is_no_jump():
 
 
 def test_agents_count_between_appearing_and_vanishing():
-    # rows of zeros are padding; the step into and out of it is not judged, whatever it looks like
+    # rows of zeros are padding; the steps into and out of them do not count
     valid = np.array([[False, True, True, False, True], [False] * 5])
     agents = track(20.0 * valid, valid=valid)
-    value, judged = infeasible(agents)
-    np.testing.assert_array_equal(judged, [[False, True, False, False], [False] * 4])
+    value, counted = infeasible(agents)
+    np.testing.assert_array_equal(counted, [[False, True, False, False], [False] * 4])
     assert not value.any()
     changed = agents.replace(vel_x=np.where(valid, agents.vel_x, 1e6), heading=np.where(valid, 0.0, np.nan))
-    np.testing.assert_array_equal(infeasible(changed), [value, judged])
+    np.testing.assert_array_equal(infeasible(changed), [value, counted])
 
 
 @pytest.mark.parametrize("length", [0.0, 5.0, 13.8])

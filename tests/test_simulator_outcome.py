@@ -131,7 +131,7 @@ def test_a_contact_begins_where_a_box_was_last_seen_apart():
 
 
 def test_boxes_that_part_and_meet_again_begin_a_contact():
-    """A car inside the ego's box at first; it drives away at 16 m/s for 0.2 s, a gap of 0.7 m, and stands."""
+    """A car inside the ego's box at first; it leaves at 16 m/s for 0.2 s, a gap of 0.7 m, and stands."""
     x = np.interp(np.arange(91), [0, 10, 12, 91], [4.0, 4.0, 7.2, 7.2])
     away = scenes.with_rows(other(x=4.0, y=0.0), 1, {"x": x})
     _, outcome = step(away)

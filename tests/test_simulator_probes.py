@@ -1,4 +1,4 @@
-"""A part of the probe set (`probes.py`); all of it is what `python -m benchmarks.reactive` drives."""
+"""A part of the probe set (`probes.py`); `python -m benchmarks.reactive` runs all of it."""
 
 import functools
 
@@ -38,8 +38,8 @@ def reactions():
 
     @functools.partial(jax.jit, static_argnums=0)
     def drive(world, scene, plans, keys):
-        driven = rollout(world, (), probes.Planned(config), plans, scene, 16, keys, keys)
-        return driven.ego, driven.agents, driven.outcome
+        result = rollout(world, (), probes.Planned(config), plans, scene, 16, keys, keys)
+        return result.ego, result.agents, result.outcome
 
     def by_kind(world):
         results = iter(probes.reactions(scene, *drive(world, scene, plans, keys)))
@@ -56,7 +56,7 @@ def test_the_reaction_has_the_right_sign_in_all_cases(reactions, kind):
 
 
 def test_the_reaction_in_log_replay_has_the_wrong_sign(reactions):
-    """Nobody brakes there, so that the probes say something."""
+    """No agent brakes there, so the probes tell the Worlds apart."""
     replayed = reactions["LogReplay"]
     for kind, (_, right) in probes.KINDS.items():
         assert all(right(one) == (right is probes.as_logged) for one in replayed[kind]), kind

@@ -36,7 +36,7 @@ def ego_waits():
 
 
 def ego_passes_behind():
-    """A crosser that is through before the logged ego, at 6 m/s, is there; a pedestrian who walks towards the ego."""
+    """A crosser that is through before the logged ego, at 6 m/s, is there; a pedestrian that walks towards the ego."""
     scene = scenes.with_agent(open_plain(6.0), 1, 20.0, -16.0, np.pi / 2, 8.0)
     return scenes.with_agent(scene, 2, 14.0, 0.0, np.pi, 0.6, AgentType.PEDESTRIAN, 0.6, 0.6)
 
@@ -83,8 +83,8 @@ def drive(sim_config):
 
     def run(world, scene, plans):
         keys = jax.random.split(jax.random.key(0), scene.ego.shape[0])
-        driven = rollout(world, (), Planned(sim_config), plans, scene, HORIZON, keys, keys)
-        return driven.ego, driven.agents, driven.outcome
+        result = rollout(world, (), Planned(sim_config), plans, scene, HORIZON, keys, keys)
+        return result.ego, result.agents, result.outcome
 
     return jax.jit(run, static_argnums=0)
 
@@ -106,24 +106,24 @@ def replayed(drive, probes, sim_config):
     return jax.tree.map(np.asarray, drive(LogReplay(sim_config), *probes))
 
 
-def track(driven, probe, row):
+def track(result, probe, row):
     """The `Agents` row [80] of a probe."""
     index = list(PROBES).index(probe)
-    return jax.tree.map(lambda field: field[:, index, row].reshape(-1), driven[1])
+    return jax.tree.map(lambda field: field[:, index, row].reshape(-1), result[1])
 
 
-def hits(driven, probe):
+def hits(result, probe):
     """Whether the ego was touched."""
-    return bool(driven[2].collision[:, list(PROBES).index(probe)].any())
+    return bool(result[2].collision[:, list(PROBES).index(probe)].any())
 
 
 def speed(agent):
     return np.hypot(agent.vel_x, agent.vel_y)
 
 
-def rear_gap(driven, probe):
+def rear_gap(result, probe):
     """From the follower's front to the ego's rear, both 4.5 m long and on y = 0 [m]."""
-    return track(driven, probe, 0).x - track(driven, probe, 1).x - 4.5
+    return track(result, probe, 0).x - track(result, probe, 1).x - 4.5
 
 
 def test_paths_bridge_holes_ignore_jitter_and_know_reverse(rng):
@@ -144,7 +144,7 @@ def test_paths_bridge_holes_ignore_jitter_and_know_reverse(rng):
 
 def test_with_the_logged_ego_the_others_follow_their_logs(drive, sim_config):
     """Also close behind, across, squeezing past, appearing and vanishing. An expert that brakes half a second before
-    its log, and strays from it by 6 cm, worries nobody but the tailgater behind it, for a moment."""
+    its log, and strays from it by 6 cm, disturbs only the tailgater behind it, for a moment."""
     some = [queue(), comings_and_goings()] * 3
     plans = [plan(-3.0, first=10), plan(), plan(expert=True), plan(expert=True), plan(), plan()]
     scene = batched(some, sim_config)
@@ -177,7 +177,7 @@ def test_a_follower_brakes_and_stops_behind_an_ego_that_stops(reacted, probe):
     gap, pace = rear_gap(reacted, probe), speed(track(reacted, probe, 1))
     assert (np.diff(pace) <= 1e-3).all() and pace[-1] < 0.2
     assert gap.min() > 0.8 and gap[-1] < 4.0
-    # The bound of braking, and poses that move as fast as the speed says.
+    # The bound of braking, and poses that agree with the speed.
     assert np.diff(pace).min() >= -0.1 * Reactive(None).config.strongest_braking - 1e-3
     np.testing.assert_allclose(np.diff(track(reacted, probe, 1).x), 0.1 * pace[1:], atol=1e-3)
 

@@ -1,4 +1,4 @@
-"""The logs' own egos, driven through the simulator on real records."""
+"""The logged egos of real records, in the simulator."""
 
 import jax
 import jax.numpy as jnp

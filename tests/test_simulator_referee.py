@@ -80,8 +80,8 @@ def drive(fleet, records, sim_config):
     """Drives two rows -> ego, agents, outcome, lights as numpy."""
 
     def run(world, params, scene, most, keys):
-        driven = rollout(world, params, Follow(sim_config), most, scene, STEPS, keys, keys)
-        return driven.ego, driven.agents, driven.outcome, driven.light_state
+        result = rollout(world, params, Follow(sim_config), most, scene, STEPS, keys, keys)
+        return result.ego, result.agents, result.outcome, result.light_state
 
     jitted = jax.jit(run, static_argnums=0)
 
@@ -112,9 +112,9 @@ def braked(drive, world):
     return drive(world, [0, 1], BRAKING)
 
 
-def row(driven, index):
+def row(result, index):
     """One row of a time-major result."""
-    return jax.tree.map(lambda field: field[:, index], driven)
+    return jax.tree.map(lambda field: field[:, index], result)
 
 
 def equal(one, other):
@@ -188,9 +188,9 @@ def test_a_simulation_that_dies_is_repeated_once_and_then_named(fleet, records):
         fleet.step(number, alive, straight_on(1))
 
 
-def cut_off(drive):
-    """As if its process were gone."""
-    socket.socket(fileno=os.dup(drive._simulation._link.fileno())).shutdown(socket.SHUT_RDWR)
+def cut_off(rollout):
+    """Shuts the link to the simulation's process, as if the process were gone."""
+    socket.socket(fileno=os.dup(rollout._simulation._link.fileno())).shutdown(socket.SHUT_RDWR)
 
 
 def test_a_rollout_that_is_over_is_refused(fleet):
@@ -231,7 +231,9 @@ def test_without_sumo_the_error_names_what_to_install(monkeypatch):
         Fleet([])
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say what a process may use")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="this system does not report the processors of a process"
+)
 def test_one_processor_is_refused_rather_than_waited_for(monkeypatch):
     pytest.importorskip("sumo", reason="SUMO is not installed")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
@@ -241,7 +243,7 @@ def test_one_processor_is_refused_rather_than_waited_for(monkeypatch):
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """What of a record says where it is from."""
+    """The fields of a record that identify its origin."""
 
     scenario_id: str = "grid-7-4-v12-141"
     group: str = "grid-7-4"
@@ -320,7 +322,7 @@ def test_manners_are_drawn_by_vehicle_name():
 
 
 def test_agents_are_recognised_by_their_tracks():
-    """Two cars pass the same place; padding has no name; a track that nobody drove is refused."""
+    """Two cars pass the same place; padding has no name; a track without a vehicle is refused."""
     log = Log(lanes={"e_0": 0})
     log.agents = {"v": (0, 1, 4.0, 2.0, "car0", ("e",)), "w": (1, 1, 4.0, 2.0, "car0", ("e",))}
     log.rows = [(row, step, 100.0 + row + 0.5 * step, 7.0, 90.0, 0) for row in range(2) for step in range(40)]

@@ -1,4 +1,4 @@
-"""The road index says of every place what the whole map says of it, as far as it promises to."""
+"""The road index gives the same decisions as the whole map, within its reach."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The loop: the log's expert, invariances, keys, ends, and the score of what was driven."""
+"""The loop: the log's expert, invariances, keys, ends, and the score of a rollout."""
 
 import dataclasses
 from typing import NamedTuple
@@ -43,15 +43,15 @@ def drive(sim_config):
     """Jitted (scene, key, start) -> (Rollout, score) of the noisy expert in the log-replay World."""
 
     def run(scene, key, start):
-        driven = rollout(LogReplay(sim_config), (), Expert(sim_config, 0.5), (), scene, HORIZON, key, key, start)
-        return driven, driving_score(driven, scene, sim_config)
+        result = rollout(LogReplay(sim_config), (), Expert(sim_config, 0.5), (), scene, HORIZON, key, key, start)
+        return result, driving_score(result, scene, sim_config)
 
     return jax.jit(run)
 
 
 @pytest.fixture(scope="session")
-def driven(drive, batch, keys):
-    """The batch of `conftest.py`, driven from the current step."""
+def rolled_out(drive, batch, keys):
+    """Rollout and score of the batch of `conftest.py` from the current step."""
     return jax.tree.map(np.asarray, drive(batch, keys, jnp.full(4, 10)))
 
 
@@ -71,8 +71,8 @@ def test_the_log_drives_a_free_road_without_an_event(sim_config, batch, keys):
     np.testing.assert_allclose(clean.ego.x[:, 0].ravel(), np.arange(1, 81), atol=1e-3)
 
 
-def test_shapes(driven, sim_config, spec):
-    result, score = driven
+def test_shapes(rolled_out, sim_config, spec):
+    result, score = rolled_out
     substeps, size = sim_config.substeps, sim_config.render
     assert result.observation.bev.shape == (HORIZON, 4, size.height, size.width, 12)
     assert result.agents.x.shape == (HORIZON, 4, spec.agents, substeps)
@@ -83,14 +83,14 @@ def test_shapes(driven, sim_config, spec):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result.ego, result.outcome.reward_terms)))
 
 
-def test_the_rows_of_the_ego_hold_it_as_driven(driven):
-    result, _ = driven
+def test_the_egos_row_holds_the_simulated_ego(rolled_out):
+    result, _ = rolled_out
     np.testing.assert_array_equal(result.agents.x[:, :, 0], result.ego.x)
     np.testing.assert_allclose(result.observation.pose[1:, :, 0], result.ego.x[:-1, :, -1], atol=1e-6)
 
 
-def test_a_row_that_is_over_rests_and_no_longer_counts(driven):
-    result, score = driven
+def test_a_row_that_is_over_rests_and_no_longer_counts(rolled_out):
+    result, score = rolled_out
     ended = np.flatnonzero(result.outcome.termination[:, 2])
     assert len(ended) == 1
     assert result.alive[: ended[0] + 1, 2].all() and not result.alive[ended[0] + 1 :, 2].any()
@@ -100,31 +100,31 @@ def test_a_row_that_is_over_rests_and_no_longer_counts(driven):
     np.testing.assert_allclose(score["return"][2], result.outcome.reward[: ended[0] + 1, 2].sum(), rtol=1e-5)
 
 
-def test_the_terms_sum_to_the_reward(driven):
-    outcome = driven[0].outcome
+def test_the_terms_sum_to_the_reward(rolled_out):
+    outcome = rolled_out[0].outcome
     np.testing.assert_allclose(sum(outcome.reward_terms.values()), outcome.reward, rtol=1e-5)
 
 
-def test_the_last_step_of_the_log_truncates(driven):
-    outcome = driven[0].outcome
+def test_the_last_step_of_the_log_truncates(rolled_out):
+    outcome = rolled_out[0].outcome
     np.testing.assert_array_equal(outcome.truncation[:-1].any(0), False)
     np.testing.assert_array_equal(outcome.truncation[-1], [True, True, False, False])
     assert not (outcome.truncation & outcome.termination).any()
 
 
-def test_same_keys_same_rollout_other_keys_another(drive, driven, batch, keys):
+def test_same_keys_same_rollout_other_keys_another(drive, rolled_out, batch, keys):
     again = drive(batch, keys, jnp.full(4, 10))
-    assert_same(driven[0].ego, again[0].ego)
+    assert_same(rolled_out[0].ego, again[0].ego)
     other = drive(batch, jax.random.split(jax.random.key(1), 4), jnp.full(4, 10))
-    assert np.abs(np.asarray(other[0].ego.x) - driven[0].ego.x).max() > 0.01
+    assert np.abs(np.asarray(other[0].ego.x) - rolled_out[0].ego.x).max() > 0.01
 
 
-def test_the_same_actions_lead_the_same_way(driven, batch, keys, sim_config):
+def test_the_same_actions_lead_the_same_way(rolled_out, batch, keys, sim_config):
     def run(*args):
         again = replay_actions(LogReplay(sim_config), (), *args)
         return again.ego, again.outcome, again.alive
 
-    first = driven[0]
+    first = rolled_out[0]
     action = jax.tree.map(lambda field: np.swapaxes(field, 0, 1), first.action)
     again = jax.jit(run)(keys, batch, jnp.full(4, 10), action)
     assert_same(again, (first.ego, first.outcome, first.alive), atol=1e-4)
@@ -137,8 +137,8 @@ def test_an_ego_on_its_log_is_put_back_and_lives_on(batch, keys, sim_config):
     """
 
     def run(*args):
-        driven = replay_actions(OnLog(LogReplay(sim_config)), (), *args)
-        return joined(driven.agents), driven.outcome, driven.alive
+        result = replay_actions(OnLog(LogReplay(sim_config)), (), *args)
+        return joined(result.agents), result.outcome, result.alive
 
     nothing = jnp.zeros((4, HORIZON, sim_config.substeps))
     agents, outcome, alive = jax.jit(run)(keys, batch, jnp.full(4, 10), Action(nothing - 5.0, nothing))
@@ -147,18 +147,18 @@ def test_an_ego_on_its_log_is_put_back_and_lives_on(batch, keys, sim_config):
     assert bool(outcome.termination[:-1, 2].any()) and bool(alive.all())
 
 
-def test_a_row_does_not_depend_on_its_neighbours(drive, driven, batch, keys):
+def test_a_row_does_not_depend_on_its_neighbours(drive, rolled_out, batch, keys):
     order = np.array([2, 0, 3, 1])
     shuffled = drive(batch[order], keys[order], jnp.full(4, 10))
     assert_same(
-        jax.tree.map(lambda field: field[:, order], driven[0].replace(final=None, final_extras=None)),
+        jax.tree.map(lambda field: field[:, order], rolled_out[0].replace(final=None, final_extras=None)),
         shuffled[0].replace(final=None, final_extras=None),
         atol=1e-5,
     )
 
 
-def test_padding_changes_nothing(drive, driven, batch, keys, sim_config):
-    """More padded agents, polylines and lights, with rubbish in them: the same drive, image and reward."""
+def test_padding_changes_nothing(drive, rolled_out, batch, keys, sim_config):
+    """More padded agents, polylines and lights, with rubbish in them: the same rollout, image and reward."""
 
     def grow(field, axis, filler):
         pad = [(0, 0)] * field.ndim
@@ -171,19 +171,19 @@ def test_padding_changes_nothing(drive, driven, batch, keys, sim_config):
     padded |= {"agent_type": grow(batch.agent_type, 1, 1), "road_type": grow(batch.road_type, 1, 15)}
     padded |= {"light_state": grow(batch.light_state, 1, 4), "light_route_s": grow(batch.light_route_s, 1, 60.0)}
     bigger, score = drive(dataclasses.replace(batch, **padded), keys, jnp.full(4, 10))
-    assert_same(driven[0].ego, bigger.ego, atol=1e-5)
-    assert_same(driven[0].outcome, bigger.outcome, atol=1e-5)
-    np.testing.assert_array_equal(driven[0].observation.bev, bigger.observation.bev)
-    assert_same(driven[1], dict(score), atol=1e-5)
+    assert_same(rolled_out[0].ego, bigger.ego, atol=1e-5)
+    assert_same(rolled_out[0].outcome, bigger.outcome, atol=1e-5)
+    np.testing.assert_array_equal(rolled_out[0].observation.bev, bigger.observation.bev)
+    assert_same(rolled_out[1], dict(score), atol=1e-5)
 
 
-def test_where_the_ego_stands_in_the_list_does_not_matter(drive, driven, batch, keys):
+def test_where_the_ego_stands_in_the_list_does_not_matter(drive, rolled_out, batch, keys):
     swap = lambda field: field[:, [1, 0, 2, 3]]  # noqa: E731
     rows = ("x", "y", "heading", "vel_x", "vel_y", "valid", "length", "width", "agent_type")
     swapped = dataclasses.replace(batch, ego=1 - batch.ego, **{name: swap(getattr(batch, name)) for name in rows})
     result, _ = drive(swapped, keys, jnp.full(4, 10))
-    assert_same(driven[0].outcome, result.outcome, atol=1e-5)
-    np.testing.assert_array_equal(driven[0].observation.bev, result.observation.bev)
+    assert_same(rolled_out[0].outcome, result.outcome, atol=1e-5)
+    np.testing.assert_array_equal(rolled_out[0].observation.bev, result.observation.bev)
 
 
 def test_a_later_start_and_progress_relative_to_the_log(drive, batch, keys):

@@ -43,7 +43,7 @@ def route_along(line):
 
 
 def scene_along(name):
-    """A scene without roads whose log drives along a line, from 10 m along it and at its constant speed."""
+    """A scene without roads whose log follows a line, from 10 m along it and at its constant speed."""
     line, speed = line_of(name), SPEEDS[name]
     along = 10.0 + speed * 0.1 * np.arange(91)
     (x, y), (ahead_x, ahead_y) = interpolate(line, along).T, interpolate(line, along + 0.1).T

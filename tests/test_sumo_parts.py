@@ -258,17 +258,17 @@ def test_elements_are_written_as_xml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("arguments", "complaint"),
     [
         (["--networks", "0"], "field networks: expected at least 1, found 0"),
         (["--processes", "-1"], "field processes: expected at least 1, found -1"),
         (["--networks", "1", "--out", "FILE/set"], "FILE"),
     ],
 )
-def test_impossible_settings_end_with_one_line_and_status_2(tmp_path, monkeypatch, capsys, words, complaint):
+def test_impossible_settings_end_with_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, complaint):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "FILE").touch()
-    assert main(words) == 2
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert complaint in error and error.count("\n") == 1
 

@@ -123,7 +123,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_last_checkpoint_stays(tmp
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(ValueError, match=rf"cannot be written to {tmp_path}.*"):
-            for step in (2, 3):  # the disk is written in the background: the next save at the latest tells
+            for step in (2, 3):  # the disk is written in the background: the next save at the latest reports it
                 checkpoints.save(step, large, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -165,7 +165,7 @@ def test_a_directory_that_vanishes_during_a_write_is_reported(tmp_path):
 
 @pytest.fixture
 def mountpoint(tmp_path):
-    """A file system of its own: who is root may write into any directory, but not into one mounted read-only."""
+    """A file system of its own: root may write into any directory, but not into one mounted read-only."""
     folder = tmp_path / "mounted"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "none", folder]

@@ -33,7 +33,7 @@ def steps(predicted=None, **changes) -> Steps:
 
 
 def imagined(**changes) -> Steps:
-    """With a head for collisions that says 0."""
+    """With a head for collisions that predicts 0."""
     return steps({"at_fault": np.zeros((3, 2), np.float32)}, **changes)
 
 
@@ -47,10 +47,10 @@ def test_a_crash_that_was_not_imagined_is_a_positive_bias():
     alive = np.array([[1, 1], [1, 1], [0, 1]], bool)
     reward = np.array([[1, 1], [-20, 1], [0, 1]], float)
     gap = grounding.gap(imagined(), steps(at_fault=crash, alive=alive, reward=reward), trust=1.0, horizon=3)
-    # row 0: imagined 3, driven -19; row 1: no difference
+    # row 0: imagined 3, grounded -19; row 1: no difference
     assert (gap["bias"], gap["gap"]) == (11, 11)
     assert (gap["imagined_at_fault"], gap["grounded_at_fault"], gap["gap_at_fault"]) == (0, 0.5, -0.5)
-    # the head said 0 in both: Brier (1 - 0)^2 / 2; always saying 0.5 gives 0.25
+    # the head predicts 0 in both: Brier (1 - 0)^2 / 2; a constant 0.5 gives 0.25
     assert (gap["brier_at_fault"], gap["brier_base_at_fault"]) == (0.5, 0.25)
 
 

@@ -71,7 +71,7 @@ def interrupted(tmp_path_factory):
 
 
 def test_grounding_acts_without_sampling(uninterrupted):
-    """Other keys, the same rollout; the exploring policy, which refits learn from, drives otherwise."""
+    """Other keys, the same rollout; the exploring policy, which refits learn from, acts otherwise."""
     config, policy = presets.tiny(), uninterrupted[1].learned.policy
     built, records = models.build(config), open_splits(config.data, config.spec, config.simulator).grounding
     judge, keep = Judge(LogReplay(config.simulator)), Scored(config.simulator, built.labels)
@@ -118,8 +118,8 @@ def test_practice_in_the_simulator_is_in_the_ledger(shared, tmp_path):
     grounding = dataclasses.replace(presets.tiny().grounding, roll_back=False)
     config = dataclasses.replace(tiny(tmp_path), start_from=str(shared), rounds=rounds, grounding=grounding)
     state = run(config)
-    driven = rounds.scenes * rounds.group * rounds.horizon * (rounds.iterations + config.value.steps)
-    assert driven / 4 < state.progress.ledger.spent["practise"] <= driven
+    most = rounds.scenes * rounds.group * rounds.horizon * (rounds.iterations + config.value.steps)
+    assert most / 4 < state.progress.ledger.spent["practise"] <= most
     assert (state.progress.rounds[-1]["decision"], state.progress.rounds[-1]["trust"]) == ("accept", None)
 
 
@@ -152,7 +152,7 @@ def test_every_stage_is_in_the_ledger_and_the_log(uninterrupted):
     assert [*state.progress.finished] == [unit.name for unit in stages.schedule(tiny(directory))]
     spent = state.progress.ledger.spent
     assert {purpose for purpose, steps in spent.items() if steps == 0} == {"practise"}  # in imagination alone
-    # Validation is charged as it was driven: less than whole rollouts where some ended early.
+    # Validation counts the steps until each rollout ended: fewer than whole rollouts where some ended early.
     checks, whole = state.progress.checks, 4 * tiny(directory).rollout_steps
     assert sum(one["failure"] for one in checks) > 0 and 0 < spent["validate"] < whole * len(checks)
     lines = list(read_lines(directory / "metrics.jsonl"))
@@ -201,7 +201,7 @@ def test_policies_that_a_run_has_not_trained_are_refused(shared, capsys):
 
 
 def test_a_run_is_read_by_the_lines_of_the_page(uninterrupted, shared):
-    """Its policy drives in the simulator and in its world model; nothing is written."""
+    """Its policy is rolled out in the simulator and in its world model; nothing is written."""
     files = {path: path.stat().st_mtime_ns for path in shared.rglob("*")}
     page = (pathlib.Path(__file__).parents[1] / "docs" / "python.md").read_text("utf-8")
     [lines] = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "load_run" in block]

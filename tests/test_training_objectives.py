@@ -119,7 +119,7 @@ def test_penalty_lowers_the_reward_by_the_disagreement():
 
 def test_group_baseline_is_the_mean_of_the_others():
     values, valid = jnp.asarray([[1.0, 2.0, 6.0, 5.0]]), jnp.asarray([[1, 1, 1, 0]], bool)
-    # groups (1, 2) and (6, invalid): others of 1 -> 2, of 2 -> 1, of 6 -> nobody, of the invalid one -> 6
+    # groups (1, 2) and (6, invalid): others of 1 -> 2, of 2 -> 1, of 6 -> none, of the invalid one -> 6
     np.testing.assert_allclose(leave_one_out(values, valid, 2)[0], [2, 1, 0, 6])
 
 

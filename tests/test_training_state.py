@@ -45,9 +45,9 @@ def test_typos_end_the_process_with_a_suggestion(arguments, hint, capsys):
     """In a screenful: every option is named once, of the preset that was asked for."""
     with pytest.raises(SystemExit, match="2"):
         presets.parse(arguments)
-    said = capsys.readouterr()
-    assert hint in said.out + said.err
-    assert len((said.out + said.err).splitlines()) < 25 and "h200 --help" not in said.err
+    printed = capsys.readouterr()
+    assert hint in printed.out + printed.err
+    assert len((printed.out + printed.err).splitlines()) < 25 and "h200 --help" not in printed.err
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_text_that_looks_like_a_boolean_stays_text():
 def test_help_names_the_presets_and_requires_nothing(capsys):
     with pytest.raises(SystemExit, match="0"):
         presets.parse(["--help"])
-    said = capsys.readouterr().out
-    assert all(name in said for name in presets.PRESETS) and "required" not in said
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in presets.PRESETS) and "required" not in printed
 
 
 def test_a_missing_launcher_is_reported_with_the_field(monkeypatch):

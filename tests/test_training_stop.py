@@ -39,7 +39,7 @@ def train():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("part", "status", "said"),
+    ("part", "status", "message"),
     [
         ("import", 130, "stopped before anything began\n"),
         ("work", 130, "stopped by {}\n"),
@@ -48,11 +48,11 @@ def train():
         ("over", 3, ""),
     ],
 )
-def test_a_signal_is_honoured_wherever_it_comes(part, status, said, number):
+def test_a_signal_is_honoured_wherever_it_comes(part, status, message, number):
     command = [sys.executable, "-c", PROGRAM + PARTS[part]]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (status, said.format(number.name))
+    assert (process.returncode, err) == (status, message.format(number.name))
     assert out == ("saved\n" if part == "training" else "")

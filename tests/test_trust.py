@@ -226,7 +226,7 @@ def test_no_policy_and_no_judge_is_loaded_from_below_a_run(run, capsys, option, 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("--policy", "mine"), "policy 'mine': expected one of .*'idm'.* or package.module:Config"),
         (("--policy", "nowhere.mine:Mine"), "policy 'nowhere.mine:Mine': there is no module 'nowhere.mine'"),
@@ -236,8 +236,8 @@ def test_no_policy_and_no_judge_is_loaded_from_below_a_run(run, capsys, option, 
         (("--judge", "examples.time_gap:TimeGapConfig"), r"judge .* builds a TimeGap without \['observe', 'step'\]"),
     ],
 )
-def test_what_a_policy_and_a_judge_may_name(words, message, capsys, tmp_path):
-    assert command.main([*words, "--scenes", "1", "--out", str(tmp_path)]) == 2
+def test_what_a_policy_and_a_judge_may_name(arguments, message, capsys, tmp_path):
+    assert command.main([*arguments, "--scenes", "1", "--out", str(tmp_path)]) == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""What is installed: nothing but `tether`, whole and typed, and it drives beside a stranger's packages."""
+"""What is installed: nothing but `tether`, whole and typed, and it works beside packages of the same names."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 PROGRAMS = {"train", "eval"}  # of the modules of `tether`, not the public face
-DRIVE = """
+ROLLOUT = """
 import data, policy
 assert data.WHOSE == policy.WHOSE == "a stranger's"
 import tether, tether.data, tether.policy
@@ -65,7 +65,7 @@ def outside(installed, tmp_path) -> dict:
 
 
 def test_every_package_is_listed():
-    """So that this is said also where no wheel can be built."""
+    """So that a missing package fails also where no wheel can be built."""
     packages = {
         f"{package}.{'.'.join(path.parent.relative_to(ROOT / folder).parts)}".rstrip(".")
         for package, folder in FOLDERS.items()
@@ -88,7 +88,7 @@ def test_the_wheel_holds_nothing_but_tether(wheel):
 
 
 def test_the_wheel_works_beside_packages_of_the_same_names(installed, outside):
-    ran = run(sys.executable, "-c", f"import sys{DRIVE}", **outside)
+    ran = run(sys.executable, "-c", f"import sys{ROLLOUT}", **outside)
     steps, places = ran.stdout.splitlines()
     assert float(steps) == 16
     assert places == f"{installed / 'tether' / '__init__.py'} {installed / 'tether' / 'data' / '__init__.py'}"

@@ -152,12 +152,12 @@ def test_the_replay_itself_forecasts_every_event(study, sim_config, monkeypatch,
 
 def test_a_replay_goes_on_past_its_failure(study, batch, keys):
     """The ego runs a red light and keeps its 10 m/s, where an ending World would hold it."""
-    drive = jax.jit(calibration.replay(study, baseline("go_straight", study.simulator)))
-    driven = drive((), batch, keys)
-    failed = np.asarray(driven.outcome.termination)[3]
-    assert failed.any() and not failed[-1] and bool(driven.alive.all())
-    np.testing.assert_allclose(np.diff(np.asarray(driven.ego.x)[3].ravel()), 1.0, atol=1e-3)
-    happened, counted = calibration.truth(driven, calibration.at(study))
+    replay = jax.jit(calibration.replay(study, baseline("go_straight", study.simulator)))
+    result = replay((), batch, keys)
+    failed = np.asarray(result.outcome.termination)[3]
+    assert failed.any() and not failed[-1] and bool(result.alive.all())
+    np.testing.assert_allclose(np.diff(np.asarray(result.ego.x)[3].ravel()), 1.0, atol=1e-3)
+    happened, counted = calibration.truth(result, calibration.at(study))
     assert bool(happened[3, calibration.EVENTS.index("red_light"), -1]) and bool(counted.all())
 
 
@@ -169,13 +169,13 @@ def test_fractions_of_perturbed_scenes():
 
 
 def test_margins_are_the_room_that_is_left(batch, sim_config):
-    """The edge is 2 m from the lane's centre, half the ego's width less from the ego; nobody is on the free road."""
+    """The edge is 2 m from the lane's centre, half the ego's width less from the ego; the free road has no other agent."""
     state = start_state(batch, jnp.full(4, SceneSpec.current), latent=())
     swept, boxes = state.ego[:, None], state.history[..., -1:]
     near = jax.jit(jax.vmap(lambda *row: costs.distances(*row, sim_config)))(state, swept, boxes)
     width = float(state.ego.width[0])
     np.testing.assert_allclose(near[:, 3:], width / 2 - 2, atol=1e-4)
-    np.testing.assert_allclose(near[0, :3], -costs.FAR_M)  # nobody there
+    np.testing.assert_allclose(near[0, :3], -costs.FAR_M)  # no agent there
     gap = float(boxes.x[1, 1, 0] - state.ego.x[1]) - float(state.scene.length[1, :2].mean())
     np.testing.assert_allclose(near[1, :3], -min(gap, costs.FAR_M), atol=1e-4)
 

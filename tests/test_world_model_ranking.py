@@ -34,7 +34,7 @@ class Steady(GoStraight):
 
 
 def stopping_lead() -> Scene:
-    """A vehicle that drives 20 m ahead at the ego's speed up to the current step and stands from there on."""
+    """A vehicle that stays 20 m ahead of the ego up to the current step and stands from there on."""
     scene = scenes.lead_vehicle(gap=20.0, speed=10.0)
     stands = np.arange(scene.x.shape[-1]) > scenes.TINY.current
     x = np.where(stands, scene.x[1, scenes.TINY.current], scene.x[1])
@@ -75,7 +75,7 @@ def test_a_world_in_which_no_agent_brakes_is_too_optimistic(finding, study):
     assert bias["mean"] > 0 and bias["n"] == len(study.records)
     assert finding.rows[FLOOR]["failure_bias"]["mean"] < 0
     assert finding.paired[CEILING]["bias"]["mean"] == pytest.approx(-bias["mean"])
-    # only who brakes stops behind the standing vehicle; if that drove on, only who speeds up would reach it
+    # only the policy that brakes stops behind the standing vehicle; if that moved on, only the fast one would reach it
     assert finding.details["grounded"]["at_fault"] == pytest.approx([0, 1 / 3, 1 / 3])
     assert finding.details["imagined"][FLOOR]["at_fault"] == pytest.approx([0, 0, 1 / 3])
     assert finding.details["imagined"][FLOOR]["red_light"] == finding.details["grounded"]["red_light"]
@@ -151,18 +151,18 @@ def test_scenes_that_differ_do_not_make_up_for_policies_that_are_confused():
 
 def test_heads_weigh_a_reward_by_the_probability_of_reaching_it():
     heads = {"reward": jnp.array([[1.0], [2.0], [4.0]]), "cont": jnp.array([[0.5], [0.0], [0.5]])}
-    driven = SimpleNamespace(outcome=SimpleNamespace(predicted=heads), alive=jnp.array([[True], [True], [False]]))
-    np.testing.assert_allclose(returns.predicted_return(driven)["predicted_return"], [1 + 0.5 * 2])
-    driven.outcome.predicted = {}
-    assert returns.predicted_return(driven) == {}
+    result = SimpleNamespace(outcome=SimpleNamespace(predicted=heads), alive=jnp.array([[True], [True], [False]]))
+    np.testing.assert_allclose(returns.predicted_return(result)["predicted_return"], [1 + 0.5 * 2])
+    result.outcome.predicted = {}
+    assert returns.predicted_return(result) == {}
 
 
 def test_imagination_goes_no_further_than_the_log(batch):
     cut = batch.replace(valid=np.asarray(batch.valid) & (np.arange(batch.valid.shape[-1]) <= 62))
-    driven = SimpleNamespace(
+    result = SimpleNamespace(
         observation=SimpleNamespace(time=10 + 5 * np.arange(16)[:, None] + np.zeros((1, 4), int)),
         outcome=SimpleNamespace(valid=np.ones((16, 4, 5), bool)),
     )
-    counted = returns.within_log(driven, cut)
+    counted = returns.within_log(result, cut)
     np.testing.assert_array_equal(counted.sum(0), 10)  # the eleventh step would end at 65
-    assert returns.within_log(driven, batch).all()
+    assert returns.within_log(result, batch).all()

@@ -25,7 +25,7 @@ KEY = jax.random.split(jax.random.key(0), 1)
 
 @dataclasses.dataclass(frozen=True)
 class Obliging(Kinematic):
-    """Whoever is faster than row 0, the ego, brakes by its params [m/s^2]: at 0 it is `Kinematic`."""
+    """Every agent that is faster than row 0, the ego, brakes by the params [m/s^2]: at 0 it is `Kinematic`."""
 
     def step(self, params, key, state, action):
         moved = dataclasses.replace(self, config=params)
@@ -75,7 +75,7 @@ def test_follower_that_brakes_is_right(asked):
 
 
 def test_follower_that_brakes_too_little_hits_the_ego(asked):
-    """It gets less far by 1 * 5^2 / 2 = 12.5 m, but the ego stands 12.5 m ahead after 2.5 s: it drives into it."""
+    """It gets less far by 1 * 5^2 / 2 = 12.5 m, but the ego stands 12.5 m ahead after 2.5 s: they collide."""
     assert not asked(1.0)[1]["follower, ego brakes"].any()
 
 
@@ -97,9 +97,9 @@ def test_another_speed_on_the_same_way(sim_config):
     """On a bend of 1/50 m, braking by 4 from 10 m/s ends after 12.5 m of the same arc of the rear axle."""
     scene = scenes.stack([scenes.straight(speed=10.0)])
     ego = log_ego(scene, START)
-    action, driven = logged_plan(scene, START, 50, sim_config)
+    action, states = logged_plan(scene, START, 50, sim_config)
     bend = Action(jnp.zeros_like(action.acceleration), jnp.full_like(action.curvature, 0.02))
-    _, way = retimed(ego, (bend, driven), -4.0, sim_config)
+    _, way = retimed(ego, (bend, states), -4.0, sim_config)
     assert float(way.speed[0, -1]) == 0.0
     np.testing.assert_allclose(way.heading[0, -1], 12.5 * 0.02, atol=1e-3)
     back = float(rear_axle(ego.length[0])) * (1 - np.cos(0.25))  # the centre has swung to the left about the axle

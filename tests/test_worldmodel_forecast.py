@@ -64,7 +64,7 @@ def test_wasserstein_by_hand():
 
 
 def test_an_agent_out_of_sight_goes_on_at_its_last_velocity():
-    """Three agents at 10 m/s, boxes 0.1 s apart that say 100: never lost, lost after one step, lost at once."""
+    """Three agents at 10 m/s, boxes 0.1 s apart with velocities of 100: never lost, lost after one step, lost at once."""
     valid = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool)
     x = jnp.where(valid, jnp.array([0.0, 1.0, 2.0, 3.0]), 100.0)
     velocity = jnp.where(valid, 10.0, -7.0)
@@ -73,7 +73,7 @@ def test_an_agent_out_of_sight_goes_on_at_its_last_velocity():
     kept = forecast.keep_moving(now, after, 0.1)
     np.testing.assert_allclose(kept.x, np.tile([1.0, 2.0, 3.0], (3, 1)), atol=1e-6)
     np.testing.assert_array_equal(kept.valid, after.valid)
-    back = after.replace(valid=after.valid.at[2, 2].set(True))  # seen again: where it says that it is
+    back = after.replace(valid=after.valid.at[2, 2].set(True))  # seen again: at its own place
     np.testing.assert_allclose(forecast.keep_moving(now, back, 0.1).x[2], [1.0, 2.0, 100.0], atol=1e-6)
 
 

@@ -40,7 +40,7 @@ def test_the_ramp():
 
 
 def test_target_is_two_half_steps_by_hand():
-    """A network that says 4 at first and 3 half way on: from z = 1 at tau 0 with d 0.5.
+    """A network that returns 4 at first and 3 half way on: from z = 1 at tau 0 with d 0.5.
 
     First velocity (4 - 1) / 1 = 3, z' = 1 + 0.25 * 3 = 1.75 at tau 0.25; second (3 - 1.75) / 0.75 = 5 / 3. Their mean
     over d leads to 1 + 0.5 * 7 / 3, and the frame that one step would have to believe in is 1 + 1 * 7 / 3.
@@ -55,7 +55,7 @@ def test_target_is_two_half_steps_by_hand():
 
 
 def test_loss_is_flow_and_bootstrap_by_row(rng):
-    """Weighted squared error against the frame, or against what two half steps say; that side has no gradient."""
+    """Weighted squared error against the frame, or against the result of two half steps; that side has no gradient."""
     clean, noise = jnp.asarray(rng.normal(size=(2, 4, 3, 5)), jnp.float32)
     levels = shortcut.draw_levels(jax.random.key(1), 4, 3, FINEST, bootstrapped=1)
     noisy = shortcut.corrupt(clean, noise, levels.tau)
@@ -76,7 +76,7 @@ def test_loss_is_flow_and_bootstrap_by_row(rng):
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_a_constant_network_gives_its_frame(steps):
-    """Whoever always says the same frame gets it, in any number of steps."""
+    """A network that always returns the same frame gives it in any number of steps."""
     frame = jnp.arange(6.0).reshape(1, 2, 3)
     drawn = shortcut.sample(lambda noisy, levels: frame, jax.random.normal(jax.random.key(0), frame.shape), steps)
     np.testing.assert_allclose(drawn, frame, atol=1e-5)
