@@ -231,9 +231,7 @@ def test_without_sumo_the_error_names_what_to_install(monkeypatch):
         Fleet([])
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity"), reason="this system does not report the processors of a process"
-)
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not report a process's processors")
 def test_one_processor_is_refused_rather_than_waited_for(monkeypatch):
     pytest.importorskip("sumo", reason="SUMO is not installed")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})

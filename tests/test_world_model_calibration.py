@@ -169,7 +169,7 @@ def test_fractions_of_perturbed_scenes():
 
 
 def test_margins_are_the_room_that_is_left(batch, sim_config):
-    """The edge is 2 m from the lane's centre, half the ego's width less from the ego; the free road has no other agent."""
+    """The edge is 2 m from the lane's centre, half the ego's width less from the ego; the free road is empty."""
     state = start_state(batch, jnp.full(4, SceneSpec.current), latent=())
     swept, boxes = state.ego[:, None], state.history[..., -1:]
     near = jax.jit(jax.vmap(lambda *row: costs.distances(*row, sim_config)))(state, swept, boxes)

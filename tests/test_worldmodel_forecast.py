@@ -64,7 +64,7 @@ def test_wasserstein_by_hand():
 
 
 def test_an_agent_out_of_sight_goes_on_at_its_last_velocity():
-    """Three agents at 10 m/s, boxes 0.1 s apart with velocities of 100: never lost, lost after one step, lost at once."""
+    """Three agents at 10 m/s, whose boxes give a velocity of 100: never lost, lost after one step, lost at once."""
     valid = jnp.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], bool)
     x = jnp.where(valid, jnp.array([0.0, 1.0, 2.0, 3.0]), 100.0)
     velocity = jnp.where(valid, 10.0, -7.0)
