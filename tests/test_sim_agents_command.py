@@ -114,7 +114,7 @@ def write(path, *payloads):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command for a run of the kinematic model, which nobody has to fit: (records, more options) -> status."""
+    """The command for a run of the kinematic model, which needs no fit: (records, more options) -> status."""
     simulator = Config(name="cpu").simulator
     subject = Subject("kinematic", KinematicConfig().build(simulator), ())
     monkeypatch.setattr(sim_agents, "fitted", lambda *_: subject)

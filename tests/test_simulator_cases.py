@@ -81,8 +81,8 @@ def test_hit_from_behind_by_a_replayed_car_costs_no_score():
 
 
 def test_the_own_return_ignores_contacts_that_are_not_the_egos_fault():
-    """The own return of being driven through is that of an empty road, but for the time to collision; a contact that is
-    the ego's fault costs as much as ever."""
+    """When replayed traffic hits the ego, the own return is that of an empty road, but for the time to collision; a
+    contact that is the ego's fault costs as much as in the return."""
     empty, parked = scenes.straight(), scenes.with_agent(scenes.straight(), 1, x=30.0, y=0.0)
     hit = scenes.with_agent(scenes.straight(), 1, x=-5.2, y=0.0, speed=16.0)
     free, through, crash = (drive(scene, plan()).score for scene in (empty, hit, parked))
@@ -285,7 +285,7 @@ def coach_turning(alongside: float | None = None) -> Scene:
 
 
 def test_a_coach_is_replayed_as_it_turned():
-    """Position and heading of the log, until the log's end comes into sight: beyond it nobody knows of a turn."""
+    """Position and heading of the log, until the log's end comes into sight: beyond it no turn is known."""
     scene = coach_turning()
     result = drive(scene, plan(expert=True))
     assert result.happened() == set() and result.score["score"] == 1.0
