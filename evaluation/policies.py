@@ -30,7 +30,7 @@ from tether.training.state import Learned, Progress
 from tether.worldmodel.registry import build as build_model
 
 BASELINES_BY_INTEREST = (*(name for name in BASELINES if name != "expert"), "expert")
-SPEAKING_SCENES = 4  # scenes whose sentences the report quotes
+QUOTED_SCENES = 4  # scenes whose sentences the report quotes
 LONGEST_NAME = 100  # characters of a folder's name
 
 
@@ -320,7 +320,7 @@ def draw(
         figures.still(traces, output / "figures" / f"{name}.png")
         drawn[f"figures/{name}.gif"] = caption
         spoken += [trace for trace in traces if trace.policy == PAIR[0]]
-    return drawn, spoken[:SPEAKING_SCENES]
+    return drawn, spoken[:QUOTED_SCENES]
 
 
 def showcases(evaluation: Evaluation, results: Results, count: int) -> list[tuple[str, str, tuple[str, ...], int]]:
