@@ -37,7 +37,6 @@ ROUND = {
     "ground": (7.5, 1.5, "roll out the same policy\nin the simulator", GREEN),
     "decide": (6.7, 3.6, "accept, or roll back:\nby the gap and the failures", ORANGE),
 }
-ONE_LOOP = "imagining and grounding\nare the same loop:\nsimulator/rollout.py"
 
 
 def imported_packages(package: str) -> set[str]:

@@ -9,7 +9,6 @@ from tether.evaluation.report import PAIR, Results
 from tether.evaluation.topview import Trace
 from tether.simulator.events import LABELS
 
-NEAR_M = 1.0  # road edges and boxes within this of the ego's box are related to an event
 SENTENCES_PER_SCENE = 3
 
 

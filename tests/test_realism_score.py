@@ -10,7 +10,7 @@ from tether.data.tfrecord import read_records
 from tether.data.womd import parse_scenario
 from tether.evaluation.realism.features import Tracks
 from tether.evaluation.realism.likelihood import Histogram, indication_likelihood, likelihood, log_likelihood
-from tether.evaluation.realism.score import HISTOGRAMS, INDICATIONS, WEIGHTS, average, counted, realism
+from tether.evaluation.realism.score import HISTOGRAMS, INDICATIONS, WEIGHTS, counted, realism
 
 # The official package's values for one record with its log as all rollouts, where the log is invalid the last pose
 # held. The constant-velocity filling is known by its sum only.
@@ -154,10 +154,6 @@ def test_a_feature_without_valid_values_is_an_error():
     scene = made.scene(made.cruise(1.0), agent_type=np.array([AgentType.PEDESTRIAN]))
     with pytest.raises(ValueError, match="shows no time_to_collision"):
         realism(scene, made.repeated(scene, 2))
-
-
-def test_the_average_is_over_scenes():
-    assert average([{"metametric": 0.5}, {"metametric": 1.0}]) == {"metametric": 0.75}
 
 
 @pytest.fixture(scope="module")

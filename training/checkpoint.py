@@ -300,7 +300,7 @@ def _held_place(directory: pathlib.Path, descriptor: int) -> pathlib.Path:
 
 
 def _quieten() -> None:
-    """Of a disk that fails Orbax raises one error; silences what it and asyncio log of it besides, with tracebacks."""
+    """Silences what Orbax and asyncio log, with tracebacks, beside the one error that a failing disk raises."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if getattr(sys.unraisablehook, "func", None) is not _unraisable:

@@ -5,7 +5,6 @@ It is the likelihood of the log under a model's rollouts. Definition: waymo-open
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -104,8 +103,3 @@ def displacement(scene: SimAgentsScene, rollouts: Tracks) -> dict[str, float]:
     error = summed / scene.valid[evaluated].sum(-1)
     best = float(error.mean(axis=1).min())
     return {"average_displacement_error": float(error.mean()), "min_average_displacement_error": best}
-
-
-def average(scores: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean of each score over scenes, as on the leaderboard."""
-    return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
