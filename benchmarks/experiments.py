@@ -230,8 +230,8 @@ def practise(
     given = [*words, *arm.words, "--seed", str(seed), "--directory", str(directory), "--start_from", str(shared)]
     if arm.budgeted:
         given += ["--rounds.iterations", str(iterations(settings.read(shared / "config.json"), arm, budget))]
-    for stage in ("cl_sft", "fit_value", "post_train"):
-        call("train.py", [*given, "--stage", stage])
+    for stage in (stage for stage in STAGES if not stage.shared):
+        call("train.py", [*given, "--stage", stage.name])
     return directory
 
 

@@ -147,7 +147,7 @@ def frequencies(labels: list[Label]) -> str:
     for index, slot in enumerate(("longitudinal", "lateral", "cause")):
         counts = collections.Counter(VOCABULARY[int(one.tokens[index])] for one in labels)
         rows.append([slot, ", ".join(f"{phrase} {count / len(labels):.1%}" for phrase, count in counts.most_common())])
-    return table(["", f"shares of {len(labels):,} labels"], rows)
+    return table(["", f"fractions of {len(labels):,} labels"], rows)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -21,6 +21,7 @@ from tether.evaluation.shipped import open_shipped
 from tether.evaluation.topview import Trace
 from tether.evaluation.trained import learned_policies, missing_stages, remarks
 from tether.evaluation.world_models import one_run
+from tether.training import stages
 from tether.training.config import Config
 from tether.training.drives import NamedPolicy
 from tether.training.models import Models, build
@@ -108,7 +109,7 @@ def evaluate_run(
         "wall_s_by_stage": stage_seconds(directory / "metrics.jsonl"),
     }
     notes = remarks(config, learned, progress) if names else []
-    fitted = request.policies is None and "fit_world_model" not in missing_stages(config, progress)
+    fitted = request.policies is None and stages.world_model.STAGE.name not in missing_stages(config, progress)
     world_model = compare_models(config, models, learned, records) if fitted else {}
     return write_report(output, evaluation, config, request, progress, world_model, spent, began, notes)
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import jax
 
 from tether.evaluation.judges import LEARNED
+from tether.training import stages
 from tether.training.config import Config
+from tether.training.stage import Stage
 from tether.training.stages import schedule
 from tether.training.state import Learned, Progress
 
@@ -23,17 +25,17 @@ def unfinished(config: Config, progress: Progress) -> str:
     return f"Unfinished run: {done}, missing are the stages {', '.join(missing)}." if missing else ""
 
 
-def require(directory: str | pathlib.Path, config: Config, progress: Progress, stage: str, what: str) -> None:
+def require(directory: str | pathlib.Path, config: Config, progress: Progress, stage: Stage, what: str) -> None:
     """Refuses the use of arrays that a run has not trained yet: they are still random.
 
     Args: stage: the one that trains them.   what: a name of the arrays for the message.
     Raises: ValueError naming the stages that are missing.
     """
     missing = missing_stages(config, progress)
-    if stage in missing:
+    if stage.name in missing:
         raise ValueError(
-            f"{directory}: {what} is not trained yet: stage {stage} is not finished (missing: {', '.join(missing)}); "
-            "let train.py continue"
+            f"{directory}: {what} is not trained yet: stage {stage.name} is not finished "
+            f"(missing: {', '.join(missing)}); let train.py continue"
         )
 
 
@@ -47,11 +49,11 @@ def learned_policies(
     """
     if asked is not None and not set(LEARNED) & set(asked):
         return ()
-    require(directory, config, progress, "imitate", "its policy")
+    require(directory, config, progress, stages.imitate.STAGE, "its policy")
     if progress.post_trained:
         return LEARNED if asked is None else tuple(name for name in LEARNED if name in asked)
     if asked is not None and "post_trained" in asked:
-        require(directory, config, progress, "post_train", "its post-trained policy")
+        require(directory, config, progress, stages.post_train.STAGE, "its post-trained policy")
         raise ValueError(f"{directory}: it has no post-trained policy, for no round was accepted: ask for imitation")
     return ("imitation",)
 

@@ -41,9 +41,9 @@ def test_random_weights_are_no_policy():
         ):
             learned_policies("runs/x", CONFIG, fitted, asked)
     assert learned_policies("runs/x", CONFIG, fitted, ("idm",)) == ()
-    require("runs/x", CONFIG, fitted, "fit_world_model", "its world model")
+    require("runs/x", CONFIG, fitted, stages.world_model.STAGE, "its world model")
     with pytest.raises(ValueError, match="its world model is not trained yet: stage fit_world_model"):
-        require("runs/x", CONFIG, progress(0), "fit_world_model", "its world model")
+        require("runs/x", CONFIG, progress(0), stages.world_model.STAGE, "its world model")
 
 
 def test_the_imitation_policy_is_not_called_post_trained():

@@ -13,6 +13,7 @@ from tether.evaluation.shipped import FOLDER, open_shipped
 from tether.evaluation.trained import learned_policies, require
 from tether.scenes import Scenes
 from tether.scenes import open_split as open_starter
+from tether.training import stages
 from tether.training.config import Config
 from tether.training.drives import Judge, NamedPolicy
 from tether.training.models import Models, build
@@ -50,7 +51,7 @@ class Run:
     @property
     def world_model(self) -> Judge:
         """The World in which policies practise. Raises: ValueError where it is not fitted yet."""
-        require(self.directory, self.config, self.progress, "fit_world_model", "its world model")
+        require(self.directory, self.config, self.progress, stages.world_model.STAGE, "its world model")
         return Judge(self.models.world_model, lambda rows: self.learned.model)
 
     def open_split(self, split: str, directory: str | pathlib.Path | None = None) -> Scenes:

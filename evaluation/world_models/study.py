@@ -20,12 +20,14 @@ from tether.evaluation.trained import learned_policies, require, unfinished
 from tether.evaluation.world_models.draws import Draws, Logged, imagine_draws, log_drive, logged
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Params, World
+from tether.training import stages
 from tether.training.config import Config
 from tether.training.drives import NamedPolicy
 from tether.training.models import Models
 from tether.training.models import build as build_models
 from tether.training.processes import cache_programs
 from tether.training.scenes import chunks, data_directory, take
+from tether.training.stage import Stage
 from tether.training.state import Learned, Progress
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.registry import WORLD_MODELS
@@ -226,7 +228,7 @@ def common(runs: dict[str, Config]) -> Config:
 
 
 def learned_in(
-    path: str, config: Config, records: Sequence[Record], stage: str, what: str
+    path: str, config: Config, records: Sequence[Record], stage: Stage, what: str
 ) -> tuple[Models, Learned, Progress]:
     """What a run has learned. Raises: ValueError where the stage that it is read for is not finished, see `require`."""
     models = build_models(config)
@@ -237,7 +239,7 @@ def learned_in(
 
 def fitted(name: str, path: str, config: Config, records: Sequence[Record]) -> Subject:
     """The world model of a run, under its own name if none is given."""
-    models, learned, progress = learned_in(path, config, records, "fit_world_model", "its world model")
+    models, learned, progress = learned_in(path, config, records, stages.world_model.STAGE, "its world model")
     missing = unfinished(config, progress)
     return Subject(name or config.world_model, models.world_model, learned.model, missing and f"{path}: {missing}")
 
@@ -250,7 +252,7 @@ def untrained(name: str, config: Config, records: Sequence[Record]) -> Subject:
 
 def policies_in(path: str, config: Config, records: Sequence[Record]) -> dict[str, NamedPolicy]:
     """The learned policies of a run by name, those that differ."""
-    models, learned, progress = learned_in(path, config, records, "imitate", "its policy")
+    models, learned, progress = learned_in(path, config, records, stages.imitate.STAGE, "its policy")
     names = learned_policies(path, config, progress)
     named = {f"{name} ({pathlib.Path(path).name})": name for name in names}
     policies = {title: learned_policy(name, models, learned, 0.0) for title, name in named.items()}
