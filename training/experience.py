@@ -55,7 +55,7 @@ def drawn(driven: Rollout, targets: Targets, weight: Array, reasoning: float) ->
 
 
 def demonstrated(driven: Rollout, decision: Decision, valid: Array, returns: Array) -> Experience:
-    """Decisions that somebody else shows in the states of a rollout, all of one weight."""
+    """Decisions of a teacher, or of the log, in the states of a rollout, all of one weight."""
     weight = uniform(valid)
     return Experience(
         observation=driven.observation,

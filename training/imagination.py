@@ -1,4 +1,4 @@
-"""Driving for experience: what is kept of rollouts to learn from.
+"""What is kept of rollouts to learn from.
 
 The objects here are given to `drives.roll_out` as `keep`. Letters: R rows (starts x G), H steps.
 """

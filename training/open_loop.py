@@ -1,7 +1,7 @@
 """Open loop: how near a policy's plan stays to the log when it is asked in the log's own states.
 
-It stands beside the closed-loop score so that everyone sees how little the one says about the other: in open loop no
-error of the policy ever reaches the policy.
+It stands beside the closed-loop score to show how little the two have to do with each other: in open loop no error of
+the policy ever reaches the policy.
 """
 
 import functools

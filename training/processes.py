@@ -37,7 +37,7 @@ class DistributedConfig:
 def join(config: DistributedConfig) -> None:
     """Meets the other processes, if there are any; before anything else of JAX is used.
 
-    Raises: ValueError where the launcher does not say who the others are; RuntimeError where they do not come.
+    Raises: ValueError where the launcher does not name the other processes; RuntimeError where they do not come.
     """
     # Its handler of SIGTERM would stand in the way of `stop.Stop`, which tells the other processes itself.
     jax.config.update("jax_enable_preemption_service", False)

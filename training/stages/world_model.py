@@ -30,7 +30,7 @@ def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Me
         rough = disturbance(k_disturb, config.perturbed_scenes)
         disturbed = joined(ALONE, undisturbed(config.scenes - config.perturbed_scenes), rough)
         driven = expert_rollouts(run, batch[0], disturbed, k_drive)
-        # Undisturbed rows are the log itself, which nobody had to drive.
+        # Undisturbed rows are the log itself, which costs no steps.
         state = state.add_steps("fit_world_model", driven.alive & ~driven.dynamics[:, None])
         return fit(run, state, k_fit, driven)
 
