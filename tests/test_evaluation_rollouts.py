@@ -202,8 +202,8 @@ def bare(tmp_path_factory):
 def test_a_set_without_lights_edges_and_the_usual_splits_is_evaluated(bare, tmp_path, capsys):
     assert command.main(["--data", bare, "--policy", "idm"]) == 2
     assert "expected a split of ['evening'], found 'test'" in capsys.readouterr().err
-    words = ["--policy", "go_straight", "--policy", "constant_speed", "--split", "evening", "--scenes", "2"]
-    assert command.main(["--data", bare, *words, "--list-events", "--out", str(tmp_path)]) == 0
+    arguments = ["--policy", "go_straight", "--policy", "constant_speed", "--split", "evening", "--scenes", "2"]
+    assert command.main(["--data", bare, *arguments, "--list-events", "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "report.json").read_text())["provenance"]["scenes"] == 2
     assert "2 scenes of 2 recordings" in capsys.readouterr().out
     config = dataclasses.replace(Config(), data=DataConfig(directory=bare))

@@ -111,9 +111,9 @@ def test_the_shipped_policy_is_evaluated_without_a_run(folder, learned, monkeypa
     for user in (evaluation, runs):
         monkeypatch.setattr(user, "open_shipped", functools.partial(shipped.open_shipped, folder))
     monkeypatch.setattr(Evaluation, "results", noted)
-    words = ("--policy", "post_trained", "--policy", "idm", "--policy", "imitation", "--reasoning", "blank")
+    arguments = ("--policy", "post_trained", "--policy", "idm", "--policy", "imitation", "--reasoning", "blank")
     with pytest.raises(Interrupted):
-        command.main([*words, "--temperature", "0.5", "--scenes", "1", "--out", str(tmp_path / "out")])
+        command.main([*arguments, "--temperature", "0.5", "--scenes", "1", "--out", str(tmp_path / "out")])
     policies = evaluated[0].policies
     assert policies.keys() == {"idm", *(f"{n}{r}" for n in shipped_names() for r in ("", ", reasoning blank"))}
     for name, part in shipped_names().items():

@@ -88,8 +88,8 @@ def test_dashes_and_underscores_are_the_same_in_other_programs():
     for name in ("world-model", "world_model"):
         options = eval_program.parse([f"--{name}", "a_b=runs/c-d", f"--{name}=e_f", "--out", "my_folder"])
         assert options.world_model == ["a_b=runs/c-d", "e_f"] and options.out.name == "my_folder"
-    words = ["--womd", "a_b", "--out", "c-d"]
-    assert build.parse([*words, "--egos-per-scene", "2"]) == build.parse([*words, "--egos_per_scene", "2"])
+    arguments = ["--womd", "a_b", "--out", "c-d"]
+    assert build.parse([*arguments, "--egos-per-scene", "2"]) == build.parse([*arguments, "--egos_per_scene", "2"])
 
 
 def test_arguments_after_two_dashes_are_no_options():

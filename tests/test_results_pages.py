@@ -60,9 +60,9 @@ def test_the_front_page_and_the_readme_are_those_of_the_sections():
 
 
 def test_a_page_is_older_than_code_that_changed_after_its_commit(tmp_path):
-    def git(*words):
+    def git(*args):
         name = ["-c", "user.name=x", "-c", "user.email=x@x"]
-        return subprocess.run(["git", *name, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", *name, *args], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
     def commit(path):
         (tmp_path / path).mkdir(exist_ok=True)

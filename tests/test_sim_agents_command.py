@@ -121,10 +121,10 @@ def command(tmp_path, monkeypatch):
     settings.write(Config(name="cpu", world_model="kinematic"), tmp_path / "config.json")
 
     def run(records, *more):
-        words = (
+        arguments = (
             f"{tmp_path} --womd {records} --out {tmp_path / 'out'} --account a --method m --authors A --parameters 1M"
         )
-        return sim_agents.main([*words.split(), "--agents", "2", "--shards", "1", *more])
+        return sim_agents.main([*arguments.split(), "--agents", "2", "--shards", "1", *more])
 
     return run
 

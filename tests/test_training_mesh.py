@@ -74,10 +74,10 @@ def test_one_process_decides_at_once():
     assert Votes().cast(True, False) == (True, False)
 
 
-def child(devices, *words):
+def child(devices, *arguments):
     """A process of `mesh_child.py` with so many devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    command = [sys.executable, "-m", "tests.mesh_child", *map(str, words)]
+    command = [sys.executable, "-m", "tests.mesh_child", *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, text=True
     )

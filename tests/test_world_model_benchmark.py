@@ -23,8 +23,8 @@ def written(tmp_path_factory):
     """What the command writes, and where."""
     out = tmp_path_factory.mktemp("models")
     measures = [word for name in MOTION for word in ("--measure", name)]
-    words = ["--world-model", "kinematic", "--scenes", "3", "--draws", "2", "--out", str(out), *measures]
-    assert command.main(words) == 0
+    arguments = ["--world-model", "kinematic", "--scenes", "3", "--draws", "2", "--out", str(out), *measures]
+    assert command.main(arguments) == 0
     return json.loads((out / "models.json").read_text()), out
 
 
@@ -78,8 +78,8 @@ def bare(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bare")
     write_dataset({"evening": [localize(bare_road(f"scene{i}", f"road{i}")) for i in range(3)]}, folder / "set", {})
     measures = [word for name in ("realism", "displacement", "drift") for word in ("--measure", name)]
-    words = ["--world-model", "kinematic", "--data", str(folder / "set"), "--split", "evening", "--scenes", "3"]
-    status = command.main([*words, "--draws", "2", *measures, "--out", str(folder / "out")])
+    arguments = ["--world-model", "kinematic", "--data", str(folder / "set"), "--split", "evening", "--scenes", "3"]
+    status = command.main([*arguments, "--draws", "2", *measures, "--out", str(folder / "out")])
     return status, folder / "out"
 
 
@@ -100,16 +100,16 @@ def test_realism_reports_what_it_leaves_out(written):
 
 
 def test_a_set_without_anything_to_measure_ends_with_the_reason(bare, tmp_path, capsys):
-    words = ["--data", str(bare[1].parent / "set"), "--split", "evening", "--scenes", "1", "--measure", "realism"]
-    assert command.main(["--world-model", "kinematic", "--draws", "2", *words, "--out", str(tmp_path)]) == 2
+    arguments = ["--data", str(bare[1].parent / "set"), "--split", "evening", "--scenes", "1", "--measure", "realism"]
+    assert command.main(["--world-model", "kinematic", "--draws", "2", *arguments, "--out", str(tmp_path)]) == 2
     assert "realism: no scene has all that its features need" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_a_larger_report_on_world_models_is_not_replaced(written, capsys):
     before = (written[1] / "models.md").read_bytes()
-    words = ["--world-model", "kinematic", "--out", str(written[1])]
-    assert command.main([*words, "--scenes", "2", "--draws", "1", "--measure", "drift"]) == 2
+    arguments = ["--world-model", "kinematic", "--out", str(written[1])]
+    assert command.main([*arguments, "--scenes", "2", "--draws", "1", "--measure", "drift"]) == 2
     message = capsys.readouterr().err
     assert "larger report, of 3 scenes (now 2), 2 draws (now 1), 5 measures (now 1)" in message
     assert (written[1] / "models.md").read_bytes() == before
@@ -123,9 +123,9 @@ def test_a_stop_between_measures_reports_what_is_written(tmp_path, monkeypatch):
     quick = benchmark.Measure(lambda study: finding, lambda finding, path: path.write_text(""))
     monkeypatch.setitem(benchmark.MEASURES, "drift", quick)
     monkeypatch.setitem(benchmark.MEASURES, "ranking", quick._replace(measure=stopped))
-    words = ["--world-model", "kinematic", "--scenes", "1", "--out", str(tmp_path)]
+    arguments = ["--world-model", "kinematic", "--scenes", "1", "--out", str(tmp_path)]
     with pytest.raises(Interrupted, match=r"stopped by SIGTERM; .*models-unfinished.md has drift$"):
-        command.main([*words, "--measure", "drift", "--measure", "ranking"])
+        command.main([*arguments, "--measure", "drift", "--measure", "ranking"])
     assert "## Title" in (tmp_path / "models-unfinished.md").read_text()
     assert not (tmp_path / "models.md").exists()
 
