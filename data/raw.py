@@ -38,7 +38,7 @@ class RawScene:
       light_on_route: bool[L], the light controls a lane that the route follows.
       route_x, route_y: float64[K], [m], dense (0.5 to 5 m); should begin 15 m or more behind the ego's first pose.
       route_speed_limit: float64[K], [m/s], 0 where unknown.
-      note: free text to the driver; empty where there is none.
+      note: free text to the policy; empty where there is none.
       current: index of the current step.
     """
 

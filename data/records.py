@@ -55,7 +55,7 @@ class Rules:
       egos: most egos per record, see `egos.choose_egos`.
       groups: location group by scenario id; without it each scenario is its own group.
       seed, fractions: of the assignment of groups to splits.
-      notes: free text to the driver by scenario id, where there is any.
+      notes: free text to the policy by scenario id, where there is any.
       options: permitted corrections of faulty logs.
       held_out: files whose groups go to validation and test alone, those of all others then to train and grounding
         alone; where there are none, every file's groups go to all splits.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from tether.data.scene import Array, Observation, Scene
 from tether.policy.action_space import ramp
-from tether.policy.hazards import DriverConfig, Path, hazards, path_of, point_at
+from tether.policy.hazards import FollowerConfig, Path, hazards, path_of, point_at
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.dynamics import action_towards, limited, move, track_log
 from tether.simulator.observe import ego_of
@@ -64,14 +64,14 @@ class IDM(Memoryless):
     It reacts to all that is in the corridor along the route, but does not predict that an agent will enter it.
 
     Attributes:
-      driver: parameters of the car-following model, the intelligent driver model.
+      follower: parameters of the car-following model, the intelligent driver model.
     """
 
-    driver: DriverConfig = dataclasses.field(default_factory=lambda: DriverConfig(foresight_s=0.0))
+    follower: FollowerConfig = dataclasses.field(default_factory=lambda: FollowerConfig(foresight_s=0.0))
 
     def act(self, params: Params, key: jax.Array, observation: Observation, carry: tuple) -> tuple:
         """The acceleration that the most restrictive cause allows; pure pursuit of the route."""
-        target = jnp.min(hazards(self.driver, observation).acceleration, axis=-1)
+        target = jnp.min(hazards(self.follower, observation).acceleration, axis=-1)
         acceleration = ramp(observation.ego[:, 1], target, self.config.substeps, self.config.substeps)
         return follow_route(self.config, observation, acceleration), carry, {}
 

@@ -1,6 +1,6 @@
 """The causes on the route ahead that limit the ego, and their limits; for reasoning labels and scripted policies.
 
-Each cause of `data.text.CAUSES` gets the acceleration that a car-following driver (IDM) would allow because of it and
+Each cause of `data.text.CAUSES` gets the acceleration that a car follower (IDM) would allow because of it and
 its distance. Only the `Observation` is read: the present and the observed past. Agents are placed in route
 coordinates (arc length, lateral offset), where straight-line prediction follows the bend of the road.
 Everything is in the ego's frame; letters as in `data/scene.py`, C causes.
@@ -33,7 +33,7 @@ COMFORTABLE = 3.0  # a yellow light that asks for harder braking than this [m/s^
 
 
 @dataclasses.dataclass(frozen=True)
-class DriverConfig(CarFollowing):
+class FollowerConfig(CarFollowing):
     """A car follower and its perception, beyond the car-following model's own parameters.
 
     Attributes:
@@ -134,7 +134,7 @@ def curvature_ahead(path: Path, arc: Array) -> Array:
     return wrap_angle(heading_at(path, arc + half) - heading_at(path, arc - half)) / CURVE_WINDOW_M
 
 
-def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, desired: Array) -> dict:
+def _agents(config: FollowerConfig, o: Observation, path: Path, ego_arc: Array, desired: Array) -> dict:
     """Allowed acceleration and gap [A] of every agent in, or about to enter, the corridor along the route."""
     ego_length, ego_width = o.ego_size
     place = where_first(path, o.agent_x, o.agent_y, ego_arc - BEHIND_M)
@@ -159,7 +159,7 @@ def _agents(config: DriverConfig, o: Observation, path: Path, ego_arc: Array, de
     }
 
 
-def _curve(config: DriverConfig, speed: Array, path: Path, ego_arc: Array) -> tuple[Array, Array]:
+def _curve(config: FollowerConfig, speed: Array, path: Path, ego_arc: Array) -> tuple[Array, Array]:
     """Allowed acceleration in the curves ahead, and the distance to where the sharpest of them begins."""
     ahead = jnp.arange(0.0, config.curve_horizon_m, CURVE_STEP_M)
     curvature = curvature_ahead(path, ego_arc + ahead)
@@ -172,7 +172,7 @@ def _curve(config: DriverConfig, speed: Array, path: Path, ego_arc: Array) -> tu
     return needed[worst], ahead[begins]
 
 
-def _lights(config: DriverConfig, o: Observation, desired: Array) -> tuple[Array, Array, Array, Array]:
+def _lights(config: FollowerConfig, o: Observation, desired: Array) -> tuple[Array, Array, Array, Array]:
     """Allowed acceleration by and distance of the nearest red and yellow light; yellow only where stopping is mild."""
     speed = o.ego[0]
 
@@ -188,7 +188,7 @@ def _lights(config: DriverConfig, o: Observation, desired: Array) -> tuple[Array
     return red, red_m, jnp.where(comfortable, yellow, jnp.inf), yellow_m
 
 
-def _hazards(config: DriverConfig, o: Observation) -> Hazards:
+def _hazards(config: FollowerConfig, o: Observation) -> Hazards:
     path = path_of(o)
     ego_arc = o.route_s
     speed, limit = o.ego[0], o.ego[3]
@@ -222,6 +222,6 @@ def _hazards(config: DriverConfig, o: Observation) -> Hazards:
     return Hazards(clipped, jnp.minimum(jnp.stack(distance), FAR_M))
 
 
-def hazards(config: DriverConfig, observation: Observation) -> Hazards:
+def hazards(config: FollowerConfig, observation: Observation) -> Hazards:
     """The limits of the ego, by cause. observation: [B, ...]; returns [B, C]."""
     return jax.vmap(lambda o: _hazards(config, o))(observation)

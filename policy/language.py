@@ -24,7 +24,7 @@ from tether.data.text import (
     VOCABULARY,
     compose,
 )
-from tether.policy.hazards import CAUSE, DriverConfig, Hazards, curvature_ahead, hazards, path_of
+from tether.policy.hazards import CAUSE, FollowerConfig, Hazards, curvature_ahead, hazards, path_of
 from tether.simulator.dynamics import along_arc
 from tether.simulator.observe import ego_of
 from tether.simulator.route import walk
@@ -36,7 +36,7 @@ GIVEN_WAY = ("crossing vehicle", "pedestrian", "cyclist")
 TRAFFIC = ("lead vehicle", *GIVEN_WAY, "red light", "yellow light")
 LEAST_PREVIEW_M, MOST_PREVIEW_M = 3.0, 25.0
 BEND_AT_M = (2.0, 6.0, 10.0)  # ahead of the ego, where the route's curvature is averaged
-UNHINDERED = 0.95  # fraction of the driver's acceleration; a cause that allows at least this much does not limit
+UNHINDERED = 0.95  # fraction of the follower's acceleration; a cause that allows at least this much does not limit
 
 # Range of the acceleration in which a longitudinal decision is true, in units of `LabelConfig.steady`.
 HONEST_ACCELERATION = {
@@ -65,7 +65,7 @@ class LabelConfig:
     """Thresholds of the labelling rules.
 
     Attributes:
-      driver: car follower whose allowed accelerations rank the causes of a decision.
+      follower: car follower whose allowed accelerations rank the causes of a decision.
       standing_mps: speed below which the ego is standing [m/s].
       steady: absolute acceleration below which a decision keeps the speed [m/s^2].
       binding: a cause matters when it allows less acceleration than this [m/s^2].
@@ -84,7 +84,7 @@ class LabelConfig:
       nudge_m: least lateral shift towards the route that is a nudge [m].
     """
 
-    driver: DriverConfig = setting(DriverConfig())
+    follower: FollowerConfig = setting(FollowerConfig())
     standing_mps: float = 0.4
     steady: float = 0.4
     binding: float = 1.0
@@ -157,7 +157,7 @@ def _binding(config: LabelConfig, o: Observation, limits: Hazards, acceleration:
     meant |= among("speed limit") & ~stops & (limit > 0)
     traffic = among(*TRAFFIC)
     near = traffic & (limits.distance < config.follow_m + config.follow_s * speed)
-    near &= limits.acceleration < UNHINDERED * config.driver.acceleration
+    near &= limits.acceleration < UNHINDERED * config.follower.acceleration
     matters = near | ((braking | ~traffic) & (limits.acceleration < config.binding))
     # Only a leading vehicle that moves on is a cause to speed up.
     matters &= (acceleration < config.steady) | (near & among("lead vehicle"))
@@ -217,9 +217,9 @@ def label(config: LabelConfig, observation: Observation, acceleration: Array, cu
     Returns: int32[B, 4], token ids of `data.text.VOCABULARY`.
     """
     speed, limit = observation.ego[:, 0], observation.ego[:, 3]
-    # Without a known limit no speed is too high: the driver's default would be a cause for every ego on a motorway.
-    pace = jnp.where(limit > 0, limit, jnp.maximum(speed, config.driver.default_speed_mps))
-    limits = hazards(config.driver, observation.replace(ego=observation.ego.at[:, 3].set(pace)))
+    # Without a known limit no speed is too high: the follower's default would be a cause for every ego on a motorway.
+    pace = jnp.where(limit > 0, limit, jnp.maximum(speed, config.follower.default_speed_mps))
+    limits = hazards(config.follower, observation.replace(ego=observation.ego.at[:, 3].set(pace)))
     return jax.vmap(lambda *row: _label(config, *row))(observation, limits, acceleration, curvature)
 
 

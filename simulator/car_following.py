@@ -18,7 +18,7 @@ class CarFollowing:
       acceleration: acceleration on a free road from standstill [m/s^2], a of IDM.
       deceleration: comfortable braking, as a positive number [m/s^2], b of IDM.
       exponent: exponent of speed over desired speed, delta of IDM; the larger, the later the acceleration fades.
-      strongest_braking: hardest braking that the driver model asks for, as a positive number [m/s^2].
+      strongest_braking: hardest braking that the model asks for, as a positive number [m/s^2].
     """
 
     headway_s: float = 2.0

@@ -10,7 +10,7 @@ import scenes
 
 from tether.data.scene import AgentType, LightState
 from tether.data.text import CAUSES, LATERAL, LONGITUDINAL, TOKEN_ID
-from tether.policy.hazards import CAUSE, DriverConfig, hazards
+from tether.policy.hazards import CAUSE, FollowerConfig, hazards
 from tether.policy.language import LabelConfig, consistency, label, sentence, slot_masks
 from tether.simulator.car_following import idm
 from tether.simulator.config import RenderConfig, SimulatorConfig
@@ -189,9 +189,9 @@ def test_hazards_ignore_what_is_behind_aside_or_invalid(observation):
         agent_type=jnp.ones((1, 4), jnp.int32),
         agent_valid=jnp.array([[False, True, True, False]]),
     )
-    measured = jax.jit(lambda o: hazards(DriverConfig(), o))
+    measured = jax.jit(lambda o: hazards(FollowerConfig(), o))
     free = measured(aside)
-    np.testing.assert_allclose(free.acceleration[0, CAUSE["lead vehicle"]], DriverConfig.acceleration)
+    np.testing.assert_allclose(free.acceleration[0, CAUSE["lead vehicle"]], FollowerConfig.acceleration)
     seen = measured(aside.replace(agent_valid=jnp.array([[False, True, True, True]])))
     assert seen.acceleration[0, CAUSE["lead vehicle"]] < -3
     np.testing.assert_allclose(seen.distance[0, CAUSE["lead vehicle"]], 10 - 4.5, atol=1e-4)
@@ -199,8 +199,8 @@ def test_hazards_ignore_what_is_behind_aside_or_invalid(observation):
 
 def test_idm_equilibrium():
     """At the desired gap s0 + v T = 22 m behind an equally fast car, far below the desired speed: a (-(v / v0)^4)."""
-    driver = dataclasses.replace(DriverConfig(), default_speed_mps=1e3)
-    acceleration = idm(driver, jnp.array(10.0), jnp.array(20.0), jnp.array(22.0), jnp.array(10.0))
+    follower = dataclasses.replace(FollowerConfig(), default_speed_mps=1e3)
+    acceleration = idm(follower, jnp.array(10.0), jnp.array(20.0), jnp.array(22.0), jnp.array(10.0))
     np.testing.assert_allclose(acceleration, 2.0 * (1 - 0.5**4 - 1), rtol=1e-5)
 
 

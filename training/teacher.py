@@ -33,7 +33,7 @@ class Teacher:
 
     def label(self, key: jax.Array, observation: Observation) -> Decision:
         """Reasoning and action. key: key[B]; observation: [B, ...]."""
-        wanted, _, _ = IDM(self.simulator, self.labels.driver).act((), key, observation, ())
+        wanted, _, _ = IDM(self.simulator, self.labels.follower).act((), key, observation, ())
         fraction = wanted.curvature[:, -1] / self.head.space.max_curvature_at(observation.ego[:, 0])
         knot = jnp.stack([wanted.acceleration[:, -1], fraction], axis=-1)
         return demonstration(self.head, self.labels, key, observation, knot[:, None])
