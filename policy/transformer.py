@@ -18,7 +18,9 @@ from tether.data.scene import Array
 from tether.policy.expert import Expert, ExpertShape
 
 MASKED = -1e9  # finite: a fully masked row must not turn into NaN
+# Names of parameters that begin otherwise than by their fan-in (`_scaled`); a test holds that parameters have them.
 SMALL = {"embedding", "prefix_position", "slot_position", "knot_position", "logits", "plan", "modulate", "leave"}
+RESIDUAL = {"merge", "contract"}  # what they give is added up, layer by layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,5 +242,5 @@ def _scaled(path: tuple, size: tuple[int, ...], draw: Array) -> Array:
         return 0.1 * draw.reshape(size) / size[-1] ** 0.5
     stacked = names[0] in ("blocks", "value") or "layers" in names
     fan_in = math.prod(size[stacked:-1])
-    residual = 2 * size[0] if "merge" in names or "contract" in names else 1
+    residual = 2 * size[0] if RESIDUAL & set(names) else 1
     return draw.reshape(size) / (fan_in * residual) ** 0.5

@@ -16,6 +16,7 @@ from tether.policy.action_head import Decision
 from tether.policy.imitation import ImitationConfig, imitation_loss
 from tether.policy.language import slot_masks
 from tether.policy.sizes import SIZES, parameters
+from tether.policy.transformer import RESIDUAL, SMALL, structure
 from tether.policy.vla import REASONING, categorical_kl, tiny
 from tether.simulator.config import SimulatorConfig
 
@@ -48,6 +49,14 @@ def evaluate():
 @pytest.fixture(scope="module")
 def acted(act, params, batch):
     return act(params, jax.random.split(jax.random.key(1), ROWS), batch.observation)
+
+
+def test_parameters_have_the_names_by_which_some_begin_otherwise():
+    """So that none of them falls back to the usual scale when it is renamed."""
+    shapes = [structure(tiny(head).build(SIMULATOR, scenes.TINY).shape)[1] for head in ("discrete", "flow")]
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    names = {getattr(entry, "key", None) for path in paths for entry in path}
+    assert names >= SMALL | RESIDUAL | {"value", "out", "blocks", "layers"}
 
 
 def test_replay_parity(acted, evaluate, params, batch):
