@@ -51,38 +51,41 @@ class ComfortBounds:
 
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
-    """Weights of the reward terms (`simulator/reward.py`); dimensionless, positive, one step at the speed limit = 1.
+    """Weights of the reward terms (`simulator/reward.py`); dimensionless, a step of full progress = 1.
 
     Attributes:
-      progress: reward of a step that covers the whole distance which the speed limit allows; less distance earns its
-        fraction.
+      progress: reward of a step of full progress; less progress earns its fraction.
+      full_progress: fraction of the way that the speed limit allows which counts as full progress, as the driving
+        score counts 0.8 of the log's.
       reference_speed: speed that takes the place of an unknown speed limit in the reward [m/s].
-      failure: cost of each terminating event; it exceeds the progress of a whole 16-step rollout, so that driving into
-        a crash never pays.
+      failure: cost of each terminating event, as much as a rollout of 16 steps can gain, so that driving into a crash
+        never pays.
       contact: cost of a collision that is not the ego's fault.
       overlap: cost per metre that the boxes of a collision overlap, in addition to the cost of the collision itself.
       overlap_cap: largest overlap of two boxes that is counted [m].
-      jerk: cost of a step at the comfort bound of longitudinal jerk; it is proportional to the jerk.
-      uncomfortable: cost of a step that exceeds any comfort bound.
-      ttc: cost of a step at zero time to collision; it falls linearly to 0 at `ttc_safe`.
-      ttc_safe: time to collision from which on a step costs nothing [s].
-      offset: cost of a step at the border of the route's corridor; it grows with the square of the offset from the
-        route.
-      wrong_way: cost of a step in a lane of the opposite direction.
+      jerk: fraction of a step's gain that is lost at the comfort bound of longitudinal jerk; it is proportional to the
+        jerk up to there.
+      uncomfortable: fraction of a step's gain that is lost where all of the step exceeds any comfort bound.
+      ttc: fraction of a step's gain that is lost at zero time to collision; it falls linearly to 0 at `ttc_safe`.
+      ttc_safe: time to collision from which on a step loses nothing [s].
+      offset: fraction of a step's gain that is lost at the border of the route's corridor; it grows with the square of
+        the offset from the route.
+      wrong_way: fraction of a step's gain that is lost in a lane of the opposite direction.
     """
 
     progress: float = 1.0
+    full_progress: float = setting(0.8, above=0)
     reference_speed: float = setting(15.0, above=0)
-    failure: float = 20.0
+    failure: float = 16.0
     contact: float = 2.0
     overlap: float = 1.0
     overlap_cap: float = 2.0
-    jerk: float = 0.02
-    uncomfortable: float = 0.1
-    ttc: float = 0.3
+    jerk: float = setting(0.1, most=1)
+    uncomfortable: float = setting(0.5, most=1)
+    ttc: float = setting(0.3, most=1)
     ttc_safe: float = setting(2.0, above=0)
-    offset: float = 0.3
-    wrong_way: float = 0.5
+    offset: float = setting(0.3, most=1)
+    wrong_way: float = setting(0.5, most=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """The one reward. It never looks at the log: distance to the log is imitation.
 
-    reward = progress                      fraction of the way that the speed limit allows, clipped to [-1, 1];
-                                           0 in a step with a terminating event
+    reward = progress * (1 - jerk) * (1 - discomfort) * (1 - short time to collision) * (1 - offset) * (1 - wrong way)
            - failure * (at-fault collision + off the road + red light + departure from the route)
            - contact * (collision that is not at fault) - overlap * (depth of a contact)
-           - small terms: jerk, beyond comfort, short time to collision, offset from the route, wrong way
 
-Driving faster than the limit gains nothing. A failure costs more than the progress of a whole rollout, so stopping is
-better than crashing; and it is worse than driving, because only progress is positive.
+Progress is a fraction of the way that the driving score can count, clipped to [-1, 1]: the score is full at 0.8 of the
+log's progress, and what the log does is not known, so full progress is 0.8 of the way that the speed limit allows. In a
+step with a terminating event it is 0. Faults are fractions of what the step has gained: driving badly is worth less
+than driving well, and never less than standing. A failure costs as much as a whole rollout can gain. So of two
+rollouts the one that scores higher earns more, and of those that score alike the calmer one (`score.py`); the product
+form is CaRL's (arXiv 2504.17838).
 """
 
 import jax.numpy as jnp
@@ -36,21 +38,29 @@ def reward_terms(measures: dict[str, Array], valid: Array, speed_limit: Array, c
     happened = {name: jnp.any(measures[name] & valid, axis=-1) for name in FAILURES}
     failed = jnp.any(jnp.stack([happened[name] for name in FAILURES]), axis=0)
     reference = jnp.where(speed_limit > 0, speed_limit, weights.reference_speed)
-    gained = step_mean(measures["progress_m"], valid) / (reference * config.dt)
+    gained = step_mean(measures["progress_m"], valid) / (weights.full_progress * reference * config.dt)
+    earned = weights.progress * jnp.where(failed, 0.0, jnp.clip(gained, -1.0, 1.0))
     depth = jnp.max(jnp.where(valid, measures["overlap_m"], 0.0), axis=-1)
     danger = jnp.clip(1 - measures["ttc_s"] / weights.ttc_safe, 0.0, 1.0)
-    jerk = jnp.abs(measures["longitudinal_jerk"]) / config.comfort.longitudinal_jerk
+    jerk = jnp.minimum(jnp.abs(measures["longitudinal_jerk"]) / config.comfort.longitudinal_jerk, 1.0)
     offset = jnp.minimum(jnp.abs(measures["route_offset_m"]) / config.corridor_m, 1.0)
+    faults = {
+        "jerk": weights.jerk * step_mean(jerk, valid),
+        "uncomfortable": weights.uncomfortable * step_mean(measures["uncomfortable"], valid),
+        "ttc": weights.ttc * step_mean(danger, valid),
+        "offset": weights.offset * step_mean(offset**2, valid),
+        "wrong_way": weights.wrong_way * step_mean(measures["wrong_way"], valid),
+    }
+    gain, taken = jnp.maximum(earned, 0.0), {}
+    for name, fault in faults.items():
+        taken[name] = -gain * fault
+        gain = gain + taken[name]
     return {
-        "progress": weights.progress * jnp.where(failed, 0.0, jnp.clip(gained, -1.0, 1.0)),
+        "progress": earned,
+        **taken,
         **{name: -weights.failure * happened[name] for name in FAILURES},
         "contact": -weights.contact * jnp.any(measures["collision"] & ~measures["at_fault"] & valid, axis=-1),
         "overlap": -weights.overlap * jnp.minimum(depth, weights.overlap_cap),
-        "jerk": -weights.jerk * step_mean(jerk, valid),
-        "uncomfortable": -weights.uncomfortable * step_mean(measures["uncomfortable"], valid),
-        "ttc": -weights.ttc * step_mean(danger, valid),
-        "offset": -weights.offset * step_mean(offset**2, valid),
-        "wrong_way": -weights.wrong_way * step_mean(measures["wrong_way"], valid),
     }
 
 

@@ -398,16 +398,22 @@ def step_terms(measures: Measures, counted: np.ndarray, reference: float, config
     danger = np.clip(1 - measures.ttc_s.mean(0)[counted] / weights.ttc_safe, 0.0, 1.0)
     offset = np.abs([measures.route[i + 1].offset for i in counted]) / config.corridor_m
     jerk = np.abs(measures.longitudinal_jerk[counted]) / config.comfort.longitudinal_jerk
+    full = weights.full_progress * reference * size * DT
+    earned = 0.0 if failed else weights.progress * np.clip(gained / full, -1.0, 1.0)
+    faults = {
+        "jerk": weights.jerk * np.minimum(jerk, 1.0).sum() / size,
+        "uncomfortable": weights.uncomfortable * happened["uncomfortable"].sum() / size,
+        "ttc": weights.ttc * danger.sum() / size,
+        "offset": weights.offset * (np.minimum(offset, 1.0) ** 2).sum() / size,
+        "wrong_way": weights.wrong_way * happened["wrong_way"].sum() / size,
+    }
+    left = max(earned, 0.0) * np.cumprod([1.0, *(1 - fault for fault in faults.values())])
     return {
-        "progress": 0.0 if failed else weights.progress * np.clip(gained / (reference * size * DT), -1.0, 1.0),
+        "progress": earned,
+        **dict(zip(faults, np.diff(left), strict=True)),
         **{name: -weights.failure * happened[name].any() for name in FAILURES},
         "contact": -weights.contact * innocent.any(),
         "overlap": -weights.overlap * min(measures.overlap_m[counted].max(initial=0.0), weights.overlap_cap),
-        "jerk": -weights.jerk * jerk.sum() / size,
-        "uncomfortable": -weights.uncomfortable * happened["uncomfortable"].sum() / size,
-        "ttc": -weights.ttc * danger.sum() / size,
-        "offset": -weights.offset * (np.minimum(offset, 1.0) ** 2).sum() / size,
-        "wrong_way": -weights.wrong_way * happened["wrong_way"].sum() / size,
     }
 
 

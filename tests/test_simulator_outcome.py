@@ -58,7 +58,8 @@ def test_progress_on_a_free_road_is_the_distance_driven():
     assert events(outcome) == set() and outcome.valid.all()
     np.testing.assert_allclose(outcome.progress_m, 1.0, atol=1e-4)
     np.testing.assert_allclose([after.route_s, after.ego.x, after.time], [25.0, 5.0, 15], atol=1e-4)
-    np.testing.assert_allclose(outcome.reward_terms["progress"], 10 / scenes.SPEED_LIMIT, rtol=1e-4)
+    full = CONFIG.reward.full_progress * scenes.SPEED_LIMIT
+    np.testing.assert_allclose(outcome.reward_terms["progress"], 10 / full, rtol=1e-4)
     assert outcome.ttc_s.min() == CONFIG.ttc_cap_s
 
 

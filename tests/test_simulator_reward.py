@@ -1,4 +1,4 @@
-"""The reward's order: metamorphic tests on its terms, and the driving score."""
+"""The reward's order: metamorphic tests on its terms, and against the driving score."""
 
 import itertools
 
@@ -24,11 +24,13 @@ def reward(valid=5, speed_limit=LIMIT, **changes):
 
 
 def test_hand_computed_step():
-    # 4 m of the 5 m that the limit allows in 0.5 s
-    np.testing.assert_allclose(reward(), 0.8, rtol=1e-6)
-    # jerk at the bound: 0.02; an offset of 2 m: 0.3 / 4; a time to collision of 1 s: 0.3 / 2
-    tense = reward(longitudinal_jerk=4.13, route_offset_m=2.0, ttc_s=1.0)
-    np.testing.assert_allclose(tense, 0.8 - 0.02 - 0.075 - 0.15, rtol=1e-5)
+    # 4 m are all of the 0.8 x 5 m in 0.5 s that are counted, 2 m are half of them
+    np.testing.assert_allclose([reward(), reward(progress_m=0.4)], [1.0, 0.5], rtol=1e-6)
+    # jerk at the bound: 0.1; an offset of 2 m: 0.3 / 4; a time to collision of 1 s: 0.3 / 2
+    tense = dict(longitudinal_jerk=4.13, route_offset_m=2.0, ttc_s=1.0)
+    np.testing.assert_allclose(reward(**tense), 0.9 * 0.925 * 0.85, rtol=1e-5)
+    # who does not move gains nothing, and loses nothing
+    np.testing.assert_allclose(reward(**tense, progress_m=0.0), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_hand_computed_step():
         ("longitudinal_jerk", [0.0, 1.0, -3.0, 8.0]),
         ("route_offset_m", [0.0, 0.5, -1.5, 3.9]),
         ("ttc_s", [5.0, 1.9, 1.0, 0.1]),
-        ("progress_m", [1.0, 0.6, 0.0, -0.2]),
+        ("progress_m", [0.8, 0.6, 0.0, -0.2]),
         ("uncomfortable", [False, True]),
         ("wrong_way", [False, True]),
         ("collision", [False, True]),
@@ -51,7 +53,7 @@ def test_worse_measures_earn_strictly_less(measure, values):
 
 @pytest.mark.parametrize("event", FAILURES)
 def test_a_failure_costs_more_than_a_whole_rollout_gains(event):
-    assert reward(**{event: True}, valid=1) + 16 * reward(progress_m=1.0) < 16 * reward(progress_m=0.0)
+    assert 15 * reward(progress_m=1.0) + reward(**{event: True}, valid=1) < 16 * reward(progress_m=0.0)
 
 
 def test_an_at_fault_collision_is_worse_than_one_of_the_others_fault():
@@ -64,8 +66,21 @@ def test_driving_beats_standing_and_speeding_gains_nothing():
 
 
 def test_substeps_after_the_end_do_not_count():
-    np.testing.assert_allclose(reward(valid=3), 0.48, rtol=1e-5)
+    np.testing.assert_allclose(reward(valid=3), 0.6, rtol=1e-5)
 
 
 def test_an_unknown_speed_limit_has_a_stand_in():
-    np.testing.assert_allclose(reward(speed_limit=0.0), 0.8 * LIMIT / CONFIG.reward.reference_speed, rtol=1e-5)
+    np.testing.assert_allclose(reward(speed_limit=0.0), LIMIT / CONFIG.reward.reference_speed, rtol=1e-5)
+
+
+def test_rollouts_are_ordered_as_by_the_driving_score(rng):
+    # Sixteen steps each, of at most what is counted; some rollouts fail in one of them.
+    gains = rng.uniform(0, 0.8, (20, 1)) * rng.uniform(0, 1, (20, 16))
+    fails_at = np.where(np.arange(20) < 6, rng.integers(0, 16, 20), 16)
+    returns = [
+        sum(reward(progress_m=gain) for gain in row[:end]) + (reward(off_road=True, valid=1) if end < 16 else 0)
+        for row, end in zip(gains, fails_at, strict=True)
+    ]
+    scores = np.where(fails_at < 16, 0, gains.sum(1))
+    best = np.argsort(-scores, kind="stable")[:15]  # the failures have one score
+    assert np.all(np.diff(np.array(returns)[best]) < 0) and max(np.array(returns)[fails_at < 16]) < 0
