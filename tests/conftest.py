@@ -22,7 +22,13 @@ from tether.data.scene import SceneSpec
 
 pytest_plugins = ["tether.worldmodel.conformance.plugin"]
 # Files go to workers whole, so that tests share what they compile; the longest first, or the last worker runs alone.
-LONGEST_FIRST = ("test_training_job", "test_world_models", "test_worldmodel_tokens", "test_simulator_oracle")
+LONGEST_FIRST = (
+    "test_training_job",
+    "test_world_models",
+    "test_settings",
+    "test_worldmodel_tokens",
+    "test_simulator_oracle",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

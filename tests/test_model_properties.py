@@ -7,8 +7,8 @@ import pytest
 from benchmarks import model_properties
 
 RULES = """<testsuites><testsuite>
-<testcase name="test_padding_changes_no_case[rssm]"/>
-<testcase name="test_padding_changes_no_case[oracle]"><skipped message="nothing to fit"/></testcase>
+<testcase name="test_padding_is_nothing[rssm]"/>
+<testcase name="test_padding_is_nothing[oracle]"><skipped message="nothing to fit"/></testcase>
 <testcase name="test_rigid_motion[quarter-rssm]"><failure message="broken"/></testcase>
 <testcase name="test_rigid_motion[quarter-oracle]"/>
 </testsuite></testsuites>"""
