@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 KINDS = ("grid", "random", "spider", "highway")
+PARKED = "parked"  # beginning of the names of parked vehicles' types
+PARKED_CLASS = "custom1"  # of vehicles that stand on parking lanes; one of SUMO's classes without a meaning
 
 
 @dataclasses.dataclass

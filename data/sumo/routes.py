@@ -8,6 +8,7 @@ import numpy as np
 from tether.data.polyline import arc_length, interpolate, project
 from tether.data.sumo.road_network import Lane, Link, RoadNetwork
 from tether.data.sumo.simulate import Recording
+from tether.data.sumo.smoothing import smoothed
 
 BEFORE_STEPS, AFTER_STEPS = 50, 40  # driven steps taken around the window, so that lane changes begin and end
 BEHIND_M, AHEAD_M = 25.0, 160.0
@@ -44,7 +45,7 @@ def route_of(network: RoadNetwork, record: Recording, agent: int, start: int, st
     line = np.concatenate([back, centre_line, *pieces])
     limits = [np.full(len(back), network.lanes[names[0]].speed), [network.lanes[name].speed for name in names]]
     limits += [np.full(len(piece), network.lanes[name].speed) for piece, name in zip(pieces, lanes, strict=True)]
-    points, speed_limit = smoothed(line, np.concatenate(limits))
+    points, speed_limit = even_route(line, np.concatenate(limits))
     ahead = arc_length(np.concatenate([centre_line[start + steps - 1 - first :], *pieces]))[-1]
     followed = [name for name, _ in itertools.groupby([*names, *lanes])]
     return Route(points, speed_limit, tuple(followed), float(ahead))
@@ -181,18 +182,17 @@ def shifted(lane: Lane, target: Lane, begin: float) -> np.ndarray:
     return (1 - weight) * here + weight * there
 
 
-def smoothed(line: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def even_route(line: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The line every metre, without the corners where pieces meet, and the speed limit there.
 
     A parabola through nine metres keeps the curvature of a junction; an average would cut its corner.
     """
-    from scipy.signal import savgol_filter
-
     kept = advancing(line)
     line, limit = line[kept], limit[kept]
     along = arc_length(line)
     s = np.arange(0.0, along[-1], SPACING_M)
-    return savgol_filter(interpolate(line, s), 9, 2, axis=0), limit[np.searchsorted(along, s)]
+    points, _ = smoothed(interpolate(line, s).T)
+    return points.T, limit[np.searchsorted(along, s)]
 
 
 def advancing(line: np.ndarray) -> np.ndarray:

@@ -10,11 +10,13 @@ import numpy as np
 from tether.data.polyline import wrap
 from tether.data.scene import AgentType
 from tether.data.sumo.install import SumoError, import_libsumo
+from tether.data.sumo.plain import PARKED
+from tether.data.sumo.smoothing import WINDOW, smoothed
 
 STEP_S = 0.1
 WARMUP_S = 20.0
 DURATION_S = 64.0
-SMOOTHING_WINDOW, SMOOTHING_ORDER = 9, 2  # Savitzky-Golay; moves positions by less than 0.1 m
+DIGITS = 3  # kept of the tracks, in m and m/s; of headings one more: the last bits differ between processors
 PEDESTRIAN_SIZE_M = (0.6, 0.6)
 AGENT_TYPES = {"bicycle": AgentType.CYCLIST, "pedestrian": AgentType.PEDESTRIAN}
 
@@ -32,7 +34,7 @@ class Recording:
     """A simulation of `steps` steps of 0.1 s; entries where an agent is absent are nan.
 
     Attributes:
-      x, y: float64[N, steps], box centre [m], smoothed.   heading: float64[N, steps], [rad].
+      x, y: float64[N, steps], box centre [m], smoothed, to the millimetre.   heading: float64[N, steps], [rad].
       vel_x, vel_y: float64[N, steps], the derivative of the smoothed positions [m/s].
       lane: int32[N, steps], index into `lane_names`, -1 where not on a lane for vehicles.
       front_x, front_y: float64[N, steps], SUMO's own position: the middle of the front bumper [m].
@@ -67,6 +69,11 @@ class Recording:
     def present(self) -> np.ndarray:
         """bool[N, steps]."""
         return ~np.isnan(self.x)
+
+    @property
+    def parked(self) -> np.ndarray:
+        """bool[N]."""
+        return np.array([kind.startswith(PARKED) for kind in self.types], bool)
 
 
 @dataclasses.dataclass
@@ -172,22 +179,21 @@ def smoothed_tracks(x: np.ndarray, y: np.ndarray, heading: np.ndarray) -> dict[s
     """Smooths each agent's track over all the steps that it is present, and derives its velocity.
 
     SUMO moves cars along the chords of its polylines, and its speed disagrees with its displacement in turns: so the
-    velocity is the derivative of the positions. Agents seen for fewer steps than the window are dropped (nan).
+    velocity is the derivative of the positions. Smoothing moves positions by less than 0.1 m. Agents seen for fewer
+    steps than its window are dropped (nan).
 
     Args: x, y [m], heading [rad]: float64[N, steps], nan where absent.
     Returns: `x`, `y`, `heading`, `vel_x`, `vel_y`, likewise.
     """
-    from scipy.signal import savgol_filter
-
-    names = ("x", "y", "heading", "vel_x", "vel_y")
+    names = ("x", "y", "vel_x", "vel_y", "heading")
     smooth = {name: np.full(x.shape, np.nan) for name in names}
     for agent in range(len(x)):
         steps = np.flatnonzero(~np.isnan(x[agent]))
-        if len(steps) < SMOOTHING_WINDOW:
+        if len(steps) < WINDOW:
             continue
         track = np.stack([x[agent, steps], y[agent, steps], np.unwrap(heading[agent, steps])])
-        values = savgol_filter(track, SMOOTHING_WINDOW, SMOOTHING_ORDER)
-        rates = savgol_filter(track[:2], SMOOTHING_WINDOW, SMOOTHING_ORDER, deriv=1, delta=STEP_S)
-        for name, row in zip(names, [*values[:2], wrap(values[2]), *rates], strict=True):
+        values, rates = smoothed(track, STEP_S)
+        rows = [*np.round([*values[:2], *rates[:2]], DIGITS), np.round(wrap(values[2]), DIGITS + 1)]
+        for name, row in zip(names, rows, strict=True):
             smooth[name][agent, steps] = row
     return smooth
