@@ -12,7 +12,10 @@ from tether.data.sumo.road_network import Lane, RoadNetwork
 FREEWAY_MPS = 22.0
 # SUMO's cars may touch the border of their lane; a real road leaves them a margin to the kerb.
 KERB_MARGIN_M = 0.35
-GAP_M = 0.5  # slits between lanes up to twice as wide belong to the road
+INNER_RADIUS_M = 0.75  # of kerbs; slits up to twice as wide belong to the road
+JUNCTION_RADIUS_M = 1.5  # parts of a junction up to twice as wide belong to the road only where a lane runs
+OUTER_RADIUS_M = 1.0  # of kerbs; parts of the road up to twice as wide are none
+TOLERANCE_M = 0.02
 LEAST_ISLAND_M2 = 10.0
 SPACING_M = 6.0
 
@@ -40,16 +43,41 @@ def lane_type(lane: Lane) -> RoadType:
 
 
 def road_surface(network: RoadNetwork) -> Any:
-    """The area where vehicles may be, a shapely (multi)polygon: lanes with a margin, and junctions less pavements."""
-    from shapely.geometry import LineString, Polygon
+    """The area where vehicles may be, a shapely MultiPolygon: lanes and junctions less pavements, with a margin.
+
+    SUMO's outlines of junctions and pavements do not quite meet: between them lie slivers, which opening takes away,
+    and slits, which closing fills. Both round the kerbs.
+    """
+    from shapely.geometry import LineString, MultiPolygon, Polygon
     from shapely.ops import unary_union
 
-    lanes = [lane for lane in network.lanes.values() if lane.use != "sidewalk" and arc_length(lane.shape)[-1] > 0.1]
-    bands = [LineString(e.shape).buffer(e.width / 2 + KERB_MARGIN_M, cap_style="flat") for e in lanes]
-    inner = unary_union([Polygon(outline).buffer(0) for outline in network.junctions.values()])
-    pavements = unary_union([Polygon(outline).buffer(0) for outline in network.walking_areas])
-    surface = unary_union([*bands, inner.difference(pavements)])
-    return surface.buffer(GAP_M, join_style="mitre").buffer(-GAP_M, join_style="mitre")
+    lanes = [lane for lane in network.lanes.values() if arc_length(lane.shape)[-1] > 0.1]
+    driven = [(LineString(lane.shape), lane.width / 2) for lane in lanes if lane.use != "sidewalk"]
+    walked = [(LineString(lane.shape), lane.width / 2) for lane in lanes if lane.use == "sidewalk"]
+    middle = unary_union([line for line, _ in driven])
+    bands = [line.buffer(half + KERB_MARGIN_M, cap_style="flat") for line, half in driven]
+    pavements = [line.buffer(half, cap_style="flat") for line, half in walked]
+    pavements += [Polygon(outline).buffer(0) for outline in network.walking_areas]
+    junctions = unary_union([Polygon(outline).buffer(0) for outline in network.junctions.values()])
+    crossed = junctions.difference(unary_union(pavements)).buffer(-JUNCTION_RADIUS_M)
+    inner = [part.buffer(JUNCTION_RADIUS_M + KERB_MARGIN_M) for part in parts_of(crossed) if part.intersects(middle)]
+    area = unary_union([*bands, *inner])
+    area = area.buffer(INNER_RADIUS_M).buffer(-INNER_RADIUS_M - OUTER_RADIUS_M).buffer(OUTER_RADIUS_M)
+    return MultiPolygon([simple_kerb(part) for part in parts_of(area) if part.intersects(middle)]).normalize()
+
+
+def parts_of(area: Any) -> list[Any]:
+    """The polygons of a shapely Polygon or MultiPolygon."""
+    return list(getattr(area, "geoms", [area]))
+
+
+def simple_kerb(area: Any) -> Any:
+    """A shapely Polygon with few points, to the centimetre, without small islands."""
+    from shapely.geometry import Polygon
+
+    area = area.simplify(TOLERANCE_M)
+    outer, *islands = (np.round(ring.coords, 2) for ring in (area.exterior, *area.interiors))
+    return Polygon(outer, [island for island in islands if Polygon(island).area > LEAST_ISLAND_M2])
 
 
 def edge_rings(surface: Any) -> list[np.ndarray]:
@@ -57,14 +85,10 @@ def edge_rings(surface: Any) -> list[np.ndarray]:
 
     Args: surface: shapely Polygon or MultiPolygon [m].
     """
-    from shapely.geometry import Polygon
     from shapely.geometry.polygon import orient
 
-    rings = []
-    for area in (orient(part, 1.0) for part in getattr(surface, "geoms", [surface])):
-        islands = [ring for ring in area.interiors if Polygon(ring).area > LEAST_ISLAND_M2]
-        rings += [np.array(ring.coords) for ring in (area.exterior, *islands)]
-    return rings
+    areas = [orient(part, 1.0) for part in parts_of(surface)]
+    return [np.array(ring.coords) for area in areas for ring in (area.exterior, *area.interiors)]
 
 
 def dividers(network: RoadNetwork) -> list[Feature]:
