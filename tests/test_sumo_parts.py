@@ -11,12 +11,13 @@ import raw_scenes
 
 from tether.data.scene import LightState, RoadType
 from tether.data.sumo import __main__ as command
-from tether.data.sumo import gates, road_map, routes, scenes, simulate, traits, windows
+from tether.data.sumo import gates, parking, road_map, routes, scenes, simulate, smoothing, traits, windows
 from tether.data.sumo.__main__ import main
-from tether.data.sumo.generate import SPLIT_PATTERN, NetworkJob
+from tether.data.sumo.generate import SPLIT_PATTERN, NetworkJob, interleaved
 from tether.data.sumo.install import SumoError
+from tether.data.sumo.network import parking_links
 from tether.data.sumo.plain import KINDS, parse_shape, shape_text
-from tether.data.sumo.road_network import Lane, Road, RoadNetwork, lane_use, read_network
+from tether.data.sumo.road_network import Lane, Link, Road, RoadNetwork, lane_use, read_network
 from tether.data.sumo.workers import run_jobs
 
 
@@ -38,6 +39,16 @@ def signed_area(ring: np.ndarray) -> float:
     return float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2)
 
 
+def sharpest_turn(line: np.ndarray, within: float = 1.0) -> float:
+    """The largest change of direction [rad] of a polyline within so many metres, its ends left out."""
+    steps = np.diff(line, axis=0)
+    length = np.hypot(*steps.T)
+    turns = np.diff(np.unwrap(np.arctan2(steps[length > 0, 1], steps[length > 0, 0])))
+    at = np.cumsum(length[length > 0])[:-1]
+    ranges = ((first, int(np.searchsorted(at, at[first] + within, "right"))) for first in range(len(at)))
+    return max((np.abs(np.cumsum(turns[first:last])).max() for first, last in ranges), default=0.0)
+
+
 def test_road_edges_keep_the_road_on_their_left():
     shapely = pytest.importorskip("shapely.geometry")
     square = shapely.box(0, 0, 20, 20).difference(shapely.box(5, 5, 15, 15))
@@ -50,8 +61,25 @@ def test_surface_holds_both_lanes_and_a_margin():
     shapely = pytest.importorskip("shapely")
     surface = road_map.road_surface(two_lanes())
     low, high = -1.5 - road_map.KERB_MARGIN_M, 4.5 + road_map.KERB_MARGIN_M
-    assert surface.area == pytest.approx(100.0 * (high - low))
-    assert shapely.contains_xy(surface, 50.0, low + 0.01) and not shapely.contains_xy(surface, 50.0, low - 0.01)
+    rounded = (4 - np.pi) * road_map.OUTER_RADIUS_M**2
+    assert surface.area == pytest.approx(100.0 * (high - low) - rounded, abs=0.2)
+    assert shapely.contains_xy(surface, 50.0, low + 0.02) and not shapely.contains_xy(surface, 50.0, low - 0.02)
+
+
+def test_kerbs_run_smoothly_where_outlines_of_junction_and_pavement_do_not_quite_meet():
+    """A road with pavements crosses a junction whose outline reaches round the pavements' corners."""
+    shapely = pytest.importorskip("shapely")
+    lanes = {name: straight_lane(name, y) for name, y in (("e_0", 0.0), ("f_0", 3.0), (":j_0", 0.0))}
+    outline = np.array([[40.0, -4.0], [60.0, -4.0], [60.0, 7.0], [40.0, 7.0]])
+    corner = np.array([[40.4, -1.5], [59.6, -1.5], [59.6, -3.7], [40.4, -3.7]])  # leaves slivers of 0.4 and 0.3 m
+    network = RoadNetwork(lanes, {}, {}, {"j": outline}, frozenset(), [], [corner])
+    surface = road_map.road_surface(network)
+    assert surface.is_valid and len(surface.geoms) == 1
+    assert not shapely.contains_xy(surface, [40.2, 50.0, 59.8], [-3.0, -3.8, -3.0]).any(), "slivers"
+    assert shapely.contains_xy(surface, 50.0, 7.2) and not shapely.contains_xy(surface, 50.0, -2.0)
+    [ring] = road_map.edge_rings(surface)
+    assert sharpest_turn(ring) < np.deg2rad(90.0)
+    assert sharpest_turn(np.array([[0.0, 0.0], [5.0, 0.0], [5.1, 1.0], [5.2, 0.0], [9.0, 0.0]])) > np.deg2rad(160.0)
 
 
 def test_divider_lies_between_the_lanes():
@@ -76,6 +104,7 @@ def test_features_are_cropped_to_what_is_near():
         ("", "all", "other"),
         ("pedestrian", "", "sidewalk"),
         ("bicycle", "", "bike"),
+        ("custom1", "", "parking"),
         ("rail", "", "other"),
         ("passenger bus", "", "car"),
     ],
@@ -130,6 +159,64 @@ def test_rows_become_tracks_with_the_speed_of_their_displacement():
     np.testing.assert_allclose(record.vel_y[1, :20], -1.0)
     np.testing.assert_allclose(record.y[1, :20], -0.1 * np.arange(20), atol=1e-12)
     assert record.present.sum(1).tolist() == [30, 20]
+
+
+def test_smoothing_keeps_a_parabola_and_takes_the_least_squares_one_elsewhere(rng):
+    t = np.arange(12.0)
+    values, rates = smoothing.smoothed(2.0 - 3.0 * t + 0.5 * t * t, spacing=0.1)
+    np.testing.assert_allclose(values, 2.0 - 3.0 * t + 0.5 * t * t, atol=1e-12)
+    np.testing.assert_allclose(rates, (-3.0 + t) / 0.1, atol=1e-11)
+    noise = rng.normal(size=(2, 12))
+    values, rates = smoothing.smoothed(noise)
+    for row, value, rate in zip(noise, values, rates, strict=True):
+        for at, first in ((1, 0), (5, 1), (11, 3)):  # at the beginning, in the middle, at the end
+            fit = np.polyfit(t[first : first + 9], row[first : first + 9], 2)
+            assert value[at] == pytest.approx(np.polyval(fit, at), abs=1e-9)
+            assert rate[at] == pytest.approx(np.polyval(np.polyder(fit), at), abs=1e-9)
+
+
+def test_parked_vehicles_stand_in_rows_on_the_parking_lane():
+    lane = dataclasses.replace(straight_lane("e_1", 0.0, length=400.0), index=1, use="parking", width=parking.WIDTH_M)
+    network = RoadNetwork({"e_1": lane, "e_2": straight_lane("e_2", 3.0)}, {}, {}, {}, frozenset(), [], [])
+    elements = parking.parked_vehicles(random.Random(0), network)
+    types = {element.get("id"): element for element in elements if element.tag == "vType"}
+    vehicles = [element for element in elements if element.tag == "vehicle"]
+    fronts = np.array([float(vehicle.get("departPos")) for vehicle in vehicles])
+    lengths, widths = (
+        np.array([float(types[vehicle.get("type")].get(name)) for vehicle in vehicles]) for name in ("length", "width")
+    )
+    low, high = parking.FREE_ENDS_M
+    assert len(vehicles) > 5 and (fronts - lengths).min() >= low - 0.01 and fronts.max() <= lane.length - high + 0.01
+    assert (fronts[1:] - lengths[1:] - fronts[:-1]).min() >= parking.GAP_M[0] - 0.02
+    aside = np.array([abs(float(vehicle.get("departPosLat"))) for vehicle in vehicles])
+    assert (aside + widths / 2 <= lane.width / 2 + 0.01).all()
+    assert {vehicle.find("stop").get("lane") for vehicle in vehicles} == {"e_1"}
+    assert {element.get("vClass") for element in types.values()} == {parking.PARKED_CLASS}
+
+
+def test_a_parking_lane_is_for_parked_vehicles_alone():
+    road = ET.Element("edge", numLanes="1")
+    parking.add_parking_lane(road)
+    [lane] = road
+    assert road.get("numLanes") == "2" and road.get("disallow") == lane.get("allow") == parking.PARKED_CLASS
+    lanes = {name: straight_lane(name, y) for name, y in (("a_1", 0.0), ("a_0", -3.0), ("b_1", 0.0), ("b_0", -3.0))}
+    lanes |= {name: dataclasses.replace(lanes[name], use="parking") for name in ("a_0", "b_0")}
+    ways = [Link("a_1", "b_1", (), "s", None), Link("a_1", "b_0", (), "s", None), Link("a_0", "b_0", (), "s", None)]
+    network = RoadNetwork(lanes, {}, {"a": ways}, {}, frozenset(), [], [])
+    assert parking_links(network) == ways[1:]
+
+
+def test_a_parked_vehicle_takes_a_row_only_if_it_is_twice_as_near():
+    count, steps = scenes.MOST_AGENTS + 2, scenes.STEPS
+    x = np.repeat(np.arange(count, dtype=float)[:, None], steps, 1)
+    types = ["car0", "parked1", *(f"car{n}" for n in range(2, count - 1)), "parked0"]
+    x[1], x[-1] = 17.0, 16.0  # in the rank of 34 and 32 m, where 33 is the last car
+    empty = dict.fromkeys(field.name for field in dataclasses.fields(simulate.Recording))
+    record = simulate.Recording(**empty | {"x": x, "y": np.zeros_like(x), "types": types})
+    rows, _ = scenes.near_agents(record, 0, slice(0, steps))
+    assert rows.tolist() == [0, *range(2, count - 1)][: scenes.MOST_AGENTS]
+    x[1] = 0.4
+    assert 1 in scenes.near_agents(record, 0, slice(0, steps))[0]
 
 
 def test_lights_are_translated():
@@ -231,6 +318,10 @@ def test_a_network_belongs_to_one_split_and_each_split_has_every_kind():
     for split in ("train", "grounding", "validation", "test"):
         assert {job.kind for job in jobs if job.split == split} == set(KINDS)
     assert jobs[0].stream("a").random() == NetworkJob(0, 0, 5).stream("a").random() != jobs[1].stream("a").random()
+
+
+def test_the_networks_of_a_split_take_turns():
+    assert interleaved([["a0", "a1", "a2"], ["b0"], ["c0", "c1"]]) == ["a0", "b0", "c0", "a1", "c1", "a2"]
 
 
 def answer(job: int) -> int:

@@ -25,7 +25,7 @@ class Arguments:
     """
 
     seed: int = 0
-    networks: int = 80
+    networks: int = 280
     scenes_per_network: int = 12
     processes: int = 2
     out: Path = Path("sumo_scenes")

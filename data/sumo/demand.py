@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from tether.data.sumo.drivers import PASSENGER, bicycle_type, driver_types, pedestrian_type
+from tether.data.sumo.parking import parked_vehicles
 from tether.data.sumo.plain import write_elements
 from tether.data.sumo.road_network import RoadNetwork
 
@@ -22,7 +23,8 @@ def write_demand(rng: random.Random, network: RoadNetwork, kind: str, path: Path
     if kind != "highway":
         departures += traffic.cyclists(duration) + traffic.pedestrians(duration)
     departures.sort(key=lambda element: float(element.get("depart")))
-    write_elements(path, "routes", [*types, bicycle_type(), pedestrian_type(), *departures])
+    parked = parked_vehicles(rng, network)
+    write_elements(path, "routes", [*types, bicycle_type(), pedestrian_type(), *parked, *departures])
 
 
 class Traffic:

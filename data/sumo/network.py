@@ -52,7 +52,7 @@ def convert(seed: int, kind: str, directory: Path) -> Path:
     parsed = read_network(network)
     if has_crossing_roads(parsed):
         raise SumoError(f"two roads of a {kind} network cross without a junction (seed {seed})")
-    refused = squeezed_links(parsed)
+    refused = squeezed_links(parsed) + parking_links(parsed)
     if refused:
         deletions, source = directory / "n.del.con.xml", directory / "first.net.xml"
         write_elements(deletions, "connections", [deletion(link) for link in refused])
@@ -71,6 +71,12 @@ def has_crossing_roads(network: RoadNetwork) -> bool:
     pairs = itertools.combinations(zip(roads, lines, strict=True), 2)
     apart = [(one, other) for (a, one), (b, other) in pairs if not {a.start, a.end} & {b.start, b.end}]
     return any(one.crosses(other) for one, other in apart)
+
+
+def parking_links(network: RoadNetwork) -> list[Link]:
+    """Links to and from parking lanes, across junctions: nobody drives there."""
+    links = [link for links in network.links.values() for link in links]
+    return [link for link in links if "parking" in (network.lanes[link.source].use, network.lanes[link.target].use)]
 
 
 def squeezed_links(network: RoadNetwork) -> list[Link]:

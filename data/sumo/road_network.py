@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tether.data.sumo.plain import parse_shape
+from tether.data.sumo.plain import PARKED_CLASS, parse_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Lane:
       edge, index: the road it belongs to and its place there, 0 the rightmost.
       shape: float64[n, 2], centre line [m], at least two points.
       width, length: [m].   speed: limit [m/s].
-      use: `car`, `bike`, `sidewalk` or `other` (not for cars).
+      use: `car`, `bike`, `sidewalk`, `parking` or `other` (not for cars).
     """
 
     name: str
@@ -142,6 +142,8 @@ def lane_use(allow: list[str], disallow: list[str]) -> str:
     """The use of a lane, see `Lane.use`; SUMO's empty `allow` permits all classes but `disallow`."""
     if allow == ["pedestrian"]:
         return "sidewalk"
+    if allow == [PARKED_CLASS]:
+        return "parking"
     if not allow:
         return "other" if {"passenger", "all"} & set(disallow) else "car"
     if "passenger" in allow:

@@ -85,11 +85,13 @@ def raw_scene(place: Town, record: Recording, ego: int, start: int) -> tuple[Raw
 def near_agents(record: Recording, ego: int, window: slice) -> tuple[np.ndarray, np.ndarray]:
     """The agents nearest to the ego, ego included, in the recording's order, and when they are near it.
 
+    A parked one must be twice as near to take a row: an ego passes more of them than there are rows.
+
     Returns: rows int64[n] with n <= 32, valid bool[n, STEPS].
     """
     apart = np.hypot(record.x[:, window] - record.x[ego, window], record.y[:, window] - record.y[ego, window])
     seen = apart < AGENT_RADIUS_M  # False where absent
-    least = np.where(seen, apart, np.inf).min(1)
+    least = np.where(seen, apart, np.inf).min(1) * np.where(record.parked, 2.0, 1.0)
     order = np.argsort(least, kind="stable")[:MOST_AGENTS]
     rows = np.sort(order[np.isfinite(least[order])])
     return rows, seen[rows]

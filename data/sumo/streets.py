@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tether.data.sumo.layout import Layout, Street, grid_layout, netgenerate_layout
+from tether.data.sumo.parking import PARKING_RATE, add_parking_lane, has_parking
 from tether.data.sumo.plain import PlainNetwork
 from tether.data.sumo.rings import add_ring, ring_radius, trimmed
 
@@ -30,13 +31,16 @@ def build_streets(rng: random.Random, kind: str, directory: Path) -> PlainNetwor
     network = PlainNetwork(options=side_options(rng))
     add_junctions(rng, network, layout, node_types)
     arms: dict[str, list[tuple[float, str]]] = {node: [] for node in rings}
+    parked = rng.random() < PARKING_RATE
     for index, street in enumerate(layout.streets):
         shape = street_shape(rng, layout, street, rings)
         start, end = add_mouths(rng, network, layout, street, shape, arms, f"r{index}")
         forward, back = (street.end, (start, end), shape), (street.start, (end, start), shape[::-1])
         for suffix, (target, ends, line) in (("a", forward), ("b", back)):
             pocket = has_pocket(rng, street, line, node_types.get(target), len(meeting[target]))
-            add_direction(rng, network, f"e{index}{suffix}", ends, line, street, lane_width, pocket)
+            road = add_direction(rng, network, f"e{index}{suffix}", ends, line, street, lane_width, pocket)
+            if parked and not pocket and has_parking(rng, street):
+                add_parking_lane(road)
     for node, radius in rings.items():
         add_ring(rng, network, node, layout.places[node], radius, sorted(arms[node]), lane_width + 0.4)
     return network
@@ -121,8 +125,8 @@ def add_direction(
     street: Street,
     lane_width: float,
     pocket: bool,
-) -> None:
-    """Adds one direction of a street; a pocket widens its last 52 to 72 m by a lane on the left."""
+) -> ET.Element:
+    """Adds one direction of a street, and returns it; a pocket widens its last 52 to 72 m by a lane on the left."""
     edge = network.add_edge(
         name,
         ends,
@@ -136,6 +140,7 @@ def add_direction(
         lanes = " ".join(map(str, range(street.lanes)))
         ET.SubElement(edge, "split", pos="0", lanes=lanes)
         ET.SubElement(edge, "split", pos=f"{-rng.uniform(52, 72):.1f}", lanes=f"{lanes} {street.lanes}")
+    return edge
 
 
 def side_options(rng: random.Random) -> list[str]:

@@ -14,7 +14,7 @@ from tether.data.sumo.gates import is_drivable, pair_gap, stays_on_road
 from tether.data.sumo.routes import AFTER_STEPS, BEFORE_STEPS
 from tether.data.sumo.scenes import STEPS, Town, raw_scene
 from tether.data.sumo.simulate import STEP_S, Recording
-from tether.data.sumo.traits import red_lights_run, traits
+from tether.data.sumo.traits import NEAR_M, red_lights_run, traits
 
 APART_M = 40.0
 PER_SLOT = 9
@@ -30,6 +30,7 @@ EVENT_WEIGHT = {
     "stops": 1.0,
     "vru_near": 1.0,
     "vehicle_near": 0.5,
+    "parked_near": 0.5,
     "brakes": 0.5,
     "signal": 1.0,
     "stands": -4.0,
@@ -125,7 +126,11 @@ def gated_scene(place: Town, record: Recording, ego: int, start: int) -> Candida
         return None
     if red_lights_run(scene, along, slice(0, STEPS)) or has_overlaps(scene):
         return None
-    return Candidate(scene, traits(scene) | {"lane_change": changes_lane(record, ego, window, place)})
+    known = {
+        "lane_change": changes_lane(record, ego, window, place),
+        "parked_near": passes_parked(record, ego, window),
+    }
+    return Candidate(scene, traits(scene) | known)
 
 
 def has_overlaps(scene: RawScene) -> bool:
@@ -145,3 +150,9 @@ def changes_lane(record: Recording, ego: int, window: slice, place: Town) -> boo
     """Whether the ego changes between lanes of one road within the window."""
     lanes = [place.network.lanes[record.lane_names[lane]] for lane in record.lane[ego, window]]
     return any(a.edge == b.edge and a.index != b.index for a, b in itertools.pairwise(lanes))
+
+
+def passes_parked(record: Recording, ego: int, window: slice) -> bool:
+    """Whether the ego comes within 15 m of a parked vehicle."""
+    x, y = record.x[:, window], record.y[:, window]
+    return bool((np.hypot(x[record.parked] - x[ego], y[record.parked] - y[ego]) < NEAR_M).any())
