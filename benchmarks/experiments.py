@@ -34,6 +34,7 @@ from tether.training.state import some_accepted
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED_STAGES = tuple(stage.name for stage in STAGES if stage.shared)
+WHOLE_TEST = ("--data.test_scenes", "None")  # a preset evaluates on a part of the split
 NO_REFIT = ("--fit.refit_steps", "0")
 NO_ROLL_BACK = "--grounding.roll_back=false"
 OF_A_ROUND = ("imagined_return", "grounded_return", "bias", "decision", "validation_score", "wall_s")  # kept in cells
@@ -312,7 +313,8 @@ def main(arguments: list[str]) -> int:
     command = " ".join(["python -m benchmarks.experiments", *map(shortened, arguments)])
     done: list[dict[str, Any]] = []
     for seed in options.seeds:
-        done += cells(options.out, kept, experiment, (*experiment.words, *options.passed), seed, judges)
+        words = (*experiment.words, *WHOLE_TEST, *options.passed)
+        done += cells(options.out, kept, experiment, words, seed, judges)
         title = f"{experiment.title}: {done[0]['provenance']['data']}"
         write_page(options.results, options.section or options.experiment, section(title, done, command))
     return 0

@@ -198,7 +198,7 @@ def open_records(config: Config, split: str, scenes: int | None = None) -> Prepa
     """
     check_count("scenes", scenes)
     source = open_split(data_directory(config.data), split, config.spec)
-    count = getattr(config.data, f"{split}_scenes", None) if scenes is None else scenes
+    count = config.data.count(split, len(source)) if scenes is None else scenes
     return PreparedRecords(source, config.simulator, count, config.data.cached_scenes)
 
 

@@ -215,6 +215,15 @@ def test_a_set_without_lights_edges_and_the_usual_splits_is_evaluated(bare, tmp_
     assert (tmp_path / "still.png").stat().st_size > 5000
 
 
+def test_a_config_names_the_most_scenes_of_a_split_and_a_request_their_number():
+    config = dataclasses.replace(Config(), data=DataConfig(test_scenes=3, validation_scenes=10**6))
+    whole = len(open_records(Config(), "validation"))
+    assert len(open_records(config, "test")) == 3 and len(open_records(config, "validation")) == whole
+    assert len(open_records(config, "test", 5)) == 5
+    with pytest.raises(ValueError, match=f"expected 1 to {whole} scenes"):
+        open_records(config, "validation", 10**6)
+
+
 def test_names_and_data_errors(sim_config):
     assert named("policy", "idm", BASELINES) == "idm"
     assert baseline("constant_speed", sim_config) == NamedPolicy("constant_speed", ConstantSpeed(sim_config), ())

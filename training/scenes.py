@@ -23,10 +23,10 @@ class DataConfig:
     Attributes:
       directory: folder of a finished data set, the starter set if None; it has the splits train, grounding, validation
         and test.
-      train_scenes: number of scenes used, from the beginning of the split train; all if None.
-      grounding_scenes: number of scenes used, from the beginning of the split grounding; all if None.
-      validation_scenes: number of scenes used, from the beginning of the split validation; all if None.
-      test_scenes: number of scenes used, from the beginning of the split test; all if None.
+      train_scenes: most scenes used, from the beginning of the split train; all if None.
+      grounding_scenes: most scenes used, from the beginning of the split grounding; all if None.
+      validation_scenes: most scenes used, from the beginning of the split validation; all if None.
+      test_scenes: most scenes used, from the beginning of the split test; all if None.
       cached_scenes: number of prepared scenes per split that are kept in memory, about 0.8 MB each; 0 for none.
     """
 
@@ -36,6 +36,11 @@ class DataConfig:
     validation_scenes: int | None = None
     test_scenes: int | None = None
     cached_scenes: int = setting(4096, least=0)
+
+    def count(self, split: str, available: int) -> int:
+        """Number of scenes used of a split that has so many."""
+        most = getattr(self, f"{split}_scenes", None)
+        return available if most is None else min(most, available)
 
 
 class PreparedRecords(Sequence):
@@ -105,7 +110,7 @@ def open_splits(config: DataConfig, spec: SceneSpec, simulator: SimulatorConfig)
 
     def opened(split: str) -> PreparedRecords:
         source = open_split(data_directory(config), split, spec)
-        return PreparedRecords(source, simulator, getattr(config, f"{split}_scenes"), config.cached_scenes)
+        return PreparedRecords(source, simulator, config.count(split, len(source)), config.cached_scenes)
 
     return Splits(opened("train"), opened("grounding"), opened("validation"))
 
