@@ -1,6 +1,9 @@
-"""Command that builds data/tokenizer.json again, from the phrases and from the starter set's text:
+"""Command that builds data/tokenizer.json again, from the phrases and from the instructions of scenes:
 
 python -m tether.data.build_tokenizer [--data DIR]
+
+Trained policies refer to tokens by number. So the instructions are those of `tokenizer_texts.json`, with the number of
+scenes that have each: they are the starter set's as it was when the file was first built, and stay when that set grows.
 """
 
 import argparse
@@ -13,9 +16,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from tether.data.command_line import Parser
+from tether.data.errors import read_json
 from tether.data.instruction import sampled_route
 from tether.data.scene import SceneSpec
-from tether.data.sources import STARTER, open_split
+from tether.data.sources import open_split
 from tether.data.text import (
     CAUSES,
     DISTANCES,
@@ -31,6 +35,7 @@ from tether.data.text import (
 )
 from tether.data.tokenizer import FILE, mark
 
+TEXTS = FILE.with_name("tokenizer_texts.json")
 MOST_TOKENS = 1024
 FASTEST_KMH = 130
 WORDS = r" ?[\p{L}/]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"  # merges stay within these: `km/h` is one
@@ -42,6 +47,18 @@ def sentences() -> Iterator[str]:
     limits = range(0, FASTEST_KMH + 1, KMH_STEP)
     for maneuver, distance, limit in itertools.product(MANEUVERS, (None, *DISTANCES_M), limits):
         yield instruct(navigate(maneuver, distance), limit / 3.6, "")
+
+
+def kept_texts() -> Iterator[str]:
+    """The instructions that the shipped tokenizer was built from, each as often as it occurred."""
+    for text, count in read_json(TEXTS).items():
+        yield from itertools.repeat(text, count)
+
+
+def instructions(directory: str) -> Iterator[str]:
+    """The instructions of a data set's training scenes. Raises: DataError without that split."""
+    source, spec = open_split(directory, "train"), SceneSpec()
+    return (sampled_route(source.scene(index), spec).instruction for index in range(len(source)))
 
 
 def build(texts: Iterable[str]) -> tokenizers.Tokenizer:
@@ -64,7 +81,8 @@ def build(texts: Iterable[str]) -> tokenizers.Tokenizer:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options: the data set whose text is learned, and the file to write."""
     parser = Parser(prog="python -m tether.data.build_tokenizer", description="Builds the tokenizer's file.")
-    parser.add_argument("--data", default=STARTER, help="folder of a data set; the starter set by default")
+    usual = f"folder of a data set whose instructions are learned; those in {TEXTS.name} by default"
+    parser.add_argument("--data", help=usual)
     parser.add_argument("--out", type=pathlib.Path, default=FILE, help="default: %(default)s")
     return parser.parse_args(arguments)
 
@@ -72,9 +90,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> None:
     """Builds the file."""
     options = parse(arguments)
-    source, spec = open_split(options.data, "train"), SceneSpec()
-    instructions = (sampled_route(source.scene(index), spec).instruction for index in range(len(source)))
-    made = build((*sentences(), *instructions))
+    made = build((*sentences(), *(kept_texts() if options.data is None else instructions(options.data))))
     made.save(str(options.out))
     print(f"{options.out}: {made.get_vocab_size()} tokens, {len(VOCABULARY)} of them phrases")
 
