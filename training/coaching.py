@@ -16,9 +16,13 @@ import optax
 
 from tether.data.scene import Array, Indexed, Scene
 from tether.data.settings import setting
+from tether.policy.action_space import encode_towards, logged_waypoints
 from tether.policy.coach import VALUE_SCALE, Coach, entropy, log_prob
 from tether.policy.coach_sight import Sight
+from tether.policy.imitation import ImitationConfig, perturb
+from tether.simulator.observe import observe
 from tether.simulator.rollout import rollout
+from tether.simulator.transition import start_state, with_ego
 from tether.simulator.world import Params, Rollout, World
 from tether.training.returns import masked_mean
 
@@ -29,9 +33,12 @@ SHARP_AT = 0.9  # fraction of the practice at which the weight of the entropy is
 
 @dataclasses.dataclass(frozen=True)
 class CoachingConfig:
-    """How the coach practises.
+    """How the coach is trained.
 
     Attributes:
+      imitation_steps: steps of imitation of the logs before the practice; 0 to start from nothing.
+      imitation_rate: learning rate of the imitation at first; a cosine leads it to 0.
+      imitation: augmentation of the imitation.
       batches: number of batches that the coach practises.
       rows: R, rollouts in a batch.
       steps: H, steps of a rollout.
@@ -46,7 +53,10 @@ class CoachingConfig:
       least_advantage: decisions whose advantage is below this fraction of the largest ones are left out.
     """
 
-    batches: int = 200
+    imitation_steps: int = setting(300, least=0)
+    imitation_rate: float = 2e-3
+    imitation: ImitationConfig = setting(ImitationConfig())
+    batches: int = 400
     rows: int = 128
     steps: int = 16
     epochs: int = 3
@@ -132,6 +142,36 @@ def coaching_step(
     return Coached(params, moments, largest), learned | metrics_of(driven, chosen)
 
 
+@functools.partial(jax.jit, static_argnames=("coach", "config"))
+def imitation_step(
+    coach: Coach, config: CoachingConfig, state: Coached, scene: Scene, start: Array, key: jax.Array, done: Array
+) -> tuple[Coached, dict[str, Array]]:
+    """One step towards the decisions that end nearest the log, from the log's states and from beside them.
+
+    Args: as `coaching_step`. Returns: the next state, and the mean cross-entropy as `imitation`.
+    """
+    logged = start_state(scene, start, ())
+    ego = perturb(logged.ego, jax.random.split(key, start.size), config.imitation)
+    space, simulator = coach.config.actions, coach.simulator
+    sight = coach.look(observe(with_ego(logged, ego), simulator))
+    waypoints = logged_waypoints(scene, start, space.horizon)
+    tokens, known = encode_towards(space, ego, waypoints, simulator.limits), waypoints.valid.all(-1)
+
+    def cross_entropy(params: Params) -> Array:
+        return -masked_mean(log_prob(coach.evaluate(params, sight), tokens), known)
+
+    value, gradients = jax.value_and_grad(cross_entropy)(state.params)
+    rate = config.imitation_rate * 0.5 * (1 + jnp.cos(jnp.pi * done))
+    params, moments = descend(state.params, state.optimizer, gradients, rate)
+    return state.replace(params=params, optimizer=moments), {"imitation": value}
+
+
+def descend(params: Params, moments: Any, gradients: Params, rate: Array) -> tuple[Params, Any]:
+    """One step of Adam."""
+    directions, moments = optimizer().update(gradients, moments, params)
+    return jax.tree.map(lambda p, d: p - rate * d, params, directions), moments
+
+
 def decisions_of(driven: Rollout, config: CoachingConfig) -> Decisions:
     """The decisions of a rollout, [H * R]."""
     outcome, extras, alive = driven.outcome, driven.extras, driven.alive
@@ -204,8 +244,7 @@ def learn(
             params, moments, _ = carry
             some = decisions[order[(index * size + jnp.arange(size)) % count]]
             gradients, metrics = jax.grad(lambda p: loss(coach, config, p, some, entropy_weight), has_aux=True)(params)
-            directions, moments = optimizer().update(gradients, moments, params)
-            return jax.tree.map(lambda p, d: p - rate * d, params, directions), moments, metrics
+            return *descend(params, moments, gradients, rate), metrics
 
         return jax.lax.fori_loop(0, -(-count // size), update, carry), None
 
