@@ -26,10 +26,9 @@ def test_advantages_by_hand():
     value = np.array([[10.0, 10.0, 10.0], [20.0, 20.0, 20.0], [30.0, 30.0, 30.0]], np.float32)
     last = np.array([40.0, 40.0, 40.0], np.float32)
     termination = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], bool)
-    truncation = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 0]], bool)
     alive = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 0]], bool)
     config = dataclasses.replace(CONFIG, discount=DISCOUNT, lam=LAM)
-    result = advantages(reward, termination, truncation, alive, value, last, config)
+    result = advantages(reward, termination, alive, value, last, config)
     going = [4 + 20 - 30, 2 + 15 - 20, 1 + 10 - 10]
     expected = np.zeros((3, 3))
     expected[2, 0] = going[0]

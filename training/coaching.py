@@ -176,38 +176,31 @@ def decisions_of(driven: Rollout, config: CoachingConfig) -> Decisions:
     """The decisions of a rollout, [H * R]."""
     outcome, extras, alive = driven.outcome, driven.extras, driven.alive
     value, last = extras["value"], driven.final_extras["value"]
-    advantage = advantages(outcome.reward, outcome.termination, outcome.truncation, alive, value, last, config)
+    advantage = advantages(outcome.reward, outcome.termination, alive, value, last, config)
     targets = advantage, advantage + value
     decisions = Decisions(extras["sight"], extras["tokens"], extras["log_prob"], *targets, alive)
     return jax.tree.map(lambda field: field.reshape(-1, *field.shape[2:]), decisions)
 
 
 def advantages(
-    reward: Array,
-    termination: Array,
-    truncation: Array,
-    alive: Array,
-    value: Array,
-    last: Array,
-    config: CoachingConfig,
+    reward: Array, termination: Array, alive: Array, value: Array, last: Array, config: CoachingConfig
 ) -> Array:
     """Generalised advantages float32[H, R] (Schulman et al. 2016, arXiv 1506.02438); 0 after the end.
 
-    After a termination comes nothing; after a truncation, and after the last step, the value of where it stopped.
+    After a termination comes nothing; where a rollout ends otherwise, the value of where it stopped.
 
     Args: [H, R] each; alive: before the step; last: float32[R], the value after the last step.
     """
     following = jnp.concatenate([value[1:], last[None]])
     onwards = jnp.where(termination, 0.0, config.discount)
     error = reward + onwards * following - value
-    carried = jnp.where(truncation, 0.0, onwards * config.lam)
 
     def back(later: Array, step: tuple) -> tuple[Array, Array]:
-        error, carried, alive = step
-        advantage = jnp.where(alive, error + carried * later, 0.0)
+        error, onwards, alive = step
+        advantage = jnp.where(alive, error + onwards * config.lam * later, 0.0)
         return advantage, advantage
 
-    return jax.lax.scan(back, jnp.zeros_like(last), (error, carried, alive), reverse=True)[1]
+    return jax.lax.scan(back, jnp.zeros_like(last), (error, onwards, alive), reverse=True)[1]
 
 
 def informative(advantage: Array, valid: Array, largest: Array, config: CoachingConfig) -> tuple[Array, Array]:
