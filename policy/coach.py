@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tether.data.scene import Array, Observation, Scene
-from tether.data.settings import setting
 from tether.policy.action_space import ActionSpace, drive_to, knot_of
 from tether.policy.coach_sight import AGENT_NUMBERS, EGO_NUMBERS, Sight, sight_of
 from tether.simulator.config import SimulatorConfig
@@ -44,11 +43,10 @@ class CoachConfig:
     agents: int = 12
     sees: Literal["all", "image"] = "all"
     decides: Literal["mean", "likeliest"] = "mean"
-    actions: ActionSpace = setting(ActionSpace())
 
-    def build(self, simulator: SimulatorConfig) -> "Coach":
-        """The policy for this simulator's sub-steps."""
-        return Coach(self, simulator)
+    def build(self, simulator: SimulatorConfig, space: ActionSpace | None = None) -> "Coach":
+        """The policy for this simulator's sub-steps. Args: space: of its actions; the default one if None."""
+        return Coach(self, simulator, space or ActionSpace())
 
 
 class Reader(nnx.Module):
@@ -74,8 +72,7 @@ class Reader(nnx.Module):
 class CoachNetwork(nnx.Module):
     """Actor and critic."""
 
-    def __init__(self, config: CoachConfig, rngs: nnx.Rngs):
-        bins = sum(config.actions.shape)
+    def __init__(self, config: CoachConfig, bins: int, rngs: nnx.Rngs):
         self.actor = Reader(config, rngs)
         self.critic = Reader(config, rngs)
         small = nnx.initializers.normal(0.01)
@@ -88,12 +85,13 @@ class Coach:
     """A `simulator.world.Policy`; pure. Made by `CoachConfig.build`.
 
     Attributes:
-      config: see there.   simulator: what it drives in.
+      config: see there.   simulator: what it drives in.   space: of its actions.
       draws: whether it draws its decisions; otherwise it drives as `CoachConfig.decides` says.
     """
 
     config: CoachConfig
     simulator: SimulatorConfig
+    space: ActionSpace
     draws: bool = True
 
     @property
@@ -103,7 +101,7 @@ class Coach:
 
     def init(self, key: jax.Array) -> Params:
         """Random parameters: a plain tree of float32 arrays."""
-        network = CoachNetwork(self.config, nnx.Rngs(params=key))
+        network = CoachNetwork(self.config, sum(self.space.shape), nnx.Rngs(params=key))
         return nnx.to_pure_dict(nnx.state(network))
 
     def reset(self, params: Params, scene: Scene) -> tuple[()]:
@@ -118,7 +116,7 @@ class Coach:
         """
         sight = self.look(observation)
         scores = self.evaluate(params, sight)
-        space, bins = self.config.actions, (scores["acceleration"], scores["curvature"])
+        space, bins = self.space, (scores["acceleration"], scores["curvature"])
         if self.draws:
             keys = jax.vmap(lambda k: jax.random.split(k))(key).T
             drawn = [jax.vmap(jax.random.categorical)(k, logits) for k, logits in zip(keys, bins, strict=True)]
@@ -134,7 +132,7 @@ class Coach:
     def look(self, observation: Observation) -> Sight:
         """What the coach sees of `Observation` [B, ...]."""
         render = self.simulator.render if self.config.sees == "image" else None
-        return jax.vmap(lambda one: sight_of(one, self.config.actions, self.config.agents, render))(observation)
+        return jax.vmap(lambda one: sight_of(one, self.space, self.config.agents, render))(observation)
 
     def evaluate(self, params: Params, sight: Sight) -> dict[str, Array]:
         """Log-probabilities of all bins and the value.
@@ -144,10 +142,10 @@ class Coach:
         """
         network = nnx.merge(_graph(self), nnx.State(params))
         out = network.decide(network.actor(sight.ego, sight.agents, sight.seen))
-        bins = self.config.actions.shape
+        bins = self.space.shape
         parts = jnp.split(out, [bins[0], sum(bins), sum(bins) + 2], axis=-1)
         centre, spread = parts[2], NARROW + jax.nn.softplus(parts[3] + WIDE)
-        straight = self.config.actions.accelerations.index(0.0), bins[1] // 2
+        straight = self.space.accelerations.index(0.0), bins[1] // 2
         logits = [
             own - 0.5 * jnp.square((jnp.arange(n) - zero - n / 2 * centre[:, i : i + 1]) / spread[:, i : i + 1])
             for i, (own, n, zero) in enumerate(zip(parts[:2], bins, straight, strict=True))
@@ -158,7 +156,7 @@ class Coach:
 
     def mean(self, scores: dict[str, Array]) -> Array:
         """The knot float32[B, 2] that the distributions of `evaluate` mean."""
-        space = self.config.actions
+        space = self.space
         means = jnp.exp(scores["acceleration"]) @ space.acceleration_bins()
         return jnp.stack([means, jnp.exp(scores["curvature"]) @ space.curvature_fractions()], -1)
 
@@ -176,4 +174,4 @@ def entropy(scores: dict[str, Array]) -> Array:
 
 @functools.cache
 def _graph(coach: Coach) -> Any:
-    return nnx.split(nnx.eval_shape(lambda: CoachNetwork(coach.config, nnx.Rngs(0))))[0]
+    return nnx.split(nnx.eval_shape(lambda: CoachNetwork(coach.config, sum(coach.space.shape), nnx.Rngs(0))))[0]

@@ -76,7 +76,7 @@ def test_decisions_are_drawn_as_often_as_they_are_likely(observation, params):
     many = jax.tree.map(lambda field: jnp.repeat(field[:1], 4000, 0), observation)
     keys = jax.random.split(jax.random.key(2), 4000)
     extras = jax.jit(lambda many: COACH.act(params, keys, many, ())[2])(many)
-    drawn = np.bincount(np.asarray(extras["tokens"])[:, 0], minlength=len(COACH.config.actions.accelerations)) / 4000
+    drawn = np.bincount(np.asarray(extras["tokens"])[:, 0], minlength=len(COACH.space.accelerations)) / 4000
     expected = np.exp(COACH.evaluate(params, extras["sight"][:1])["acceleration"][0])
     np.testing.assert_allclose(drawn, expected, atol=0.03)
 
@@ -88,7 +88,7 @@ def test_without_chance_it_drives_the_mean_or_the_likeliest(observation, params)
     likeliest = dataclasses.replace(COACH.deployed, config=dataclasses.replace(COACH.config, decides="likeliest"))
     extras = likeliest.act(params, KEYS, observation, ())[2]
     np.testing.assert_array_equal(extras["tokens"][:, 0], np.argmax(scores["acceleration"], -1))
-    bins = COACH.config.actions.acceleration_bins()
+    bins = COACH.space.acceleration_bins()
     np.testing.assert_allclose(extras["knot"][:, 0], bins[extras["tokens"][:, 0]], rtol=1e-6)
 
 

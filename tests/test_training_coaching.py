@@ -12,7 +12,8 @@ from tether.policy.coach import CoachConfig
 from tether.simulator.config import RenderConfig, SimulatorConfig
 from tether.simulator.log_replay import LogReplay
 from tether.simulator.prepare import prepare
-from tether.training.coaching import CoachingConfig, advantages, begin, coaching_step, informative
+from tether.training.coaching import CoachingConfig, advantages, begin, coaching_step, informative, weights
+from tether.training.imagination import Trust
 
 SIMULATOR = SimulatorConfig(render=RenderConfig(height=8, width=8, tile_height=32, tile_width=32))
 COACH = CoachConfig(width=16, agent_width=8, agents=2).build(SIMULATOR)
@@ -27,8 +28,7 @@ def test_advantages_by_hand():
     last = np.array([40.0, 40.0, 40.0], np.float32)
     termination = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], bool)
     alive = np.array([[1, 1, 1], [1, 1, 1], [1, 0, 0]], bool)
-    config = dataclasses.replace(CONFIG, discount=DISCOUNT, lam=LAM)
-    result = advantages(reward, termination, alive, value, last, config)
+    result = advantages(reward, termination, alive, value, last, DISCOUNT, LAM)
     going = [4 + 20 - 30, 2 + 15 - 20, 1 + 10 - 10]
     expected = np.zeros((3, 3))
     expected[2, 0] = going[0]
@@ -41,11 +41,11 @@ def test_advantages_by_hand():
 
 def test_decisions_of_small_advantage_and_dead_ones_are_left_out():
     advantage, valid = jnp.array([0.5, -2.0, 100.0, 0.1, 50.0]), jnp.array([True, True, True, True, False])
-    chosen, largest = informative(advantage, valid, jnp.float32(0), CONFIG)
+    chosen, largest = informative(advantage, valid, jnp.float32(0), 0.01)
     np.testing.assert_array_equal(chosen, [False, True, True, False, False])
     assert largest == 100.0
     # The range is remembered: a quarter of the newest, three of those before.
-    chosen, largest = informative(advantage / 100, valid, largest, CONFIG)
+    chosen, largest = informative(advantage / 100, valid, largest, 0.01)
     assert not np.any(chosen[:2]) and largest == 75.25
 
 
@@ -59,31 +59,39 @@ def scene():
 def step(scene):
     start = jnp.full(4, 10)
 
-    def practise(state, seed, done=0.0):
-        arrays = (), state, scene, start, jax.random.key(seed), jnp.float32(done)
-        return coaching_step(LogReplay(SIMULATOR), COACH, CONFIG, *arrays)
+    def practise(state, seed, done=0.0, config=CONFIG, horizon=4):
+        trust = Trust(jnp.int32(horizon), jnp.float32(jnp.inf), jnp.float32(0))
+        program = LogReplay(SIMULATOR), COACH, config.steps, config.epochs, config.minibatch
+        return coaching_step(*program, (), state, scene, start, jax.random.key(seed), trust, weights(config, done))
 
     return practise
 
 
-def test_it_learns_to_drive_where_it_may_and_to_stop_where_it_must(step):
-    state, earned = begin(COACH, jax.random.key(0)), []
+@pytest.fixture
+def fresh():
+    return begin(COACH, jax.random.key(0))
+
+
+def test_it_learns_to_drive_where_it_may_and_to_stop_where_it_must(step, fresh):
+    state, earned = fresh, []
     for seed in range(60):
         state, metrics = step(state, seed, seed / 60)
         earned.append(float(metrics["return"]))
     assert np.mean(earned[-10:]) > np.mean(earned[:10]) + 1.0
 
 
-def test_practice_is_a_function_of_its_keys(step):
-    first, again, other = (step(begin(COACH, jax.random.key(0)), seed)[0].params for seed in (1, 1, 2))
+def test_practice_is_a_function_of_its_keys(step, fresh):
+    first, again, other = (step(fresh, seed)[0].params for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (first, other)), strict=True))
 
 
-def test_without_anything_informative_it_stays_finite(scene):
-    config = dataclasses.replace(CONFIG, least_advantage=2.0)
-    state = begin(COACH, jax.random.key(0))
-    arrays = (), state, scene, jnp.full(4, 10), jax.random.key(1), jnp.float32(0)
-    after, metrics = coaching_step(LogReplay(SIMULATOR), COACH, config, *arrays)
+def test_what_the_world_is_not_believed_in_is_not_learned(step, fresh):
+    whole, part = (step(fresh, 1, horizon=horizon)[1] for horizon in (4, 1))
+    assert part["decisions"] == whole["decisions"] and abs(part["return"]) < abs(whole["return"])
+
+
+def test_without_anything_informative_nothing_is_learned(step, fresh):
+    after, metrics = step(fresh, 1, config=dataclasses.replace(CONFIG, least_advantage=2.0))
     assert metrics["informative"] == 0
-    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, after.params, fresh.params)

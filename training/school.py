@@ -1,48 +1,44 @@
-"""Trains a coach: imitation of the logs, then practice in a World."""
+"""Trains a coach in a World without a run: imitation of the logs, then practice. For studies of Worlds."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tether.data.progress import Bar
-from tether.data.scene import Array, Record, Scene, SceneSpec
+from tether.data.scene import Array, Record, Scene
 from tether.policy.coach import Coach
+from tether.policy.imitation import ImitationConfig
 from tether.simulator.world import Params, World
-from tether.training.coaching import Coached, CoachingConfig, begin, coaching_step, imitation_step
+from tether.training.coaching import (
+    Coached,
+    CoachingConfig,
+    begin,
+    coaching_step,
+    imitation_step,
+    latest_start,
+    starts,
+    weights,
+)
+from tether.training.imagination import Trust
+from tether.training.learning import cosine
 from tether.training.scenes import WithoutTiles, batches
 
-Step = Callable[[Coached, Scene, Array, jax.Array, Array], tuple[Coached, dict[str, Array]]]
-AT_CURRENT = 3  # one in so many rollouts starts at the current step, as evaluations do
+Step = Callable[[Coached, Scene, Array, jax.Array, int], tuple[Coached, dict[str, Array]]]
 SHOWN = ("imitation", "return", "failure", "uncomfortable")
-
-
-class Lesson(NamedTuple):
-    """A part of the training.
-
-    Attributes:
-      name: for people.   step: a batch of it.   count: of batches.
-      latest: the latest log step to start from.
-    """
-
-    name: str
-    step: Step
-    count: int
-    latest: int
 
 
 def imitate(coach: Coach, config: CoachingConfig, records: Sequence[Record], seed: int) -> Coached:
     """A coach that imitates the logs; one that has learned nothing where `imitation_steps` is 0."""
 
-    def step(state: Coached, *arrays: Array) -> tuple[Coached, dict[str, Array]]:
-        return imitation_step(coach, config, state, *arrays)
+    def step(state: Coached, scene: Scene, start: Array, key: jax.Array, index: int) -> tuple:
+        rate = jnp.float32(cosine(config.imitation_rate, index, config.imitation_steps))
+        return imitation_step(coach, ImitationConfig(), state, scene, start, key, rate)
 
-    latest = records[0].scene.valid.shape[-1] - 1 - coach.config.actions.horizon
-    lesson = Lesson("coach imitates", step, config.imitation_steps, latest)
-    state, _ = teach(lesson, config, begin(coach, jax.random.key(seed)), records, seed)
-    return begin(coach, jax.random.key(seed)).replace(params=state.params)
+    fresh, latest = begin(coach, jax.random.key(seed)), latest_start(records, coach.space.horizon)
+    state, _ = _teach("coach imitates", step, config.imitation_steps, fresh, records, config.rows, latest, seed)
+    return fresh.replace(params=state.params)
 
 
 def practise(
@@ -54,28 +50,28 @@ def practise(
     records: Sequence[Record],
     seed: int,
 ) -> tuple[Coached, list[dict[str, float]]]:
-    """The coach after its practice in a World. Returns: it, and the metrics of each batch."""
+    """The coach after its practice in a World that is believed. Returns: it, and the metrics of each batch."""
+    trust = Trust(jnp.int32(config.steps), jnp.float32(jnp.inf), jnp.float32(0))
 
-    def step(state: Coached, *arrays: Array) -> tuple[Coached, dict[str, Array]]:
-        return coaching_step(world, coach, config, world_params, state, *arrays)
+    def step(state: Coached, scene: Scene, start: Array, key: jax.Array, index: int) -> tuple:
+        program = world, coach, config.steps, config.epochs, config.minibatch
+        arrays = world_params, state, scene, start, key, trust
+        return coaching_step(*program, *arrays, weights(config, index / config.batches))
 
-    least = min(config.steps, 2) * coach.simulator.substeps  # a rollout that ends with the log has some steps
-    latest = records[0].scene.valid.shape[-1] - 1 - least
-    return teach(Lesson("coach practises", step, config.batches, latest), config, state, records, seed)
+    latest = latest_start(records, coach.simulator.substeps)
+    return _teach("coach practises", step, config.batches, state, records, config.rows, latest, seed)
 
 
-def teach(
-    lesson: Lesson, config: CoachingConfig, state: Coached, records: Sequence[Record], seed: int
+def _teach(
+    name: str, step: Step, count: int, state: Coached, records: Sequence[Record], rows: int, latest: int, seed: int
 ) -> tuple[Coached, list[dict[str, float]]]:
-    """Batch after batch of a lesson, from random log steps of random scenes."""
-    scenes, kept = batches(WithoutTiles(records), config.rows, seed), []
-    with Bar(lesson.name, lesson.count, compiles=True) as bar:
-        for index in bar.over(range(lesson.count)):
+    """Batch after batch, from random log steps of random scenes."""
+    scenes, kept = batches(WithoutTiles(records), rows, seed), []
+    with Bar(name, count, compiles=True) as bar:
+        for index in bar.over(range(count)):
             k_start, k_step = jax.random.split(jax.random.fold_in(jax.random.key(seed), index))
-            start = jax.random.randint(k_start, (config.rows,), SceneSpec.current, lesson.latest + 1)
-            start = jnp.where(jnp.arange(config.rows) % AT_CURRENT == 0, SceneSpec.current, start)
             scene, _ = next(scenes)
-            state, metrics = lesson.step(state, scene, start, k_step, jnp.float32(index / lesson.count))
+            state, metrics = step(state, scene, starts(k_start, rows, latest), k_step, index)
             kept.append({name: float(value) for name, value in jax.device_get(metrics).items()})
             bar.show({name: f"{np.mean([one[name] for one in kept[-10:]]):.3g}" for name in SHOWN if name in kept[-1]})
     return state, kept
