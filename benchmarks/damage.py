@@ -74,7 +74,9 @@ def progress(step: int) -> Progress:
     """The run's progress at a checkpoint."""
     rounds = tuple({"round": index, "decision": "accept", "reason": "", "bias": 0.25} for index in range(step))
     done = ("0/imitate", "0/fit_world_model")[:step]
-    return Progress(done, total=step, horizon=8, penalty=1.0, grounded_return=(1.5, 2.5), rounds=rounds, trust=0.75)
+    return Progress(
+        finished=done, total=step, horizon=8, penalty=1.0, grounded_return=(1.5, 2.5), rounds=rounds, trust=0.75
+    )
 
 
 def state(step: int) -> dict[str, Any]:

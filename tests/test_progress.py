@@ -165,8 +165,8 @@ def test_logs_are_bare_messages_whatever_a_library_has_set_up(monkeypatch):
 
 
 def test_units_have_titles_for_people():
-    units, rounds = schedule(PRESETS["tiny"]()), 2
-    titles = [title(unit, rounds) for unit in units]
+    config = PRESETS["tiny"]()
+    titles = [title(unit, config) for unit in schedule(config)]
     assert titles[0] == "stage 1 of 5, fit_world_model"
     assert titles[3:5] == ["stage 4 of 5, fit_value: measure_trust", "stage 4 of 5, fit_value"]
     assert titles[-1] == "stage 5 of 5, post_train: round 2 of 2, ground"

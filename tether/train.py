@@ -113,7 +113,7 @@ def execute(run: Run, state: RunState) -> RunState:
         print("finished already" + ("; evaluating again" if run.config.stage == "all" else ""))
     for unit in units:
         if is_first():
-            log.info(stages.title(unit, run.config.rounds.rounds))
+            log.info(stages.title(unit, run.config))
         state, metrics = stages.part(unit)(run, state, unit)
         state = loop.finish(run, state, unit, metrics)
     return state

@@ -22,22 +22,26 @@ def check(run: Run, state: RunState, unit: Unit, policy: Params) -> tuple[RunSta
 
     Returns: the state with the check noted and its steps added to the ledger, and means over the scenes: `CHECKED`.
     """
+    named = NamedPolicy("validation", run.models.deployed, policy, run.models.labels)
+    state, scores = validate(run, state, named)
+    measured = {**scores, **along_logs(run, policy)}
+    means = {name: float(np.mean(measured[name])) for name in CHECKED}
+    where = {"stage": unit.part, "round": unit.round, "step": state.progress.step}
+    return state.note(checks=(*state.progress.checks, {**where, **means})), means
+
+
+def validate(run: Run, state: RunState, policy: NamedPolicy) -> tuple[RunState, dict[str, np.ndarray]]:
+    """Drives a policy over the validation split. Returns: the state with its steps counted, and the scores [N]."""
     config, records = run.config, run.splits.validation
-    labels = run.models.labels
     scores = drive(
-        *(NamedPolicy("validation", run.models.deployed, policy, labels), records),
-        *(Judge(LogReplay(config.simulator)), Scored(config.simulator, labels)),
+        *(policy, records, Judge(LogReplay(config.simulator)), Scored(config.simulator, policy.labels)),
         steps=config.rollout_steps,
         batch=min(config.evaluation.batch, len(records)),
         keys=functools.partial(row_keys, config.seed),
         layout=run.layout,
         fetch=lambda kept: kept[0],
     )
-    measured = {**scores, **along_logs(run, policy)}
-    means = {name: float(np.mean(measured[name])) for name in CHECKED}
-    state = state.add_steps("validate", scores["steps"])
-    where = {"stage": unit.part, "round": unit.round, "step": state.progress.step}
-    return state.note(checks=(*state.progress.checks, {**where, **means})), means
+    return state.add_steps("validate", scores["steps"]), scores
 
 
 def along_logs(run: Run, policy: Params) -> dict[str, np.ndarray]:

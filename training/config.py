@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from tether.data.scene import SceneSpec
 from tether.data.settings import setting, settings_of
+from tether.policy.coach import CoachConfig
 from tether.policy.vla import VLAConfig
 from tether.simulator.config import SimulatorConfig
+from tether.training.coaching import CoachingConfig
 from tether.training.learning import ImitateConfig
 from tether.training.mesh import MeshConfig
 from tether.training.objectives.actor_critic import ActorCritic
@@ -212,6 +214,8 @@ class Config:
       value: Fitting the value of the policy before the rounds.
       returns: How returns are computed from imagined rewards.
       rounds: Rounds of imagination and grounding.
+      coach: Size and eyes of the coach, which there is where `coaching.rounds` is above 0.
+      coaching: How the coach is trained, the stage `coach`.
       pmpo: Settings of the objective `pmpo`, which act where it is chosen.
       grpo: Settings of the objective `grpo`, which act where it is chosen.
       actor_critic: Settings of the objective `actor_critic`, which act where it is chosen.
@@ -246,6 +250,8 @@ class Config:
     value: ValueConfig = setting(ValueConfig(), later=True)
     returns: ReturnsConfig = setting(ReturnsConfig(), later=True)
     rounds: RoundsConfig = setting(RoundsConfig(), later=True)
+    coach: CoachConfig = setting(CoachConfig(), later=True)
+    coaching: CoachingConfig = setting(CoachingConfig(), later=True)
     pmpo: PMPO = setting(PMPO(), later=True, acts_with=("rounds.objective", "pmpo"))
     grpo: GRPO = setting(GRPO(), later=True, acts_with=("rounds.objective", "grpo"))
     actor_critic: ActorCritic = setting(ActorCritic(), later=True, acts_with=("rounds.objective", "actor_critic"))

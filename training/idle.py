@@ -1,13 +1,16 @@
 """Settings that nothing reads, because another setting turns off what would read them."""
 
+import dataclasses
 from collections.abc import Iterator
 
 from tether.data.settings import settings_of
 from tether.training import objectives
+from tether.training.coaching import CoachingConfig
 from tether.training.config import Config, flatten
 
 # The beginnings of settings' names; whether these settings act; what they act with.
 Condition = tuple[tuple[str, ...], bool, str]
+COACHING = tuple(f"coaching.{field.name}" for field in dataclasses.fields(CoachingConfig) if field.name != "rounds")
 
 
 def check_overrides(config: Config, preset: Config) -> None:
@@ -45,6 +48,7 @@ def _idle(config: Config) -> Iterator[tuple[str, str]]:
 def _conditions(config: Config) -> list[Condition]:
     """What goes beyond one value of one other setting, which stands on the field (`Facts.acts_with`)."""
     rounds, grounding, some_rounds = config.rounds, config.grounding, config.rounds.rounds > 0
+    any_rounds, coached = some_rounds or config.coaching.rounds > 0, config.coaching.rounds > 0
     improves = some_rounds and objectives.imagines(rounds.objective)
     practises = improves or config.value.steps > 0
     imagining = "rounds.rounds above 0 and an objective that imagines"
@@ -62,24 +66,31 @@ def _conditions(config: Config) -> list[Condition]:
         ),
         (("value.epochs",), config.value.steps > 0, "value.steps above 0"),
         (
-            ("returns.", "value.learning_rate", "rounds.world", "rounds.minibatch", "rounds.penalty"),
+            ("returns.", "value.learning_rate", "rounds.minibatch"),
             practises,
             f"value.steps above 0, or {imagining}",
         ),
+        (("rounds.world", "rounds.penalty"), practises or coached, f"value.steps above 0, or {imagining}"),
         (
             ("rounds.epochs", "rounds.learning_rate", "rounds.kl_weight", "rounds.entropy_weight"),
             improves,
             imagining,
         ),
-        (("rounds.iterations", "fit.refit_steps"), some_rounds, "rounds.rounds above 0"),
-        (("fit.tracks",), some_rounds and config.fit.refit_steps > 0, "rounds.rounds and fit.refit_steps above 0"),
+        (("coach.", *COACHING), coached, "coaching.rounds above 0"),
+        (("rounds.iterations",), some_rounds, "rounds.rounds above 0"),
+        (("fit.refit_steps",), any_rounds, "rounds.rounds or coaching.rounds above 0"),
+        (("fit.tracks",), any_rounds and config.fit.refit_steps > 0, "rounds.rounds and fit.refit_steps above 0"),
         (
             ("fit.trust_quantile", "grounding.horizon_min", "grounding.bias_tolerance"),
             rounds.dynamic_horizon,
             "rounds.dynamic_horizon",
         ),
         (("rounds.penalty", "grounding.penalty_growth"), rounds.world == "model", "rounds.world model"),
-        (("grounding.penalty_growth",), practises and rounds.penalty > 0, "rounds.penalty above 0 and imagination"),
+        (
+            ("grounding.penalty_growth",),
+            (practises or coached) and rounds.penalty > 0,
+            "rounds.penalty above 0 and imagination",
+        ),
         (
             (
                 "grounding.tolerance",

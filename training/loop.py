@@ -185,5 +185,7 @@ def finish(run: Run, state: RunState, unit: Unit, metrics: Metrics) -> RunState:
 
 
 def write_rounds(run: Run, progress: Progress) -> None:
-    """Writes `rounds.json`."""
+    """Writes `rounds.json`, and `coach_rounds.json` where there is a coach."""
     run.write("rounds.json", json.dumps(list(progress.rounds), indent=2) + "\n")
+    if run.config.coaching.rounds:
+        run.write("coach_rounds.json", json.dumps(list(progress.coach.rounds), indent=2) + "\n")

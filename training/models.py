@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Record
+from tether.policy.coach import Coach
 from tether.policy.language import LabelConfig
 from tether.policy.vla import VLA
 from tether.simulator.log_replay import LogReplay
-from tether.training import objectives, tracks
+from tether.training import coaching, objectives, tracks
 from tether.training.config import Config
 from tether.training.drives import roll_out
 from tether.training.imagination import Imagine, track
@@ -34,11 +35,13 @@ class Models:
       world_model: see `worldmodel.interface.WorldModel`.
       vla: the policy as it explores and is trained.
       labels: rules that its reasoning is labelled by.
+      coach: the coach as it explores.
     """
 
     world_model: WorldModel
     vla: VLA
     labels: LabelConfig
+    coach: Coach
 
     @property
     def deployed(self) -> VLA:
@@ -53,7 +56,8 @@ def build(config: Config) -> Models:
     """
     settings = config.model_settings(config.world_model)
     model = registry.build(config.world_model, settings, config.simulator)
-    return Models(model, config.policy.build(config.simulator, config.spec), config.imitation.labels)
+    coach = config.coach.build(config.simulator, config.policy.actions)
+    return Models(model, config.policy.build(config.simulator, config.spec), config.imitation.labels, coach)
 
 
 def practice(config: Config, models: Models) -> Imagine:
@@ -86,6 +90,7 @@ def begin(config: Config, models: Models, records: Sequence[Record], layout: Lay
         return *learned, batch.replace(scene=())
 
     policy, optimizer, fitting, batch = jax.jit(init)(jax.random.key(config.seed))
+    coach = coaching.begin(models.coach, jax.random.key(config.seed)) if config.coaching.rounds else None
     return Learned(
         policy=policy,
         policy_optimizer=optimizer,
@@ -95,4 +100,10 @@ def begin(config: Config, models: Models, records: Sequence[Record], layout: Lay
         model=fitting.params,
         model_optimizer=(fitting.optimizer, fitting.step),
         tracks=tracks.empty(batch, config.fit.tracks),
+        **(with_coach(coach, coach_accepted=coach.params, coach_best=coach.params) if coach else {}),
     )
+
+
+def with_coach(coach: coaching.Coached, **more: Any) -> dict[str, Any]:
+    """The fields of `Learned` that hold a coach."""
+    return {"coach": coach.params, "coach_moments": (coach.optimizer, coach.largest), **more}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import flax.struct
 
@@ -23,6 +23,8 @@ class Learned:
       best: the accepted policy with the highest driving score on the validation split; what is evaluated in the end.
       model: the world model's parameters.   model_optimizer: its optimiser's state and steps taken.
       tracks: replayed policy rollouts that the world model is refitted on.
+      coach: parameters of the coach being trained, and `coach_accepted`, `coach_best` as above; () without a coach.
+      coach_moments: the state of its optimiser, and the running largest advantage (`coaching.Coached`).
     """
 
     policy: Params
@@ -33,26 +35,52 @@ class Learned:
     model: Params
     model_optimizer: Any
     tracks: Tracks
+    coach: Params = ()
+    coach_moments: Any = ()
+    coach_accepted: Params = ()
+    coach_best: Params = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a run stands; all of it is JSON.
+class Standing:
+    """Where a policy stands that learns in rounds; all of it is JSON.
+
+    Attributes:
+      horizon: steps imagined at most, shortened by roll-backs.
+      penalty: weight of the disagreement in the imagined reward, raised by roll-backs.
+      grounded_return: own return of the last accepted policy, per grounding row; empty before the first round.
+      failures: failure rate of the last accepted policy on the same rows.
+      best_score: driving score of the best accepted policy on the validation split.
+      rounds: one record per finished round.
+    """
+
+    horizon: int = 0
+    penalty: float = 0.0
+    grounded_return: tuple[float, ...] = ()
+    failures: float = 1.0
+    best_score: float = -1.0
+    rounds: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> Self:
+        """From what `dataclasses.asdict` gave. Raises: ValueError for names that are missing or unknown."""
+        check_names("coach", values, [field.name for field in dataclasses.fields(cls)])
+        return cls(**values | {name: tuple(values[name]) for name in ("grounded_return", "rounds")})
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress(Standing):
+    """Where a run stands, and the policy that is its result; all of it is JSON.
 
     Attributes:
       finished: names of the units that are done (`loop.Unit.name`), in order.
       step: steps done in the unit that comes next.
       total: steps and finished units so far; numbers the checkpoints.
       iterator: state of that unit's data iterator; None at its start.
-      horizon: steps imagined at most, shortened by roll-backs.
-      penalty: weight of the disagreement in the imagined reward, raised by roll-backs.
       trust: the largest disagreement still believed, a quantile on held-out logs.
-      grounded_return: own return of the last accepted policy, per grounding row; empty before the first round.
-      failures: failure rate of the last accepted policy on the same rows.
-      best_score: driving score of `Learned.best` on the validation split.
       best_checkpoint: the one written when the round of `Learned.best` was over; never pruned. 0 before the first.
       ledger: simulator steps by purpose.
-      rounds: one record per finished round, as in `rounds.json`.
+      coach: where the coach stands.
       checks: one record for each time that a policy was driven on the validation split, see `training/checks.py`.
       wall_s: wall time spent so far [s].
     """
@@ -61,15 +89,10 @@ class Progress:
     step: int = 0
     total: int = 0
     iterator: Any = None
-    horizon: int = 0
-    penalty: float = 0.0
     trust: float = float("inf")
-    grounded_return: tuple[float, ...] = ()
-    failures: float = 1.0
-    best_score: float = -1.0
     best_checkpoint: int = 0
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
-    rounds: tuple[dict[str, Any], ...] = ()
+    coach: Standing = Standing()
     checks: tuple[dict[str, Any], ...] = ()
     wall_s: float = 0.0
 
@@ -91,14 +114,16 @@ class Progress:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Progress":
         """The inverse of `to_json`. Raises: ValueError for names that are missing or unknown."""
-        _check_names("progress", values, [field.name for field in dataclasses.fields(cls)])
-        _check_names("ledger", values["ledger"], ["spent"])
-        _check_names("ledger", values["ledger"]["spent"], PURPOSES)
+        check_names("progress", values, [field.name for field in dataclasses.fields(cls)])
+        check_names("ledger", values["ledger"], ["spent"])
+        check_names("ledger", values["ledger"]["spent"], PURPOSES)
         sequences = {name: tuple(values[name]) for name in ("finished", "rounds", "checks", "grounded_return")}
-        return cls(**{**values, **sequences, "ledger": Ledger(**values["ledger"])})
+        parts = {"ledger": Ledger(**values["ledger"]), "coach": Standing.of_json(values["coach"])}
+        return cls(**values | sequences | parts)
 
 
-def _check_names(of: str, values: dict[str, Any], expected: Sequence[str]) -> None:
+def check_names(of: str, values: dict[str, Any], expected: Sequence[str]) -> None:
+    """Raises: ValueError for names that are missing or unknown."""
     wrong = sorted(values.keys() ^ set(expected))
     if wrong:
         raise ValueError(f"{of}: expected {sorted(expected)}, found other or missing names: {wrong}")

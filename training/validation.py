@@ -47,6 +47,8 @@ def check_rows(config: Config, parts: int) -> None:
         "rounds.scenes": config.rounds.scenes,
         "rounds.minibatch": config.rounds.minibatch,
     }
+    if config.coaching.rounds:
+        rows["coaching.rows"] = config.coaching.rows
     if demonstrates(config):
         rows |= {f"closed_loop.{name}": getattr(config.closed_loop, name) for name in ("scenes", "minibatch")}
     wrong = [f"  {name}: expected a multiple of {parts}, found {n}" for name, n in rows.items() if n % parts]

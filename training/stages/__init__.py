@@ -5,9 +5,16 @@ import difflib
 from tether.training.config import Config
 from tether.training.loop import Unit
 from tether.training.stage import Part, Stage
-from tether.training.stages import closed_loop, imitate, post_train, value, world_model
+from tether.training.stages import closed_loop, coach, imitate, post_train, value, world_model
 
-STAGES: tuple[Stage, ...] = (world_model.STAGE, imitate.STAGE, closed_loop.STAGE, value.STAGE, post_train.STAGE)
+STAGES: tuple[Stage, ...] = (
+    world_model.STAGE,
+    imitate.STAGE,
+    closed_loop.STAGE,
+    value.STAGE,
+    coach.STAGE,
+    post_train.STAGE,
+)
 
 
 def schedule(config: Config) -> list[Unit]:
@@ -46,10 +53,11 @@ def part(unit: Unit) -> Part:
     return next(stage for stage in STAGES if stage.name == unit.stage).parts[unit.part]
 
 
-def title(unit: Unit, rounds: int) -> str:
-    """A unit's name for people. Args: rounds: of the run."""
-    names = [stage.name for stage in STAGES]
-    stage = f"stage {names.index(unit.stage) + 1} of {len(STAGES)}, {unit.stage}"
+def title(unit: Unit, config: Config) -> str:
+    """A unit's name for people, among the stages that the run has."""
+    names = [stage.name for stage in STAGES if stage.units(config)]
+    stage = f"stage {names.index(unit.stage) + 1} of {len(names)}, {unit.stage}"
     if unit.part == unit.stage:
         return stage
+    rounds = max(one.round for one in schedule(config) if one.stage == unit.stage)
     return f"{stage}: round {unit.round} of {rounds}, {unit.part}" if unit.round else f"{stage}: {unit.part}"

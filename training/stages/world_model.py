@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from tether.simulator.log_replay import LogReplay
+from tether.simulator.world import Params, Policy
 from tether.training import tracks
 from tether.training.disturbed_expert import Disturbance, disturbance, drive_expert, undisturbed
 from tether.training.drives import roll_out
@@ -40,10 +41,15 @@ def fit_world_model(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Me
 
 def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     """Fits the world model again, half on logs, half on replayed rollouts of the policy as it is now and was before."""
+    return refit_on(run, state, unit, run.models.vla, state.learned.policy)
+
+
+def refit_on(run: Run, state: RunState, unit: Unit, policy: Policy, params: Params) -> tuple[RunState, Metrics]:
+    """`refit`, on rollouts of any policy beside those that are kept."""
     config = run.config.fit
     half, train = config.scenes // 2, seen_by(run.models.world_model, run.splits.train)
     if state.progress.step == 0 and config.refit_steps:
-        state = drive_policy(run, state, unit)
+        state = drive_policy(run, state, unit, policy, params)
 
     def body(state: RunState, step: int, key: jax.Array, batch: tuple) -> tuple[RunState, Metrics]:
         k_drive, k_draw, k_fit = jax.random.split(key, 3)
@@ -57,15 +63,15 @@ def refit(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
     return steps(run, state, unit, config.refit_steps, scenes, body), {}
 
 
-def drive_policy(run: Run, state: RunState, unit: Unit) -> RunState:
-    """Drives the policy in the simulator on training scenes and keeps its tracks for the refits."""
+def drive_policy(run: Run, state: RunState, unit: Unit, policy: Policy, params: Params) -> RunState:
+    """Drives a policy in the simulator on training scenes and keeps its tracks for the refits."""
     count = run.config.rounds.scenes * run.config.rounds.group
     rows = run.layout.own(count)
     # Neither the shuffling nor the key is that of a step of the refit: the next seed, and the step after the last.
     scene, indices = next(batches(run.splits.train, count, run.data_seed(unit) + 1, rows))
     key = run.layout.place(jax.random.split(run.key(unit, run.config.fit.refit_steps), count))
-    program = LogReplay(run.config.simulator), run.models.vla, track, run.config.rollout_steps, run.layout
-    driven = roll_out(*program, (), state.learned.policy, run.layout.assemble(scene), (key, key))
+    program = LogReplay(run.config.simulator), policy, track, run.config.rollout_steps, run.layout
+    driven = roll_out(*program, (), params, run.layout.assemble(scene), (key, key))
     return state.add_steps("refit", driven.alive).learn(tracks=tracks.add(state.learned.tracks, indices, driven))
 
 
