@@ -40,7 +40,7 @@ BASELINES: dict[str, Callable[[SimulatorConfig], Policy]] = {
     "constant_speed": ConstantSpeed,
     "go_straight": GoStraight,
 }
-LEARNED = ("imitation", "post_trained")
+LEARNED = ("imitation", "post_trained", "coach")
 
 
 def referee(config: SimulatorConfig, records: Sequence[Record]) -> Judge:

@@ -203,7 +203,9 @@ def open_records(config: Config, split: str, scenes: int | None = None) -> Prepa
 
 
 def learned_policy(name: str, models: Models, learned: Learned, temperature: float) -> NamedPolicy:
-    """The imitation policy of a run, or the best one that its rounds accepted."""
+    """The imitation policy of a run, the best one that its rounds accepted, or its best accepted coach."""
+    if name == "coach":
+        return NamedPolicy(name, models.coach.deployed, learned.coach_best)
     params = {"imitation": learned.imitation, "post_trained": learned.best}[name]
     return NamedPolicy(name, models.vla.with_temperature(temperature), params, models.labels)
 
@@ -211,7 +213,7 @@ def learned_policy(name: str, models: Models, learned: Learned, temperature: flo
 def learned_by_name(names: Sequence[str], models: Models, learned: Learned, request: Request) -> dict[str, NamedPolicy]:
     """The learned policies, and each of them on every requested mode of forced reasoning."""
     own = [learned_policy(name, models, learned, request.temperature) for name in names]
-    own += [forced(policy, mode) for policy in own for mode in request.reasoning]
+    own += [forced(policy, mode) for policy in own if policy.name != "coach" for mode in request.reasoning]
     return {policy.name: policy for policy in own}
 
 

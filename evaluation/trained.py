@@ -50,12 +50,16 @@ def learned_policies(
     if asked is not None and not set(LEARNED) & set(asked):
         return ()
     require(directory, config, progress, stages.imitate.STAGE, "its policy")
-    if progress.post_trained:
-        return LEARNED if asked is None else tuple(name for name in LEARNED if name in asked)
-    if asked is not None and "post_trained" in asked:
+    coached = config.coaching.rounds > 0 and stages.coach.STAGE.name not in missing_stages(config, progress)
+    has = {"imitation": True, "post_trained": progress.post_trained, "coach": coached}
+    wanted = [name for name in LEARNED if (has[name] if asked is None else name in asked)]
+    if "post_trained" in wanted and not progress.post_trained:
         require(directory, config, progress, stages.post_train.STAGE, "its post-trained policy")
         raise ValueError(f"{directory}: it has no post-trained policy, for no round was accepted: ask for imitation")
-    return ("imitation",)
+    if "coach" in wanted and not coached:
+        require(directory, config, progress, stages.coach.STAGE, "its coach")
+        raise ValueError(f"{directory}: it has no coach: coaching.rounds is 0")
+    return tuple(wanted)
 
 
 def remarks(config: Config, learned: Learned, progress: Progress) -> list[str]:

@@ -18,7 +18,19 @@ from tether.simulator.prepare import prepare
 from tether.training import models, presets
 from tether.training.scenes import open_splits
 
-BASE = {"world_model": "kinematic", "name": "tiny", "rounds.objective": "pmpo"}
+BASE = {
+    "world_model": "kinematic",
+    "name": "tiny",
+    "rounds.objective": "pmpo",
+    "coaching.rounds": 1,
+    "coaching.imitation_steps": 2,
+    "coaching.batches": 2,
+    "coaching.rows": 4,
+    "coaching.minibatch": 8,
+    "coach.width": 8,
+    "coach.agent_width": 4,
+    "coach.agents": 2,
+}
 
 
 def changed(config: Any, changes: dict[str, Any]) -> Any:

@@ -52,6 +52,19 @@ def network(config):
     return str(jax.eval_shape(vla_of(config).init, jax.random.key(0)))
 
 
+def coach_network(config):
+    """The coach's parameters."""
+    return str(jax.eval_shape(models.build(config).coach.init, jax.random.key(0)))
+
+
+def coach_acting(config):
+    """A decision of the coach without chance."""
+    coach, key = models.build(config).coach.deployed, jax.random.split(jax.random.key(0), 2)
+    params = jax.eval_shape(coach.init, key[0])
+    observation = observation_of(config.simulator)
+    return text(lambda params: coach.act(params, key, observation, ())[0], params)
+
+
 def acting(config):
     """A decision, by chance and without."""
     vla, key = vla_of(config), jax.random.split(jax.random.key(0), 2)
@@ -139,7 +152,7 @@ def learning(config):
     vla, keys = vla_of(config), jax.random.split(jax.random.key(0), 2)
     rollout = rolled_out(vla, config.simulator, config.rounds.horizon)
     trust = imagination.Trust(jnp.int32(12), jnp.float32(1), jnp.float32(0.5))
-    keep = models.practice(config, models.Models(None, vla, config.imitation.labels))
+    keep = models.practice(config, models.Models(None, vla, config.imitation.labels, None))
     return text(lambda rollout: keep(rollout, None, keys, trust), rollout)
 
 

@@ -13,7 +13,7 @@ import pytest
 from settings_base import at_start, digest, filled, opened
 
 from tether.simulator.events import EVENTS
-from tether.training import checks, loop, mesh, models, practice, stages
+from tether.training import checks, loop, mesh, models, practice, rounds, stages
 from tether.training.drives import Steps, steps_of
 from tether.training.state import Progress, RunState
 
@@ -29,6 +29,7 @@ PROGRAMS = [
     *((stages.value, name) for name in ("value_step", "transitions")),
     (stages.imitate, "imitation_step"),
     (stages.closed_loop, "roll_out"),
+    *((stages.coach, name) for name in ("imitation_step", "coaching_step")),
     (checks, "open_loop"),
 ]
 RETURNED: dict[tuple, Any] = {}
@@ -74,7 +75,8 @@ class Notes(list):
         """A program that notes the arrays that it is given, and returns arrays of the right shapes."""
 
         def call(*args: Any) -> Any:
-            self.note(name, digest([argument for argument in args if is_arrays(argument)]))
+            sizes = [argument for argument in args if isinstance(argument, int)]
+            self.note(name, sizes, digest([argument for argument in args if is_arrays(argument)]))
             return output(name, real, args)
 
         return call
@@ -105,7 +107,7 @@ def units(*names: str) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             for module, name in PROGRAMS:
                 patch.setattr(module, name, notes.noting(name, getattr(module, name)))
-            for module in (checks, stages.post_train):
+            for module in (checks, rounds):
                 patch.setattr(module, "drive", notes.drive)
             for unit in stages.schedule(
                 dataclasses.replace(config, rounds=dataclasses.replace(config.rounds, rounds=1))
@@ -118,7 +120,7 @@ def units(*names: str) -> Any:
                     for name, value in state.progress.to_json().items()
                     if name not in ("iterator", "wall_s")
                 }
-                for record in now["rounds"]:
+                for record in (*now["rounds"], *now["coach"]["rounds"]):
                     record.pop("wall_s")
                 notes.note("progress", str(now))
         return list(notes)

@@ -9,6 +9,8 @@ import pytest
 from settings_base import BASE, changed
 from settings_programs import (
     acting,
+    coach_acting,
+    coach_network,
     deciding,
     demonstrating,
     disturbing,
@@ -86,6 +88,9 @@ OTHER = {
     "fit.perturbed": 0.25,
     "imitation.checks": 2,
     "imitation.steps": 5,
+    "coach.sees": "image",
+    "coach.decides": "likeliest",
+    "coaching.rounds": 2,
     "rounds.horizon": 4,
     "rounds.minibatch": 8,
     "grounding.scenes": 2,
@@ -169,6 +174,8 @@ PROBES = {
         units("0/ground"),
         learning,
     ],
+    "coach.": [coach_network, coach_acting],
+    "coaching.": [planned, units("0/imitate_coach"), units("1/practise_coach")],
     "returns.": [learning],
     "pmpo.": [learning],
     "grpo.": [IMPROVE, learning],

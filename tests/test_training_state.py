@@ -47,7 +47,7 @@ def test_typos_end_the_process_with_a_suggestion(arguments, hint, capsys):
         presets.parse(arguments)
     printed = capsys.readouterr()
     assert hint in printed.out + printed.err
-    assert len((printed.out + printed.err).splitlines()) < 25 and "h200 --help" not in printed.err
+    assert len((printed.out + printed.err).splitlines()) < 30 and "h200 --help" not in printed.err
 
 
 @pytest.mark.parametrize(

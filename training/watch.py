@@ -27,9 +27,10 @@ from tether.training.state import Learned
 
 log = logging.getLogger(__name__)
 FILE = "alarms.jsonl"
-LEARNED = ("policy", "policy_optimizer", "model", "model_optimizer")  # what steps change, except the tracks
+# What steps change, except the tracks.
+LEARNED = ("policy", "policy_optimizer", "model", "model_optimizer", "coach", "coach_moments")
 # By these names the stages report what they descend.
-LOSSES = ("loss", "policy", "value", "action_cross_entropy", "action_error")
+LOSSES = ("loss", "policy", "value", "action_cross_entropy", "action_error", "imitation")
 
 
 class AlarmError(Exception):
