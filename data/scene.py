@@ -159,12 +159,15 @@ class RoadIndex:
       segments: float32[..., N, 4], ax, ay, bx, by of the segment that begins at each point of the roadgraph [m].
       grid: float32[..., 5], corner x, y and size of a cell [m], rows and columns. A cell is row * columns + column.
       edges, lanes: `CellLists`.
+      following: int32[..., N, 4], the driving-lane segments that begin where each one ends, from left to right
+        (`simulator/lane_graph.py`); -1 pads.
     """
 
     segments: Array
     grid: Array
     edges: CellLists
     lanes: CellLists
+    following: Array
 
 
 @flax.struct.dataclass

@@ -20,6 +20,7 @@ from scipy import ndimage
 from tether.data.scene import DRIVING_LANE_TYPES, ROAD_EDGE_TYPES, Array, CellLists, RoadIndex, Scene
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.geometry import Segments
+from tether.simulator.lane_graph import following_segments
 
 EDGE_REACH_M = 12.0
 
@@ -40,7 +41,8 @@ def index_road(scene: Scene, config: SimulatorConfig) -> RoadIndex:
         grid = grid_over(ends[np.concatenate(chosen)], cells)
         lists = lists_of(ends, *chosen, grid, config)
         cells //= 2
-    return RoadIndex(np.where(there[:, None], ends, 0.0).astype(np.float32), grid.astype(np.float32), *lists)
+    following = following_segments(ends, chosen[1], scene.road_x.shape[-1])
+    return RoadIndex(np.where(there[:, None], ends, 0.0).astype(np.float32), grid.astype(np.float32), *lists, following)
 
 
 def lists_of(
@@ -151,12 +153,17 @@ def cell_at(grid: Array, x: Array, y: Array) -> Array:
     return (row * columns + column).astype(jnp.int32)
 
 
+def rows_at(index: RoadIndex, lists: CellLists, most: int, x: Array, y: Array) -> tuple[Array, Array]:
+    """Rows of `index.segments` that can matter at places [...], and whether each is one: int32 and bool[..., most]."""
+    cell = cell_at(index.grid, x, y)[..., None]
+    order = jnp.arange(most)
+    return lists.entry[lists.begin[cell] + order], order < lists.count[cell]
+
+
 def segments_at(index: RoadIndex, lists: CellLists, most: int, x: Array, y: Array) -> Segments:
     """The segments that can matter at places [...]: `Segments` with fields [..., most]. One scene, without batch axis.
 
     Args: index: of a prepared scene.   lists: `index.edges` or `index.lanes`.   most: their longest list.
     """
-    cell = cell_at(index.grid, x, y)[..., None]
-    order = jnp.arange(most)
-    nearby = index.segments[lists.entry[lists.begin[cell] + order]]
-    return Segments(*jnp.moveaxis(nearby, -1, 0), valid=order < lists.count[cell])
+    rows, listed = rows_at(index, lists, most, x, y)
+    return Segments(*jnp.moveaxis(index.segments[rows], -1, 0), valid=listed)

@@ -8,6 +8,7 @@ from tether.worldmodel.interface import MEMBERS, WorldModel
 
 BUILT_IN = {
     "kinematic": "tether.worldmodel.kinematic:KinematicConfig",
+    "lanes": "tether.worldmodel.lanes:LanesConfig",
     "oracle": "tether.worldmodel.oracle:OracleConfig",
     "rssm": "tether.worldmodel.rssm:RSSMConfig",
     "tokens": "tether.worldmodel.tokens:TokensConfig",

@@ -1,0 +1,155 @@
+"""How traffic follows lanes: where an agent steers, and how fast its way lets it be. Nothing is learned.
+
+An agent steers towards a point of its way ahead. Bends of the way, red lights, what is in the way and what is about to
+cross it each bound its acceleration. Functions take one scene. Letters: A agents, W places along a path, T moments.
+"""
+
+import jax.numpy as jnp
+
+from tether.data.geometry import rotate, to_frame, wrap_angle
+from tether.data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Scene, is_type
+from tether.simulator.car_following import CarFollowing, idm
+from tether.simulator.world import Agents
+from tether.worldmodel.lane_paths import AXLE, Path, place_on
+from tether.worldmodel.motion import STILL_SPEED, Motion
+
+FOLLOWING = CarFollowing(headway_s=0.8, gap_m=1.5)  # closer than logged drivers follow on average
+STOPPING = CarFollowing(headway_s=0.3, gap_m=1.0)
+LOOK_S, LEAST_LOOK_M, MOST_LOOK_M = 0.8, 4.0, 15.0  # how far ahead the point lies that an agent steers to
+KEPT_OFFSET_M = 0.5  # an offset from the lane up to this one is the driver's habit
+CYCLIST_OFFSET_M = 2.5
+LATERAL_ACCELERATION = 2.5  # m/s^2, in bends
+SLOWING, HARDEST_SLOWING = 2.0, 3.0  # m/s^2, before bends; at most, where the bend is near
+GRAZE_M = 0.2  # boxes that would overlap by less than this pass each other
+NOSE_M = 0.1  # whose centre is farther ahead than this is ahead
+QUEUE_M, AT_STOP_M = 8.0, 12.0  # who stands this near to a vehicle ahead, or to a red light, waits for it
+AT_LIGHT_M = 1.5  # a light whose stop point is this near to a way belongs to it
+PAST_STOP_M = 0.5  # who is this far past the stop point still stops
+HARDEST_STOP, YELLOW_STOP = 6.0, 3.0  # m/s^2; who would have to brake harder drives on, at red and at yellow
+IN_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # moments at which ways are looked at for crossing traffic
+MARGIN_M, ASIDE_M = 1.5, 0.5  # left free by who crosses, along and across its way
+STARTING_SPEED = 3.0  # m/s; who stands looks as if it drove this fast
+
+
+def steering(now: Agents, motion: Motion, scene: Scene, path: Path) -> Array:
+    """Turn rates [rad/s] towards the way ahead; the present ones off lanes, 0 of pedestrians. float32[A]."""
+    ahead = jnp.clip(LOOK_S * motion.speed, LEAST_LOOK_M, MOST_LOOK_M)
+    x, y, direction = (field[:, 0] for field in place_on(path, ahead[:, None]))
+    most = jnp.where(scene.agent_type == AgentType.CYCLIST, CYCLIST_OFFSET_M, KEPT_OFFSET_M)
+    aside = jnp.clip(path.offset, -most, most)
+    rear_x = now.x - AXLE * scene.length * jnp.cos(now.heading)
+    rear_y = now.y - AXLE * scene.length * jnp.sin(now.heading)
+    target = x - aside * jnp.sin(direction), y + aside * jnp.cos(direction)
+    along, across = to_frame(*target, rear_x, rear_y, now.heading)
+    bend = 2 * across / jnp.maximum(along * along + across * across, 1.0)
+    on_foot = scene.agent_type == AgentType.PEDESTRIAN
+    return jnp.where(on_foot, 0.0, jnp.where(path.on_lane, motion.speed * bend, motion.turn_rate))
+
+
+def highest_acceleration(
+    now: Agents, motion: Motion, scene: Scene, light_state: Array, light_valid: Array, path: Path
+) -> tuple[Array, Array]:
+    """The highest acceleration that its way allows each agent [m/s^2], and whether something is there to wait for.
+
+    Args: now, motion: fields [A]; light_state: int32[L]; light_valid: bool[L].
+    Returns: float32[A], inf where nothing bounds it, as for pedestrians; bool[A].
+    """
+    leader, led, follows = behind_leaders(now, motion, scene, path)
+    light, held = before_lights(motion, scene, light_state, light_valid, path)
+    bounds = (leader, light, before_crossing_traffic(now, motion, scene, path, follows), in_bends(motion, path))
+    on_foot = scene.agent_type == AgentType.PEDESTRIAN
+    return jnp.where(on_foot, jnp.inf, jnp.min(jnp.stack(bounds), 0)), led | held
+
+
+def project(path: Path, x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """Points [Q] on each way: distance along it and across it, left positive [m], and its direction. float32[A, Q]."""
+    way_x, way_y = jnp.diff(path.x)[:, None], jnp.diff(path.y)[:, None]
+    length = jnp.maximum(jnp.sqrt(way_x * way_x + way_y * way_y), 1e-6)
+    from_x, from_y = x[:, None] - path.x[:, None, :-1], y[:, None] - path.y[:, None, :-1]
+    along = (from_x * way_x + from_y * way_y) / length
+    on = jnp.clip(along, 0.0, length)
+    across = (way_x * from_y - way_y * from_x) / length
+    apart = jnp.square(across) + jnp.square(along - on)
+    nearest = jnp.argmin(apart, -1)[..., None]
+    on, across, way_x, way_y = (
+        jnp.take_along_axis(jnp.broadcast_to(field, apart.shape), nearest, -1)[..., 0]
+        for field in (on, jnp.sqrt(apart) * jnp.sign(across), way_x, way_y)
+    )
+    return nearest[..., 0] * path.spacing[:, None] + on, across, jnp.arctan2(way_y, way_x)
+
+
+def extents(length: Array, width: Array, turned: Array) -> tuple[Array, Array]:
+    """Half of what boxes that are turned by an angle [rad] take along and across a way [m]. Fields [...]."""
+    cos, sin = jnp.abs(jnp.cos(turned)), jnp.abs(jnp.sin(turned))
+    return (cos * length + sin * width) / 2, (cos * width + sin * length) / 2
+
+
+def pairs_of(now: Agents) -> Array:
+    """Whether an agent may heed another one: both are there, and are not the same. bool[A, A]."""
+    return now.valid[:, None] & now.valid & ~jnp.eye(now.x.shape[0], dtype=bool)
+
+
+def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path) -> tuple[Array, Array, Array]:
+    """The acceleration behind what is in the way [A], whether something is near ahead [A], and what is [A, A]."""
+    along, across, direction = project(path, now.x, now.y)
+    half_length, half_width = extents(scene.length, scene.width, now.heading - direction)
+    front = (AXLE + 0.5) * scene.length[:, None]
+    in_way = pairs_of(now) & (along > AXLE * scene.length[:, None] + NOSE_M)
+    in_way &= jnp.abs(across) < half_width + scene.width[:, None] / 2 - GRAZE_M
+    gap = along - front - half_length
+    lead_speed = jnp.maximum(rotate(now.vel_x, now.vel_y, -direction)[0], 0.0)
+    left = idm(FOLLOWING, motion.speed[:, None], jnp.inf, gap, lead_speed)
+    near = jnp.any(in_way & (gap < QUEUE_M), -1)
+    return jnp.min(jnp.where(in_way, left, jnp.inf), -1), near, in_way
+
+
+def before_lights(motion: Motion, scene: Scene, state: Array, valid: Array, path: Path) -> tuple[Array, Array]:
+    """The acceleration before lights that tell to stop [A], and whether one is near ahead [A]."""
+    along, across, _ = project(path, scene.light_x, scene.light_y)
+    gap = along - (AXLE + 0.5) * scene.length[:, None] + PAST_STOP_M
+    braking = jnp.square(motion.speed[:, None]) / (2 * jnp.maximum(gap, 0.1))
+    red = is_type(state, RED_STATES) & (braking < HARDEST_STOP)
+    yellow = is_type(state, YELLOW_STATES) & (braking < YELLOW_STOP)
+    holds = valid & (jnp.abs(across) < AT_LIGHT_M) & (gap > 0) & (red | yellow)
+    left = idm(STOPPING, motion.speed[:, None], jnp.inf, gap, 0.0)
+    return jnp.min(jnp.where(holds, left, jnp.inf), -1), jnp.any(holds & (gap < AT_STOP_M), -1)
+
+
+def before_crossing_traffic(now: Agents, motion: Motion, scene: Scene, path: Path, follows: Array) -> Array:
+    """The acceleration before the ways of others, where both would be at the same place at the same time [A].
+
+    Who is farther ahead of the other by then goes first; pedestrians always do. Args: follows: bool[A, A], who is in
+    whose way already and so is followed.
+    """
+    moments, centre = jnp.asarray(IN_S), AXLE * scene.length[:, None]
+    speed = jnp.maximum(motion.speed, STARTING_SPEED)[:, None]
+    x, y, heading = place_on(path, centre + speed * moments)
+    seen = place_on(path, centre + motion.speed[:, None] * moments)
+    on_foot = scene.agent_type == AgentType.PEDESTRIAN
+    walked = (
+        now.x[:, None] + now.vel_x[:, None] * moments,
+        now.y[:, None] + now.vel_y[:, None] * moments,
+        jnp.broadcast_to(now.heading[:, None], x.shape),
+    )
+    other = [jnp.where(on_foot[:, None], foot, way) for foot, way in zip(walked, seen, strict=True)]
+    ahead, aside = to_frame(other[0], other[1], x[:, None], y[:, None], heading[:, None])  # [A, A, T]
+    own_ahead, _ = to_frame(x[:, None], y[:, None], *other)
+    half_length, half_width = extents(scene.length[:, None], scene.width[:, None], other[2] - heading[:, None])
+    meet = jnp.abs(ahead) < half_length + scene.length[:, None, None] / 2 + MARGIN_M
+    meet &= jnp.abs(aside) < half_width + scene.width[:, None, None] / 2 + ASIDE_M
+    first = jnp.where(on_foot[:, None], ahead > 0, ahead > own_ahead)
+    moves = (now.speed > STILL_SPEED) & ~jnp.eye(now.x.shape[0], dtype=bool)
+    yields = meet & first & (pairs_of(now) & moves & ~follows & ~follows.T)[..., None]
+    gap = speed[:, None] * moments + ahead - half_length - scene.length[:, None, None] / 2 - MARGIN_M
+    left = idm(STOPPING, motion.speed[:, None, None], jnp.inf, gap, 0.0)
+    return jnp.min(jnp.where(yields, left, jnp.inf), (1, 2))
+
+
+def in_bends(motion: Motion, path: Path) -> Array:
+    """The acceleration with which bends of the way ahead are reached at a speed that suits them [A]."""
+    direction = jnp.arctan2(jnp.diff(path.y), jnp.diff(path.x))
+    bend = jnp.abs(wrap_angle(jnp.diff(direction))) / path.spacing[:, None]
+    along = path.spacing[:, None] * jnp.arange(1, bend.shape[-1] + 1)
+    suited = LATERAL_ACCELERATION / jnp.maximum(bend, 1e-4)  # squares of speeds
+    now = jnp.sqrt(jnp.min(suited + 2 * SLOWING * (along - path.spacing[:, None]), -1))
+    return jnp.where(path.on_lane, jnp.maximum(now - motion.speed, -HARDEST_SLOWING), jnp.inf)

@@ -1,0 +1,134 @@
+"""The way ahead of each agent: along the lane that it is on and those that follow, or along the arc that it drives.
+
+A lane may lead to several others. Which one an agent takes is its choice, a number in [0, 1): the first of them, seen
+from the left, for small ones. So a choice means the same wherever the agent is, and drawn ones cover all its routes.
+Functions take one scene. Letters: A agents, H segments of a path, W places along a path.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from tether.data.geometry import offset_from, wrap_angle
+from tether.data.scene import Array, Indexed, RoadIndex, Scene
+from tether.simulator.config import SimulatorConfig
+from tether.simulator.geometry import Segments
+from tether.simulator.road_index import rows_at
+from tether.simulator.world import Agents
+from tether.worldmodel.motion import Motion
+
+HOPS, PLACES = 24, 16  # H - 1 and W
+AXLE = 0.25  # of the length, from the centre back to the rear axle: a path begins there, as the axle stays on a lane
+LEAST_SPACING_M, MOST_SPACING_M, SPACING_S = 2.0, 6.0, 0.3  # between two places: farther apart at speed
+ON_LANE_M, ALONG_RAD = 2.5, 1.0  # an agent this near to a lane, turned from it by less, is on it
+TURN_COST_M = 1.5  # metres of distance that a radian of difference in heading is worth
+PAST_END_M = 20.0  # a segment that goes on straight where the map stops
+BEND_SPEED, MOST_BEND = 2.0, 0.15  # m/s, turns of slower agents are noise; 1/m
+
+
+@flax.struct.dataclass
+class Path(Indexed):
+    """Ways ahead.
+
+    Attributes:
+      x, y: float32[A, W], places along the way [m], from beside the rear axle on.
+      spacing: float32[A], distance between two of them [m].
+      on_lane: bool[A]; the others' ways are arcs.
+      offset: float32[A], of the rear axle from the lane, left positive [m]; 0 off lanes.
+    """
+
+    x: Array
+    y: Array
+    spacing: Array
+    on_lane: Array
+    offset: Array
+
+
+def paths_ahead(now: Agents, motion: Motion, scene: Scene, choice: Array, simulator: SimulatorConfig) -> Path:
+    """The ways of all agents. Args: now, motion: fields [A]; choice: float32[A], in [0, 1)."""
+    index = scene.road_index
+    rear_x = now.x - AXLE * scene.length * jnp.cos(now.heading)
+    rear_y = now.y - AXLE * scene.length * jnp.sin(now.heading)
+    first, on_lane, offset, foot_x, foot_y = lane_at(index, rear_x, rear_y, now.heading, simulator)
+    spacing = jnp.clip(SPACING_S * motion.speed, LEAST_SPACING_M, MOST_SPACING_M)
+    along = spacing[:, None] * jnp.arange(PLACES)
+    lane_x, lane_y = resampled(*chain(index, first, choice, foot_x, foot_y), along)
+    arc_x, arc_y = arc(rear_x, rear_y, now.heading, motion, along)
+    x = jnp.where(on_lane[:, None], lane_x, arc_x)
+    y = jnp.where(on_lane[:, None], lane_y, arc_y)
+    return Path(x, y, spacing, on_lane, jnp.where(on_lane, offset, 0.0))
+
+
+def lane_at(
+    index: RoadIndex, x: Array, y: Array, heading: Array, simulator: SimulatorConfig
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The segment that each pose [A] is on: row, whether there is one, offset from it, and its nearest point."""
+    rows, listed = rows_at(index, index.lanes, simulator.near_lanes, x, y)
+    near = Segments(*jnp.moveaxis(index.segments[rows], -1, 0), valid=listed)
+    off_x, off_y, line, _ = offset_from(near, x[:, None], y[:, None])
+    distance = jnp.sqrt(off_x * off_x + off_y * off_y)
+    turn = jnp.abs(wrap_angle(jnp.arctan2(near.by - near.ay, near.bx - near.ax) - heading[:, None]))
+    possible = listed & (distance < ON_LANE_M) & (turn < ALONG_RAD)
+    cost = jnp.where(possible, distance + TURN_COST_M * turn, jnp.inf)
+    best = jnp.argmin(cost, -1)[:, None]
+    row, offset, off_x, off_y = (jnp.take_along_axis(f, best, -1)[:, 0] for f in (rows, line, off_x, off_y))
+    return row, jnp.isfinite(cost.min(-1)), offset, x - off_x, y - off_y
+
+
+def chain(index: RoadIndex, first: Array, choice: Array, foot_x: Array, foot_y: Array) -> tuple[Array, Array]:
+    """The corners float32[A, H + 1] of a path: its first point, and the ends of the segments that follow by choice."""
+
+    def hop(carry: tuple, _: None) -> tuple[tuple, tuple]:
+        row, x, y, ended = carry
+        options = index.following[row]
+        count = jnp.sum(options >= 0, -1)
+        pick = jnp.minimum((choice * count).astype(jnp.int32), count - 1)
+        after = jnp.take_along_axis(options, jnp.maximum(pick, 0)[:, None], -1)[:, 0]
+        ended = ended | (count == 0)
+        after = jnp.where(ended, row, after)
+        ax, ay, bx, by = jnp.moveaxis(index.segments[after], -1, 0)
+        length = jnp.maximum(jnp.hypot(bx - ax, by - ay), 1e-3)
+        x = jnp.where(ended, x + (bx - ax) / length * PAST_END_M, bx)
+        y = jnp.where(ended, y + (by - ay) / length * PAST_END_M, by)
+        return (after, x, y, ended), (x, y)
+
+    end_x, end_y = index.segments[first, 2], index.segments[first, 3]
+    begin = first, end_x, end_y, jnp.zeros(first.shape, bool)
+    _, corners = jax.lax.scan(hop, begin, None, HOPS)
+    return tuple(
+        jnp.concatenate([foot[:, None], end[:, None], rest.T], -1)
+        for foot, end, rest in zip((foot_x, foot_y), (end_x, end_y), corners, strict=True)
+    )
+
+
+def resampled(x: Array, y: Array, along: Array) -> tuple[Array, Array]:
+    """Points at distances `along` [A, W] from the beginnings of polylines [A, H + 1]; the last segment goes on."""
+    step_x, step_y = jnp.diff(x), jnp.diff(y)
+    length = jnp.maximum(jnp.sqrt(step_x * step_x + step_y * step_y), 1e-6)
+    begins = jnp.concatenate([jnp.zeros_like(length[:, :1]), jnp.cumsum(length, -1)[:, :-1]], -1)
+    at = jnp.sum(begins[:, None, :] <= along[..., None], -1) - 1
+    begin, whole, begin_x, begin_y, way_x, way_y = (
+        jnp.take_along_axis(field, at, -1) for field in (begins, length, x[:, :-1], y[:, :-1], step_x, step_y)
+    )
+    fraction = (along - begin) / whole
+    return begin_x + fraction * way_x, begin_y + fraction * way_y
+
+
+def arc(x: Array, y: Array, heading: Array, motion: Motion, along: Array) -> tuple[Array, Array]:
+    """Points at distances `along` [A, W] on the arcs that poses [A] drive, which bend by a radian at most."""
+    bend = jnp.clip(motion.turn_rate / jnp.maximum(motion.speed, BEND_SPEED), -MOST_BEND, MOST_BEND)
+    half = jnp.clip(bend[:, None] * along, -1.0, 1.0) / 2
+    chord = along * jnp.sinc(half / jnp.pi)
+    angle = heading[:, None] + half
+    return x[:, None] + chord * jnp.cos(angle), y[:, None] + chord * jnp.sin(angle)
+
+
+def place_on(path: Path, along: Array) -> tuple[Array, Array, Array]:
+    """x, y and direction at distances `along` float32[A, T] from the ways' beginnings; the ends go on straight."""
+    at = jnp.clip((along / path.spacing[:, None]).astype(jnp.int32), 0, PLACES - 2)
+    begin_x, begin_y, end_x, end_y = (
+        jnp.take_along_axis(field, index, -1) for index in (at, at + 1) for field in (path.x, path.y)
+    )
+    fraction = along / path.spacing[:, None] - at
+    way_x, way_y = end_x - begin_x, end_y - begin_y
+    return begin_x + fraction * way_x, begin_y + fraction * way_y, jnp.arctan2(way_y, way_x)
