@@ -153,7 +153,9 @@ class CellLists:
 
 @flax.struct.dataclass
 class RoadIndex:
-    """The road edges and lanes that can matter at each place (`simulator/road_index.py`); N = M * P, padded.
+    """The road edges and lanes that can matter at each place, and which lane leads to which; N = M * P, padded.
+
+    `simulator/road_index.py` makes it.
 
     Attributes:
       segments: float32[..., N, 4], ax, ay, bx, by of the segment that begins at each point of the roadgraph [m].

@@ -8,7 +8,8 @@ it is not). Most cells are empty or share a list, so the lists stand one after t
   cell's centre is at most 2 r farther from the centre than the centre's nearest. A cell farther than `EDGE_REACH_M`
   from any edge takes the list of the nearest cell within that distance: far from edges, a place changes from one side
   of the road's edge to the other only where edges fold or stop.
-- Driving lanes: a cell lists all within the reach of the wrong-way rule.
+- Driving lanes: a cell lists all within the reach of the wrong-way rule. Which of them lead to which:
+  `lane_graph.py`.
 
 Letters: K segments, N = M * P places for segments, C cells, J entries of lists.
 """
@@ -41,8 +42,8 @@ def index_road(scene: Scene, config: SimulatorConfig) -> RoadIndex:
         grid = grid_over(ends[np.concatenate(chosen)], cells)
         lists = lists_of(ends, *chosen, grid, config)
         cells //= 2
-    following = following_segments(ends, chosen[1], scene.road_x.shape[-1])
-    return RoadIndex(np.where(there[:, None], ends, 0.0).astype(np.float32), grid.astype(np.float32), *lists, following)
+    segments = np.where(there[:, None], ends, 0.0).astype(np.float32)
+    return RoadIndex(segments, grid.astype(np.float32), *lists, following_segments(ends, chosen[1]))
 
 
 def lists_of(

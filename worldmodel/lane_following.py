@@ -1,7 +1,8 @@
 """How traffic follows lanes: where an agent steers, and how fast its way lets it be. Nothing is learned.
 
-An agent steers towards a point of its way ahead. Bends of the way, red lights, what is in the way and what is about to
-cross it each bound its acceleration. Functions take one scene. Letters: A agents, W places along a path, T moments.
+An agent steers towards a point of its way ahead. Bends of the way, red lights, agents in the way and agents that are
+about to cross it each bound its acceleration. Functions take one scene.
+Letters: A agents, W places along a path, L lights, Q points, T moments.
 """
 
 import jax.numpy as jnp
@@ -14,25 +15,25 @@ from tether.worldmodel.lane_paths import AXLE, Path, place_on
 from tether.worldmodel.motion import STILL_SPEED, Motion
 
 FOLLOWING = CarFollowing(headway_s=0.8, gap_m=1.5)  # closer than logged drivers follow on average
-STOPPING = CarFollowing(headway_s=0.3, gap_m=1.0)
+STOPPING = CarFollowing(headway_s=0.3, gap_m=1.0)  # before lights and crossing traffic
 LOOK_S, LEAST_LOOK_M, MOST_LOOK_M = 0.8, 4.0, 15.0  # how far ahead the point lies that an agent steers to
-KEPT_OFFSET_M = 0.5  # an offset from the lane up to this one is the driver's habit
-CYCLIST_OFFSET_M = 2.5
+KEPT_OFFSET_M = 0.5  # an agent keeps an offset from its lane up to this one
+CYCLIST_OFFSET_M = 2.5  # and a cyclist one up to this
 LATERAL_ACCELERATION = 2.5  # m/s^2, in bends
-SLOWING, HARDEST_SLOWING = 2.0, 3.0  # m/s^2, before bends; at most, where the bend is near
+SLOWING, HARDEST_SLOWING = 2.0, 3.0  # m/s^2; braking that is planned for a bend ahead, and the hardest for any bend
 GRAZE_M = 0.2  # boxes that would overlap by less than this pass each other
-NOSE_M = 0.1  # whose centre is farther ahead than this is ahead
-QUEUE_M, AT_STOP_M = 8.0, 12.0  # who stands this near to a vehicle ahead, or to a red light, waits for it
+NOSE_M = 0.1  # an agent is ahead of another one if its centre is farther ahead than this
+QUEUE_M, AT_STOP_M = 8.0, 12.0  # an agent waits for one that is this near ahead, or for a red light this near
 AT_LIGHT_M = 1.5  # a light whose stop point is this near to a way belongs to it
-PAST_STOP_M = 0.5  # who is this far past the stop point still stops
-HARDEST_STOP, YELLOW_STOP = 6.0, 3.0  # m/s^2; who would have to brake harder drives on, at red and at yellow
-IN_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # moments at which ways are looked at for crossing traffic
-MARGIN_M, ASIDE_M = 1.5, 0.5  # left free by who crosses, along and across its way
-STARTING_SPEED = 3.0  # m/s; who stands looks as if it drove this fast
+PAST_STOP_M = 0.5  # an agent whose front is less than this past the stop point still stops
+HARDEST_STOP, YELLOW_STOP = 6.0, 3.0  # m/s^2; an agent that would have to brake harder drives on, at red and at yellow
+IN_S = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # moments at which ways are compared to find crossing traffic
+MARGIN_M, ASIDE_M = 1.5, 0.5  # left free before crossing traffic, along and across the way
+STARTING_SPEED = 3.0  # m/s; an agent that stands looks for crossing traffic as if it drove this fast
 
 
 def steering(now: Agents, motion: Motion, scene: Scene, path: Path) -> Array:
-    """Turn rates [rad/s] towards the way ahead; the present ones off lanes, 0 of pedestrians. float32[A]."""
+    """Turn rates towards the way ahead; off lanes the present ones, of pedestrians 0: float32[A] [rad/s]."""
     ahead = jnp.clip(LOOK_S * motion.speed, LEAST_LOOK_M, MOST_LOOK_M)
     x, y, direction = (field[:, 0] for field in place_on(path, ahead[:, None]))
     most = jnp.where(scene.agent_type == AgentType.CYCLIST, CYCLIST_OFFSET_M, KEPT_OFFSET_M)
@@ -49,10 +50,10 @@ def steering(now: Agents, motion: Motion, scene: Scene, path: Path) -> Array:
 def highest_acceleration(
     now: Agents, motion: Motion, scene: Scene, light_state: Array, light_valid: Array, path: Path
 ) -> tuple[Array, Array]:
-    """The highest acceleration that its way allows each agent [m/s^2], and whether something is there to wait for.
+    """The highest acceleration that its way allows each agent, and whether something is there to wait for.
 
     Args: now, motion: fields [A]; light_state: int32[L]; light_valid: bool[L].
-    Returns: float32[A], inf where nothing bounds it, as for pedestrians; bool[A].
+    Returns: float32[A] [m/s^2], inf where nothing bounds it, as for pedestrians; bool[A].
     """
     leader, led, follows = behind_leaders(now, motion, scene, path)
     light, held = before_lights(motion, scene, light_state, light_valid, path)
@@ -62,7 +63,10 @@ def highest_acceleration(
 
 
 def project(path: Path, x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Points [Q] on each way: distance along it and across it, left positive [m], and its direction. float32[A, Q]."""
+    """Where points lie on each way: how far along it, how far across it, left positive [m], and its direction there.
+
+    Args: x, y: float32[Q]. Returns: float32[A, Q] each.
+    """
     way_x, way_y = jnp.diff(path.x)[:, None], jnp.diff(path.y)[:, None]
     length = jnp.maximum(jnp.sqrt(way_x * way_x + way_y * way_y), 1e-6)
     from_x, from_y = x[:, None] - path.x[:, None, :-1], y[:, None] - path.y[:, None, :-1]
@@ -79,18 +83,21 @@ def project(path: Path, x: Array, y: Array) -> tuple[Array, Array, Array]:
 
 
 def extents(length: Array, width: Array, turned: Array) -> tuple[Array, Array]:
-    """Half of what boxes that are turned by an angle [rad] take along and across a way [m]. Fields [...]."""
+    """Half of the length and width [m] that boxes take of a way from which they are turned by an angle [rad]: [...]."""
     cos, sin = jnp.abs(jnp.cos(turned)), jnp.abs(jnp.sin(turned))
     return (cos * length + sin * width) / 2, (cos * width + sin * length) / 2
 
 
 def pairs_of(now: Agents) -> Array:
-    """Whether an agent may heed another one: both are there, and are not the same. bool[A, A]."""
+    """Whether an agent may react to another one: both are there, and they are not the same. bool[A, A]."""
     return now.valid[:, None] & now.valid & ~jnp.eye(now.x.shape[0], dtype=bool)
 
 
 def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path) -> tuple[Array, Array, Array]:
-    """The acceleration behind what is in the way [A], whether something is near ahead [A], and what is [A, A]."""
+    """The acceleration behind the agents in the way.
+
+    Returns: float32[A] [m/s^2]; whether one of them is near ahead, bool[A]; which agents are in whose way, bool[A, A].
+    """
     along, across, direction = project(path, now.x, now.y)
     half_length, half_width = extents(scene.length, scene.width, now.heading - direction)
     front = (AXLE + 0.5) * scene.length[:, None]
@@ -98,28 +105,33 @@ def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path) -> tup
     in_way &= jnp.abs(across) < half_width + scene.width[:, None] / 2 - GRAZE_M
     gap = along - front - half_length
     lead_speed = jnp.maximum(rotate(now.vel_x, now.vel_y, -direction)[0], 0.0)
-    left = idm(FOLLOWING, motion.speed[:, None], jnp.inf, gap, lead_speed)
+    allowed = idm(FOLLOWING, motion.speed[:, None], jnp.inf, gap, lead_speed)
     near = jnp.any(in_way & (gap < QUEUE_M), -1)
-    return jnp.min(jnp.where(in_way, left, jnp.inf), -1), near, in_way
+    return jnp.min(jnp.where(in_way, allowed, jnp.inf), -1), near, in_way
 
 
 def before_lights(motion: Motion, scene: Scene, state: Array, valid: Array, path: Path) -> tuple[Array, Array]:
-    """The acceleration before lights that tell to stop [A], and whether one is near ahead [A]."""
+    """The acceleration before red and yellow lights, float32[A] [m/s^2], and whether one is near ahead, bool[A].
+
+    Args: state: int32[L]; valid: bool[L].
+    """
     along, across, _ = project(path, scene.light_x, scene.light_y)
     gap = along - (AXLE + 0.5) * scene.length[:, None] + PAST_STOP_M
     braking = jnp.square(motion.speed[:, None]) / (2 * jnp.maximum(gap, 0.1))
     red = is_type(state, RED_STATES) & (braking < HARDEST_STOP)
     yellow = is_type(state, YELLOW_STATES) & (braking < YELLOW_STOP)
     holds = valid & (jnp.abs(across) < AT_LIGHT_M) & (gap > 0) & (red | yellow)
-    left = idm(STOPPING, motion.speed[:, None], jnp.inf, gap, 0.0)
-    return jnp.min(jnp.where(holds, left, jnp.inf), -1), jnp.any(holds & (gap < AT_STOP_M), -1)
+    allowed = idm(STOPPING, motion.speed[:, None], jnp.inf, gap, 0.0)
+    return jnp.min(jnp.where(holds, allowed, jnp.inf), -1), jnp.any(holds & (gap < AT_STOP_M), -1)
 
 
 def before_crossing_traffic(now: Agents, motion: Motion, scene: Scene, path: Path, follows: Array) -> Array:
-    """The acceleration before the ways of others, where both would be at the same place at the same time [A].
+    """The acceleration before places that an agent and another one would reach at the same time: float32[A] [m/s^2].
 
-    Who is farther ahead of the other by then goes first; pedestrians always do. Args: follows: bool[A, A], who is in
-    whose way already and so is followed.
+    Of two, the one that is then farther ahead of the other goes first; a pedestrian in front always does. An agent does
+    not yield to one that stands, follows it or is followed by it.
+
+    Args: follows: bool[A, A], which agents are in whose way already, see `behind_leaders`.
     """
     moments, centre = jnp.asarray(IN_S), AXLE * scene.length[:, None]
     speed = jnp.maximum(motion.speed, STARTING_SPEED)[:, None]
@@ -138,18 +150,21 @@ def before_crossing_traffic(now: Agents, motion: Motion, scene: Scene, path: Pat
     meet = jnp.abs(ahead) < half_length + scene.length[:, None, None] / 2 + MARGIN_M
     meet &= jnp.abs(aside) < half_width + scene.width[:, None, None] / 2 + ASIDE_M
     first = jnp.where(on_foot[:, None], ahead > 0, ahead > own_ahead)
-    moves = (now.speed > STILL_SPEED) & ~jnp.eye(now.x.shape[0], dtype=bool)
-    yields = meet & first & (pairs_of(now) & moves & ~follows & ~follows.T)[..., None]
+    crosses = pairs_of(now) & (now.speed > STILL_SPEED) & ~follows & ~follows.T
+    yields = meet & first & crosses[..., None]
     gap = speed[:, None] * moments + ahead - half_length - scene.length[:, None, None] / 2 - MARGIN_M
-    left = idm(STOPPING, motion.speed[:, None, None], jnp.inf, gap, 0.0)
-    return jnp.min(jnp.where(yields, left, jnp.inf), (1, 2))
+    allowed = idm(STOPPING, motion.speed[:, None, None], jnp.inf, gap, 0.0)
+    return jnp.min(jnp.where(yields, allowed, jnp.inf), (1, 2))
 
 
 def in_bends(motion: Motion, path: Path) -> Array:
-    """The acceleration with which bends of the way ahead are reached at a speed that suits them [A]."""
+    """The acceleration with which bends of the way ahead are reached at a speed that suits them: float32[A] [m/s^2].
+
+    Off lanes nothing bounds it. A speed that is too high is lost within a second, or by `HARDEST_SLOWING`.
+    """
     direction = jnp.arctan2(jnp.diff(path.y), jnp.diff(path.x))
     bend = jnp.abs(wrap_angle(jnp.diff(direction))) / path.spacing[:, None]
     along = path.spacing[:, None] * jnp.arange(1, bend.shape[-1] + 1)
     suited = LATERAL_ACCELERATION / jnp.maximum(bend, 1e-4)  # squares of speeds
-    now = jnp.sqrt(jnp.min(suited + 2 * SLOWING * (along - path.spacing[:, None]), -1))
-    return jnp.where(path.on_lane, jnp.maximum(now - motion.speed, -HARDEST_SLOWING), jnp.inf)
+    fastest = jnp.sqrt(jnp.min(suited + 2 * SLOWING * (along - path.spacing[:, None]), -1))
+    return jnp.where(path.on_lane, jnp.maximum(fastest - motion.speed, -HARDEST_SLOWING), jnp.inf)

@@ -1,7 +1,7 @@
 """The way ahead of each agent: along the lane that it is on and those that follow, or along the arc that it drives.
 
-A lane may lead to several others. Which one an agent takes is its choice, a number in [0, 1): the first of them, seen
-from the left, for small ones. So a choice means the same wherever the agent is, and drawn ones cover all its routes.
+A lane may lead to several others. An agent's choice is a number in [0, 1): the smaller it is, the farther to the left
+is the lane that it takes. So a choice means the same wherever the agent is, and drawn choices cover its routes.
 Functions take one scene. Letters: A agents, H segments of a path, W places along a path.
 """
 
@@ -17,18 +17,18 @@ from tether.simulator.road_index import rows_at
 from tether.simulator.world import Agents
 from tether.worldmodel.motion import Motion
 
-HOPS, PLACES = 24, 16  # H - 1 and W
+HOPS, PLACES = 24, 16  # segments after the first one, H - 1; W
 AXLE = 0.25  # of the length, from the centre back to the rear axle: a path begins there, as the axle stays on a lane
-LEAST_SPACING_M, MOST_SPACING_M, SPACING_S = 2.0, 6.0, 0.3  # between two places: farther apart at speed
+LEAST_SPACING_M, MOST_SPACING_M, SPACING_S = 2.0, 6.0, 0.3  # between two places: the farther apart, the faster
 ON_LANE_M, ALONG_RAD = 2.5, 1.0  # an agent this near to a lane, turned from it by less, is on it
 TURN_COST_M = 1.5  # metres of distance that a radian of difference in heading is worth
-PAST_END_M = 20.0  # a segment that goes on straight where the map stops
-BEND_SPEED, MOST_BEND = 2.0, 0.15  # m/s, turns of slower agents are noise; 1/m
+PAST_END_M = 20.0  # length of the segments that go on straight where the map stops
+BEND_SPEED, MOST_BEND = 2.0, 0.15  # m/s, below it turns are noise; 1/m
 
 
 @flax.struct.dataclass
 class Path(Indexed):
-    """Ways ahead.
+    """The ways ahead of all agents of a scene.
 
     Attributes:
       x, y: float32[A, W], places along the way [m], from beside the rear axle on.
@@ -45,7 +45,10 @@ class Path(Indexed):
 
 
 def paths_ahead(now: Agents, motion: Motion, scene: Scene, choice: Array, simulator: SimulatorConfig) -> Path:
-    """The ways of all agents. Args: now, motion: fields [A]; choice: float32[A], in [0, 1)."""
+    """The ways ahead of all agents.
+
+    Args: now, motion: fields [A]; scene: with its road index; choice: float32[A], in [0, 1).
+    """
     index = scene.road_index
     rear_x = now.x - AXLE * scene.length * jnp.cos(now.heading)
     rear_y = now.y - AXLE * scene.length * jnp.sin(now.heading)
@@ -62,7 +65,12 @@ def paths_ahead(now: Agents, motion: Motion, scene: Scene, choice: Array, simula
 def lane_at(
     index: RoadIndex, x: Array, y: Array, heading: Array, simulator: SimulatorConfig
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """The segment that each pose [A] is on: row, whether there is one, offset from it, and its nearest point."""
+    """The lane segment that each pose is on.
+
+    Args: x, y, heading: float32[A].
+    Returns: its row int32[A], whether there is one bool[A], the offset from its line, left positive, and x and y of its
+      nearest point, float32[A] each [m].
+    """
     rows, listed = rows_at(index, index.lanes, simulator.near_lanes, x, y)
     near = Segments(*jnp.moveaxis(index.segments[rows], -1, 0), valid=listed)
     off_x, off_y, line, _ = offset_from(near, x[:, None], y[:, None])
@@ -71,12 +79,16 @@ def lane_at(
     possible = listed & (distance < ON_LANE_M) & (turn < ALONG_RAD)
     cost = jnp.where(possible, distance + TURN_COST_M * turn, jnp.inf)
     best = jnp.argmin(cost, -1)[:, None]
-    row, offset, off_x, off_y = (jnp.take_along_axis(f, best, -1)[:, 0] for f in (rows, line, off_x, off_y))
+    row, offset, off_x, off_y = (jnp.take_along_axis(field, best, -1)[:, 0] for field in (rows, line, off_x, off_y))
     return row, jnp.isfinite(cost.min(-1)), offset, x - off_x, y - off_y
 
 
 def chain(index: RoadIndex, first: Array, choice: Array, foot_x: Array, foot_y: Array) -> tuple[Array, Array]:
-    """The corners float32[A, H + 1] of a path: its first point, and the ends of the segments that follow by choice."""
+    """The corners of ways along lanes: the first point of each, and the ends of the segments that follow by choice.
+
+    Args: first: int32[A], rows of `index.segments`; choice: float32[A]; foot_x, foot_y: float32[A], on the first one.
+    Returns: x and y, float32[A, H + 1].
+    """
 
     def hop(carry: tuple, _: None) -> tuple[tuple, tuple]:
         row, x, y, ended = carry
@@ -102,7 +114,7 @@ def chain(index: RoadIndex, first: Array, choice: Array, foot_x: Array, foot_y: 
 
 
 def resampled(x: Array, y: Array, along: Array) -> tuple[Array, Array]:
-    """Points at distances `along` [A, W] from the beginnings of polylines [A, H + 1]; the last segment goes on."""
+    """Points x, y at distances `along` [A, W] from the beginnings of polylines [A, H + 1]; the last segment goes on."""
     step_x, step_y = jnp.diff(x), jnp.diff(y)
     length = jnp.maximum(jnp.sqrt(step_x * step_x + step_y * step_y), 1e-6)
     begins = jnp.concatenate([jnp.zeros_like(length[:, :1]), jnp.cumsum(length, -1)[:, :-1]], -1)
@@ -115,7 +127,7 @@ def resampled(x: Array, y: Array, along: Array) -> tuple[Array, Array]:
 
 
 def arc(x: Array, y: Array, heading: Array, motion: Motion, along: Array) -> tuple[Array, Array]:
-    """Points at distances `along` [A, W] on the arcs that poses [A] drive, which bend by a radian at most."""
+    """Points x, y at distances `along` [A, W] on the arcs that poses [A] drive, which turn by a radian at most."""
     bend = jnp.clip(motion.turn_rate / jnp.maximum(motion.speed, BEND_SPEED), -MOST_BEND, MOST_BEND)
     half = jnp.clip(bend[:, None] * along, -1.0, 1.0) / 2
     chord = along * jnp.sinc(half / jnp.pi)
@@ -124,7 +136,10 @@ def arc(x: Array, y: Array, heading: Array, motion: Motion, along: Array) -> tup
 
 
 def place_on(path: Path, along: Array) -> tuple[Array, Array, Array]:
-    """x, y and direction at distances `along` float32[A, T] from the ways' beginnings; the ends go on straight."""
+    """x, y [m] and direction [rad] at distances `along` float32[A, T] from the ways' beginnings, float32[A, T] each.
+
+    Beyond their ends the ways go on straight.
+    """
     at = jnp.clip((along / path.spacing[:, None]).astype(jnp.int32), 0, PLACES - 2)
     begin_x, begin_y, end_x, end_y = (
         jnp.take_along_axis(field, index, -1) for index in (at, at + 1) for field in (path.x, path.y)

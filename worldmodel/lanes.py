@@ -1,9 +1,10 @@
 """A model without learning whose traffic follows lanes, with some chance: the floor that a learned model has to beat.
 
-Vehicles and cyclists follow the lane that they are on, take one of those it leads to, slow down for bends, stop at red
-lights, keep their distance and let pass whoever is at a crossing first (`lane_following.py`). Each has a speed that it
-likes and a choice of route, drawn when the rollout starts; accelerations have noise. Pedestrians keep their velocity,
-parked vehicles stand, lights keep their state, no agent appears or vanishes.
+Vehicles and cyclists follow the lane that they are on, take one of those that it leads to, slow down for bends, stop at
+red lights, keep their distance and yield to an agent that is first at a crossing (`lane_following.py`); off lanes they
+keep their turn rate and speed. Each has a desired speed and a choice of route, drawn when the rollout starts;
+accelerations have noise. Pedestrians keep their velocity, parked vehicles stand, lights keep their state, no agent
+appears or vanishes.
 """
 
 import dataclasses
@@ -23,11 +24,11 @@ from tether.worldmodel.lane_paths import paths_ahead
 from tether.worldmodel.motion import STILL_SPEED, estimate_motion, move, standing
 from tether.worldmodel.noise import agent_noise, agent_rank
 
-LIKED_SPEED = 8.0  # m/s; who is slower would like to drive this fast, on a lane that lets it
-CYCLIST_SPEED = 4.0
-PERSISTENCE = 0.7  # of an acceleration, from one world step to the next
-LASTING = (-3.0, 2.0)  # m/s^2; stronger ones do not last
-EXPONENT, GENTLEST = 4.0, -1.0  # of the intelligent driver model's free road; m/s^2
+USUAL_SPEED, CYCLIST_SPEED = 8.0, 4.0  # m/s; the least that vehicles and cyclists desire on average
+PERSISTENCE = 0.7  # fraction of an acceleration that lasts from one world step to the next
+LASTING = (-3.0, 2.0)  # m/s^2; stronger accelerations do not last
+EXPONENT = 4.0  # of speed over desired speed, as in the intelligent driver model
+SLOWING = -1.0  # m/s^2, of an agent that is faster than it desires
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +36,9 @@ class LanesConfig:
     """Settings of the model.
 
     Attributes:
-      acceleration: acceleration on a free road [m/s^2].
+      acceleration: acceleration on a free road from standstill [m/s^2].
       acceleration_noise: standard deviation of the noise on accelerations [m/s^2], drawn anew in each world step.
-      speed_noise: relative standard deviation of the speeds that agents like.
+      speed_noise: standard deviation of the logarithm of desired speeds.
     """
 
     acceleration: float = 1.5
@@ -51,16 +52,16 @@ class LanesConfig:
 
 @flax.struct.dataclass
 class Habits:
-    """What the traffic of a rollout has in mind; fields [B, A].
+    """What each agent does alike throughout a rollout; fields [B, A].
 
     Attributes:
-      rank: int32, of an agent's noise.   choice: float32, in [0, 1), see `lane_paths.py`.
-      liked: float32, speed on a free road [m/s].   drives: bool, it is not parked.
+      rank: int32, of its noise, see `noise.py`.   choice: float32, of its route, in [0, 1), see `lane_paths.py`.
+      desired: float32, speed on a free road [m/s].   drives: bool, it is not parked.
     """
 
     rank: Array
     choice: Array
-    liked: Array
+    desired: Array
     drives: Array
 
 
@@ -72,15 +73,18 @@ class Lanes(NothingToLearn, Observed):
     simulator: SimulatorConfig
 
     def reset(self, params: tuple, key: jax.Array, scene: Scene, start: Array) -> State:
-        """Starts from the logged history, and draws what the others have in mind."""
+        """Starts from the logged history, and draws the others' habits.
+
+        A vehicle that stood throughout the history is parked, unless it is on a lane and has something to wait for.
+        """
         state = start_state(scene, start, latent=())
         rank = agent_rank(state.now, scene.ego)
         drawn = agent_noise(key, rank, (2,))
         fastest = jnp.max(jnp.where(state.history.valid, state.history.speed, 0.0), -1)
-        usual = jnp.where(scene.agent_type == AgentType.CYCLIST, CYCLIST_SPEED, LIKED_SPEED)
-        liked = jnp.maximum(fastest, usual) * jnp.exp(self.config.speed_noise * centred(drawn[..., 1]))
+        usual = jnp.where(scene.agent_type == AgentType.CYCLIST, CYCLIST_SPEED, USUAL_SPEED)
+        desired = jnp.maximum(fastest, usual) * jnp.exp(self.config.speed_noise * centred(drawn[..., 1]))
         waits = jax.vmap(self._waits)(state, drawn[..., 0])
-        return state.replace(latent=Habits(rank, drawn[..., 0], liked, (fastest > STILL_SPEED) | waits))
+        return state.replace(latent=Habits(rank, drawn[..., 0], desired, (fastest > STILL_SPEED) | waits))
 
     def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """The model supplies the others and the lights; ego motion and outcome are the simulator's."""
@@ -90,7 +94,7 @@ class Lanes(NothingToLearn, Observed):
         return advance_state(state, action, others, *lights, state.latent, self.simulator)
 
     def _waits(self, state: State, choice: Array) -> Array:
-        """Whether there is something to wait for, of one scene: bool[A]."""
+        """Whether agents of one scene are on a lane and have something to wait for: bool[A]."""
         scene, now, before = state.scene, *self._boxes(state)
         motion = estimate_motion(now, before, self.simulator.step_s)
         path = paths_ahead(now, motion, scene, choice, self.simulator)
@@ -98,15 +102,15 @@ class Lanes(NothingToLearn, Observed):
         return waits & path.on_lane
 
     def _others(self, state: State, noise: Array) -> Agents:
-        """`Agents` [A, S] of one scene. It must not depend on the ego's action."""
+        """`Agents` [A, S] of one scene, from noise float32[A] [m/s^2]. It must not depend on the ego's action."""
         scene, habits, now, before = state.scene, state.latent, *self._boxes(state)
-        motion, present = estimate_motion(now, before, self.simulator.step_s), self._acceleration(now, before)
+        motion = estimate_motion(now, before, self.simulator.step_s)
         path = paths_ahead(now, motion, scene, habits.choice, self.simulator)
         bound, _ = highest_acceleration(now, motion, scene, state.light_state, state.light_valid, path)
-        free = self.config.acceleration * (1 - jnp.power(motion.speed / habits.liked, EXPONENT))
-        wanted = jnp.where(path.on_lane, jnp.maximum(free, GENTLEST), 0.0)
-        lasting = jnp.where(path.on_lane, jnp.clip(present, *LASTING), 0.0)
-        wanted = wanted + PERSISTENCE * (lasting - wanted) + noise
+        free = self.config.acceleration * (1 - jnp.power(motion.speed / habits.desired, EXPONENT))
+        lasting = jnp.clip(acceleration_between(before, now, self.simulator.step_s), *LASTING)
+        smooth = PERSISTENCE * lasting + (1 - PERSISTENCE) * jnp.maximum(free, SLOWING)
+        wanted = jnp.where(path.on_lane, smooth, 0.0) + noise
         on_foot = scene.agent_type == AgentType.PEDESTRIAN
         acceleration = jnp.where(on_foot, 0.0, standing(motion.speed, jnp.minimum(wanted, bound)))
         acceleration = jnp.where(habits.drives, acceleration, -motion.speed)
@@ -117,11 +121,12 @@ class Lanes(NothingToLearn, Observed):
         """The boxes of one scene now and a world step ago, fields [A]."""
         return state.history[..., -1], state.history[..., -1 - self.simulator.substeps]
 
-    def _acceleration(self, now: Agents, before: Agents) -> Array:
-        """[m/s^2], float32[A]; 0 where an agent was not seen before."""
-        return jnp.where(now.valid & before.valid, now.speed - before.speed, 0.0) / self.simulator.step_s
+
+def acceleration_between(before: Agents, now: Agents, span_s: float) -> Array:
+    """The mean acceleration [m/s^2] over the span between boxes, float32[...]; 0 where an agent was not seen before."""
+    return jnp.where(now.valid & before.valid, now.speed - before.speed, 0.0) / span_s
 
 
 def centred(uniforms: Array) -> Array:
-    """Noise of mean 0 and standard deviation 1 from uniform noise."""
+    """Noise of mean 0 and standard deviation 1 from noise that is uniform in [0, 1)."""
     return (uniforms - 0.5) * 12**0.5
