@@ -22,7 +22,7 @@ from tether.data.files import write_text
 from tether.evaluation.provenance import made_here
 from tether.evaluation.report import table
 
-MODELS = ("kinematic", "oracle", "rssm", "tokens", "pixels", "examples.residual:ResidualConfig")
+MODELS = ("kinematic", "lanes", "oracle", "rssm", "tokens", "pixels", "examples.residual:ResidualConfig")
 RULES = ["-m", "tether.worldmodel.conformance", *(word for name in MODELS for word in ("--world-model", name))]
 SPEED = ["-m", "benchmarks.world_models"]
 ROOT = pathlib.Path(__file__).parents[1]

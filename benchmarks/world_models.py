@@ -37,7 +37,7 @@ from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.fitting import fit_step, start_fit
 from tether.worldmodel.interface import WorldModel
 
-MODELS = ("kinematic", "rssm", "tokens")
+MODELS = ("kinematic", "lanes", "rssm", "tokens")
 SIMULATOR = "oracle"  # the log-replay simulator behind the interface of a world model
 SHORTEST_CONTRACTION = 9  # shorter ones are running sums over sub-steps and classes, not the networks'
 

@@ -5,6 +5,7 @@ from typing import Any
 from tether.worldmodel import pixels_net, rssm_net, tokens_net
 from tether.worldmodel.image_latent import PatchSizes
 from tether.worldmodel.kinematic import KinematicConfig
+from tether.worldmodel.lanes import LanesConfig
 from tether.worldmodel.oracle import OracleConfig
 from tether.worldmodel.pixels import PixelsConfig
 from tether.worldmodel.registry import WORLD_MODELS
@@ -13,6 +14,7 @@ from tether.worldmodel.tokens import TokensConfig
 
 SMALL = {
     "kinematic": KinematicConfig(),
+    "lanes": LanesConfig(),
     "oracle": OracleConfig(),
     "rssm": RSSMConfig(
         sizes=rssm_net.Sizes(deter=16, groups=2, classes=4, hidden=24, tokens=12, outcome_hidden=24, ensemble=2)
