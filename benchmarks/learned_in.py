@@ -1,6 +1,6 @@
 """Worlds as places to learn in: a coach is trained in each, with one budget, and driven in the judges.
 
-python -m benchmarks.learned_in --cells benchmarks/cells/learned-in [--worlds kinematic rssm=runs/cpu-seed0]
+python -m benchmarks.learned_in --cells benchmarks/cells/learned-in [--worlds kinematic lanes rssm=runs/cpu-seed0]
 
 A World is named as a judge is, or as NAME=RUN, the fitted world model of a run. Each coach imitates the logs, practises
 in its World alone, and drives the test split without chance. IDM and the log's own ego are driven in each World as
@@ -40,7 +40,7 @@ from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
 from tether.training.scenes import DataConfig
 from tether.worldmodel import registry
 
-WORLDS = ("kinematic", "log_replay")
+WORLDS = ("kinematic", "lanes", "log_replay")
 COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "collision", "uncomfortable", "progress")
 TITLES = TABLE | {"collision": "contact of any kind"}
 IMITATION = "imitation of the logs"

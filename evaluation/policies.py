@@ -232,11 +232,9 @@ def evaluation_of(
 
 
 def compare_models(config: Config, models: Models, learned: Learned, records: PreparedRecords) -> dict[str, Any]:
-    """The run's world model and the kinematic one on the first batch of scenes."""
-    models = {
-        config.world_model: (models.world_model, learned.model),
-        "kinematic": (build_model("kinematic", None, config.simulator), ()),
-    }
+    """The run's world model and the floors on the first batch of scenes."""
+    floors = {name: (build_model(name, None, config.simulator), ()) for name in one_run.FLOORS}
+    models = {config.world_model: (models.world_model, learned.model)} | floors
     some = [records[i] for i in range(min(config.evaluation.batch, len(records)))]
     return one_run.compare(models, some, config)
 

@@ -1,4 +1,4 @@
-"""The benchmark of world models on a few scenes, floor and ceiling only: nothing has to be fitted for it."""
+"""The benchmark of world models on a few scenes, floors and ceiling only: nothing has to be fitted for it."""
 
 import json
 
@@ -11,8 +11,9 @@ from tether.data.builder import write_dataset
 from tether.data.raw import localize
 from tether.evaluation.statistics import bootstrap_of, spearman
 from tether.evaluation.world_models import benchmark, disagreement, one_run
+from tether.evaluation.world_models.figure import colours
 from tether.evaluation.world_models.realism import NOBODY, counted
-from tether.evaluation.world_models.study import FLOOR, Finding, open_study
+from tether.evaluation.world_models.study import Finding, against_floors, open_study
 from tether.training.stop import Interrupted
 
 MOTION = ("realism", "displacement", "likelihood", "drift", "disagreement")
@@ -35,7 +36,10 @@ def test_every_measure_has_a_table_and_a_figure(written):
     for name, finding in report["findings"].items():
         assert f"## {finding['title']}" in text
         assert (out / "figures" / f"models_{name}.png").stat().st_size > 1000
-        assert set(finding["rows"]) <= {"oracle", "kinematic"}
+        assert not finding["rows"] or set(finding["rows"]) == {"oracle", "kinematic", "lanes"}
+    for difference in ("oracle - kinematic", "lanes - kinematic", "oracle - lanes"):
+        assert f"| **{difference}** |" in text
+    assert len(set(colours(["rssm", "tokens"]).values())) == 5
 
 
 def test_the_oracle_is_the_log(written):
@@ -56,11 +60,21 @@ def test_a_policy_report_has_the_same_displacement(written):
         subject.name: (subject.world, subject.params) for subject in study.subjects if subject.name == "kinematic"
     }
     row = one_run.compare(models, study.records, study.config)["kinematic"]
-    expected = written[0]["findings"]["displacement"]["rows"][FLOOR]
+    expected = written[0]["findings"]["displacement"]["rows"]["kinematic"]
     assert [*row] == [f"ade_{second}s" for second in one_run.SECONDS]
     assert {name: value["mean"] for name, value in row.items()} == pytest.approx(
         {name: expected[name]["mean"] for name in row}, rel=1e-4
     )
+
+
+def test_every_model_is_compared_with_the_floors_below_it():
+    pairs = against_floors(["oracle", "kinematic", "lanes", "rssm"])
+    assert list(pairs) == [
+        *("oracle - kinematic", "lanes - kinematic", "rssm - kinematic"),
+        *("oracle - lanes", "rssm - lanes"),
+    ]
+    assert pairs["rssm - lanes"] == ("rssm", "lanes")
+    assert against_floors(["rssm", "kinematic"]) == {"rssm - kinematic": ("rssm", "kinematic")}
 
 
 def test_without_disagreement_there_is_no_row(written):

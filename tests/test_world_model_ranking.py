@@ -12,7 +12,7 @@ from PIL import Image
 from tether.data.scene import Record, Scene
 from tether.evaluation.world_models import ranking, returns
 from tether.evaluation.world_models import study as opening
-from tether.evaluation.world_models.study import CEILING, FLOOR, Study, Subject
+from tether.evaluation.world_models.study import CEILING, FLOORS, Study, Subject
 from tether.policy.baselines import GoStraight
 from tether.simulator.prepare import prepare
 from tether.simulator.world import Action
@@ -21,6 +21,7 @@ from tether.training.drives import NamedPolicy
 from tether.training.state import Progress
 from tether.worldmodel.registry import build
 
+FLOOR = FLOORS[0]
 ACCELERATIONS = (-4.0, 0.0, 1.0)
 
 
@@ -43,7 +44,7 @@ def stopping_lead() -> Scene:
 
 @pytest.fixture(scope="module")
 def study(sim_config) -> Study:
-    """Three scenes in batches of two, three policies, ceiling and floor."""
+    """Three scenes in batches of two, three policies, the ceiling and a floor."""
     made = {"free": scenes.straight(), "stops": stopping_lead(), "red": scenes.red_light(60.0)}
     records = [
         Record(prepare(scene, sim_config), name, "hand", name, "follow the road", np.zeros(3))
@@ -74,7 +75,7 @@ def test_a_world_in_which_no_agent_brakes_is_too_optimistic(finding, study):
     bias = finding.rows[FLOOR]["bias"]
     assert bias["mean"] > 0 and bias["n"] == len(study.records)
     assert finding.rows[FLOOR]["failure_bias"]["mean"] < 0
-    assert finding.paired[CEILING]["bias"]["mean"] == pytest.approx(-bias["mean"])
+    assert finding.paired[f"{CEILING} - {FLOOR}"]["bias"]["mean"] == pytest.approx(-bias["mean"])
     # only the policy that brakes stops behind the standing vehicle; if that moved on, only the fast one would reach it
     assert finding.details["grounded"]["at_fault"] == pytest.approx([0, 1 / 3, 1 / 3])
     assert finding.details["imagined"][FLOOR]["at_fault"] == pytest.approx([0, 0, 1 / 3])

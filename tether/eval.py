@@ -4,7 +4,7 @@ python eval.py RUN_DIR                  the policies of a run beside the baselin
 python eval.py --policy idm             a baseline
 python eval.py --policy post_trained    the learned policy that ships, without a run
 python eval.py --policy mine:MyPolicy   your own, by import path; judges likewise
-python eval.py --world-model RUN_DIR    the world model of a run beside the kinematic floor and the logged oracle
+python eval.py --world-model RUN_DIR    the world model of a run beside two floors and the logged oracle
 
 A report goes into the run, or into out/eval; a partial evaluation goes into a folder of its own beside it.
 """
@@ -43,7 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", help="folder of a data set; the run's, or the starter set, by default")
     parser.add_argument("--split", default=Request.split, help="split of the data set (default: %(default)s)")
     parser.add_argument("--scenes", type=int, help="only the first so many scenes")
-    named = ", ".join((*JUDGES, "kinematic", "oracle"))
+    named = ", ".join((*JUDGES, "kinematic", "lanes", "oracle"))
     judges = f"world to drive in (repeatable): {named}, or the import path of your own (default: log_replay)"
     parser.add_argument("--judge", action="append", help=judges)
     parser.add_argument("--temperature", type=float, help="of learned policies; 0, the default, is greedy")

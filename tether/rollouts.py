@@ -89,8 +89,9 @@ def drive(
 
     Args:
       policy: one without parameters, such as `tether.IDM()`, or one of a run, `tether.load_run(DIR).policies[NAME]`.
-      world: log_replay, reactive or referee; a world model that needs no fitting, kinematic or oracle; the import path
-        of either kind of your own; a World without parameters; or a run's, `tether.load_run(DIR).world_model`.
+      world: log_replay, reactive or referee; a world model that needs no fitting, kinematic, lanes or oracle; the
+        import path of either kind of your own; a World without parameters; or a run's,
+        `tether.load_run(DIR).world_model`.
       steps: of the World, half a second each; to the end of the log if None.
       seed: of the policy's and the World's keys.
       batch: largest number of scenes per batch.

@@ -21,7 +21,7 @@ from tether.evaluation.world_models import (
     realism,
     sensitivity,
 )
-from tether.evaluation.world_models.study import FLOOR, Finding, NotMeasurable, Study
+from tether.evaluation.world_models.study import Finding, NotMeasurable, Study
 from tether.training.stop import Interrupted
 
 UNFINISHED = "models-unfinished"  # name of a report whose measures are not all done
@@ -124,12 +124,11 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def tables(finding: dict[str, Any]) -> str:
-    """The Markdown table: the rows, then the differences to the floor."""
+    """The Markdown table: the rows, then the differences to the floors."""
     columns = finding["columns"]
     rows = [[name, *(cell(row.get(key), with_interval) for key in columns)] for name, row in finding["rows"].items()]
     rows += [
-        [f"**{name} - {FLOOR}**", *(cell(row.get(key), signed) for key in columns)]
-        for name, row in finding["paired"].items()
+        [f"**{title}**", *(cell(row.get(key), signed) for key in columns)] for title, row in finding["paired"].items()
     ]
     return table(["world model", *columns.values()], rows)
 

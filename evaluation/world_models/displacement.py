@@ -7,7 +7,7 @@ import numpy as np
 from tether.evaluation.statistics import bootstrap, paired_difference
 from tether.evaluation.world_models.draws import displacement_errors, distance_from_log
 from tether.evaluation.world_models.figure import curves
-from tether.evaluation.world_models.study import FLOOR, Finding, NotMeasurable, Study
+from tether.evaluation.world_models.study import Finding, NotMeasurable, Study, against_floors
 
 SECONDS = (1, 3, 5, 8)
 COLUMNS = {
@@ -24,9 +24,9 @@ sees the agent, at which the draw does not."""
 def measure(study: Study) -> Finding:
     """Measures every subject's draws."""
     errors = {name: errors_of(study, name) for name in study.imagined}
-    floor = errors[FLOOR]
     # The log decides which scenes count, alike for every subject. A time at which nobody is seen has no column.
-    kept = {key: np.isfinite(values) for key, values in floor.items() if np.isfinite(values).any()}
+    some = next(iter(errors.values()))
+    kept = {key: np.isfinite(values) for key, values in some.items() if np.isfinite(values).any()}
     if not kept:
         raise NotMeasurable(f"no agent but the ego moves in {len(study.records)} scenes of the split {study.split}")
 
@@ -39,12 +39,11 @@ def measure(study: Study) -> Finding:
             for name, one in errors.items()
         },
         paired={
-            name: {
-                key: paired_difference(one[key][some], floor[key][some], study.groups[some])
+            title: {
+                key: paired_difference(errors[name][key][some], errors[floor][key][some], study.groups[some])
                 for key, some in kept.items()
             }
-            for name, one in errors.items()
-            if name != FLOOR
+            for title, (name, floor) in against_floors(errors).items()
         },
         details={name: curve_of(study, name) for name in errors},
     )

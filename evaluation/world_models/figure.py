@@ -6,14 +6,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from tether.evaluation.figures import GREY, save
-from tether.evaluation.topview import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from tether.evaluation.topview import BLACK, BLUE, BROWN, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 
-FIXED = {"oracle": BLACK, "kinematic": GREY}
+FIXED = {"oracle": BLACK, "kinematic": GREY, "lanes": BROWN}
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
 
 
 def colours(subjects: Sequence[str]) -> dict[str, str]:
-    """Subject to colour, the same in every chart; floor and ceiling have their own."""
+    """Subject to colour, the same in every chart; floors and ceiling have their own."""
     others = [name for name in subjects if name not in FIXED]
     return FIXED | {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(others)}
 

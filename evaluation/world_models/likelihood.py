@@ -7,7 +7,7 @@ import numpy as np
 from tether.evaluation.statistics import bootstrap, paired_difference
 from tether.evaluation.world_models import forecasts as forecast
 from tether.evaluation.world_models.figure import forest
-from tether.evaluation.world_models.study import FLOOR, Finding, Study
+from tether.evaluation.world_models.study import Finding, Study, against_floors
 
 SECONDS = (1, 3, 5, 8)
 SPLITS = ("moving", "parked", "interacting")
@@ -23,25 +23,21 @@ def measure(study: Study) -> Finding:
     """Measures every subject's draws."""
     members = members_of(study)
     values = {name: values_of(study, name, members) for name in study.imagined}
-    floor = {split: values[FLOOR][split].mean(0) for split in SPLITS}
-    rows, paired = {}, {}
-    for name, one in values.items():
-        mean = {split: one[split].mean(0) for split in SPLITS}
-        kept = {split: np.isfinite(mean[split]) for split in SPLITS}
-        some = [split for split in SPLITS if kept[split].any()]
-        rows[name] = {s: bootstrap(mean[s][kept[s]], study.groups[kept[s]]) for s in some}
-        if name != FLOOR:
-            paired[name] = {
-                s: paired_difference(mean[s][kept[s]], floor[s][kept[s]], study.groups[kept[s]]) for s in some
-            }
+    mean = {name: {split: one[split].mean(0) for split in SPLITS} for name, one in values.items()}
+    # The log decides which scenes count, alike for every subject.
+    finite = {split: np.isfinite(one) for split, one in next(iter(mean.values())).items()}
+    kept = {split: scenes for split, scenes in finite.items() if scenes.any()}
     least = np.log(2 * np.pi * forecast.KERNEL_M**2)
     sizes = {"draws": study.draws, "kernel": forecast.KERNEL_M, "near": forecast.INTERACTING_M, "least": least}
     return Finding(
         title="Likelihood",
         about=ABOUT.format(**sizes),
         columns=COLUMNS,
-        rows=rows,
-        paired=paired,
+        rows={name: {s: bootstrap(one[s][kept[s]], study.groups[kept[s]]) for s in kept} for name, one in mean.items()},
+        paired={
+            title: {s: paired_difference(mean[name][s][k], mean[floor][s][k], study.groups[k]) for s, k in kept.items()}
+            for title, (name, floor) in against_floors(mean).items()
+        },
         details={name: details_of(one, study.groups) for name, one in values.items()},
     )
 

@@ -1,4 +1,4 @@
-"""The world model's part of a policy report: the displacement of the others, beside the kinematic floor."""
+"""The world model's part of a policy report: the displacement of the others, beside the floors."""
 
 from collections.abc import Sequence
 
@@ -12,6 +12,7 @@ from tether.simulator.world import Params, World
 from tether.training.config import Config
 from tether.training.scenes import take
 
+FLOORS = ("kinematic", "lanes")  # models without learning that a learned one has to beat; the higher one last
 SECONDS = (1, 3, 8)
 DRAWS = 4  # of each scene: the table shows the mean over draws, for which few suffice
 

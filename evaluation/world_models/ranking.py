@@ -17,7 +17,7 @@ from tether.evaluation.statistics import (
     spearman,
 )
 from tether.evaluation.world_models.returns import earn
-from tether.evaluation.world_models.study import FLOOR, Finding, Study
+from tether.evaluation.world_models.study import Finding, Study, against_floors
 from tether.simulator.log_replay import LogReplay
 
 WITH_INTERVALS = ("return", "score", "failure")  # quantities of the figure's details
@@ -72,9 +72,8 @@ def measure(study: Study) -> Finding:
         columns=COLUMNS,
         rows={name: intervals(one, study.groups) for name, one in measured.items()},
         paired={
-            name: intervals(differences(one, measured[FLOOR]), study.groups)
-            for name, one in measured.items()
-            if name != FLOOR
+            title: intervals(differences(measured[name], measured[floor]), study.groups)
+            for title, (name, floor) in against_floors(measured).items()
         },
         details={
             "policies": names,

@@ -11,7 +11,7 @@ from tether.evaluation.realism.of_record import scene_of, tracks_of
 from tether.evaluation.realism.score import RATES, WEIGHTS, realism
 from tether.evaluation.statistics import bootstrap, paired_difference
 from tether.evaluation.world_models.figure import forest
-from tether.evaluation.world_models.study import FLOOR, Finding, NotMeasurable, Study
+from tether.evaluation.world_models.study import Finding, NotMeasurable, Study, against_floors
 
 EVALUATED = 8  # others per scene: as many as a record of WOMD has tracks to predict
 SEEN_STEPS = 10  # after the current one, without a gap: every feature needs some valid steps
@@ -62,16 +62,14 @@ def measure(study: Study) -> Finding:
         raise NotMeasurable(f"no scene has all that its features need: {counted(lacks)}")
     scores = {name: scores_of(study, name, chosen, rows) for name in study.imagined}
     groups = study.groups[rows]
-    floor = scores[FLOOR]
     return Finding(
         title="Realism",
         about=about(study, scores, lacks),
         columns=COLUMNS,
         rows={name: {key: bootstrap(one[key], groups) for key in COLUMNS} for name, one in scores.items()},
         paired={
-            name: {key: paired_difference(one[key], floor[key], groups) for key in COLUMNS}
-            for name, one in scores.items()
-            if name != FLOOR
+            title: {key: paired_difference(scores[name][key], scores[floor][key], groups) for key in COLUMNS}
+            for title, (name, floor) in against_floors(scores).items()
         },
         details={name: {key: bootstrap(one[key], groups) for key in WEIGHTS} for name, one in scores.items()},
     )

@@ -19,7 +19,7 @@ from tether.evaluation.statistics import bootstrap_of
 from tether.evaluation.world_models import probes
 from tether.evaluation.world_models.counterfactual import losses_under
 from tether.evaluation.world_models.figure import forest
-from tether.evaluation.world_models.study import FLOOR, Finding, NotMeasurable, Study, Subject
+from tether.evaluation.world_models.study import Finding, NotMeasurable, Study, Subject, against_floors
 from tether.simulator.reactive import Reactive
 from tether.simulator.world import Action, Params
 from tether.training.scenes import chunks, take
@@ -70,7 +70,10 @@ def measure(study: Study) -> Finding:
     reference = Subject(REFERENCE, Reactive(study.simulator), ())
     answers = {subject.name: answered(study, subject, moments) for subject in (*study.subjects, reference)}
     rows = {name: ratios(losses[name], study.groups) | fractions_right(groups, answers[name]) for name in losses}
-    paired = {name: fractions_right(groups, answers[name], answers[FLOOR]) for name in losses if name != FLOOR}
+    paired = {
+        title: fractions_right(groups, answers[name], answers[floor])
+        for title, (name, floor) in against_floors(losses).items()
+    }
     details = {"kinds": {name: by_kind(groups, one) for name, one in answers.items()}}
     return Finding("Action sensitivity", ABOUT, COLUMNS, rows, paired, details)
 
@@ -197,7 +200,7 @@ def by_kind(groups: np.ndarray, answers: Answers) -> dict[str, Interval]:
 def draw(finding: Finding, path: pathlib.Path) -> None:
     """Draws the fraction right of each kind."""
     kinds = finding.details["kinds"]
-    cases = {name: interval["n"] for name, interval in kinds[FLOOR].items()}
+    cases = {name: interval["n"] for name, interval in kinds[REFERENCE].items()}
     must = {True: "must react", False: "must not"}
     labels = {name: f"{name} ({must[probes.KINDS[name].reacts]}; {count})" for name, count in cases.items()}
     forest(kinds, labels, "fraction of probes right, 95 % interval (number of cases)", path)

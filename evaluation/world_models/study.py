@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ from tether.evaluation.restore import read_run, restore
 from tether.evaluation.statistics import recordings
 from tether.evaluation.trained import learned_policies, require, unfinished
 from tether.evaluation.world_models.draws import Draws, Logged, imagine_draws, log_drive, logged
+from tether.evaluation.world_models.one_run import FLOORS
 from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Params, World
 from tether.training import stages
@@ -33,7 +34,7 @@ from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.registry import WORLD_MODELS
 from tether.worldmodel.registry import build as build_model
 
-FLOOR, CEILING = "kinematic", "oracle"  # stand in every table
+CEILING = "oracle"  # stands in every table, as the floors do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Finding(NamedTuple):
       title: heading.   about: what was measured, how, in which units.
       columns: key to heading.
       rows: subject to column to interval; a column that a subject cannot have is left out.
-      paired: subject to column to interval of the difference to the floor, scene by scene; a column without a value
-        per scene is left out.
+      paired: title of a difference to a floor, see `against_floors`, to column to its interval, scene by scene; a
+        column without a value per scene is left out.
       details: what the figure draws, JSON.
     """
 
@@ -81,7 +82,7 @@ class Study:
 
     Attributes:
       config: its spec, simulator, data set and seed hold for all subjects.
-      subjects: ceiling and floor among them.
+      subjects: ceiling and floors among them.
       records: of the split, prepared.
       policies: by name, for measures that roll out policies.
       split: the split's name.
@@ -164,6 +165,18 @@ class Study:
         return jax.jit(log_drive(self.simulator, self.steps))
 
 
+def against_floors(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The differences that a table shows, by title: of each subject and each floor that is below it."""
+    names = list(names)
+    floors = [floor for floor in FLOORS if floor in names]
+    return {
+        f"{name} - {floor}": (name, floor)
+        for rank, floor in enumerate(floors)
+        for name in names
+        if name not in floors[: rank + 1]
+    }
+
+
 def open_study(
     models: Sequence[str],
     policies_of: Sequence[str] = (),
@@ -200,11 +213,11 @@ def open_study(
         if twice := learned.keys() & policies.keys():
             raise ValueError(f"{path}: policies called {sorted(twice)} are there already: rename the run's directory")
         policies |= learned
-    subjects = [untrained(name, config, records) for name in (CEILING, FLOOR)]
+    subjects = [untrained(name, config, records) for name in (CEILING, *FLOORS)]
     for name, path in named:
         if path in runs:
             subjects.append(fitted(name, path, runs[path], records))
-        elif path not in (CEILING, FLOOR):
+        elif path not in (CEILING, *FLOORS):
             subjects.append(untrained(path, config, records))
     names = [subject.name for subject in subjects]
     if twice := sorted({name for name in names if names.count(name) > 1}):
