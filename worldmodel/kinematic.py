@@ -1,4 +1,4 @@
-"""The floor of every model metric, and the template of a one-file world model: copy it and change `_others`.
+"""The lower floor of every model metric, and the template of a one-file world model: copy it and change `_others`.
 
 All others keep their turn rate and speed, lights keep their state, no agent appears or vanishes. Nothing is learned.
 """

@@ -1,4 +1,4 @@
-"""A model without learning whose traffic follows lanes, with some chance: the floor that a learned model has to beat.
+"""A model without learning whose traffic follows lanes, with noise: the higher floor of every model metric.
 
 Vehicles and cyclists follow the lane that they are on, take one of those that it leads to, slow down for bends, stop at
 red lights, keep their distance and yield to an agent that is first at a crossing (`lane_following.py`); off lanes they
@@ -37,7 +37,8 @@ class LanesConfig:
 
     Attributes:
       acceleration: acceleration on a free road from standstill [m/s^2].
-      acceleration_noise: standard deviation of the noise on accelerations [m/s^2], drawn anew in each world step.
+      acceleration_noise: standard deviation of the noise on accelerations [m/s^2], drawn anew in each world step. An
+        agent that stands starts by it: at the default acceleration none starts without noise.
       speed_noise: standard deviation of the logarithm of desired speeds.
     """
 
