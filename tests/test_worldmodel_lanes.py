@@ -86,9 +86,9 @@ SCENES = {
 
 
 @jax.jit
-def imagined(noise, keys, batch):
-    """`Agents` [H, B, A, S] while the ego stands."""
-    model = LanesConfig(acceleration_noise=noise, speed_noise=noise).build(SIMULATOR)
+def imagined(settings, keys, batch):
+    """`Agents` [H, B, A, S] while the ego stands. Args: settings: of the model, by name."""
+    model = LanesConfig(**settings).build(SIMULATOR)
     rows = batch.ego.shape[0]
     nothing = jnp.zeros((rows, STEPS, SIMULATOR.substeps))
     start = jnp.full(rows, CURRENT)
@@ -97,12 +97,13 @@ def imagined(noise, keys, batch):
 
 @pytest.fixture(scope="module")
 def traffic():
-    """A function from noise and seed to `Agents` [A, T] by name of the scene, numpy."""
+    """A function from a seed and settings, without noise by default, to `Agents` [A, T] by name of the scene, numpy."""
     batch = scenes.stack([scenes.indexed(make(), SIMULATOR) for make in SCENES.values()])
-    keys = lambda seed: jax.random.split(jax.random.key(seed), len(SCENES))  # noqa: E731
 
-    def of(noise: float = 0.0, seed: int = 0) -> dict:
-        agents = jax.tree.map(np.asarray, imagined(noise, keys(seed), batch))
+    def of(seed: int = 0, **settings: float) -> dict:
+        settings = {"acceleration": 1.5, "acceleration_noise": 0.0, "speed_noise": 0.0} | settings
+        keys = jax.random.split(jax.random.key(seed), len(SCENES))
+        agents = jax.tree.map(np.asarray, imagined(settings, keys, batch))
         tracks = jax.tree.map(lambda a: a.transpose(1, 2, 0, 3).reshape(len(SCENES), a.shape[2], -1), agents)
         return {name: tracks[i] for i, name in enumerate(SCENES)}
 
@@ -111,8 +112,7 @@ def traffic():
 
 def apart(agents, one: int, other: int) -> float:
     """The least distance [m] between the boxes of two agents over time; negative where they overlap."""
-    cars = {1: (4.5, 1.8), 2: (4.5, 1.8)}
-    boxes = [Box(agents.x[row], agents.y[row], agents.heading[row], *cars[row]) for row in (one, other)]
+    boxes = [Box(agents.x[row], agents.y[row], agents.heading[row], 4.5, 1.8) for row in (one, other)]
     return -float(np.max(penetration(*boxes)))
 
 
@@ -161,15 +161,21 @@ def test_an_agent_yields_to_one_that_crosses_first(traffic, name, steady):
 
 def test_an_agent_of_a_queue_starts_when_its_leader_does_and_a_parked_one_never(traffic):
     """It starts by its noise: without any it would stand."""
-    agents = traffic(noise=0.5)
+    agents = traffic(acceleration_noise=0.5)
     assert agents["queue"].speed[1, 4] < 0.5 and agents["queue"].x[1, -1] > 10
     assert agents["standing"].speed[2].max() < 1e-3
 
 
 def test_noise_makes_many_futures_and_one_for_each_key(traffic):
-    one, again, other = (traffic(noise=0.3, seed=seed)["following"].x[1:3] for seed in (1, 1, 2))
+    one, again, other = (traffic(seed, acceleration_noise=0.3)["following"].x[1:3] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert np.all(np.abs(one - other)[:, -1] > 0.1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("acceleration", 3.0), ("acceleration_noise", 0.3), ("speed_noise", 0.2)])
+def test_every_setting_acts(traffic, name, value):
+    before, after = (traffic(**settings)["following"].x[2, -1] for settings in ({}, {name: value}))
+    assert abs(after - before) > 0.1
 
 
 def fork() -> Scene:
