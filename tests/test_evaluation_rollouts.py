@@ -144,7 +144,7 @@ def test_the_report_of_a_rollout_is_written(evaluated, tmp_path, sim_config):
         (["--data", "nowhere"], "found none"),
         (["--split", "tset"], "did you mean 'test'?"),
         (["--scenes", "0"], "scenes: expected at least 1, found 0"),
-        (["--scenes", "5000"], "expected 1 to 192 scenes"),
+        (["--scenes", "5000"], "scenes of this split, found 5000"),
         (["--temperature", "1"], "--temperature: only learned policies"),
         (["nowhere", "--policy", "idm", "--reasoning", "blank"], "--reasoning: only learned policies have reasoning"),
         (["nowhere", "--temperature", "-1"], "temperature: expected a finite number, at least 0"),

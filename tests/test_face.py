@@ -97,7 +97,7 @@ def test_a_world_model_without_parameters_is_a_world(scenes):
         (lambda scenes: tether.drive("idm", scenes), r"policy: expected one .* such as tether.IDM\(\), found 'idm'"),
         (lambda scenes: tether.drive(tether.IDM, scenes), "policy: expected one with reset and act"),
         (lambda scenes: tether.drive(tether.IDM(), scenes[0]), "scenes: expected some, .* found Record"),
-        (lambda scenes: tether.drive(tether.IDM(), scenes[:0]), "found <0 of 192 scenes of split 'test' of "),
+        (lambda scenes: tether.drive(tether.IDM(), scenes[:0]), r"found <0 of \d+ scenes of split 'test' of "),
         (lambda scenes: tether.drive(tether.IDM(), scenes, "log_reply"), "did you mean 'log_replay'"),
         (lambda scenes: tether.drive(tether.IDM(), scenes, "rssm"), "'rssm' has to be fitted: name the run"),
         (lambda scenes: tether.drive(tether.IDM(), scenes, 3), "world: expected a name or a World.* found 3"),
@@ -114,7 +114,7 @@ def test_wrong_arguments_give_clear_errors(scenes, wrong, message):
 
 def test_rows_and_files_that_are_not_there(scenes, rollouts, tmp_path):
     with pytest.raises(IndexError):
-        scenes[192]
+        scenes[len(scenes)]
     with pytest.raises(ValueError, match=r"path: expected one that ends in \.gif or \.png, found"):
         rollouts.draw(tmp_path / "scene.mp4")
     assert not list(tmp_path.iterdir())
