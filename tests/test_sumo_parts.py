@@ -19,6 +19,7 @@ from tether.data.sumo.network import parking_links
 from tether.data.sumo.plain import KINDS, parse_shape, shape_text
 from tether.data.sumo.road_network import Lane, Link, Road, RoadNetwork, lane_use, read_network
 from tether.data.sumo.workers import run_jobs
+from tether.simulator.dynamics import rear_axle
 
 
 def straight_lane(name: str, y: float, index: int = 0, length: float = 100.0) -> Lane:
@@ -239,6 +240,17 @@ def test_kinematic_gate():
     assert not gates.is_drivable(step * 1.0 + jump, still, still, 0.1), "jumps ahead"
     turn = 0.1 * step
     assert not gates.is_drivable(np.cumsum(np.cos(turn)), np.cumsum(np.sin(turn)), turn, 0.1), "turns too fast"
+
+
+def test_a_bicycle_in_a_turn_points_out_of_it():
+    """By as much as the rear axle lies behind the centre; on a straight road not at all. The simulator's axle."""
+    turn, length = np.linspace(0.0, np.pi, 400), 4.8
+    round_and_round = 8.0 * np.sin(turn), -8.0 * np.cos(turn), turn
+    axle = rear_axle(length)
+    end = gates.bicycle_heading(*round_and_round, length)[-1]
+    assert end == pytest.approx(np.pi - np.arcsin(axle / 8.0), abs=5e-3)
+    step = np.arange(20.0)
+    np.testing.assert_allclose(gates.bicycle_heading(step, 0 * step, 0 * step, length), 0.0)
 
 
 def test_gap_between_boxes():

@@ -16,6 +16,7 @@ LONGITUDINAL_MPS2 = 6.5
 CURVATURE_PER_M = 0.28
 SLIP_RAD = 0.15
 CLEARANCE_M = 0.05
+REAR_AXLE_FRACTION = 0.25  # of the length, behind the centre: the simulator's
 
 
 def is_drivable(x: np.ndarray, y: np.ndarray, heading: np.ndarray, dt: float) -> bool:
@@ -31,6 +32,23 @@ def is_drivable(x: np.ndarray, y: np.ndarray, heading: np.ndarray, dt: float) ->
         and (np.abs(turn / dt)[moving] < CURVATURE_PER_M * speed[moving]).all()
         and (np.abs(slip)[moving] < SLIP_RAD).all()
     )
+
+
+def bicycle_heading(x: np.ndarray, y: np.ndarray, heading: np.ndarray, length: float) -> np.ndarray:
+    """Headings of a bicycle whose centre follows a track: float64[n] [rad], the first one the track's own.
+
+    The rear axle does not slip, so it is dragged along. SUMO's boxes slip: in a tight turn they point elsewhere, and a
+    vehicle that drives the same track swings its corners farther out.
+
+    Args: x, y [m], heading [rad]: float64[n].  length: of the box [m].
+    """
+    axle = REAR_AXLE_FRACTION * length
+    rear, headings = np.array([x[0] - axle * np.cos(heading[0]), y[0] - axle * np.sin(heading[0])]), [heading[0]]
+    for centre in np.stack([x, y], 1)[1:]:
+        ahead = centre - rear
+        rear = centre - axle * ahead / np.hypot(*ahead)
+        headings.append(np.arctan2(ahead[1], ahead[0]))
+    return np.array(headings)
 
 
 def box_gap(dx: Any, dy: Any, turn: Any, size: tuple[Any, Any], other: tuple[Any, Any]) -> np.ndarray:

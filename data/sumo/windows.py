@@ -10,9 +10,9 @@ from tether.data.polyline import project, walk
 from tether.data.raw import RawScene
 from tether.data.scene import AgentType
 from tether.data.sumo.drivers import PASSENGER
-from tether.data.sumo.gates import is_drivable, pair_gap, stays_on_road
+from tether.data.sumo.gates import bicycle_heading, is_drivable, pair_gap, stays_on_road
 from tether.data.sumo.routes import AFTER_STEPS, BEFORE_STEPS
-from tether.data.sumo.scenes import STEPS, Town, raw_scene
+from tether.data.sumo.scenes import CURRENT, STEPS, Town, raw_scene
 from tether.data.sumo.simulate import STEP_S, Recording
 from tether.data.sumo.traits import NEAR_M, red_lights_run, traits
 
@@ -116,7 +116,9 @@ def gated_scene(place: Town, record: Recording, ego: int, start: int) -> Candida
     window = slice(start, start + STEPS)
     track = record.x[ego, window], record.y[ego, window], record.heading[ego, window]
     size = record.length[ego], record.width[ego]
-    if not stays_on_road(*track, size, place.surface.buffer(-EDGE_MARGIN_M)):
+    surface, driven = place.surface.buffer(-EDGE_MARGIN_M), [field[CURRENT:] for field in track]
+    swung = *driven[:2], bicycle_heading(*driven, size[0])
+    if not stays_on_road(*track, size, surface) or not stays_on_road(*swung, size, surface):
         return None
     scene, route = raw_scene(place, record, ego, start)
     front = np.stack(track[:2], 1) + size[0] / 2 * np.stack([np.cos(track[2]), np.sin(track[2])], 1)
