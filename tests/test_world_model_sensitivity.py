@@ -12,11 +12,10 @@ from tether.data.scene import Scene
 from tether.evaluation.world_models import probes, sensitivity
 from tether.evaluation.world_models.counterfactual import logged_plan, losses_under, retimed
 from tether.simulator.dynamics import log_ego, rear_axle
-from tether.simulator.world import Action, Agents
+from tether.simulator.world import Action
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.kinematic import Kinematic, KinematicConfig
 from tether.worldmodel.motion import estimate_motion, move
-from tether.worldmodel.reflex import reflex
 
 FOLLOWER, LEADER, ONCOMING = 1, 2, 3  # rows
 START = jnp.full(1, 10, jnp.int32)
@@ -116,35 +115,6 @@ def test_constant_velocity_is_as_far_off_under_any_action(road, sim_config):
     own, foreign = find(Action(steps, steps)), find(Action(steps - 5.0, steps + 0.1))
     assert float(own["all"][0]) > 1.0 and float(own["near"][0]) == 0.0
     jax.tree.map(np.testing.assert_array_equal, own, foreign)
-
-
-def test_reflex_brakes_for_obstacles_in_its_path(road):
-    """At 10 m/s, 5 m behind a standing ego, as hard as anyone can; at the ego's speed, or without it, not at all."""
-    scene = road[0]
-    now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))
-    bound = jax.jit(lambda now: reflex(now, scene, estimate_motion(now, now, 0.5))[FOLLOWER])
-    near = dataclasses.replace(now, x=now.x + 7.0 * (np.arange(4) == FOLLOWER))
-    stands = dataclasses.replace(near, vel_x=near.vel_x * (np.arange(4) != 0))
-    gone = dataclasses.replace(stands, valid=stands.valid & (np.arange(4) != 0))
-    assert bound(stands) == -8.0
-    assert bound(now) == bound(gone) == np.inf
-
-
-def test_reflex_ignores_agents_beside_its_path(road):
-    """5 m behind a standing ego that is grazed by 0.2 m, and on a turn at whose end it stands."""
-    scene = road[0]
-    now = Agents(*(getattr(scene, name)[:, 10] for name in ("x", "y", "heading", "vel_x", "vel_y", "valid")))
-    me, ego = np.arange(4) == FOLLOWER, np.arange(4) == 0
-    near = dataclasses.replace(now, x=now.x + 7.0 * me, vel_x=now.vel_x * ~ego)
-    widths = float(scene.width[FOLLOWER] + scene.width[0]) / 2
-    bound = jax.jit(lambda now, before: reflex(now, scene, estimate_motion(now, before, 0.5))[FOLLOWER])
-    for aside, asked in ((widths - 0.2, np.inf), (widths - 0.6, -8.0)):
-        beside = dataclasses.replace(near, y=near.y + aside * ego)
-        assert bound(beside, beside) == asked
-    # At 0.4 rad/s and 10 m/s the way has bent by 0.04 x^2 / 2 m: 2.9 m at the ego's place, 12 m ahead.
-    turning = dataclasses.replace(near, heading=near.heading - 0.2 * me)
-    bent = dataclasses.replace(near, y=near.y + 2.9 * ego)
-    assert bound(bent, turning) == np.inf
 
 
 def test_actions_come_from_other_scenarios():

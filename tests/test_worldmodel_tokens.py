@@ -12,6 +12,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Agents
 from tether.worldmodel import tokens_net
 from tether.worldmodel.batch import log_window
+from tether.worldmodel.guidance import Guide
 from tether.worldmodel.motion import estimate_motion, move
 from tether.worldmodel.motion_tokens import (
     Vocabulary,
@@ -40,14 +41,20 @@ def boxes(rng, count: int) -> tuple[Agents, Agents]:
 
 
 def after_token(now: Agents, before: Agents, token, rows) -> Agents:
-    motion = estimate_motion(now, before, STEPS * DT)
+    motion, guide = estimate_motion(now, before, STEPS * DT), asked(now, before)
     acceleration, turn = token_controls(VOCABULARY, token, rows)
-    return move(now, motion, acceleration, motion.turn_rate + turn, STEPS, DT)
+    return move(now, motion, guide.acceleration + acceleration, guide.turn_rate + turn, STEPS, DT)
+
+
+def asked(now: Agents, before: Agents) -> Guide:
+    """Ways that keep the turn rate and ask for 0.3 m/s^2."""
+    turn_rate = estimate_motion(now, before, STEPS * DT).turn_rate
+    return Guide(turn_rate, jnp.full_like(turn_rate, 0.3), jnp.full_like(turn_rate, jnp.inf))
 
 
 def nearest(now: Agents, before: Agents, rows, after: Agents):
     motion = estimate_motion(now, before, STEPS * DT)
-    return jax.jit(lambda *a: nearest_token(VOCABULARY, *a, DT))(now, motion, rows, after)
+    return jax.jit(lambda *a: nearest_token(VOCABULARY, *a, DT))(now, motion, asked(now, before), rows, after)
 
 
 def test_the_grid_holds_zero_and_its_ends():
@@ -70,7 +77,7 @@ def test_a_tokens_own_motion_is_nearest_to_it(rng):
     now, before = boxes(rng, VOCABULARY.size)
     rows = jnp.asarray(rng.integers(0, 3, VOCABULARY.size))
     recovered, moved = nearest(now, before, rows, after_token(now, before, tokens, rows))
-    lost = -acceleration[rows, tokens // VOCABULARY.turns] * STEPS * DT
+    lost = -(0.3 + acceleration[rows, tokens // VOCABULARY.turns]) * STEPS * DT
     rolling = now.speed > lost + 1.0
     assert rolling.sum() > 200
     np.testing.assert_array_equal(recovered[rolling], tokens[rolling])
@@ -105,7 +112,7 @@ def test_mean_controls_of_a_certain_token():
     np.testing.assert_allclose(controls, token_controls(VOCABULARY, jnp.array([3, 77]), jnp.array([0, 1])), atol=1e-5)
 
 
-def test_before_fitting_constant_motion_is_likeliest():
+def test_before_fitting_what_the_way_asks_is_likeliest():
     np.testing.assert_array_equal(jnp.argmax(prior_logits(VOCABULARY, jnp.arange(3)), -1), ZERO)
 
 

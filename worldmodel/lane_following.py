@@ -5,18 +5,21 @@ about to cross it each bound its acceleration. Functions take one scene.
 Letters: A agents, W places along a path, L lights, Q points, T moments.
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tether.data.geometry import rotate, to_frame, wrap_angle
 from tether.data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Scene, is_type
 from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.world import Agents
-from tether.worldmodel.lane_paths import AXLE, Path, place_on
+from tether.worldmodel.lane_paths import AXLE, PLACES, Path, place_on, resampled
 from tether.worldmodel.motion import STILL_SPEED, Motion
 
 FOLLOWING = CarFollowing(headway_s=0.8, gap_m=1.5)  # closer than logged drivers follow on average
 STOPPING = CarFollowing(headway_s=0.3, gap_m=1.0)  # before lights and crossing traffic
 LOOK_S, LEAST_LOOK_M, MOST_LOOK_M = 0.8, 4.0, 15.0  # how far ahead the point lies that an agent steers to
+AND_THEN_M = np.array([0.0, 1.0], np.float32)  # there, and a little farther on, to know the direction
 KEPT_OFFSET_M = 0.5  # an agent keeps an offset from its lane up to this one
 CYCLIST_OFFSET_M = 2.5  # and a cyclist one up to this
 LATERAL_ACCELERATION = 2.5  # m/s^2, in bends
@@ -35,7 +38,8 @@ STARTING_SPEED = 3.0  # m/s; an agent that stands looks for crossing traffic as 
 def steering(now: Agents, motion: Motion, scene: Scene, path: Path) -> Array:
     """Turn rates towards the way ahead; off lanes the present ones, of pedestrians 0: float32[A] [rad/s]."""
     ahead = jnp.clip(LOOK_S * motion.speed, LEAST_LOOK_M, MOST_LOOK_M)
-    x, y, direction = (field[:, 0] for field in place_on(path, ahead[:, None]))
+    (x, then_x), (y, then_y) = (f.T for f in resampled(path.corner_x, path.corner_y, ahead[:, None] + AND_THEN_M))
+    direction = jnp.arctan2(then_y - y, then_x - x)
     most = jnp.where(scene.agent_type == AgentType.CYCLIST, CYCLIST_OFFSET_M, KEPT_OFFSET_M)
     aside = jnp.clip(path.offset, -most, most)
     rear_x = now.x - AXLE * scene.length * jnp.cos(now.heading)
@@ -63,28 +67,27 @@ def highest_acceleration(
 
 
 def project(path: Path, x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Where points lie on each way: how far along it, how far across it, left positive [m], and its direction there.
+    """Where points lie on each way: how far along it and how far from it [m], and its direction there.
 
     Args: x, y: float32[Q]. Returns: float32[A, Q] each.
     """
     way_x, way_y = jnp.diff(path.x)[:, None], jnp.diff(path.y)[:, None]
-    length = jnp.maximum(jnp.sqrt(way_x * way_x + way_y * way_y), 1e-6)
+    per_length = jax.lax.rsqrt(jnp.maximum(way_x * way_x + way_y * way_y, 1e-12))
+    unit_x, unit_y = way_x * per_length, way_y * per_length
     from_x, from_y = x[:, None] - path.x[:, None, :-1], y[:, None] - path.y[:, None, :-1]
-    along = (from_x * way_x + from_y * way_y) / length
-    on = jnp.clip(along, 0.0, length)
-    across = (way_x * from_y - way_y * from_x) / length
-    apart = jnp.square(across) + jnp.square(along - on)
-    nearest = jnp.argmin(apart, -1)[..., None]
-    on, across, way_x, way_y = (
-        jnp.take_along_axis(jnp.broadcast_to(field, apart.shape), nearest, -1)[..., 0]
-        for field in (on, jnp.sqrt(apart) * jnp.sign(across), way_x, way_y)
-    )
-    return nearest[..., 0] * path.spacing[:, None] + on, across, jnp.arctan2(way_y, way_x)
+    on = jnp.clip(from_x * unit_x + from_y * unit_y, 0.0, path.spacing[:, None, None])
+    apart = jnp.square(from_x - on * unit_x) + jnp.square(from_y - on * unit_y)
+    least = jnp.min(apart, -1, keepdims=True)
+    begins = path.spacing[:, None, None] * jnp.arange(PLACES - 1)
+    along = jnp.max(jnp.where(apart <= least, begins + on, 0.0), -1)  # faster than argmin and a gather
+    at = jnp.clip((along / path.spacing[:, None]).astype(jnp.int32), 0, PLACES - 2)
+    direction = jnp.take_along_axis(jnp.arctan2(way_y, way_x)[:, 0], at, -1)
+    return along, jnp.sqrt(least[..., 0]), direction
 
 
-def extents(length: Array, width: Array, turned: Array) -> tuple[Array, Array]:
-    """Half of the length and width [m] that boxes take of a way from which they are turned by an angle [rad]: [...]."""
-    cos, sin = jnp.abs(jnp.cos(turned)), jnp.abs(jnp.sin(turned))
+def extents(length: Array, width: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
+    """Half of the length and width [m] that boxes take of a way, from which they are turned: fields [...]."""
+    cos, sin = jnp.abs(cos), jnp.abs(sin)
     return (cos * length + sin * width) / 2, (cos * width + sin * length) / 2
 
 
@@ -98,11 +101,12 @@ def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path) -> tup
 
     Returns: float32[A] [m/s^2]; whether one of them is near ahead, bool[A]; which agents are in whose way, bool[A, A].
     """
-    along, across, direction = project(path, now.x, now.y)
-    half_length, half_width = extents(scene.length, scene.width, now.heading - direction)
+    along, apart, direction = project(path, now.x, now.y)
+    turned = now.heading - direction
+    half_length, half_width = extents(scene.length, scene.width, jnp.cos(turned), jnp.sin(turned))
     front = (AXLE + 0.5) * scene.length[:, None]
     in_way = pairs_of(now) & (along > AXLE * scene.length[:, None] + NOSE_M)
-    in_way &= jnp.abs(across) < half_width + scene.width[:, None] / 2 - GRAZE_M
+    in_way &= apart < half_width + scene.width[:, None] / 2 - GRAZE_M
     gap = along - front - half_length
     lead_speed = jnp.maximum(rotate(now.vel_x, now.vel_y, -direction)[0], 0.0)
     allowed = idm(FOLLOWING, motion.speed[:, None], jnp.inf, gap, lead_speed)
@@ -115,12 +119,12 @@ def before_lights(motion: Motion, scene: Scene, state: Array, valid: Array, path
 
     Args: state: int32[L]; valid: bool[L].
     """
-    along, across, _ = project(path, scene.light_x, scene.light_y)
+    along, apart, _ = project(path, scene.light_x, scene.light_y)
     gap = along - (AXLE + 0.5) * scene.length[:, None] + PAST_STOP_M
     braking = jnp.square(motion.speed[:, None]) / (2 * jnp.maximum(gap, 0.1))
     red = is_type(state, RED_STATES) & (braking < HARDEST_STOP)
     yellow = is_type(state, YELLOW_STATES) & (braking < YELLOW_STOP)
-    holds = valid & (jnp.abs(across) < AT_LIGHT_M) & (gap > 0) & (red | yellow)
+    holds = valid & (apart < AT_LIGHT_M) & (gap > 0) & (red | yellow)
     allowed = idm(STOPPING, motion.speed[:, None], jnp.inf, gap, 0.0)
     return jnp.min(jnp.where(holds, allowed, jnp.inf), -1), jnp.any(holds & (gap < AT_STOP_M), -1)
 
@@ -135,26 +139,23 @@ def before_crossing_traffic(now: Agents, motion: Motion, scene: Scene, path: Pat
     """
     moments, centre = jnp.asarray(IN_S), AXLE * scene.length[:, None]
     speed = jnp.maximum(motion.speed, STARTING_SPEED)[:, None]
-    x, y, heading = place_on(path, centre + speed * moments)
-    seen = place_on(path, centre + motion.speed[:, None] * moments)
+    x, y, cos, sin = (field[:, None] for field in place_on(path, centre + speed * moments))  # [A, 1, T]
+    other_x, other_y, other_cos, other_sin = place_on(path, centre + motion.speed[:, None] * moments)  # [A, T]
     on_foot = scene.agent_type == AgentType.PEDESTRIAN
-    walked = (
-        now.x[:, None] + now.vel_x[:, None] * moments,
-        now.y[:, None] + now.vel_y[:, None] * moments,
-        jnp.broadcast_to(now.heading[:, None], x.shape),
-    )
-    other = [jnp.where(on_foot[:, None], foot, way) for foot, way in zip(walked, seen, strict=True)]
-    ahead, aside = to_frame(other[0], other[1], x[:, None], y[:, None], heading[:, None])  # [A, A, T]
-    own_ahead, _ = to_frame(x[:, None], y[:, None], *other)
-    half_length, half_width = extents(scene.length[:, None], scene.width[:, None], other[2] - heading[:, None])
+    other_x = jnp.where(on_foot[:, None], now.x[:, None] + now.vel_x[:, None] * moments, other_x)
+    other_y = jnp.where(on_foot[:, None], now.y[:, None] + now.vel_y[:, None] * moments, other_y)
+    to_x, to_y = other_x - x, other_y - y
+    ahead, aside = to_x * cos + to_y * sin, to_y * cos - to_x * sin
+    turned = other_cos * cos + other_sin * sin, other_sin * cos - other_cos * sin
+    half_length, half_width = extents(scene.length[:, None], scene.width[:, None], *turned)
     meet = jnp.abs(ahead) < half_length + scene.length[:, None, None] / 2 + MARGIN_M
     meet &= jnp.abs(aside) < half_width + scene.width[:, None, None] / 2 + ASIDE_M
-    first = jnp.where(on_foot[:, None], ahead > 0, ahead > own_ahead)
-    crosses = pairs_of(now) & (now.speed > STILL_SPEED) & ~follows & ~follows.T
-    yields = meet & first & crosses[..., None]
+    first = jnp.where(on_foot[:, None], ahead > 0, ahead > -(to_x * other_cos + to_y * other_sin))
     gap = speed[:, None] * moments + ahead - half_length - scene.length[:, None, None] / 2 - MARGIN_M
     allowed = idm(STOPPING, motion.speed[:, None, None], jnp.inf, gap, 0.0)
-    return jnp.min(jnp.where(yields, allowed, jnp.inf), (1, 2))
+    allowed = jnp.min(jnp.where(meet & first, allowed, jnp.inf), -1)
+    crosses = pairs_of(now) & (now.speed > STILL_SPEED) & ~follows & ~follows.T
+    return jnp.min(jnp.where(crosses, allowed, jnp.inf), -1)
 
 
 def in_bends(motion: Motion, path: Path) -> Array:

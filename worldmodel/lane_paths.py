@@ -15,9 +15,10 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.geometry import Segments
 from tether.simulator.road_index import rows_at
 from tether.simulator.world import Agents
-from tether.worldmodel.motion import Motion
+from tether.worldmodel.motion import Motion, running_sum
 
 HOPS, PLACES = 24, 16  # segments after the first one, H - 1; W
+NEAR_LANES = 32  # segments of a cell's list that are looked at, the nearest to its centre first
 AXLE = 0.25  # of the length, from the centre back to the rear axle: a path begins there, as the axle stays on a lane
 LEAST_SPACING_M, MOST_SPACING_M, SPACING_S = 2.0, 6.0, 0.3  # between two places: the farther apart, the faster
 ON_LANE_M, ALONG_RAD = 2.5, 1.0  # an agent this near to a lane, turned from it by less, is on it
@@ -31,12 +32,15 @@ class Path(Indexed):
     """The ways ahead of all agents of a scene.
 
     Attributes:
-      x, y: float32[A, W], places along the way [m], from beside the rear axle on.
+      corner_x, corner_y: float32[A, H + 1], its corners [m], from beside the rear axle on; it goes on straight.
+      x, y: float32[A, W], places along it, equally far from each other [m].
       spacing: float32[A], distance between two of them [m].
       on_lane: bool[A]; the others' ways are arcs.
       offset: float32[A], of the rear axle from the lane, left positive [m]; 0 off lanes.
     """
 
+    corner_x: Array
+    corner_y: Array
     x: Array
     y: Array
     spacing: Array
@@ -54,12 +58,10 @@ def paths_ahead(now: Agents, motion: Motion, scene: Scene, choice: Array, simula
     rear_y = now.y - AXLE * scene.length * jnp.sin(now.heading)
     first, on_lane, offset, foot_x, foot_y = lane_at(index, rear_x, rear_y, now.heading, simulator)
     spacing = jnp.clip(SPACING_S * motion.speed, LEAST_SPACING_M, MOST_SPACING_M)
-    along = spacing[:, None] * jnp.arange(PLACES)
-    lane_x, lane_y = resampled(*chain(index, first, choice, foot_x, foot_y), along)
-    arc_x, arc_y = arc(rear_x, rear_y, now.heading, motion, along)
-    x = jnp.where(on_lane[:, None], lane_x, arc_x)
-    y = jnp.where(on_lane[:, None], lane_y, arc_y)
-    return Path(x, y, spacing, on_lane, jnp.where(on_lane, offset, 0.0))
+    followed, driven = chain(index, first, choice, foot_x, foot_y), arc(rear_x, rear_y, now.heading, motion, spacing)
+    corners = tuple(jnp.where(on_lane[:, None], *pair) for pair in zip(followed, driven, strict=True))
+    places = resampled(*corners, spacing[:, None] * jnp.arange(PLACES))
+    return Path(*corners, *places, spacing, on_lane, jnp.where(on_lane, offset, 0.0))
 
 
 def lane_at(
@@ -71,7 +73,7 @@ def lane_at(
     Returns: its row int32[A], whether there is one bool[A], the offset from its line, left positive, and x and y of its
       nearest point, float32[A] each [m].
     """
-    rows, listed = rows_at(index, index.lanes, simulator.near_lanes, x, y)
+    rows, listed = rows_at(index, index.lanes, min(simulator.near_lanes, NEAR_LANES), x, y)
     near = Segments(*jnp.moveaxis(index.segments[rows], -1, 0), valid=listed)
     off_x, off_y, line, _ = offset_from(near, x[:, None], y[:, None])
     distance = jnp.sqrt(off_x * off_x + off_y * off_y)
@@ -114,20 +116,23 @@ def chain(index: RoadIndex, first: Array, choice: Array, foot_x: Array, foot_y: 
 
 
 def resampled(x: Array, y: Array, along: Array) -> tuple[Array, Array]:
-    """Points x, y at distances `along` [A, W] from the beginnings of polylines [A, H + 1]; the last segment goes on."""
+    """Points x, y at distances `along` [A, W] from the beginnings of polylines [A, H + 1]; the last segment goes on.
+
+    A point is the first corner plus the part of each segment that lies before it. As a product, because XLA computes
+    its result once, and would compute what a gather gives anew for each pair of agents that uses it.
+    """
     step_x, step_y = jnp.diff(x), jnp.diff(y)
     length = jnp.maximum(jnp.sqrt(step_x * step_x + step_y * step_y), 1e-6)
-    begins = jnp.concatenate([jnp.zeros_like(length[:, :1]), jnp.cumsum(length, -1)[:, :-1]], -1)
-    at = jnp.sum(begins[:, None, :] <= along[..., None], -1) - 1
-    begin, whole, begin_x, begin_y, way_x, way_y = (
-        jnp.take_along_axis(field, at, -1) for field in (begins, length, x[:, :-1], y[:, :-1], step_x, step_y)
-    )
-    fraction = (along - begin) / whole
-    return begin_x + fraction * way_x, begin_y + fraction * way_y
+    ends = running_sum(length)
+    most = jnp.where(jnp.arange(length.shape[-1]) < length.shape[-1] - 1, 1.0, jnp.inf)
+    passed = jnp.clip((along[..., None] - (ends - length)[:, None]) / length[:, None], 0.0, most)
+    way_x, way_y = jnp.einsum("awh,cah->caw", passed, jnp.stack([step_x, step_y]), precision="highest")
+    return x[:, :1] + way_x, y[:, :1] + way_y
 
 
-def arc(x: Array, y: Array, heading: Array, motion: Motion, along: Array) -> tuple[Array, Array]:
-    """Points x, y at distances `along` [A, W] on the arcs that poses [A] drive, which turn by a radian at most."""
+def arc(x: Array, y: Array, heading: Array, motion: Motion, spacing: Array) -> tuple[Array, Array]:
+    """Corners [A, H + 1] of the arcs that poses [A] drive, which turn by a radian at most."""
+    along = spacing[:, None] * jnp.arange(HOPS + 2)
     bend = jnp.clip(motion.turn_rate / jnp.maximum(motion.speed, BEND_SPEED), -MOST_BEND, MOST_BEND)
     half = jnp.clip(bend[:, None] * along, -1.0, 1.0) / 2
     chord = along * jnp.sinc(half / jnp.pi)
@@ -135,10 +140,10 @@ def arc(x: Array, y: Array, heading: Array, motion: Motion, along: Array) -> tup
     return x[:, None] + chord * jnp.cos(angle), y[:, None] + chord * jnp.sin(angle)
 
 
-def place_on(path: Path, along: Array) -> tuple[Array, Array, Array]:
-    """x, y [m] and direction [rad] at distances `along` float32[A, T] from the ways' beginnings, float32[A, T] each.
+def place_on(path: Path, along: Array) -> tuple[Array, Array, Array, Array]:
+    """Poses at distances `along` float32[A, T] from the ways' beginnings: x, y, and cosine and sine of the heading.
 
-    Beyond their ends the ways go on straight.
+    The last segment goes on straight.
     """
     at = jnp.clip((along / path.spacing[:, None]).astype(jnp.int32), 0, PLACES - 2)
     begin_x, begin_y, end_x, end_y = (
@@ -146,4 +151,5 @@ def place_on(path: Path, along: Array) -> tuple[Array, Array, Array]:
     )
     fraction = along / path.spacing[:, None] - at
     way_x, way_y = end_x - begin_x, end_y - begin_y
-    return begin_x + fraction * way_x, begin_y + fraction * way_y, jnp.arctan2(way_y, way_x)
+    per_length = jax.lax.rsqrt(jnp.maximum(way_x * way_x + way_y * way_y, 1e-12))
+    return begin_x + fraction * way_x, begin_y + fraction * way_y, way_x * per_length, way_y * per_length

@@ -29,6 +29,7 @@ from tether.simulator.world import Action, Agents, Outcome, State
 from tether.worldmodel.batch import ModelBatch
 from tether.worldmodel.costs import cost_terms, margins
 from tether.worldmodel.features import Frame, Sensed
+from tether.worldmodel.guidance import Guide, Habits, draw_habits, guide_frames
 from tether.worldmodel.heads import (
     Drift,
     Terms,
@@ -42,11 +43,9 @@ from tether.worldmodel.heads import (
     reduce_terms,
     reward_terms,
 )
-from tether.worldmodel.motion import estimate_motion
 from tether.worldmodel.nets import draw
 from tether.worldmodel.noise import agent_rank
-from tether.worldmodel.reflex import reflex
-from tether.worldmodel.window import Window, batch_window, history_window, sense_frame
+from tether.worldmodel.window import Window, batch_window, history_window, sense_frame, with_guide
 
 
 @flax.struct.dataclass
@@ -72,6 +71,7 @@ class Latent:
       light_age: float32[B, L], seconds since each light changed.
       rank: int32[B, A], index of an agent's noise, see `noise.agent_noise`.
       drift: `Drift` [B, A, E], how far the ensemble's members have diverged.
+      habits: `Habits` [B, A]; guide: `Guide` [B, A], what the ways ahead ask now.
     """
 
     memory: Memory
@@ -79,6 +79,8 @@ class Latent:
     light_age: Array
     rank: Array
     drift: Drift
+    habits: Habits
+    guide: Guide
 
 
 @flax.struct.dataclass
@@ -119,12 +121,14 @@ class Transitions:
 
     Attributes:
       start: `Frame` [B, H], before each step.
+      guide: `Guide` [B, H, A], what the ways ahead ask.
       after: `Agents` [B, H, A, S], what followed.
       agent_type: int32[B, A], `AgentType`.
       others: bool[B, H, A], the agents whose motion counts.
     """
 
     start: Frame
+    guide: Guide
     after: Agents
     agent_type: Array
     others: Array
@@ -135,7 +139,7 @@ class LearnedWorld(Observed, abc.ABC):
     """`WorldModel` of networks that remember each agent.
 
     Attributes:
-      config: the model's settings; `context`, `reflex` and `sizes.ensemble` are among them.
+      config: the model's settings; `context` and `sizes.ensemble` are among them.
       simulator: step, dynamics and outcome.
     """
 
@@ -158,8 +162,8 @@ class LearnedWorld(Observed, abc.ABC):
         """Reads observed frames. key: key[B]; rank: int32[B, A], for `noise.agent_noise`."""
 
     @abc.abstractmethod
-    def draw(self, params: dict, key: jax.Array, state: State, bound: Array) -> Draw:
-        """Draws the others' motion. key: key[B]; bound: float32[B, A], their highest acceleration [m/s^2]."""
+    def draw(self, params: dict, key: jax.Array, state: State, guide: Guide) -> Draw:
+        """Draws the others' motion. key: key[B]; guide: `Guide` [B, A], what their ways ask."""
 
     @abc.abstractmethod
     def remember(self, params: dict, memory: Memory, choice: Any, sensed: Sensed, seen: Array) -> Memory:
@@ -178,13 +182,12 @@ class LearnedWorld(Observed, abc.ABC):
         context, scene, window = self.config.context, batch.scene, self._window(batch)
         keys = jax.random.split(key, len(batch.start))
         reading = self.read(params, keys, agent_rank(window.frames.now[:, context], scene.ego), window)
-        frames, hidden, senses, choices, after = jax.tree.map(
-            lambda a: a[:, context:], (window.frames, reading.hidden, window.ego_senses, reading.choices, window.after)
-        )
+        inputs = (window.frames, reading.hidden, window.ego_senses, reading.choices, window.after, window.guide)
+        frames, hidden, senses, choices, after, guide = jax.tree.map(lambda a: a[:, context:], inputs)
         start, end, counted = frames[:, :-1], frames[:, 1:], counted_steps(batch, self.simulator.substeps)
         is_other = jnp.arange(scene.x.shape[1]) != scene.ego[:, None, None]
         others = start.now.valid & counted[..., None] & is_other
-        transitions = Transitions(start, after, scene.agent_type, others)
+        transitions = Transitions(start, guide[:, :-1], after, scene.agent_type, others)
         terms = {
             **self.motion_terms(params, hidden[:, :-1], choices, transitions),
             **light_terms(params, start, end, counted),
@@ -196,17 +199,20 @@ class LearnedWorld(Observed, abc.ABC):
     def reset(self, params: dict, key: jax.Array, scene: Scene, start: Array) -> State:
         """Reads the logged history."""
         state = start_state(scene, start, latent=())
-        window, rank = history_window(state, self.simulator), agent_rank(state.now, scene.ego)
+        rank = agent_rank(state.now, scene.ego)
+        habits = draw_habits(key, rank, state, self.simulator)
+        window = history_window(state, self.simulator, habits)
         reading = self.read(params, key, rank, window)
         memory = Memory(reading.hidden[:, -1], reading.past)
         drift = no_drift(*rank.shape, self.config.sizes.ensemble)
-        latent = Latent(memory, window.ego_senses[:, -1], window.frames.light_age[:, -1], rank, drift)
+        senses, light_age = window.ego_senses[:, -1], window.frames.light_age[:, -1]
+        latent = Latent(memory, senses, light_age, rank, drift, habits, window.guide[:, -1])
         return state.replace(latent=latent)
 
     def step(self, params: dict, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:
         """Draws the others, moves the ego, then reads the new boxes."""
         latent, now, scene, simulator = state.latent, state.now, state.scene, self.simulator
-        drawn = self.draw(params, key, state, self._bound(state))
+        drawn = self.draw(params, key, state, latent.guide)
         stays = (drawn.stay > 0)[..., None]  # not drawn: an agent must not vanish by chance in front of the ego
         others = drawn.others.replace(valid=drawn.others.valid & stays)
         lights, light_age = next_lights(params, key, state, latent.light_age, simulator)
@@ -219,19 +225,14 @@ class LearnedWorld(Observed, abc.ABC):
         after = boxes[..., -1]
         frame = Frame(after, now, *(field[..., -1] for field in lights), light_age)
         sensed, ego_senses = sense_frame(frame, scene, simulator.step_s)
+        guide = guide_frames(frame[:, None], scene, latent.habits[:, None], simulator)[:, 0]
+        sensed = with_guide(sensed, guide, after.valid)
         memory = self.remember(params, latent.memory, drawn.choice, sensed, after.valid)
         near = margins(state, swept, boxes, outcome, simulator)
         senses = (latent.ego_senses, ego_senses)
         predicted = predict_outcome(params, scene.ego, memory.hidden, (now, after), senses, near)
-        latent = Latent(memory, ego_senses, light_age, latent.rank, drift)
+        latent = Latent(memory, ego_senses, light_age, latent.rank, drift, latent.habits, guide)
         return following.replace(latent=latent), outcome.replace(predicted=predicted)
 
     def _window(self, batch: ModelBatch) -> Window:
         return batch_window(batch, self.config.context, self.simulator)
-
-    def _bound(self, state: State) -> Array:
-        """The highest acceleration that the reflex allows each agent [m/s^2], float32[B, A]; inf without it."""
-        if not self.config.reflex:
-            return jnp.full(state.now.x.shape, jnp.inf)
-        before = state.history[..., -1 - self.simulator.substeps]
-        return jax.vmap(reflex)(state.now, state.scene, estimate_motion(state.now, before, self.simulator.step_s))

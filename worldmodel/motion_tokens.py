@@ -1,8 +1,8 @@
-"""Motion tokens: a vocabulary of 0.5 s motions for each type of agent, relative to constant turn rate and speed.
+"""Motion tokens: a vocabulary of 0.5 s motions for each type of agent, relative to what its way asks (`guidance.py`).
 
-A token is a pair of an acceleration and a change of the turn rate, from a grid that is denser near zero. `motion.move`
-turns it into a motion. So a token means the same at any speed and in any place, and the vocabulary does not depend on
-data. Vehicles, pedestrians and cyclists have equally many tokens, on grids of different width.
+A token is a pair of changes, of the acceleration and of the turn rate, from a grid that is denser near zero.
+`motion.move` turns it into a motion. So a token means the same at any speed and in any place, and the vocabulary does
+not depend on data. Vehicles, pedestrians and cyclists have equally many tokens, on grids of different width.
 Letters: A agents, S sub-steps, V vocabulary.
 """
 
@@ -16,6 +16,7 @@ from tether.data.scene import Array
 from tether.data.settings import setting
 from tether.simulator.world import Agents
 from tether.worldmodel.features import TYPES
+from tether.worldmodel.guidance import Guide
 from tether.worldmodel.motion import Motion, move
 
 DENSITY = 2.5  # how much denser the grid is near zero: sinh(DENSITY * u) over u in [-1, 1]
@@ -64,27 +65,27 @@ def type_rows(agent_type: Array) -> Array:
 
 
 def token_controls(vocabulary: Vocabulary, tokens: Array, rows: Array) -> tuple[Array, Array]:
-    """Acceleration [m/s^2] and change of the turn rate [rad/s] of tokens. int32[...] each -> float32[...] each."""
+    """Changes of acceleration [m/s^2] and turn rate [rad/s] by tokens. int32[...] each -> float32[...] each."""
     acceleration, turn = (jnp.asarray(grid) for grid in vocabulary.grids)
     return acceleration[rows, tokens // vocabulary.turns], turn[rows, tokens % vocabulary.turns]
 
 
 def mean_controls(vocabulary: Vocabulary, log_probs: Array, rows: Array) -> tuple[Array, Array]:
-    """Expected acceleration and change of the turn rate. float32[..., V], int32[...] -> float32[...] each."""
+    """Expected changes of the acceleration and of the turn rate. float32[..., V], int32[...] -> float32[...] each."""
     acceleration, turn = (jnp.asarray(grid)[rows] for grid in vocabulary.grids)
     probs = jnp.exp(log_probs).reshape(*log_probs.shape[:-1], vocabulary.accelerations, vocabulary.turns)
     return jnp.sum(probs.sum(-1) * acceleration, -1), jnp.sum(probs.sum(-2) * turn, -1)
 
 
 def prior_logits(vocabulary: Vocabulary, rows: Array) -> Array:
-    """Logits before any fitting: motion near constant turn rate and speed is likelier. int32[...] -> [..., V]."""
+    """Logits before any fitting: motion near what the way asks is likelier. int32[...] -> [..., V]."""
     acceleration, turn = vocabulary.grids
     cost = np.abs(acceleration)[:, :, None] / PRIOR_ACCELERATION + np.abs(turn)[:, None] / PRIOR_TURN
     return jnp.asarray(-cost.reshape(len(cost), -1))[rows]
 
 
 def nearest_token(
-    vocabulary: Vocabulary, now: Agents, motion: Motion, rows: Array, after: Agents, dt: float
+    vocabulary: Vocabulary, now: Agents, motion: Motion, guide: Guide, rows: Array, after: Agents, dt: float
 ) -> tuple[Array, Agents]:
     """The token whose motion is nearest to the log, and that motion.
 
@@ -92,17 +93,18 @@ def nearest_token(
     again: 2 * accelerations + turns motions are tried instead of V. `motion_distance` measures; the result is arbitrary
     where the agent is not seen after.
 
-    Args: now: `Agents` [...]; motion: `Motion` [...]; rows: int32[...], see `type_rows`; after: `Agents` [..., S].
+    Args: now: `Agents` [...]; motion: `Motion` [...]; guide: `Guide` [...], what tokens change;
+      rows: int32[...], see `type_rows`; after: `Agents` [..., S].
     Returns: int32[...] and `Agents` [..., S].
     """
     substeps = after.x.shape[-1]
     accelerations, turns = (jnp.asarray(grid)[rows] for grid in vocabulary.grids)
-    turned = wrap_angle(after.heading[..., -1] - now.heading) / (substeps * dt) - motion.turn_rate
+    turned = wrap_angle(after.heading[..., -1] - now.heading) / (substeps * dt) - guide.turn_rate
     seen_turn = jnp.where(after.valid[..., -1], turned, 0.0)[..., None]
 
     def best(acceleration: Array, turn: Array) -> Array:
-        turn_rate = motion.turn_rate[..., None] + turn
-        tried = move(now[..., None], motion[..., None], acceleration, turn_rate, substeps, dt)
+        controls = guide.acceleration[..., None] + acceleration, guide.turn_rate[..., None] + turn
+        tried = move(now[..., None], motion[..., None], *controls, substeps, dt)
         return jnp.argmin(motion_distance(tried, after), -1)[..., None]
 
     def pick(grid: Array, index: Array) -> Array:
@@ -112,9 +114,8 @@ def nearest_token(
     turn = best(jnp.broadcast_to(pick(accelerations, first), turns.shape), turns)
     chosen = pick(turns, turn)
     acceleration = best(accelerations, jnp.broadcast_to(chosen, accelerations.shape))
-    moved = move(
-        now, motion, pick(accelerations, acceleration)[..., 0], motion.turn_rate + chosen[..., 0], substeps, dt
-    )
+    picked = pick(accelerations, acceleration)[..., 0], chosen[..., 0]
+    moved = move(now, motion, guide.acceleration + picked[0], guide.turn_rate + picked[1], substeps, dt)
     return (acceleration * vocabulary.turns + turn)[..., 0], moved
 
 

@@ -4,7 +4,7 @@ Each agent carries a memory h and draws an intention z, a set of categoricals, f
 
     prior      p(z_t | h_t)                  imagination draws from it
     posterior  q(z_t | h_t, motion t..t+1)   fitting, and the history at reset, draw from it
-    decoder    motion t..t+1 from (h_t, z_t) acceleration and turn rate on top of constant turn rate and speed
+    decoder    motion t..t+1 from (h_t, z_t) acceleration and turn rate on top of lane following
     memory     h_{t+1} = GRU(h_t, z_t, what the agent senses at t + 1)
 
 The step itself, the outcome heads, the lights and the disagreement are those of all learned Worlds
@@ -21,6 +21,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import State
 from tether.worldmodel import rssm_net
 from tether.worldmodel.features import Sensed
+from tether.worldmodel.guidance import Guide
 from tether.worldmodel.heads import Terms
 from tether.worldmodel.learned_world import Draw, LearnedWorld, Memory, Reading, Transitions
 from tether.worldmodel.noise import agent_noise
@@ -36,14 +37,11 @@ class RSSMConfig:
       sizes: sizes of the RSSM's networks.
       loss: weights of the RSSM's loss.
       context: world steps of history that warm up the RSSM's memory in a fit; a reset uses the whole history.
-      reflex: whether imagined agents brake for what is in their way (`worldmodel/reflex.py`), whatever the RSSM
-        predicts.
     """
 
     sizes: rssm_net.Sizes = setting(rssm_net.Sizes())
     loss: LossConfig = setting(LossConfig())
     context: int = 2
-    reflex: bool = True
 
     def build(self, simulator: SimulatorConfig) -> "RSSM":
         """The model for this simulator's step and dynamics."""
@@ -73,13 +71,13 @@ class RSSM(LearnedWorld):
         hidden, *choices = rssm_net.filter_frames(params, sizes, embedded, seen, window.evidence, uniforms)
         return Reading(hidden, choices=choices)
 
-    def draw(self, params: dict, key: jax.Array, state: State, bound: Array) -> Draw:
+    def draw(self, params: dict, key: jax.Array, state: State, guide: Guide) -> Draw:
         """Intentions from the prior, decoded."""
         sizes, simulator, hidden = self.config.sizes, self.simulator, state.latent.memory.hidden
         uniforms = agent_noise(key, state.latent.rank, (sizes.groups,))
         stoch = rssm_net.sample(rssm_net.log_probabilities(params["prior"], hidden, sizes), uniforms)
         before = state.history[..., -1 - simulator.substeps]
-        motion = rssm_net.decode(params, hidden, stoch, state.now, before, simulator.substeps, simulator.dt, bound)
+        motion = rssm_net.decode(params, hidden, stoch, state.now, before, guide, simulator.substeps, simulator.dt)
         return Draw(motion.mean, motion.members, motion.stay, stoch)
 
     def remember(self, params: dict, memory: Memory, choice: Array, sensed: Sensed, seen: Array) -> Memory:
@@ -95,7 +93,8 @@ class RSSM(LearnedWorld):
         stoch, posterior = choices
         prior = rssm_net.log_probabilities(params["prior"], hidden, sizes)
         simulator = self.simulator
-        motion = rssm_net.decode(params, hidden, stoch, start.now, start.before, simulator.substeps, simulator.dt)
+        boxes, time = (start.now, start.before), (simulator.substeps, simulator.dt)
+        motion = rssm_net.decode(params, hidden, stoch, *boxes, transitions.guide, *time)
         return {
             **motion_terms(motion, transitions, config.still_weight),
             **kl_terms(prior, posterior, transitions.others, config.free_nats),

@@ -15,6 +15,7 @@ from tether.data.scene import Array
 from tether.data.settings import setting
 from tether.simulator.world import Agents
 from tether.worldmodel.features import Sensed
+from tether.worldmodel.guidance import Guide
 from tether.worldmodel.heads import HOLD_LOGIT, head_layers, sense_layers
 from tether.worldmodel.motion import estimate_motion, move, standing
 from tether.worldmodel.nets import cast, dense, dense_layer, gru, layer_norm, mlp, mlp_layers, pool
@@ -157,26 +158,26 @@ def decode(
     stoch: Array,
     now: Agents,
     before: Agents,
+    guide: Guide,
     substeps: int,
     dt: float,
-    bound: Array | None = None,
 ) -> Prediction:
     """The motion of the coming world step.
 
     Args: memory: float32[..., A, D]; stoch: float32[..., A, G * C]; now, before: `Agents` [..., A];
-      bound: float32[..., A], the highest acceleration of the mean motion [m/s^2], none if None.
+      guide: `Guide` [..., A]: its turn rate and acceleration are corrected, its bound is kept.
     """
     motion = estimate_motion(now, before, substeps * dt)
     trunk = jax.nn.silu(layer_norm(mlp(params["trunk"], jnp.concatenate([memory, stoch.astype(memory.dtype)], -1))))
     raw = jax.vmap(mlp, (0, None), -2)(params["motion"], trunk).astype(jnp.float32)
-    acceleration = MAX_ACCELERATION * jnp.tanh(raw[..., 0] / 4)
-    turn_rate = motion.turn_rate[..., None] + MAX_TURN * jnp.tanh(raw[..., 1] / 4)
-    mean = acceleration.mean(-1) if bound is None else jnp.minimum(acceleration.mean(-1), bound)
+    acceleration = guide.acceleration[..., None] + MAX_ACCELERATION * jnp.tanh(raw[..., 0] / 4)
+    turn_rate = guide.turn_rate[..., None] + MAX_TURN * jnp.tanh(raw[..., 1] / 4)
+    acceleration = jnp.minimum(acceleration, guide.bound[..., None])
     spread = dense(params["spread"], trunk).astype(jnp.float32)
     grown = jax.nn.softplus(spread[..., None, :-1] - 2) * (jnp.arange(1, substeps + 1) / substeps)[:, None]
     return Prediction(
         members=move(now[..., None], motion[..., None], acceleration, turn_rate, substeps, dt),
-        mean=move(now, motion, standing(motion.speed, mean), turn_rate.mean(-1), substeps, dt),
+        mean=move(now, motion, standing(motion.speed, acceleration.mean(-1)), turn_rate.mean(-1), substeps, dt),
         scale=grown + SCALE_FLOOR,
         stay=spread[..., -1] + HOLD_LOGIT,
     )

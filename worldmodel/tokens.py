@@ -21,6 +21,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import State
 from tether.worldmodel import tokens_net
 from tether.worldmodel.features import Sensed
+from tether.worldmodel.guidance import Guide
 from tether.worldmodel.heads import Terms
 from tether.worldmodel.learned_world import Draw, LearnedWorld, Memory, Reading, Transitions
 from tether.worldmodel.motion import estimate_motion, move, standing
@@ -40,8 +41,6 @@ class TokensConfig:
       loss: weights of the transformer's loss.
       context: world steps of history before the first transition of a fit; a reset uses the whole history.
       temperature: temperature at which motions are drawn; 1 is what was fitted, 0 the likeliest motion of each agent.
-      reflex: whether imagined agents brake for what is in their way (`worldmodel/reflex.py`), whatever motion they
-        drew.
       min_p: motions less likely than this fraction of the likeliest one are never drawn (arXiv 2407.01082), since a
         short fit leaves a little probability on each of the V motions; 0 draws all.
     """
@@ -51,7 +50,6 @@ class TokensConfig:
     loss: LossConfig = setting(LossConfig())
     context: int = 2
     temperature: float = 1.0
-    reflex: bool = True
     min_p: float = setting(0.1, most=1)
 
     def build(self, simulator: SimulatorConfig) -> "Tokens":
@@ -76,7 +74,7 @@ class Tokens(LearnedWorld):
         empty = tokens_net.empty_cache(sizes, rows, agents)
         return Reading(*tokens_net.run(params, sizes, window.sensed, seen, empty))
 
-    def draw(self, params: dict, key: jax.Array, state: State, bound: Array) -> Draw:
+    def draw(self, params: dict, key: jax.Array, state: State, guide: Guide) -> Draw:
         """A token for each agent, from the mixture of the members' distributions."""
         config, simulator, now = self.config, self.simulator, state.now
         before, hidden = state.history[..., -1 - simulator.substeps], state.latent.memory.hidden
@@ -86,12 +84,12 @@ class Tokens(LearnedWorld):
         mixed = tokens_net.mixture(members)
         tokens = tokens_net.draw_tokens(config.vocabulary, mixed, uniforms, config.temperature, config.min_p)
         acceleration, turn = token_controls(config.vocabulary, tokens, rows)
-        acceleration = standing(motion.speed, jnp.minimum(acceleration, bound))
+        acceleration = standing(motion.speed, jnp.minimum(guide.acceleration + acceleration, guide.bound))
         time = simulator.substeps, simulator.dt
-        others = move(now, motion, acceleration, motion.turn_rate + turn, *time)
+        others = move(now, motion, acceleration, guide.turn_rate + turn, *time)
         acceleration, turn = mean_controls(config.vocabulary, members, rows[..., None])
-        now, motion = now[..., None], motion[..., None]
-        expected = move(now, motion, acceleration, motion.turn_rate + turn, *time)
+        now, motion, guide = now[..., None], motion[..., None], guide[..., None]
+        expected = move(now, motion, guide.acceleration + acceleration, guide.turn_rate + turn, *time)
         return Draw(others, expected, tokens_net.stay_logits(params, hidden))
 
     def remember(self, params: dict, memory: Memory, choice: tuple, sensed: Sensed, seen: Array) -> Memory:

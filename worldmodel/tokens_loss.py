@@ -40,16 +40,18 @@ def motion_terms(
 
     Args: hidden: float[B, H, A, D], before each step.
     """
-    now, truth, others = transitions.start.now, transitions.after, transitions.others
+    now, truth, others, guide = transitions.start.now, transitions.after, transitions.others, transitions.guide
     substeps = truth.x.shape[-1]
-    motion = estimate_motion(now, transitions.start.before, substeps * dt)
+    motion = estimate_motion(now, transitions.start.before, substeps * dt).replace(
+        turn_rate=transitions.guide.turn_rate
+    )
     rows = jnp.broadcast_to(type_rows(transitions.agent_type)[:, None], now.x.shape)
-    target, nearest = jax.lax.stop_gradient(nearest_token(vocabulary, now, motion, rows, truth, dt))
+    target, nearest = jax.lax.stop_gradient(nearest_token(vocabulary, now, motion, guide, rows, truth, dt))
     members = tokens_net.motion_log_probs(params, vocabulary, hidden, rows)
     log_probs = jnp.take_along_axis(members, target[..., None, None], -1)[..., 0]
     likeliest = jnp.argmax(jnp.exp(members).sum(-2), -1)  # the mixture's mode; logarithms would take 1.5 times as long
     acceleration, turn = token_controls(vocabulary, likeliest, rows)
-    mode = move(now, motion, acceleration, motion.turn_rate + turn, substeps, dt)
+    mode = move(now, motion, guide.acceleration + acceleration, guide.turn_rate + turn, substeps, dt)
     moving = jnp.maximum(motion.speed, truth[..., -1].speed) > MOVING_SPEED
     known = others & truth.valid[..., -1]
 

@@ -1,4 +1,4 @@
-"""The inputs of learned models, from a window of boxes: frames, features, and departures from constant motion.
+"""The inputs of learned models, from a window of boxes: frames, features, and departures from lane following.
 
 Letters: B batch, F frames (one per world step), A agents, S sub-steps, L lights.
 """
@@ -13,6 +13,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import Agents, State
 from tether.worldmodel.batch import ModelBatch, driven_window
 from tether.worldmodel.features import Frame, Sensed, sense, sense_ego
+from tether.worldmodel.guidance import Guide, Habits, guide_columns, guide_frames, habits_shown
 from tether.worldmodel.motion import estimate_motion, move
 from tether.worldmodel.nets import symlog
 
@@ -30,22 +31,34 @@ class Window:
       sensed: `Sensed` [B, F, A, ...].
       ego_senses: float32[B, F, features].
       after: `Agents` [B, F - 1, A, S], what followed each frame but the last.
-      evidence: float32[B, F - 1, A, 3 S + 1], how `after` departs from constant turn rate and speed.
+      guide: `Guide` [B, F, A], what the ways ahead ask; `sensed` has it as well.
+      evidence: float32[B, F - 1, A, 3 S + 1], how `after` departs from what the ways ask.
     """
 
     frames: Frame
     sensed: Sensed
     ego_senses: Array
     after: Agents
+    guide: Guide
     evidence: Array
 
 
-def observe_window(boxes: Agents, scene: Scene, first: Array, simulator: SimulatorConfig) -> Window:
-    """Reads a window of boxes [B, A, (F - 1) * S + 1] whose first one is at log step `first` [B]."""
-    frames = window_frames(boxes, scene, first, simulator)
+def observe_window(
+    boxes: Agents, scene: Scene, first: Array, simulator: SimulatorConfig, habits: Habits | None = None
+) -> Window:
+    """Reads a window of boxes [B, A, (F - 1) * S + 1] whose first one is at log step `first` [B].
+
+    Args: habits: fields [B, A]; those that the boxes show if None.
+    """
+    frames, after = window_frames(boxes, scene, first, simulator), substep_boxes(boxes, simulator.substeps)
     sensed, ego_senses = sense_frames(frames, scene, simulator.step_s)
-    after = substep_boxes(boxes, simulator.substeps)
-    return Window(frames, sensed, ego_senses, after, evidence(frames[:, :-1], after, simulator))
+    if habits is None:
+        habits = habits_shown(frames, after, scene, simulator)
+    else:
+        habits = jax.tree.map(lambda field: jnp.broadcast_to(field[:, None], frames.now.x.shape), habits)
+    guide = guide_frames(frames, scene, habits, simulator)
+    departure = evidence(frames[:, :-1], after, guide[:, :-1], simulator)
+    return Window(frames, with_guide(sensed, guide, frames.now.valid), ego_senses, after, guide, departure)
 
 
 def batch_window(batch: ModelBatch, context: int, simulator: SimulatorConfig) -> Window:
@@ -55,10 +68,15 @@ def batch_window(batch: ModelBatch, context: int, simulator: SimulatorConfig) ->
     return observe_window(boxes, batch.scene, batch.start - before, simulator)
 
 
-def history_window(state: State, simulator: SimulatorConfig) -> Window:
-    """The window of a state's history."""
+def history_window(state: State, simulator: SimulatorConfig, habits: Habits) -> Window:
+    """The window of a state's history. habits: fields [B, A]."""
     boxes, first = history_boxes(state, simulator)
-    return observe_window(boxes, state.scene, first, simulator)
+    return observe_window(boxes, state.scene, first, simulator, habits)
+
+
+def with_guide(sensed: Sensed, guide: Guide, valid: Array) -> Sensed:
+    """Features of agents that include what their ways ask. Fields [..., A]."""
+    return sensed.replace(own=jnp.concatenate([sensed.own, guide_columns(guide, valid)], -1))
 
 
 def history_boxes(state: State, simulator: SimulatorConfig) -> tuple[Agents, Array]:
@@ -123,16 +141,17 @@ def motion_error(heading: Array, predicted: Agents, truth: Agents) -> tuple[Arra
     return along, across, wrap_angle(truth.heading - predicted.heading)
 
 
-def evidence(frames: Frame, after: Agents, simulator: SimulatorConfig) -> Array:
-    """The posterior's input: how each agent departs from constant turn rate and speed in the coming step.
+def evidence(frames: Frame, after: Agents, guide: Guide, simulator: SimulatorConfig) -> Array:
+    """The posterior's input: how each agent departs from what its way asks in the coming step.
 
-    Args: frames: [B, F - 1, A]; after: `Agents` [B, F - 1, A, S]. Returns: float32[B, F - 1, A, 3 S + 1].
+    Args: frames, guide: [B, F - 1, A]; after: `Agents` [B, F - 1, A, S]. Returns: float32[B, F - 1, A, 3 S + 1].
     """
     substeps, dt = simulator.substeps, simulator.dt
     motion = estimate_motion(frames.now, frames.before, simulator.step_s)
-    constant = move(frames.now, motion, jnp.zeros_like(motion.speed), motion.turn_rate, substeps, dt)
+    acceleration = jnp.minimum(guide.acceleration, guide.bound)
+    asked = move(frames.now, motion, acceleration, guide.turn_rate, substeps, dt)
     known = after.valid & frames.now.valid[..., None]
-    errors = motion_error(frames.now.heading, constant, after)
+    errors = motion_error(frames.now.heading, asked, after)
     scaled = [jnp.where(known, symlog(e * s), 0.0) for e, s in zip(errors, EVIDENCE_SCALE, strict=True)]
     return jnp.concatenate([*scaled, known[..., -1:]], -1)
 
