@@ -110,9 +110,10 @@ ABOUT = """\
 
 Each page of `results/` is written by the command that it names, from the commit that it names.
 `python -m benchmarks.front` writes this page and reads every number from those pages. Where a claim names no data, it
-is of the starter set: 192 held-out scenes, three seeds. Intervals are 95 % bootstrap intervals over recordings. Pages
-that do not say so are older: they resample scenarios, which is [too narrow](docs/experiments/intervals.md) where a
-recording holds several. What was tried, null results included: [docs/experiments.md](docs/experiments.md)."""
+is of the starter set as it was with 80 road networks: 192 held-out scenes, three seeds. Intervals are 95 % bootstrap
+intervals over recordings. Pages that do not say so are older: they resample scenarios, which is
+[too narrow](docs/experiments/intervals.md) where a recording holds several. What was tried, null results included:
+[docs/experiments.md](docs/experiments.md)."""
 
 
 def cell_of(page: str, claim: Claim) -> str:

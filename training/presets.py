@@ -37,10 +37,11 @@ from tether.worldmodel.tokens import TokensConfig
 def cpu() -> Config:
     """The main job: starter set, two CPU cores.
 
-    Time: 16 min 7 s on two cores that other work used as well, installation and evaluation included; 17.4 CPU minutes
-    (2026-11-30, commit dd5b8b0). Result on the test split, seed 0: imitation scores 0.661 and the post-trained policy
-    0.847; it fails in 8.9 % of the scenes instead of 19.3 %, and is uncomfortable 14.0 % of the time instead of 4.7 %
-    (IDM, its teacher's kind: 0.960, 1.0 %, 3.6 %; constant speed scores 0.561). That policy ships with the repository.
+    Time: 17 min 46 s on two cores, for four of which other work used them as well, installation and evaluation included;
+    24.2 CPU minutes (2026-12-01, commit 4e5acbf). Result on 192 scenes of all 56 networks of the test split, seed 0:
+    imitation scores 0.616 and the post-trained policy 0.854; it fails in 9.4 % of the scenes instead of 24.0 %, and is
+    uncomfortable 18.2 % of the time instead of 4.6 % (IDM, its teacher's kind: 0.954, 2.1 %, 4.5 %; constant speed
+    scores 0.540). That policy ships with the repository.
     """
     return Config(
         name="cpu",

@@ -42,9 +42,7 @@ def motion_terms(
     """
     now, truth, others, guide = transitions.start.now, transitions.after, transitions.others, transitions.guide
     substeps = truth.x.shape[-1]
-    motion = estimate_motion(now, transitions.start.before, substeps * dt).replace(
-        turn_rate=transitions.guide.turn_rate
-    )
+    motion = estimate_motion(now, transitions.start.before, substeps * dt)
     rows = jnp.broadcast_to(type_rows(transitions.agent_type)[:, None], now.x.shape)
     target, nearest = jax.lax.stop_gradient(nearest_token(vocabulary, now, motion, guide, rows, truth, dt))
     members = tokens_net.motion_log_probs(params, vocabulary, hidden, rows)
