@@ -37,11 +37,11 @@ from tether.worldmodel.tokens import TokensConfig
 def cpu() -> Config:
     """The main job: starter set, two CPU cores.
 
-    Time: 17 min 46 s on two cores, for four of which other work used them as well, installation and evaluation included;
-    24.2 CPU minutes (2026-12-01, commit 4e5acbf). Result on 192 scenes of all 56 networks of the test split, seed 0:
-    imitation scores 0.616 and the post-trained policy 0.854; it fails in 9.4 % of the scenes instead of 24.0 %, and is
-    uncomfortable 18.2 % of the time instead of 4.6 % (IDM, its teacher's kind: 0.954, 2.1 %, 4.5 %; constant speed
-    scores 0.540). That policy ships with the repository.
+    Time: 17 min 46 s on two cores, installation and evaluation included; other work used them as well for four of these
+    minutes; 24.2 CPU minutes (2026-12-01, commit 4e5acbf). Result on 192 scenes of all 56 networks of the test split,
+    seed 0: imitation scores 0.616 and the post-trained policy 0.854; it fails in 9.4 % of the scenes instead of 24.0 %,
+    and is uncomfortable 18.2 % of the time instead of 4.6 % (IDM, its teacher's kind: 0.954, 2.1 %, 4.5 %; constant
+    speed scores 0.540). That policy ships with the repository.
     """
     return Config(
         name="cpu",

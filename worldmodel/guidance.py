@@ -10,6 +10,8 @@ They are drawn when imagination starts; in a fit they are those that agree best 
 Letters: B batch, F frames (one per world step), A agents, S sub-steps.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -63,6 +65,7 @@ class Guide(Indexed):
     bound: Array
 
 
+@functools.partial(jax.jit, static_argnames="simulator")  # traced once for all programs that contain it
 def guide_frames(frames: Frame, scene: Scene, habits: Habits, simulator: SimulatorConfig) -> Guide:
     """What the ways ask in every frame. Args: frames, habits: fields [B, F, A]. Returns: fields [B, F, A]."""
 
@@ -92,6 +95,7 @@ def usual_speed(scene: Scene) -> Array:
     return jnp.where(scene.agent_type == AgentType.CYCLIST, CYCLIST_SPEED, USUAL_SPEED)
 
 
+@functools.partial(jax.jit, static_argnames=("simulator", "speed_noise"))
 def draw_habits(
     keys: jax.Array, rank: Array, state: State, simulator: SimulatorConfig, speed_noise: float = SPEED_NOISE
 ) -> Habits:
@@ -132,6 +136,7 @@ def choice_along_route(now: Agents, scene: Scene, simulator: SimulatorConfig) ->
     return jnp.asarray(CHOICES)[jnp.argmin(jax.vmap(apart)(jnp.asarray(CHOICES)))]
 
 
+@functools.partial(jax.jit, static_argnames="simulator")  # traced once for all programs that contain it
 def habits_shown(frames: Frame, after: Agents, scene: Scene, simulator: SimulatorConfig) -> Habits:
     """Habits that agree with what the agents did: fields [B, F, A], the choice the same in all frames.
 

@@ -3,6 +3,8 @@
 Letters: B batch, F frames (one per world step), A agents, S sub-steps, L lights.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -111,6 +113,7 @@ def light_age(light_state: Array, dt: float) -> Array:
     return (steps - last_change) * dt
 
 
+@functools.partial(jax.jit, static_argnames="span_s")  # traced once for all programs that contain it
 def sense_frames(frames: Frame, scene: Scene, span_s: float) -> tuple[Sensed, Array]:
     """Features of every frame. Returns: `Sensed` [B, F, A, ...] and the ego's senses float32[B, F, features]."""
 
