@@ -95,7 +95,7 @@ def usual_speed(scene: Scene) -> Array:
     return jnp.where(scene.agent_type == AgentType.CYCLIST, CYCLIST_SPEED, USUAL_SPEED)
 
 
-@functools.partial(jax.jit, static_argnames=("simulator", "speed_noise"))
+@functools.partial(jax.jit, static_argnames="simulator")
 def draw_habits(
     keys: jax.Array, rank: Array, state: State, simulator: SimulatorConfig, speed_noise: float = SPEED_NOISE
 ) -> Habits:
