@@ -126,10 +126,11 @@ def draw_habits(
 
 def choice_along_route(now: Agents, scene: Scene, simulator: SimulatorConfig) -> Array:
     """The ego's choice whose way stays nearest to its route, of one scene: float32."""
-    motion = estimate_motion(now, now, simulator.step_s)
+    ego, alone = jax.tree.map(lambda field: field[scene.ego][None], (now, scene.length))
+    motion, scene = estimate_motion(ego, ego, simulator.step_s), scene.replace(length=alone)
 
     def apart(choice: Array) -> Array:
-        path = paths_ahead(now, motion, scene, jnp.full(motion.speed.shape, choice), simulator)[scene.ego]
+        path = paths_ahead(ego, motion, scene, choice[None], simulator)[0]
         square = jnp.square(path.x[:, None] - scene.route_x) + jnp.square(path.y[:, None] - scene.route_y)
         return jnp.sum(jnp.min(jnp.where(scene.route_valid, square, jnp.inf), -1))
 

@@ -22,7 +22,7 @@ NEAR_LANES = 32  # segments of a cell's list that are looked at, the nearest to 
 AXLE = 0.25  # of the length, from the centre back to the rear axle: a path begins there, as the axle stays on a lane
 LEAST_SPACING_M, MOST_SPACING_M, SPACING_S = 2.0, 6.0, 0.3  # between two places: the farther apart, the faster
 ON_LANE_M, ALONG_RAD = 2.5, 1.0  # an agent this near to a lane, turned from it by less, is on it
-TURN_COST_M = 1.5  # metres of distance that a radian of difference in heading is worth
+TURN_COST_M = 1.5  # metres of distance that count as much as a radian of difference in heading
 PAST_END_M = 20.0  # length of the segments that go on straight where the map stops
 BEND_SPEED, MOST_BEND = 2.0, 0.15  # m/s, below it turns are noise; 1/m
 

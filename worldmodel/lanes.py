@@ -1,9 +1,9 @@
 """A model without learning whose traffic follows lanes, with some chance: the floor that a learned model has to beat.
 
 Vehicles and cyclists follow the lane that they are on, take one of those it leads to, slow down for bends, stop at red
-lights, keep their distance and let pass whoever is at a crossing first (`lane_following.py`). Which lanes they take and
-how fast they would like to be is drawn when the rollout starts (`guidance.py`); accelerations have noise. Pedestrians
-keep their velocity, parked vehicles stand, lights keep their state, no agent appears or vanishes.
+lights, keep their distance and let pass those that are at a crossing first (`lane_following.py`). Which lanes they take
+and how fast they would like to be is drawn when the rollout starts (`guidance.py`); accelerations have noise.
+Pedestrians keep their velocity, parked vehicles stand, lights keep their state, no agent appears or vanishes.
 """
 
 import dataclasses
