@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tether.data.geometry import rotate, to_frame, wrap_angle
+from tether.data.geometry import to_frame, wrap_angle
 from tether.data.scene import RED_STATES, YELLOW_STATES, AgentType, Array, Scene, is_type
 from tether.simulator.car_following import CarFollowing, idm
 from tether.simulator.world import Agents
@@ -66,23 +66,30 @@ def highest_acceleration(
     return jnp.where(on_foot, jnp.inf, jnp.min(jnp.stack(bounds), 0)), led | held
 
 
-def project(path: Path, x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Where points lie on each way: how far along it and how far from it [m], and its direction there.
+def project(path: Path, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
+    """Where points lie on each way: how far along it and how far from it [m], and cosine and sine of its direction.
+
+    Segment after segment, so that nothing of the size A * Q * W is written to memory, and nothing is computed twice.
 
     Args: x, y: float32[Q]. Returns: float32[A, Q] each.
     """
-    way_x, way_y = jnp.diff(path.x)[:, None], jnp.diff(path.y)[:, None]
+    way_x, way_y = jnp.diff(path.x), jnp.diff(path.y)
     per_length = jax.lax.rsqrt(jnp.maximum(way_x * way_x + way_y * way_y, 1e-12))
-    unit_x, unit_y = way_x * per_length, way_y * per_length
-    from_x, from_y = x[:, None] - path.x[:, None, :-1], y[:, None] - path.y[:, None, :-1]
-    on = jnp.clip(from_x * unit_x + from_y * unit_y, 0.0, path.spacing[:, None, None])
-    apart = jnp.square(from_x - on * unit_x) + jnp.square(from_y - on * unit_y)
-    least = jnp.min(apart, -1, keepdims=True)
-    begins = path.spacing[:, None, None] * jnp.arange(PLACES - 1)
-    along = jnp.max(jnp.where(apart <= least, begins + on, 0.0), -1)  # faster than argmin and a gather
-    at = jnp.clip((along / path.spacing[:, None]).astype(jnp.int32), 0, PLACES - 2)
-    direction = jnp.take_along_axis(jnp.arctan2(way_y, way_x)[:, 0], at, -1)
-    return along, jnp.sqrt(least[..., 0]), direction
+    begins = path.spacing[:, None] * jnp.arange(PLACES - 1)
+    segments = path.x[:, :-1], path.y[:, :-1], way_x * per_length, way_y * per_length, begins
+
+    def nearer(best: tuple, segment: tuple) -> tuple[tuple, None]:
+        begin_x, begin_y, cos, sin, passed = (field[:, None] for field in segment)
+        from_x, from_y = x - begin_x, y - begin_y
+        on = jnp.clip(from_x * cos + from_y * sin, 0.0, path.spacing[:, None])
+        apart = jnp.square(from_x - on * cos) + jnp.square(from_y - on * sin)
+        this = apart, passed + on, cos, sin
+        return tuple(jnp.where(apart < best[0], new, old) for new, old in zip(this, best, strict=True)), None
+
+    nothing = jnp.zeros((path.x.shape[0], x.shape[0]))
+    best = nothing + jnp.inf, nothing, nothing + 1.0, nothing
+    apart, along, cos, sin = jax.lax.scan(nearer, best, [field.T for field in segments], unroll=3)[0]
+    return along, jnp.sqrt(apart), cos, sin
 
 
 def extents(length: Array, width: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
@@ -101,14 +108,15 @@ def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path) -> tup
 
     Returns: float32[A] [m/s^2]; whether one of them is near ahead, bool[A]; which agents are in whose way, bool[A, A].
     """
-    along, apart, direction = project(path, now.x, now.y)
-    turned = now.heading - direction
-    half_length, half_width = extents(scene.length, scene.width, jnp.cos(turned), jnp.sin(turned))
+    along, apart, cos, sin = project(path, now.x, now.y)
+    own_cos, own_sin = jnp.cos(now.heading), jnp.sin(now.heading)
+    turned = own_cos * cos + own_sin * sin, own_sin * cos - own_cos * sin
+    half_length, half_width = extents(scene.length, scene.width, *turned)
     front = (AXLE + 0.5) * scene.length[:, None]
     in_way = pairs_of(now) & (along > AXLE * scene.length[:, None] + NOSE_M)
     in_way &= apart < half_width + scene.width[:, None] / 2 - GRAZE_M
     gap = along - front - half_length
-    lead_speed = jnp.maximum(rotate(now.vel_x, now.vel_y, -direction)[0], 0.0)
+    lead_speed = jnp.maximum(now.vel_x * cos + now.vel_y * sin, 0.0)
     allowed = idm(FOLLOWING, motion.speed[:, None], jnp.inf, gap, lead_speed)
     near = jnp.any(in_way & (gap < QUEUE_M), -1)
     return jnp.min(jnp.where(in_way, allowed, jnp.inf), -1), near, in_way
@@ -119,7 +127,7 @@ def before_lights(motion: Motion, scene: Scene, state: Array, valid: Array, path
 
     Args: state: int32[L]; valid: bool[L].
     """
-    along, apart, _ = project(path, scene.light_x, scene.light_y)
+    along, apart, *_ = project(path, scene.light_x, scene.light_y)
     gap = along - (AXLE + 0.5) * scene.length[:, None] + PAST_STOP_M
     braking = jnp.square(motion.speed[:, None]) / (2 * jnp.maximum(gap, 0.1))
     red = is_type(state, RED_STATES) & (braking < HARDEST_STOP)
