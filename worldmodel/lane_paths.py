@@ -118,16 +118,22 @@ def chain(index: RoadIndex, first: Array, choice: Array, foot_x: Array, foot_y: 
 def resampled(x: Array, y: Array, along: Array) -> tuple[Array, Array]:
     """Points x, y at distances `along` [A, W] from the beginnings of polylines [A, H + 1]; the last segment goes on.
 
-    A point is the first corner plus the part of each segment that lies before it. As a product, because XLA computes
-    its result once, and would compute what a gather gives anew for each pair of agents that uses it.
+    A point is the first corner plus the part of each segment that lies before it, summed segment after segment:
+    nothing of the size A * W * H is written to memory, and XLA does not compute the sum anew for each use.
     """
     step_x, step_y = jnp.diff(x), jnp.diff(y)
     length = jnp.maximum(jnp.sqrt(step_x * step_x + step_y * step_y), 1e-6)
-    ends = running_sum(length)
+    begins = running_sum(length) - length
     most = jnp.where(jnp.arange(length.shape[-1]) < length.shape[-1] - 1, 1.0, jnp.inf)
-    passed = jnp.clip((along[..., None] - (ends - length)[:, None]) / length[:, None], 0.0, most)
-    way_x, way_y = jnp.einsum("awh,cah->caw", passed, jnp.stack([step_x, step_y]), precision="highest")
-    return x[:, :1] + way_x, y[:, :1] + way_y
+    segments = begins, 1 / length, jnp.broadcast_to(most, length.shape), step_x, step_y
+
+    def further(point: tuple, segment: tuple) -> tuple[tuple, None]:
+        begin, per_length, most, step_x, step_y = (field[:, None] for field in segment)
+        passed = jnp.clip((along - begin) * per_length, 0.0, most)
+        return (point[0] + passed * step_x, point[1] + passed * step_y), None
+
+    first = tuple(jnp.broadcast_to(field[:, :1], along.shape) for field in (x, y))
+    return jax.lax.scan(further, first, [field.T for field in segments], unroll=5)[0]
 
 
 def arc(x: Array, y: Array, heading: Array, motion: Motion, spacing: Array) -> tuple[Array, Array]:
