@@ -124,6 +124,17 @@ def model_fit(config):
         return text(model.loss, params, jax.random.key(0), batch)
 
 
+def model_reset(config):
+    """A reset of a model."""
+    model, batch, keys = (
+        models.build(config).world_model,
+        rollouts(config.simulator),
+        jax.random.split(jax.random.key(0)),
+    )
+    params = jax.eval_shape(model.init, keys[0], batch)
+    return text(lambda params: model.reset(params, keys, batch.scene, jnp.full(2, 10)), params)
+
+
 def model_step(config):
     """A step of a model."""
     model, batch, substeps = (

@@ -11,7 +11,7 @@ import scenes
 from tether.data.scene import RoadType, Scene
 from tether.simulator.config import SimulatorConfig
 from tether.worldmodel.batch import log_window
-from tether.worldmodel.guidance import CHOICES, Habits, guide_columns, guide_frames, habits_shown
+from tether.worldmodel.guidance import CHOICES, guide_columns, guide_frames, habits_shown
 from tether.worldmodel.window import substep_boxes, window_frames
 
 SIMULATOR, CURRENT, Y = SimulatorConfig(), scenes.TINY.current, 60.0
@@ -82,7 +82,7 @@ def test_guides_turn_agents_into_their_lanes(frames, shown):
 
 def test_what_is_parked_is_asked_to_stand(frames, shown):
     scene, seen, _ = frames
-    parked = Habits(shown.choice, jnp.zeros_like(shown.desired))
+    parked = shown.replace(desired=jnp.zeros_like(shown.desired))
     guide = jax.jit(lambda *a: guide_frames(*a, SIMULATOR))(seen, scene, parked)
     np.testing.assert_allclose(guide.acceleration[0, 1:, 1:], -8.0, rtol=1e-4)
 

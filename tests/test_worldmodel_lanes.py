@@ -74,6 +74,12 @@ def crossing(agent_type: int, distance: float, speed: float) -> Scene:
     return scenes.with_agent(scene, 2, x=30.0, y=Y - distance, heading=np.pi / 2, speed=speed, agent_type=agent_type)
 
 
+def before_the_ego() -> Scene:
+    """A vehicle at 10 m/s on the ego's lane, 40 m behind it."""
+    scene = lane(scenes.straight(speed=0.0), (-100.0, 250.0), (0.0, 0.0))
+    return scenes.with_agent(scene, 1, x=-40.0, y=0.0, speed=10.0)
+
+
 SCENES = {
     "bend": bend,
     "lights": lights,
@@ -82,6 +88,7 @@ SCENES = {
     "queue": lambda: two(3.0, 0.0, 2.0),
     "first": lambda: crossing(AgentType.VEHICLE, 18.0, 8.0),
     "pedestrian": lambda: crossing(AgentType.PEDESTRIAN, 5.0, 1.4),
+    "ego": before_the_ego,
 }
 
 
@@ -101,7 +108,7 @@ def traffic():
     batch = scenes.stack([scenes.indexed(make(), SIMULATOR) for make in SCENES.values()])
 
     def of(seed: int = 0, **settings: float) -> dict:
-        settings = {"acceleration_noise": 0.0, "speed_noise": 0.0} | settings
+        settings = {"acceleration_noise": 0.0, "speed_noise": 0.0, "heedless": 0.0} | settings
         keys = jax.random.split(jax.random.key(seed), len(SCENES))
         agents = jax.tree.map(np.asarray, imagined(settings, keys, batch))
         tracks = jax.tree.map(lambda a: a.transpose(1, 2, 0, 3).reshape(len(SCENES), a.shape[2], -1), agents)
@@ -139,6 +146,17 @@ def test_an_agent_stops_at_a_red_light_and_not_at_a_green_one(traffic):
 def test_an_agent_stops_behind_a_parked_vehicle(traffic):
     agents = traffic()["standing"]
     np.testing.assert_allclose(agents.x[2], 44.5, atol=1e-3)
+    assert agents.speed[1, -1] < 0.1 and 1 < apart(agents, 1, 2) < 2
+
+
+def test_an_agent_that_heeds_the_ego_stops_behind_it_and_one_that_does_not_drives_on(traffic):
+    heeding, heedless = (traffic(heedless=fraction)["ego"] for fraction in (0.0, 1.0))
+    assert heeding.speed[1, -1] < 0.1 and -10 < heeding.x[1, -1] < -4.5
+    assert heedless.speed[1].min() > 7 and heedless.x[1, -1] > 10
+
+
+def test_who_does_not_heed_the_ego_heeds_the_others(traffic):
+    agents = traffic(heedless=1.0)["standing"]
     assert agents.speed[1, -1] < 0.1 and 1 < apart(agents, 1, 2) < 2
 
 

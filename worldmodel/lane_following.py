@@ -52,16 +52,18 @@ def steering(now: Agents, motion: Motion, scene: Scene, path: Path) -> Array:
 
 
 def highest_acceleration(
-    now: Agents, motion: Motion, scene: Scene, light_state: Array, light_valid: Array, path: Path
+    now: Agents, motion: Motion, scene: Scene, light_state: Array, light_valid: Array, path: Path, heeds: Array
 ) -> tuple[Array, Array]:
     """The highest acceleration that its way allows each agent, and whether something is there to wait for.
 
-    Args: now, motion: fields [A]; light_state: int32[L]; light_valid: bool[L].
+    Args: now, motion: fields [A]; light_state: int32[L]; light_valid: bool[L]; heeds: bool[A], those that keep clear
+      of the ego; the others drive as if it were not there.
     Returns: float32[A] [m/s^2], inf where nothing bounds it, as for pedestrians; bool[A].
     """
-    leader, led, follows = behind_leaders(now, motion, scene, path)
+    pairs = pairs_of(now, scene, heeds)
+    leader, led, follows = behind_leaders(now, motion, scene, path, pairs)
     light, held = before_lights(motion, scene, light_state, light_valid, path)
-    bounds = (leader, light, before_crossing_traffic(now, motion, scene, path, follows), in_bends(motion, path))
+    bounds = (leader, light, before_crossing_traffic(now, motion, scene, path, follows, pairs), in_bends(motion, path))
     on_foot = scene.agent_type == AgentType.PEDESTRIAN
     return jnp.where(on_foot, jnp.inf, jnp.min(jnp.stack(bounds), 0)), led | held
 
@@ -98,13 +100,14 @@ def extents(length: Array, width: Array, cos: Array, sin: Array) -> tuple[Array,
     return (cos * length + sin * width) / 2, (cos * width + sin * length) / 2
 
 
-def pairs_of(now: Agents) -> Array:
-    """Whether an agent may react to another one: both are there, and they are not the same. bool[A, A]."""
-    return now.valid[:, None] & now.valid & ~jnp.eye(now.x.shape[0], dtype=bool)
+def pairs_of(now: Agents, scene: Scene, heeds: Array) -> Array:
+    """Whether an agent may react to another one: both are there, not the same, and it heeds the other. bool[A, A]."""
+    rows = jnp.arange(now.x.shape[0])
+    return now.valid[:, None] & now.valid & (rows[:, None] != rows) & (heeds[:, None] | (rows != scene.ego))
 
 
-def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path) -> tuple[Array, Array, Array]:
-    """The acceleration behind the agents in the way.
+def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path, pairs: Array) -> tuple[Array, Array, Array]:
+    """The acceleration behind the agents in the way. pairs: bool[A, A], see `pairs_of`.
 
     Returns: float32[A] [m/s^2]; whether one of them is near ahead, bool[A]; which agents are in whose way, bool[A, A].
     """
@@ -113,7 +116,7 @@ def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path) -> tup
     turned = own_cos * cos + own_sin * sin, own_sin * cos - own_cos * sin
     half_length, half_width = extents(scene.length, scene.width, *turned)
     front = (AXLE + 0.5) * scene.length[:, None]
-    in_way = pairs_of(now) & (along > AXLE * scene.length[:, None] + NOSE_M)
+    in_way = pairs & (along > AXLE * scene.length[:, None] + NOSE_M)
     in_way &= apart < half_width + scene.width[:, None] / 2 - GRAZE_M
     gap = along - front - half_length
     lead_speed = jnp.maximum(now.vel_x * cos + now.vel_y * sin, 0.0)
@@ -137,13 +140,15 @@ def before_lights(motion: Motion, scene: Scene, state: Array, valid: Array, path
     return jnp.min(jnp.where(holds, allowed, jnp.inf), -1), jnp.any(holds & (gap < AT_STOP_M), -1)
 
 
-def before_crossing_traffic(now: Agents, motion: Motion, scene: Scene, path: Path, follows: Array) -> Array:
+def before_crossing_traffic(
+    now: Agents, motion: Motion, scene: Scene, path: Path, follows: Array, pairs: Array
+) -> Array:
     """The acceleration before places that an agent and another one would reach at the same time: float32[A] [m/s^2].
 
     Of two, the one that is then farther ahead of the other goes first; a pedestrian in front always does. An agent does
     not yield to one that stands, follows it or is followed by it.
 
-    Args: follows: bool[A, A], which agents are in whose way already, see `behind_leaders`.
+    Args: follows: bool[A, A], which agents are in whose way already, see `behind_leaders`; pairs: see `pairs_of`.
     """
     moments, centre = jnp.asarray(IN_S), AXLE * scene.length[:, None]
     speed = jnp.maximum(motion.speed, STARTING_SPEED)[:, None]
@@ -162,7 +167,7 @@ def before_crossing_traffic(now: Agents, motion: Motion, scene: Scene, path: Pat
     gap = speed[:, None] * moments + ahead - half_length - scene.length[:, None, None] / 2 - MARGIN_M
     allowed = idm(STOPPING, motion.speed[:, None, None], jnp.inf, gap, 0.0)
     allowed = jnp.min(jnp.where(meet & first, allowed, jnp.inf), -1)
-    crosses = pairs_of(now) & (now.speed > STILL_SPEED) & ~follows & ~follows.T
+    crosses = pairs & (now.speed > STILL_SPEED) & ~follows & ~follows.T
     return jnp.min(jnp.where(crosses, allowed, jnp.inf), -1)
 
 
