@@ -108,7 +108,7 @@ def traffic():
     batch = scenes.stack([scenes.indexed(make(), SIMULATOR) for make in SCENES.values()])
 
     def of(seed: int = 0, **settings: float) -> dict:
-        settings = {"acceleration_noise": 0.0, "speed_noise": 0.0, "heedless": 0.0} | settings
+        settings = {"acceleration_noise": 0.0, "speed_noise": 0.0, "nonreactive": 0.0} | settings
         keys = jax.random.split(jax.random.key(seed), len(SCENES))
         agents = jax.tree.map(np.asarray, imagined(settings, keys, batch))
         tracks = jax.tree.map(lambda a: a.transpose(1, 2, 0, 3).reshape(len(SCENES), a.shape[2], -1), agents)
@@ -149,14 +149,14 @@ def test_an_agent_stops_behind_a_parked_vehicle(traffic):
     assert agents.speed[1, -1] < 0.1 and 1 < apart(agents, 1, 2) < 2
 
 
-def test_an_agent_that_heeds_the_ego_stops_behind_it_and_one_that_does_not_drives_on(traffic):
-    heeding, heedless = (traffic(heedless=fraction)["ego"] for fraction in (0.0, 1.0))
-    assert heeding.speed[1, -1] < 0.1 and -10 < heeding.x[1, -1] < -4.5
-    assert heedless.speed[1].min() > 7 and heedless.x[1, -1] > 10
+def test_an_agent_that_reacts_to_the_ego_stops_behind_it_and_one_that_does_not_drives_on(traffic):
+    reacting, nonreactive = (traffic(nonreactive=fraction)["ego"] for fraction in (0.0, 1.0))
+    assert reacting.speed[1, -1] < 0.1 and -10 < reacting.x[1, -1] < -4.5
+    assert nonreactive.speed[1].min() > 7 and nonreactive.x[1, -1] > 10
 
 
-def test_who_does_not_heed_the_ego_heeds_the_others(traffic):
-    agents = traffic(heedless=1.0)["standing"]
+def test_an_agent_that_does_not_react_to_the_ego_reacts_to_the_others(traffic):
+    agents = traffic(nonreactive=1.0)["standing"]
     assert agents.speed[1, -1] < 0.1 and 1 < apart(agents, 1, 2) < 2
 
 

@@ -29,7 +29,7 @@ CHOICES = (0.125, 0.375, 0.625, 0.875)  # one for each of up to four lanes that 
 HABIT_STREAM = 0x7FFFFFFE  # of the habits' noise, beyond the rank of any agent
 USUAL_SPEED, CYCLIST_SPEED = 8.0, 4.0  # m/s; the least that vehicles and cyclists desire
 SPEED_NOISE = 0.1  # standard deviation of the logarithm of desired speeds
-HEEDLESS = 0.5  # fraction of the agents that drive as if the ego were not there
+NONREACTIVE = 0.5  # fraction of the agents that drive as if the ego were not there
 FREE_ACCELERATION = 1.5  # m/s^2, on a free road from standstill
 EXPONENT = 4.0  # of speed over desired speed, as in the intelligent driver model
 SLOWING = -1.0  # m/s^2, of an agent that is faster than it desires
@@ -40,17 +40,17 @@ TURN_RATE, ACCELERATION = 2.0, 3.0  # s/rad and m/s^2: bring what networks read 
 
 @flax.struct.dataclass
 class Habits(Indexed):
-    """What each agent does alike throughout a rollout; fields float32[..., A].
+    """What each agent does alike throughout a rollout; fields [..., A].
 
     Attributes:
-      choice: of its route, in [0, 1), see `lane_paths.py`.
-      desired: speed on a free road [m/s]; 0 of what is parked.
-      heeds: 1 of those that keep clear of the ego, 0 of those that drive as if it were not there.
+      choice: float32, of its route, in [0, 1), see `lane_paths.py`.
+      desired: float32, speed on a free road [m/s]; 0 of what is parked.
+      reacts: bool, to the ego; the others drive as if it were not there.
     """
 
     choice: Array
     desired: Array
-    heeds: Array
+    reacts: Array
 
 
 @flax.struct.dataclass
@@ -76,7 +76,7 @@ def guide_frames(frames: Frame, scene: Scene, habits: Habits, simulator: Simulat
         motion = estimate_motion(frame.now, frame.before, simulator.step_s)
         path = paths_ahead(frame.now, motion, scene, habits.choice, simulator)
         lights = frame.light_state, frame.light_valid
-        bound, _ = highest_acceleration(frame.now, motion, scene, *lights, path, habits.heeds > 0)
+        bound, _ = highest_acceleration(frame.now, motion, scene, *lights, path, habits.reacts)
         follows = path.on_lane & (scene.agent_type != AgentType.PEDESTRIAN)
         wanted = jnp.where(follows, wanted_acceleration(frame, habits.desired, simulator.step_s), 0.0)
         return Guide(steering(frame.now, motion, scene, path), wanted, bound)
@@ -104,35 +104,36 @@ def draw_habits(
     rank: Array,
     state: State,
     simulator: SimulatorConfig,
-    heedless: float,
+    nonreactive: float,
     speed_noise: float = SPEED_NOISE,
 ) -> Habits:
     """Habits of the agents of a state [B, A].
 
-    A vehicle that stood throughout the history is parked, unless it is on a lane and has something to wait for. Others
-    see where the ego is going to: its choice is not drawn but that of its route.
+    A vehicle that stood throughout the history is parked, unless it is on a lane and has something to wait for, which
+    the ego is only for those that react to it. Others see where the ego is going to: its choice is not drawn but that
+    of its route.
 
     Args:
       keys: key[B].   rank: int32[B, A], see `noise.agent_noise`.
-      heedless: fraction of the agents that do not heed the ego.   speed_noise: see `SPEED_NOISE`.
+      nonreactive: fraction of the agents that do not react to the ego.   speed_noise: see `SPEED_NOISE`.
     """
     drawn = agent_noise(jax.vmap(lambda key: jax.random.fold_in(key, HABIT_STREAM))(keys), rank, (3,))
     is_ego = jnp.arange(rank.shape[1]) == state.scene.ego[:, None]
     along_route = jax.vmap(lambda now, scene: choice_along_route(now, scene, simulator))(state.now, state.scene)
     choice, noise = jnp.where(is_ego, along_route[:, None], drawn[..., 0]), (drawn[..., 1] - 0.5) * 12**0.5
-    heeds = (drawn[..., 2] >= heedless).astype(jnp.float32)
+    reacts = drawn[..., 2] >= nonreactive
 
-    def waits(state: State, choice: Array, heeds: Array) -> Array:
+    def waits(state: State, choice: Array, reacts: Array) -> Array:
         now, before = state.history[..., -1], state.history[..., -1 - simulator.substeps]
         motion = estimate_motion(now, before, simulator.step_s)
         path = paths_ahead(now, motion, state.scene, choice, simulator)
-        _, held = highest_acceleration(now, motion, state.scene, state.light_state, state.light_valid, path, heeds > 0)
+        _, held = highest_acceleration(now, motion, state.scene, state.light_state, state.light_valid, path, reacts)
         return held & path.on_lane
 
     fastest = jnp.max(jnp.where(state.history.valid, state.history.speed, 0.0), -1)
-    drives = (fastest > STILL_SPEED) | jax.vmap(waits)(state, choice, heeds)
+    drives = (fastest > STILL_SPEED) | jax.vmap(waits)(state, choice, reacts)
     desired = jnp.maximum(fastest, usual_speed(state.scene)) * jnp.exp(speed_noise * noise)
-    return Habits(choice, jnp.where(drives, desired, 0.0), heeds)
+    return Habits(choice, jnp.where(drives, desired, 0.0), reacts)
 
 
 def choice_along_route(now: Agents, scene: Scene, simulator: SimulatorConfig) -> Array:
@@ -162,7 +163,7 @@ def habits_shown(frames: Frame, after: Agents, scene: Scene, simulator: Simulato
     drives = jnp.any(speed > STILL_SPEED, 1, keepdims=True)
     desired = jnp.maximum(jax.lax.cummax(speed, axis=1), usual_speed(scene)[:, None])
     desired = jnp.where(drives, desired, 0.0)
-    return Habits(jnp.broadcast_to(choice[:, None], speed.shape), desired, jnp.ones(speed.shape))
+    return Habits(jnp.broadcast_to(choice[:, None], speed.shape), desired, jnp.ones(speed.shape, bool))
 
 
 def choices_made(frames: Frame, after: Agents, scene: Scene, simulator: SimulatorConfig) -> Array:

@@ -52,15 +52,15 @@ def steering(now: Agents, motion: Motion, scene: Scene, path: Path) -> Array:
 
 
 def highest_acceleration(
-    now: Agents, motion: Motion, scene: Scene, light_state: Array, light_valid: Array, path: Path, heeds: Array
+    now: Agents, motion: Motion, scene: Scene, light_state: Array, light_valid: Array, path: Path, reacts: Array
 ) -> tuple[Array, Array]:
     """The highest acceleration that its way allows each agent, and whether something is there to wait for.
 
-    Args: now, motion: fields [A]; light_state: int32[L]; light_valid: bool[L]; heeds: bool[A], those that keep clear
+    Args: now, motion: fields [A]; light_state: int32[L]; light_valid: bool[L]; reacts: bool[A], those that keep clear
       of the ego; the others drive as if it were not there.
     Returns: float32[A] [m/s^2], inf where nothing bounds it, as for pedestrians; bool[A].
     """
-    pairs = pairs_of(now, scene, heeds)
+    pairs = pairs_of(now, scene, reacts)
     leader, led, follows = behind_leaders(now, motion, scene, path, pairs)
     light, held = before_lights(motion, scene, light_state, light_valid, path)
     bounds = (leader, light, before_crossing_traffic(now, motion, scene, path, follows, pairs), in_bends(motion, path))
@@ -100,10 +100,13 @@ def extents(length: Array, width: Array, cos: Array, sin: Array) -> tuple[Array,
     return (cos * length + sin * width) / 2, (cos * width + sin * length) / 2
 
 
-def pairs_of(now: Agents, scene: Scene, heeds: Array) -> Array:
-    """Whether an agent may react to another one: both are there, not the same, and it heeds the other. bool[A, A]."""
+def pairs_of(now: Agents, scene: Scene, reacts: Array) -> Array:
+    """Whether an agent may react to another one: both are there, not the same, and the other is no ego that it ignores.
+
+    Args: reacts: bool[A], to the ego. Returns: bool[A, A].
+    """
     rows = jnp.arange(now.x.shape[0])
-    return now.valid[:, None] & now.valid & (rows[:, None] != rows) & (heeds[:, None] | (rows != scene.ego))
+    return now.valid[:, None] & now.valid & (rows[:, None] != rows) & (reacts[:, None] | (rows != scene.ego))
 
 
 def behind_leaders(now: Agents, motion: Motion, scene: Scene, path: Path, pairs: Array) -> tuple[Array, Array, Array]:

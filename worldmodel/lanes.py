@@ -19,7 +19,7 @@ from tether.simulator.observe import Observed
 from tether.simulator.transition import advance_state, start_state
 from tether.simulator.world import Action, Agents, Outcome, State
 from tether.worldmodel.features import Frame
-from tether.worldmodel.guidance import HEEDLESS, SPEED_NOISE, Habits, draw_habits, guide_frames
+from tether.worldmodel.guidance import NONREACTIVE, SPEED_NOISE, Habits, draw_habits, guide_frames
 from tether.worldmodel.interface import NothingToLearn
 from tether.worldmodel.motion import estimate_motion, move, standing
 from tether.worldmodel.noise import agent_noise, agent_rank
@@ -33,12 +33,12 @@ class LanesConfig:
       acceleration_noise: standard deviation of the noise on accelerations [m/s^2], drawn anew in each world step. An
         agent that stands starts by it.
       speed_noise: standard deviation of the logarithm of desired speeds.
-      heedless: fraction of the imagined agents that drive as if the ego were not there, as replayed ones do.
+      nonreactive: fraction of the imagined agents that drive as if the ego were not there, as replayed ones do.
     """
 
     acceleration_noise: float = 0.5
     speed_noise: float = SPEED_NOISE
-    heedless: float = setting(HEEDLESS, least=0, most=1)
+    nonreactive: float = setting(NONREACTIVE, least=0, most=1)
 
     def build(self, simulator: SimulatorConfig) -> "Lanes":
         """The model for this simulator's step and dynamics."""
@@ -65,7 +65,7 @@ class Lanes(NothingToLearn, Observed):
         state = start_state(scene, start, latent=())
         rank = agent_rank(state.now, scene.ego)
         config = self.config
-        habits = draw_habits(key, rank, state, self.simulator, config.heedless, config.speed_noise)
+        habits = draw_habits(key, rank, state, self.simulator, config.nonreactive, config.speed_noise)
         return state.replace(latent=Latent(rank, habits))
 
     def step(self, params: tuple, key: jax.Array, state: State, action: Action) -> tuple[State, Outcome]:

@@ -139,7 +139,7 @@ class LearnedWorld(Observed, abc.ABC):
     """`WorldModel` of networks that remember each agent.
 
     Attributes:
-      config: the model's settings; `context`, `heedless` and `sizes.ensemble` are among them.
+      config: the model's settings; `context`, `nonreactive` and `sizes.ensemble` are among them.
       simulator: step, dynamics and outcome.
     """
 
@@ -200,7 +200,7 @@ class LearnedWorld(Observed, abc.ABC):
         """Reads the logged history."""
         state = start_state(scene, start, latent=())
         rank = agent_rank(state.now, scene.ego)
-        habits = draw_habits(key, rank, state, self.simulator, self.config.heedless)
+        habits = draw_habits(key, rank, state, self.simulator, self.config.nonreactive)
         window = history_window(state, self.simulator, habits)
         reading = self.read(params, key, rank, window)
         memory = Memory(reading.hidden[:, -1], reading.past)

@@ -21,7 +21,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import State
 from tether.worldmodel import rssm_net
 from tether.worldmodel.features import Sensed
-from tether.worldmodel.guidance import HEEDLESS, Guide
+from tether.worldmodel.guidance import NONREACTIVE, Guide
 from tether.worldmodel.heads import Terms
 from tether.worldmodel.learned_world import Draw, LearnedWorld, Memory, Reading, Transitions
 from tether.worldmodel.noise import agent_noise
@@ -37,13 +37,13 @@ class RSSMConfig:
       sizes: sizes of the RSSM's networks.
       loss: weights of the RSSM's loss.
       context: world steps of history that warm up the RSSM's memory in a fit; a reset uses the whole history.
-      heedless: fraction of the RSSM's imagined agents that drive as if the ego were not there, as replayed ones do.
+      nonreactive: fraction of the RSSM's imagined agents that drive as if the ego were not there, as replayed ones do.
     """
 
     sizes: rssm_net.Sizes = setting(rssm_net.Sizes())
     loss: LossConfig = setting(LossConfig())
     context: int = 2
-    heedless: float = setting(HEEDLESS, least=0, most=1)
+    nonreactive: float = setting(NONREACTIVE, least=0, most=1)
 
     def build(self, simulator: SimulatorConfig) -> "RSSM":
         """The model for this simulator's step and dynamics."""

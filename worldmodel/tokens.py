@@ -21,7 +21,7 @@ from tether.simulator.config import SimulatorConfig
 from tether.simulator.world import State
 from tether.worldmodel import tokens_net
 from tether.worldmodel.features import Sensed
-from tether.worldmodel.guidance import HEEDLESS, Guide
+from tether.worldmodel.guidance import NONREACTIVE, Guide
 from tether.worldmodel.heads import Terms
 from tether.worldmodel.learned_world import Draw, LearnedWorld, Memory, Reading, Transitions
 from tether.worldmodel.motion import estimate_motion, move, standing
@@ -43,8 +43,8 @@ class TokensConfig:
       temperature: temperature at which motions are drawn; 1 is what was fitted, 0 the likeliest motion of each agent.
       min_p: motions less likely than this fraction of the likeliest one are never drawn (arXiv 2407.01082), since a
         short fit leaves a little probability on each of the V motions; 0 draws all.
-      heedless: fraction of the transformer's imagined agents that drive as if the ego were not there, as replayed ones
-        do.
+      nonreactive: fraction of the transformer's imagined agents that drive as if the ego were not there, as replayed
+        ones do.
     """
 
     sizes: tokens_net.Sizes = setting(tokens_net.Sizes())
@@ -53,7 +53,7 @@ class TokensConfig:
     context: int = 2
     temperature: float = 1.0
     min_p: float = setting(0.1, most=1)
-    heedless: float = setting(HEEDLESS, least=0, most=1)
+    nonreactive: float = setting(NONREACTIVE, least=0, most=1)
 
     def build(self, simulator: SimulatorConfig) -> "Tokens":
         """The model for this simulator's step and dynamics."""
