@@ -1,11 +1,12 @@
 """Worlds as places to learn in: a coach is trained in each, with one budget, and driven in the judges.
 
-python -m benchmarks.learned_in --cells benchmarks/cells/learned-in [--worlds kinematic lanes rssm=runs/cpu-seed0]
+python -m benchmarks.learned_in --cells benchmarks/cells/learned-in [--worlds kinematic lanes rssm=runs/rssm-{seed}]
 
-A World is named as a judge is, or as NAME=RUN, the fitted world model of a run. Each coach imitates the logs, practises
-in its World alone, and drives the test split without chance. IDM and the log's own ego are driven in each World as
-well: where they fail more often than in log replay, the World is gloomy. Every finished cell is kept under --cells and
-never repeated; after each seed the page of `results/` is written.
+A World is named as a judge is, or as NAME=RUN, the fitted world model of a run, where `{seed}` stands for the seed.
+Each coach imitates the logs, practises in its World alone for the same number of decisions, and drives the test split
+without chance. Imitation, IDM and the log's own ego are driven in each World as well, and each coach in its own: where
+they fail more often than in log replay, the World is gloomy; where a coach alone fails less often, it has exploited it.
+Every finished cell is kept under --cells and never repeated; after each seed the page of `results/` is written.
 """
 
 import argparse
@@ -45,7 +46,7 @@ COLUMNS = ("score", "failure", "at_fault", "off_road", "red_light", "collision",
 TITLES = TABLE | {"collision": "contact of any kind"}
 IMITATION = "imitation of the logs"
 TRUTH = "log_replay"
-PLACED = ("idm", "expert")  # driven in every World, as a measure of the World
+PLACED = (IMITATION, "idm", "expert")  # driven in every World, as a measure of the World
 PLACE = "as a place"
 
 
@@ -55,21 +56,22 @@ class Setup:
 
     Attributes:
       config: of the data and the simulator.   coaching: of the coach's training.   coach: the coach.
-      train, test: `Record`s.
+      decisions: of its practice.   train, test: `Record`s.
     """
 
     config: Config
     coaching: CoachingConfig
     coach: Coach
+    decisions: int
     train: Sequence[Record]
     test: Sequence[Record]
 
 
 def open_world(name: str, setup: Setup, records: Sequence[Record]) -> Judge:
     """A World by the name of a judge, or as NAME=RUN."""
-    label, equals, run = name.partition("=")
+    named, equals, run = name.partition("=")
     if not equals:
-        return open_judge(label, setup.config.simulator, records)
+        return open_judge(named, setup.config.simulator, records)
     of_run, simulator = read_run(pathlib.Path(run)), setup.config.simulator
     learned, _ = restore(pathlib.Path(run), of_run, models.build(of_run), records)
     # It is driven with the reward of today, whatever the run's was.
@@ -113,7 +115,8 @@ def coaches(setup: Setup, seed: int, worlds: Sequence[str], missing: Sequence[st
             continue
         world, began = open_world(name, setup, setup.train), time.process_time()
         params = world.params_of(np.arange(1))
-        learned, log = school.practise(setup.coach, setup.coaching, imitating, world.world, params, setup.train, seed)
+        practice = imitating, world.world, params, setup.train, setup.decisions, seed
+        learned, log = school.practise(setup.coach, setup.coaching, *practice)
         yield (
             name,
             learned.params,
@@ -125,40 +128,35 @@ def coaches(setup: Setup, seed: int, worlds: Sequence[str], missing: Sequence[st
         )
 
 
+def label(name: str) -> str:
+    """A World's name in tables."""
+    return name.partition("=")[0]
+
+
+def driven_in(arm: str, worlds: Sequence[str], judges: Sequence[str]) -> dict[str, str]:
+    """The Worlds that an arm is driven in, by what a cell calls them: the judges, and Worlds as places."""
+    places = worlds if arm in PLACED else [name for name in worlds if name == arm]
+    return {judge: judge for judge in judges} | {f"{PLACE} {label(name)}": name for name in places if name != TRUTH}
+
+
 def compute(setup: Setup, kept: pathlib.Path, worlds: Sequence[str], judges: Sequence[str], seed: int) -> None:
     """Computes the cells of a seed that are missing."""
 
-    def path(arm: str, judge: str) -> pathlib.Path:
-        return kept / f"{slug(arm.partition('=')[0], seed, judge)}.json"
+    def lacking(arm: str) -> dict[str, str]:
+        named = {called: kept / f"{slug(label(arm), seed, called)}.json" for called in driven_in(arm, worlds, judges)}
+        return {called: path for called, path in named.items() if not path.exists()}
 
-    def write(arm: str, judge: str, result: Cell) -> None:
-        write_text(path(arm, judge), json.dumps(result) + "\n")
+    def add(arm: str, policy: NamedPolicy, **facts: Any) -> None:
+        for called, path in lacking(arm).items():
+            scored = scores(setup, policy, opened(driven_in(arm, worlds, judges)[called]))
+            write_text(path, json.dumps(cell(setup, label(arm), seed, called, scored, **facts)) + "\n")
 
-    def lacking(arm: str) -> list[str]:
-        return [judge for judge in judges if not path(arm, judge).exists()]
-
-    opened = functools.cache(lambda judge: open_world(judge, setup, setup.test))
+    opened = functools.cache(lambda name: open_world(name, setup, setup.test))
     missing = [name for name in (IMITATION, *worlds) if lacking(name)]
     for name, params, facts in coaches(setup, seed, worlds, missing) if missing else ():
-        policy = NamedPolicy(f"coach of {name}", setup.coach.deployed, params)
-        label = name.partition("=")[0]
-        for judge in lacking(name):
-            write(name, judge, cell(setup, label, seed, judge, scores(setup, policy, opened(judge)), **facts))
-    if seed > 0:
-        return
-    for name in BASELINES:
-        for judge in lacking(name):
-            write(
-                name,
-                judge,
-                cell(setup, name, 0, judge, scores(setup, baseline(name, setup.config.simulator), opened(judge))),
-            )
-    for name in PLACED:
-        for world in worlds:
-            place = f"{PLACE} {world.partition('=')[0]}"
-            if not path(name, place).exists():
-                policy = baseline(name, setup.config.simulator)
-                write(name, place, cell(setup, name, 0, place, scores(setup, policy, opened(world))))
+        add(name, NamedPolicy(f"coach of {label(name)}", setup.coach.deployed, params), **facts)
+    for name in BASELINES if seed == 0 else ():
+        add(name, baseline(name, setup.config.simulator))
 
 
 def learned_table(cells: list[Cell]) -> str:
@@ -177,16 +175,19 @@ def learned_table(cells: list[Cell]) -> str:
 
 
 def place_table(cells: list[Cell]) -> str:
-    """Failures of policies in each World beside those in log replay."""
+    """How policies fare in each World beside how they fare in log replay."""
     groups, rows = groups_of(cells[0], "a cell"), []
     names = ("failure", "at_fault", "off_road", "red_light", "collision")
-    truth = {one["arm"]: one["scores"] for one in cells if one["judge"] == f"{PLACE} {TRUTH}"}
-    for one in cells:
-        of_world = {name: np.array(one["scores"][name]) for name in names}
-        own = [with_interval(bootstrap(of_world[name], groups)) for name in names]
-        change = signed(bootstrap(of_world["failure"] - np.array(truth[one["arm"]]["failure"]), groups))
-        rows.append([one["judge"].removeprefix(f"{PLACE} "), one["arm"], *own, change])
-    return table(["World", "policy", *(TITLES[name] for name in names), "failed - in log replay"], rows)
+    truth = grouped([one for one in cells if one["judge"] == TRUTH], "arm")
+    for judge, of_judge in grouped([one for one in cells if one["judge"].startswith(PLACE)], "judge").items():
+        place = judge.removeprefix(f"{PLACE} ")
+        for arm, of_arm in grouped(of_judge, "arm").items():
+            there = [with_interval(bootstrap(by_scene(of_arm, name), groups)) for name in names]
+            changes = [by_scene(of_arm, name) - by_scene(truth[arm], name) for name in ("failure", "score")]
+            title = "its own coach" if arm == place else arm
+            rows.append([place, title, *there, *(signed(bootstrap(change, groups)) for change in changes)])
+    changed = [f"{TITLES[name]} - in log replay" for name in ("failure", "score")]
+    return table(["World", "policy", *(TITLES[name] for name in names), *changed], rows)
 
 
 def page(setup: Setup, cells: list[Cell], written_by: str) -> str:
@@ -201,9 +202,8 @@ def page(setup: Setup, cells: list[Cell], written_by: str) -> str:
     judged = [one for one in cells if not one["judge"].startswith(PLACE)]
     for judge, of_judge in grouped(judged, "judge").items():
         parts += [f"## Evaluated in {judge.replace('_', ' ')}", learned_table(of_judge)]
-    places = [one for one in cells if one["judge"].startswith(PLACE)]
     about = "The same policies in each World itself, on the same scenes: a good World is as dangerous as log replay."
-    return "\n\n".join([*parts, "## Bias as a place", about, place_table(places)])
+    return "\n\n".join([*parts, "## Bias as a place", about, place_table(cells)])
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -219,9 +219,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--judges", nargs="+", choices=JUDGES, default=["log_replay", "reactive"], help="default: %(default)s"
     )
-    parser.add_argument(
-        "--batches", type=int, default=CoachingConfig().batches, help="of practice; default: %(default)s"
-    )
+    parser.add_argument("--decisions", type=int, default=800_000, help="of each practice; default: %(default)s")
     parser.add_argument("--data", help="a data set's folder; the starter set if left out")
     parser.add_argument("--agents", type=int, help="agents kept per scene; the preset's if left out")
     parser.add_argument("--section", default="learned-in", help="name of the page; default: %(default)s")
@@ -235,14 +233,13 @@ def main(arguments: list[str]) -> int:
     config = dataclasses.replace(presets.cpu(), data=DataConfig(directory=options.data))
     if options.agents:
         config = dataclasses.replace(config, spec=dataclasses.replace(config.spec, agents=options.agents))
-    coaching = dataclasses.replace(CoachingConfig(), batches=options.batches)
     splits = (open_records(config, split) for split in ("train", "test"))
-    setup = Setup(config, coaching, CoachConfig().build(config.simulator), *splits)
-    worlds = tuple(dict.fromkeys([*options.worlds, TRUTH]))
+    setup = Setup(config, CoachingConfig(), CoachConfig().build(config.simulator), options.decisions, *splits)
+    worlds, judges = (tuple(dict.fromkeys([*names, TRUTH])) for names in (options.worlds, options.judges))
     options.cells.mkdir(parents=True, exist_ok=True)
     written_by = " ".join(["python -m benchmarks.learned_in", *map(shortened, arguments)])
     for seed in options.seeds:
-        compute(setup, options.cells, worlds, options.judges, seed)
+        compute(setup, options.cells, [name.format(seed=seed) for name in worlds], judges, seed)
         cells = [json.loads(path.read_text("utf-8")) for path in sorted(options.cells.glob("*.json"))]
         write_page(options.results, options.section, page(setup, cells, written_by))
     return 0
