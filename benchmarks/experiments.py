@@ -33,7 +33,6 @@ from tether.training.stages import STAGES
 from tether.training.state import some_accepted
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHARED_STAGES = tuple(stage.name for stage in STAGES if stage.shared)
 WHOLE_TEST = ("--data.test_scenes", "None")  # a preset evaluates on a part of the split
 NO_REFIT = ("--fit.refit_steps", "0")
 NO_ROLL_BACK = "--grounding.roll_back=false"
@@ -72,6 +71,11 @@ class Arm:
         return f"{FORCED}{self.reasoning}" if self.reasoning else ""
 
     @property
+    def rounds(self) -> str:
+        """The name of its rounds in a report."""
+        return "coach_rounds" if self.policy == "coach" else "rounds"
+
+    @property
     def uncounted(self) -> set[str]:
         """Purposes of the ledger that this arm neither learns from nor is gated by, such as `validate`.
 
@@ -87,13 +91,19 @@ class Experiment:
 
     Attributes:
       title: of the page.   arms: the first one sets the budget.
-      words: for every train.py.   judges: the default ones.
+      words: for every train.py.   judges: the default ones.   last: the name of the last stage that is needed.
     """
 
     title: str
     arms: tuple[Arm, ...]
     words: tuple[str, ...]
     judges: tuple[str, ...]
+    last: str = STAGES[-1].name
+
+    def stages(self, shared: bool) -> list[str]:
+        """Names of the stages that are needed, those that all arms share or the others."""
+        names = [stage.name for stage in STAGES]
+        return [stage.name for stage in STAGES[: names.index(self.last) + 1] if stage.shared == shared]
 
 
 UNTRAINED = (
@@ -170,6 +180,23 @@ EXPERIMENTS = {
         ),
         judges=("log_replay",),
     ),
+    "coach": Experiment(
+        title="A coach grounded and not, and what each guard contributes",
+        arms=(
+            Arm("grounded", (), "coach"),
+            Arm("ungrounded", UNGROUNDED, "coach"),
+            Arm("no refit", NO_REFIT, "coach"),
+            Arm("no dynamic horizon", ("--rounds.dynamic_horizon=false",), "coach"),
+            Arm("no disagreement penalty", ("--rounds.penalty", "0"), "coach"),
+            Arm("no roll-back", (NO_ROLL_BACK,), "coach"),
+            Arm("practice in the simulator", DIRECT, "coach"),
+            Arm(BEFORE, ("--coaching.batches", "0", *NO_REFIT), "coach"),
+            *UNTRAINED[1:],
+        ),
+        words=("cpu", "--coaching.rounds", "3", "--coaching.batches", "130"),
+        judges=("log_replay",),
+        last="coach",
+    ),
 }
 
 
@@ -210,16 +237,22 @@ def slug(*parts: Any) -> str:
     return "-".join(str(part).replace(",", "").replace(" ", "-") for part in parts)
 
 
-def start(out: pathlib.Path, words: tuple[str, ...], seed: int) -> pathlib.Path:
+def start(out: pathlib.Path, words: tuple[str, ...], stages: list[str], seed: int) -> pathlib.Path:
     """The run that all arms of a seed start from."""
     directory = out / "runs" / slug("shared", seed)
-    for stage in SHARED_STAGES:
+    for stage in stages:
         call("train.py", [*words, "--seed", str(seed), "--directory", str(directory), "--stage", stage])
     return directory
 
 
 def practise(
-    out: pathlib.Path, arm: Arm, words: tuple[str, ...], seed: int, shared: pathlib.Path, budget: int
+    out: pathlib.Path,
+    arm: Arm,
+    words: tuple[str, ...],
+    stages: list[str],
+    seed: int,
+    shared: pathlib.Path,
+    budget: int,
 ) -> pathlib.Path:
     """Post-trains an arm. Returns: its run; of an arm that is not post-trained, the shared one.
 
@@ -231,8 +264,8 @@ def practise(
     given = [*words, *arm.words, "--seed", str(seed), "--directory", str(directory), "--start_from", str(shared)]
     if arm.budgeted:
         given += ["--rounds.iterations", str(iterations(settings.read(shared / "config.json"), arm, budget))]
-    for stage in (stage for stage in STAGES if not stage.shared):
-        call("train.py", [*given, "--stage", stage.name])
+    for stage in stages:
+        call("train.py", [*given, "--stage", stage])
     return directory
 
 
@@ -260,7 +293,7 @@ def evaluated_cell(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, ju
         "scores": {metric: scores[metric] for metric in METRICS if metric in scores},
         "rounds": [
             {**{name: one[name] for name in OF_A_ROUND}, "counted_steps": counted(arm, one["spent"])}
-            for one in (report["rounds"] if arm.words is not None and not arm.reasoning else ())
+            for one in (report[arm.rounds] if arm.words is not None and not arm.reasoning else ())
         ],
         "simulator_steps": counted(arm, origin["simulator_steps"]),
         "provenance": {"data": origin["data"]["name"], **{name: origin[name] for name in OF_THE_RUN}},
@@ -270,7 +303,7 @@ def evaluated_cell(out: pathlib.Path, arm: Arm, run: pathlib.Path, seed: int, ju
 def policy_of(arm: Arm, run: pathlib.Path) -> str:
     """The policy of a run to evaluate. Where every round was rolled back, post-training ends with imitation."""
     rounds = run / "rounds.json"
-    if arm.words is None or some_accepted(json.loads(rounds.read_text("utf-8"))):
+    if arm.words is None or arm.policy == "coach" or some_accepted(json.loads(rounds.read_text("utf-8"))):
         return arm.policy
     return BEFORE
 
@@ -296,8 +329,8 @@ def cells(
         for judge in judges:
             path = kept / f"{slug(arm.label, seed, judge)}.json"
             if not path.exists():
-                shared = shared or start(out, words, seed)
-                run = practise(out, arm, words, seed, shared, budget)
+                shared = shared or start(out, words, experiment.stages(shared=True), seed)
+                run = practise(out, arm, words, experiment.stages(shared=False), seed, shared, budget)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_text(path, json.dumps(evaluated_cell(out, arm, run, seed, judge)) + "\n")
             cell = json.loads(path.read_text("utf-8"))

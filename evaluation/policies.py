@@ -268,6 +268,7 @@ def write_report(
             "remarks": list(notes),
             "judges": judges,
             "rounds": list(progress.rounds),
+            "coach_rounds": list(progress.coach.rounds),
             "checks": list(progress.checks),
             "world_model": world_model,
             "figures": drawn,
@@ -306,9 +307,11 @@ def draw(
     (output / "figures").mkdir()
     figures.policy_chart(judges[judge]["policies"], output / "figures" / "policies.png")
     drawn = {"figures/policies.png": f"Driving score and failures of every policy under {judge}."}
-    if progress.rounds:
-        figures.rounds_chart(list(progress.rounds), output / "figures" / "rounds.png")
-        drawn["figures/rounds.png"] = "Imagined against grounded return by round, with the rule's decision."
+    for name, who, standing in (("coach_rounds", " of the coach", progress.coach), ("rounds", "", progress)):
+        if standing.rounds:
+            figures.rounds_chart(list(standing.rounds), output / "figures" / f"{name}.png")
+            caption = f"Imagined against grounded return{who} by round, with the rule's decision."
+            drawn[f"figures/{name}.png"] = caption
     if progress.checks:
         figures.loops_chart(list(progress.checks), output / "figures" / "loops.png")
         drawn["figures/loops.png"] = (

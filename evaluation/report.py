@@ -58,6 +58,7 @@ ABOUT_REASONING = (
     "on the policy's reasoning in another scene, `reasoning blank` on none. `action differs` is the fraction of steps "
     "in which that changes the action by more than 0.1 m/s^2. Near 0 the reasoning has no effect on the action."
 )
+ABOUT_ROUNDS = "Return over the steps that were compared, imagined and grounded from the same starts."
 ABOUT_MODELS = (
     "Average displacement error (ADE) of the others that move, against held-out logs: the mean over a few draws of "
     "each scene, the ego on its log (`docs/quality.md`). 95 % intervals over recordings."
@@ -333,9 +334,9 @@ def render(report: dict[str, Any]) -> str:
         ]
         if has_reasoning(summary):
             parts += [f"### Reasoning and actions under {judge}", reasoning_table(summary), ABOUT_REASONING]
-    if report["rounds"]:
-        parts += ["## Rounds", "Return over the steps that were compared, imagined and grounded from the same starts."]
-        parts += [rounds_table(report["rounds"])]
+    for name, title in {"coach_rounds": "Rounds of the coach", "rounds": "Rounds"}.items():
+        if report[name]:
+            parts += [f"## {title}", ABOUT_ROUNDS, rounds_table(report[name])]
     if report["checks"]:
         parts += [
             "## Closed and open loop",

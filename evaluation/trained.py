@@ -49,7 +49,8 @@ def learned_policies(
     """
     if asked is not None and not set(LEARNED) & set(asked):
         return ()
-    require(directory, config, progress, stages.imitate.STAGE, "its policy")
+    if asked is None or set(asked) & {"imitation", "post_trained"}:
+        require(directory, config, progress, stages.imitate.STAGE, "its policy")
     coached = config.coaching.rounds > 0 and stages.coach.STAGE.name not in missing_stages(config, progress)
     has = {"imitation": True, "post_trained": progress.post_trained, "coach": coached}
     wanted = [name for name in LEARNED if (has[name] if asked is None else name in asked)]

@@ -50,6 +50,7 @@ def report_of(results: Results) -> dict:
         "headline": report.headline(judges, 3),
         "judges": judges,
         "rounds": [ROUND],
+        "coach_rounds": [{**ROUND, "imagined_return": 4.375}],
         "checks": [CHECK, {**CHECK, "stage": "ground", "round": 1}],
         "world_model": {"kinematic": {"ade_1s": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 40}}},
         "figures": {"figures/policies.png": "Every policy."},
@@ -97,6 +98,8 @@ def test_the_report_holds_all_parts(tmp_path):
         "3 to 0 m/s",
         "ice",
         "3.250",
+        "Rounds of the coach",
+        "4.375",
         "figures/policies.png",
     ):
         assert part in text

@@ -46,6 +46,19 @@ def test_random_weights_are_no_policy():
         require("runs/x", CONFIG, progress(0), stages.world_model.STAGE, "its world model")
 
 
+def test_the_coach_needs_no_imitating_policy():
+    config = dataclasses.replace(CONFIG, coaching=dataclasses.replace(CONFIG.coaching, rounds=1))
+    units = [unit.name for unit in stages.schedule(config)]
+    coached = Progress(finished=tuple(units[: units.index("0/imitate")]))
+    assert learned_policies("runs/x", config, coached, ("coach", "idm")) == ("coach",)
+    with pytest.raises(ValueError, match="its policy is not trained yet"):
+        learned_policies("runs/x", config, coached, ("coach", "imitation"))
+    with pytest.raises(ValueError, match="its coach is not trained yet: stage coach is not finished"):
+        learned_policies("runs/x", config, progress(1), ("coach",))
+    with pytest.raises(ValueError, match=r"coaching\.rounds is 0"):
+        learned_policies("runs/x", CONFIG, progress(1), ("coach",))
+
+
 def test_the_imitation_policy_is_not_called_post_trained():
     imitated, grounded = progress(2), progress(5, "accept")  # round 0 grounds the imitation policy itself
     for run in (imitated, grounded):

@@ -114,7 +114,9 @@ def test_a_cell_keeps_the_columns_of_the_tables_and_no_path(tmp_path, monkeypatc
     one = {name: 1.0 for name in experiments.OF_A_ROUND}
     origin = {**made["provenance"], "simulator_steps": SPENT, "command": "train.py --directory /x"}
     report = {"provenance": {**origin, "data": {"name": "starter"}}, "rounds": [{**one, "spent": SPENT, "other": "/x"}]}
+    report["coach_rounds"] = []
     policies = {"post_trained": {**made["scores"], "consistency": [1.0] * 10, "jerk": [0.0] * 10}}
+    policies["coach"] = made["scores"]
     policies["post_trained, reasoning blank"] = {**made["scores"], "score": [0.1] * 10}
     scenes = {"scenario_ids": made["scenario_ids"], "groups": made["groups"], "scores": {"log_replay": policies}}
     for name, content in (("report", report), ("scenes", scenes)):
@@ -129,6 +131,7 @@ def test_a_cell_keeps_the_columns_of_the_tables_and_no_path(tmp_path, monkeypatc
     kept = experiments.evaluated_cell(tmp_path, Arm("grounded", (), reasoning="blank"), tmp_path, 0, "log_replay")
     assert kept["arm"] == "grounded, reasoning blank" and kept["scores"]["score"] == [0.1] * 10 and not kept["rounds"]
     forced.rename(folder)
+    assert experiments.evaluated_cell(tmp_path, Arm("grounded", (), "coach"), tmp_path, 0, "log_replay")["rounds"] == []
     imitation = Arm("grounded", None)  # the same report, but nothing was post-trained for this row
     assert experiments.evaluated_cell(tmp_path, imitation, tmp_path, 0, "log_replay")["rounds"] == []
     (tmp_path / "rounds.json").write_text(json.dumps([{**accepted, "decision": "roll_back"}]))

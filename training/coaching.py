@@ -42,7 +42,7 @@ class CoachingConfig:
       rounds: number of rounds in which the coach practises and is grounded; 0 for no coach.
       imitation_steps: steps of imitation of the logs before the coach practises; 0 to start from nothing.
       imitation_rate: learning rate of the coach's imitation at first; a cosine leads it to 0.
-      batches: number of batches that the coach practises in each round.
+      batches: number of batches that the coach practises in each round; 0 for imitation alone.
       rows: number of rollouts in a batch of the coach's practice.
       steps: most world steps of a rollout of the coach's practice.
       epochs: number of times that each decision of the coach is used.
@@ -60,7 +60,7 @@ class CoachingConfig:
     rounds: int = setting(0, least=0)
     imitation_steps: int = setting(300, least=0)
     imitation_rate: float = 2e-3
-    batches: int = 400
+    batches: int = setting(400, least=0)
     rows: int = 128
     steps: int = 16
     epochs: int = 3

@@ -187,7 +187,7 @@ class Config:
       name: name of the preset, which is part of the default run directory.
       seed: seed of all random numbers.
       directory: folder of the run, `runs/<name>-seed<seed>` if None; a run that it holds is resumed.
-      start_from: folder of another run to start from, which has fitted its world model and imitated, and nothing more.
+      start_from: folder of another run to start from, which has fitted its world model or imitated, and nothing more.
         All settings of these stages must be the same; runs that differ in later ones can share them. None starts from
         the beginning.
       fresh: whether to start anew; an earlier run in the folder is moved aside, to `<directory>.1` or the next free

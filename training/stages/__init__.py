@@ -9,10 +9,10 @@ from tether.training.stages import closed_loop, coach, imitate, post_train, valu
 
 STAGES: tuple[Stage, ...] = (
     world_model.STAGE,
+    coach.STAGE,
     imitate.STAGE,
     closed_loop.STAGE,
     value.STAGE,
-    coach.STAGE,
     post_train.STAGE,
 )
 
