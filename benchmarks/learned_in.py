@@ -3,6 +3,7 @@
 python -m benchmarks.learned_in --cells benchmarks/cells/learned-in [--worlds kinematic lanes rssm=runs/rssm-{seed}]
 
 A World is named as a judge is, or as NAME=RUN, the fitted world model of a run, where `{seed}` stands for the seed.
+`lanes+0.5` is a World half of whose agents follow the log while the coach practises (`worldmodel/replayed.py`).
 Each coach imitates the logs, practises in its World alone for the same number of decisions, and drives the test split
 without chance. Imitation, IDM and the log's own ego are driven in each World as well, and each coach in its own: where
 they fail more often than in log replay, the World is gloomy; where a coach alone fails less often, it has exploited it.
@@ -35,7 +36,7 @@ from tether.evaluation.restore import read_run, restore
 from tether.evaluation.statistics import bootstrap, recordings
 from tether.policy.coach import Coach, CoachConfig
 from tether.training import models, presets, school
-from tether.training.coaching import CoachingConfig
+from tether.training.coaching import CoachingConfig, practised_in
 from tether.training.config import Config
 from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
 from tether.training.scenes import DataConfig
@@ -69,9 +70,9 @@ class Setup:
 
 def open_world(name: str, setup: Setup, records: Sequence[Record]) -> Judge:
     """A World by the name of a judge, or as NAME=RUN."""
-    named, equals, run = name.partition("=")
+    called, equals, run = name.partition("=")
     if not equals:
-        return open_judge(named, setup.config.simulator, records)
+        return open_judge(called.partition("+")[0], setup.config.simulator, records)
     of_run, simulator = read_run(pathlib.Path(run)), setup.config.simulator
     learned, _ = restore(pathlib.Path(run), of_run, models.build(of_run), records)
     # It is driven with the reward of today, whatever the run's was.
@@ -115,7 +116,8 @@ def coaches(setup: Setup, seed: int, worlds: Sequence[str], missing: Sequence[st
             continue
         world, began = open_world(name, setup, setup.train), time.process_time()
         params = world.params_of(np.arange(1))
-        practice = imitating, world.world, params, setup.train, setup.decisions, seed
+        among = practised_in(world.world, setup.config.simulator, replayed(name))
+        practice = imitating, among, params, setup.train, setup.decisions, seed
         learned, log = school.practise(setup.coach, setup.coaching, *practice)
         yield (
             name,
@@ -133,10 +135,15 @@ def label(name: str) -> str:
     return name.partition("=")[0]
 
 
+def replayed(name: str) -> float:
+    """The fraction of its agents that follow the log while a coach practises."""
+    return float(label(name).partition("+")[2] or 0)
+
+
 def driven_in(arm: str, worlds: Sequence[str], judges: Sequence[str]) -> dict[str, str]:
     """The Worlds that an arm is driven in, by what a cell calls them: the judges, and Worlds as places."""
-    places = worlds if arm in PLACED else [name for name in worlds if name == arm]
-    return {judge: judge for judge in judges} | {f"{PLACE} {label(name)}": name for name in places if name != TRUTH}
+    places = [name for name in worlds if name != TRUTH and not replayed(name) and (arm in PLACED or name == arm)]
+    return {judge: judge for judge in judges} | {f"{PLACE} {label(name)}": name for name in places}
 
 
 def compute(setup: Setup, kept: pathlib.Path, worlds: Sequence[str], judges: Sequence[str], seed: int) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import learned_in
-from benchmarks.learned_in import COLUMNS, IMITATION
+from benchmarks.learned_in import COLUMNS, IMITATION, PLACE
 from tether.training import presets
 
 SCENES = [SimpleNamespace(scenario_id=f"s{i}", group=f"g{i // 2}") for i in range(4)]
@@ -43,6 +43,15 @@ def test_every_coach_is_driven_in_the_judges_and_in_its_own_world(study, tmp_pat
     assert [name for name, _ in calls["trained"]] == [IMITATION, *worlds]
     assert ("coach of rssm", "rssm=runs/7") in calls["driven"] and ("idm", "kinematic") in calls["driven"]
     assert ("coach of rssm", "kinematic") not in calls["driven"] and ("go_straight", "kinematic") not in calls["driven"]
+
+
+def test_a_world_with_replayed_agents_is_no_place(study, tmp_path):
+    """It reads the log's future, so nothing but practice takes place in it."""
+    _, setup = study
+    assert [learned_in.replayed(name) for name in ("lanes+0.25", "rssm+0.5=runs/7+1", "lanes")] == [0.25, 0.5, 0.0]
+    learned_in.compute(setup, tmp_path, ("kinematic+0.5", "log_replay"), ("log_replay",), 0)
+    assert (tmp_path / "kinematic+0.5-0-log_replay.json").exists()
+    assert not [path for path in tmp_path.glob("*.json") if PLACE.replace(" ", "-") in path.name]
 
 
 def test_finished_cells_are_not_repeated(study, tmp_path):

@@ -45,6 +45,7 @@ from settings_units import Differs, units
 
 from tether.data.settings import settings_of
 from tether.training import models, presets
+from tether.training.coaching import practised_in
 from tether.training.config import flatten
 from tether.training.validation import validate
 
@@ -179,6 +180,7 @@ PROBES = {
     ],
     "coach.": [coach_network, coach_acting],
     "coaching.": [planned, units("0/imitate_coach"), units("1/practise_coach")],
+    "coaching.replayed": [lambda config: practised_in("model", config.simulator, config.coaching.replayed)],
     "returns.": [learning],
     "pmpo.": [learning],
     "grpo.": [IMPROVE, learning],

@@ -21,12 +21,14 @@ from tether.policy.action_space import encode_towards, logged_waypoints
 from tether.policy.coach import VALUE_SCALE, Coach, entropy, log_prob
 from tether.policy.coach_sight import Sight
 from tether.policy.imitation import ImitationConfig, perturb
+from tether.simulator.config import SimulatorConfig
 from tether.simulator.observe import observe
 from tether.simulator.rollout import rollout
 from tether.simulator.transition import start_state, with_ego
 from tether.simulator.world import Params, Rollout, World
 from tether.training.imagination import Trust
 from tether.training.returns import counted, masked_mean
+from tether.worldmodel.replayed import Replayed
 
 NEWEST = 0.25  # weight of the newest batch in the running largest advantage
 LAST_RATE = 0.05  # fraction of the learning rate that is left at the end
@@ -45,6 +47,7 @@ class CoachingConfig:
       batches: number of batches that the coach practises in each round; 0 for imitation alone.
       rows: number of rollouts in a batch of the coach's practice.
       steps: most world steps of a rollout of the coach's practice.
+      replayed: fraction of the imagined agents that follow the log while the coach practises.
       epochs: number of times that each decision of the coach is used.
       minibatch: decisions per update of the coach.
       learning_rate: learning rate of the coach at first; it falls linearly to a twentieth over all rounds.
@@ -63,6 +66,7 @@ class CoachingConfig:
     batches: int = setting(400, least=0)
     rows: int = 128
     steps: int = 16
+    replayed: float = setting(0.5, least=0, most=1)
     epochs: int = 3
     minibatch: int = 512
     learning_rate: float = 6e-4
@@ -195,6 +199,11 @@ def imitation_step(
     value, gradients = jax.value_and_grad(cross_entropy)(state.params)
     params, moments = descend(state.params, state.optimizer, gradients, rate)
     return state.replace(params=params, optimizer=moments), {"imitation": value}
+
+
+def practised_in(world: World, simulator: SimulatorConfig, replayed: float) -> World:
+    """The World that the coach practises in, given one that imagines the others. replayed: see `CoachingConfig`."""
+    return Replayed(world, simulator, replayed) if replayed > 0 else world
 
 
 def latest_start(records: Sequence[Record], steps: int) -> int:

@@ -51,7 +51,8 @@ def practise_coach(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Met
     """The coach practises in the world model as far as it is believed, or, for the baseline, in the simulator."""
     config, imagines = run.config.coaching, run.config.rounds.world == "model"
     train = seen_by(run.models.world_model, run.splits.train) if imagines else WithoutTiles(run.splits.train)
-    world = run.models.world_model if imagines else LogReplay(run.config.simulator)
+    simulator, model = run.config.simulator, run.models.world_model
+    world = coaching.practised_in(model, simulator, config.replayed) if imagines else LogReplay(simulator)
     latest, now = latest_start(train, run.config.simulator.substeps), state.progress
     believed = (now.coach.horizon, now.trust, now.coach.penalty) if imagines else (config.steps, jnp.inf, 0.0)
     trust = Trust(jnp.int32(believed[0]), *map(jnp.float32, believed[1:]))
