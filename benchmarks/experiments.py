@@ -202,7 +202,7 @@ EXPERIMENTS = {
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    own, _, passed = (list(part) for part in _split(arguments))
+    own, _, passed = (list(part) for part in split(arguments))
     parser = Parser(
         prog="python -m benchmarks.experiments",
         description=__doc__,
@@ -220,7 +220,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+def split(arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
     """The words before `--`, `--` itself, and the words after it."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at : at + 1], arguments[at + 1 :]

@@ -1,9 +1,11 @@
 """Worlds as places to learn in: a coach is trained in each, with one budget, and driven in the judges.
 
-python -m benchmarks.learned_in --cells benchmarks/cells/learned-in [--worlds kinematic lanes rssm=runs/rssm-{seed}]
+python -m benchmarks.learned_in --cells benchmarks/cells/learned-in --worlds kinematic lanes rssm lanes@coach.width=64
+    --runs rssm=runs/rssm-{seed} [-- --data.directory DIR --spec.agents 64]
 
-A World is named as a judge is, or as NAME=RUN, the fitted world model of a run, where `{seed}` stands for the seed.
-`lanes+0.5` is a World half of whose agents follow the log while the coach practises (`worldmodel/replayed.py`).
+A World is named as a judge is; one that is fitted is that of a run of --runs, where `{seed}` stands for the seed. What
+follows `@` are settings that differ, separated by commas. Words after `--` are settings of all.
+
 Each coach imitates the logs, practises in its World alone for the same number of decisions, and drives the test split
 without chance. Imitation, IDM and the log's own ego are driven in each World as well, and each coach in its own: where
 they fail more often than in log replay, the World is gloomy; where a coach alone fails less often, it has exploited it.
@@ -23,7 +25,7 @@ import numpy as np
 
 from benchmarks import command
 from benchmarks.comparison import Cell, by_scene, grouped
-from benchmarks.experiments import slug
+from benchmarks.experiments import WHOLE_TEST, slug, split
 from benchmarks.pages import add_folder, write_page
 from tether.data.command_line import Parser
 from tether.data.files import write_text
@@ -34,12 +36,11 @@ from tether.evaluation.provenance import made_here, shortened
 from tether.evaluation.report import TABLE, groups_of, signed, table, with_interval
 from tether.evaluation.restore import read_run, restore
 from tether.evaluation.statistics import bootstrap, recordings
-from tether.policy.coach import Coach, CoachConfig
+from tether.policy.coach import Coach
 from tether.training import models, presets, school
-from tether.training.coaching import CoachingConfig, practised_in
+from tether.training.coaching import practised_in
 from tether.training.config import Config
 from tether.training.drives import Judge, NamedPolicy, Scored, drive, row_keys
-from tether.training.scenes import DataConfig
 from tether.worldmodel import registry
 
 WORLDS = ("kinematic", "lanes", "log_replay")
@@ -53,28 +54,44 @@ PLACE = "as a place"
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What all cells share.
+    """What cells share.
 
     Attributes:
-      config: of the data and the simulator.   coaching: of the coach's training.   coach: the coach.
-      decisions: of its practice.   train, test: `Record`s.
+      words: settings of `train.py` that differ from those of preset `cpu`.   runs: the run of each fitted World.
+      decisions: of a practice.   train, test: `Record`s.
     """
 
-    config: Config
-    coaching: CoachingConfig
-    coach: Coach
+    words: tuple[str, ...]
+    runs: dict[str, str]
     decisions: int
     train: Sequence[Record]
     test: Sequence[Record]
 
+    @functools.cached_property
+    def config(self) -> Config:
+        """With a coach."""
+        return presets.parse(["cpu", *WHOLE_TEST, "--coaching.rounds", "1", *self.words])
+
+    @property
+    def coach(self) -> Coach:
+        """As it explores."""
+        return self.config.coach.build(self.config.simulator, self.config.policy.actions)
+
+    def of(self, name: str) -> "Setup":
+        """The setup of a World, with the settings that stand after its name."""
+        words = (word for setting in name.split("@")[1:] for each in setting.split(",") for word in each.split("="))
+        own = [word if index % 2 else f"--{word}" for index, word in enumerate(words)]
+        return dataclasses.replace(self, words=(*self.words, *own)) if own else self
+
 
 def open_world(name: str, setup: Setup, records: Sequence[Record]) -> Judge:
-    """A World by the name of a judge, or as NAME=RUN."""
-    called, equals, run = name.partition("=")
-    if not equals:
-        return open_judge(called.partition("+")[0], setup.config.simulator, records)
-    of_run, simulator = read_run(pathlib.Path(run)), setup.config.simulator
-    learned, _ = restore(pathlib.Path(run), of_run, models.build(of_run), records)
+    """A World by its name; a fitted one with the arrays of its run."""
+    name = name.partition("@")[0]
+    if name not in setup.runs:
+        return open_judge(name, setup.config.simulator, records)
+    run, simulator = pathlib.Path(setup.runs[name]), setup.config.simulator
+    of_run = read_run(run)
+    learned, _ = restore(run, of_run, models.build(of_run), records)
     # It is driven with the reward of today, whatever the run's was.
     world = registry.build(of_run.world_model, of_run.model_settings(of_run.world_model), simulator)
     return Judge(world, lambda rows: learned.model)
@@ -107,61 +124,51 @@ def cell(setup: Setup, arm: str, seed: int, judge: str, of_scenes: dict, **more:
     }
 
 
-def coaches(setup: Setup, seed: int, worlds: Sequence[str], missing: Sequence[str]) -> Iterator[tuple[str, Any, dict]]:
-    """Name, parameters and facts about the training of the imitating coach, and of those missing of each World."""
-    imitating = school.imitate(setup.coach, setup.coaching, setup.train, seed)
-    yield IMITATION, imitating.params, {}
-    for name in worlds:
-        if name not in missing:
+def coaches(setup: Setup, seed: int, names: Sequence[str]) -> Iterator[tuple[str, NamedPolicy, dict]]:
+    """The coaches of these Worlds, and the one that imitates, by name, with facts about their training."""
+    before = school.imitate(setup.coach, setup.config.coaching, setup.train, seed)
+    for name in names:
+        own, began = setup.of(name), time.process_time()
+        coach, config = own.coach, own.config.coaching
+        if name == IMITATION:
+            yield name, NamedPolicy(name, coach.deployed, before.params), {}
             continue
-        world, began = open_world(name, setup, setup.train), time.process_time()
-        params = world.params_of(np.arange(1))
-        among = practised_in(world.world, setup.config.simulator, replayed(name))
-        practice = imitating, among, params, setup.train, setup.decisions, seed
-        learned, log = school.practise(setup.coach, setup.coaching, *practice)
-        yield (
-            name,
-            learned.params,
-            {
-                "decisions": int(sum(one["decisions"] for one in log)),
-                "cpu_s": round(time.process_time() - began, 1),
-                "failure_there": float(np.mean([one["failure"] for one in log[-10:]])),
-            },
-        )
-
-
-def label(name: str) -> str:
-    """A World's name in tables."""
-    return name.partition("=")[0]
-
-
-def replayed(name: str) -> float:
-    """The fraction of its agents that follow the log while a coach practises."""
-    return float(label(name).partition("+")[2] or 0)
+        world = open_world(name, own, own.train)
+        # Worlds that replay the log themselves have nothing to imagine.
+        place = practised_in(world.world, own.config.simulator, config.replayed * hasattr(world.world, "loss"))
+        state = before if own is setup else school.imitate(coach, config, own.train, seed)
+        practice = world.params_of(np.arange(1)), own.train, own.decisions, seed
+        state, log = school.practise(coach, config, state, place, *practice)
+        facts = {
+            "decisions": int(sum(one["decisions"] for one in log)),
+            "cpu_s": round(time.process_time() - began, 1),
+            "failure_there": float(np.mean([one["failure"] for one in log[-10:]])),
+        }
+        yield name, NamedPolicy(f"coach of {name}", coach.deployed, state.params), facts
 
 
 def driven_in(arm: str, worlds: Sequence[str], judges: Sequence[str]) -> dict[str, str]:
     """The Worlds that an arm is driven in, by what a cell calls them: the judges, and Worlds as places."""
-    places = [name for name in worlds if name != TRUTH and not replayed(name) and (arm in PLACED or name == arm)]
-    return {judge: judge for judge in judges} | {f"{PLACE} {label(name)}": name for name in places}
+    places = [name for name in worlds if name != TRUTH and "@" not in name and (arm in PLACED or name == arm)]
+    return {judge: judge for judge in judges} | {f"{PLACE} {name}": name for name in places}
 
 
 def compute(setup: Setup, kept: pathlib.Path, worlds: Sequence[str], judges: Sequence[str], seed: int) -> None:
     """Computes the cells of a seed that are missing."""
 
-    def lacking(arm: str) -> dict[str, str]:
-        named = {called: kept / f"{slug(label(arm), seed, called)}.json" for called in driven_in(arm, worlds, judges)}
+    def lacking(arm: str) -> dict[str, pathlib.Path]:
+        named = {called: kept / f"{slug(arm, seed, called)}.json" for called in driven_in(arm, worlds, judges)}
         return {called: path for called, path in named.items() if not path.exists()}
 
     def add(arm: str, policy: NamedPolicy, **facts: Any) -> None:
         for called, path in lacking(arm).items():
             scored = scores(setup, policy, opened(driven_in(arm, worlds, judges)[called]))
-            write_text(path, json.dumps(cell(setup, label(arm), seed, called, scored, **facts)) + "\n")
+            write_text(path, json.dumps(cell(setup, arm, seed, called, scored, **facts)) + "\n")
 
     opened = functools.cache(lambda name: open_world(name, setup, setup.test))
     missing = [name for name in (IMITATION, *worlds) if lacking(name)]
-    for name, params, facts in coaches(setup, seed, worlds, missing) if missing else ():
-        add(name, NamedPolicy(f"coach of {label(name)}", setup.coach.deployed, params), **facts)
+    for name, policy, facts in coaches(setup, seed, missing) if missing else ():
+        add(name, policy, **facts)
     for name in BASELINES if seed == 0 else ():
         add(name, baseline(name, setup.config.simulator))
 
@@ -197,7 +204,7 @@ def place_table(cells: list[Cell]) -> str:
     return table(["World", "policy", *(TITLES[name] for name in names), *changed], rows)
 
 
-def page(setup: Setup, cells: list[Cell], written_by: str) -> str:
+def page(cells: list[Cell], written_by: str) -> str:
     """The text of the page."""
     facts = {
         name: "; ".join(dict.fromkeys(str(one["provenance"][name]) for one in cells)) for name in ("commit", "machine")
@@ -215,40 +222,40 @@ def page(setup: Setup, cells: list[Cell], written_by: str) -> str:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
+    own, _, words = (list(part) for part in split(arguments))
     parser = Parser(
         prog="python -m benchmarks.learned_in",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cells", required=True, type=pathlib.Path, help="where finished cells are kept")
-    parser.add_argument("--worlds", nargs="+", default=WORLDS, help="names or NAME=RUN, beside log_replay")
+    parser.add_argument("--worlds", nargs="+", default=WORLDS, help="beside log_replay; default: %(default)s")
+    parser.add_argument("--runs", nargs="+", default=[], metavar="WORLD=RUN", help="the runs of fitted Worlds")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
     parser.add_argument(
         "--judges", nargs="+", choices=JUDGES, default=["log_replay", "reactive"], help="default: %(default)s"
     )
-    parser.add_argument("--decisions", type=int, default=800_000, help="of each practice; default: %(default)s")
-    parser.add_argument("--data", help="a data set's folder; the starter set if left out")
-    parser.add_argument("--agents", type=int, help="agents kept per scene; the preset's if left out")
+    parser.add_argument("--decisions", type=int, default=2_400_000, help="of each practice; default: %(default)s")
     parser.add_argument("--section", default="learned-in", help="name of the page; default: %(default)s")
     add_folder(parser)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(own)
+    options.words = tuple(words)
+    return options
 
 
 def main(arguments: list[str]) -> int:
     """Computes missing cells, writes the page after each seed, and returns the exit status."""
     options = parse(arguments)
-    config = dataclasses.replace(presets.cpu(), data=DataConfig(directory=options.data))
-    if options.agents:
-        config = dataclasses.replace(config, spec=dataclasses.replace(config.spec, agents=options.agents))
-    splits = (open_records(config, split) for split in ("train", "test"))
-    setup = Setup(config, CoachingConfig(), CoachConfig().build(config.simulator), options.decisions, *splits)
+    setup = Setup(options.words, {}, options.decisions, (), ())
+    train, test = (open_records(setup.config, name) for name in ("train", "test"))
     worlds, judges = (tuple(dict.fromkeys([*names, TRUTH])) for names in (options.worlds, options.judges))
     options.cells.mkdir(parents=True, exist_ok=True)
     written_by = " ".join(["python -m benchmarks.learned_in", *map(shortened, arguments)])
     for seed in options.seeds:
-        compute(setup, options.cells, [name.format(seed=seed) for name in worlds], judges, seed)
+        runs = dict(run.format(seed=seed).split("=", 1) for run in options.runs)
+        compute(Setup(options.words, runs, options.decisions, train, test), options.cells, worlds, judges, seed)
         cells = [json.loads(path.read_text("utf-8")) for path in sorted(options.cells.glob("*.json"))]
-        write_page(options.results, options.section, page(setup, cells, written_by))
+        write_page(options.results, options.section, page(cells, written_by))
     return 0
 
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import learned_in
+from benchmarks import experiments, learned_in
 from benchmarks.learned_in import COLUMNS, IMITATION, PLACE
-from tether.training import presets
+from tether.training.coaching import CoachingConfig
 
 SCENES = [SimpleNamespace(scenario_id=f"s{i}", group=f"g{i // 2}") for i in range(4)]
-FAILURES = {"log_replay": 1, "kinematic": 2, "rssm=runs/7": 3}  # of the four scenes, whoever drives
+FAILURES = {"log_replay": 1, "kinematic": 2, "rssm": 3}  # of the four scenes, whoever drives
 
 
 @pytest.fixture
@@ -19,10 +19,11 @@ def study(monkeypatch):
     """A study in which nothing is driven: the number of calls of each kind, and the setup."""
     calls = {"trained": [], "driven": []}
 
-    def coaches(setup, seed, worlds, missing):
-        for name in missing:
+    def coaches(setup, seed, names):
+        for name in names:
             calls["trained"].append((name, seed))
-            yield name, (), {} if name == IMITATION else {"decisions": 1000 + seed, "cpu_s": 60.0}
+            facts = {} if name == IMITATION else {"decisions": 1000 + seed, "cpu_s": 60.0}
+            yield name, SimpleNamespace(name=f"coach of {name}"), facts
 
     def scores(setup, policy, world):
         calls["driven"].append((policy.name, world))
@@ -32,25 +33,27 @@ def study(monkeypatch):
     monkeypatch.setattr(learned_in, "coaches", coaches)
     monkeypatch.setattr(learned_in, "scores", scores)
     monkeypatch.setattr(learned_in, "open_world", lambda name, setup, records: name)
-    coach = SimpleNamespace(deployed=None)
-    return calls, learned_in.Setup(presets.cpu(), None, coach, 1000, (), SCENES)
+    return calls, learned_in.Setup((), {}, 1000, (), SCENES)
 
 
 def test_every_coach_is_driven_in_the_judges_and_in_its_own_world(study, tmp_path):
     calls, setup = study
-    worlds = ("kinematic", "rssm=runs/7", "log_replay")
+    worlds = ("kinematic", "rssm", "log_replay")
     learned_in.compute(setup, tmp_path, worlds, ("log_replay",), 0)
     assert [name for name, _ in calls["trained"]] == [IMITATION, *worlds]
-    assert ("coach of rssm", "rssm=runs/7") in calls["driven"] and ("idm", "kinematic") in calls["driven"]
+    assert ("coach of rssm", "rssm") in calls["driven"] and ("idm", "kinematic") in calls["driven"]
     assert ("coach of rssm", "kinematic") not in calls["driven"] and ("go_straight", "kinematic") not in calls["driven"]
 
 
-def test_a_world_with_replayed_agents_is_no_place(study, tmp_path):
-    """It reads the log's future, so nothing but practice takes place in it."""
+def test_settings_that_differ_stand_after_the_name(study, tmp_path):
+    """Such a World is no place: that is measured once, with the settings of all."""
     _, setup = study
-    assert [learned_in.replayed(name) for name in ("lanes+0.25", "rssm+0.5=runs/7+1", "lanes")] == [0.25, 0.5, 0.0]
-    learned_in.compute(setup, tmp_path, ("kinematic+0.5", "log_replay"), ("log_replay",), 0)
-    assert (tmp_path / "kinematic+0.5-0-log_replay.json").exists()
+    name = "kinematic@coach.width=64,coaching.replayed=0"
+    assert setup.config.coach.width == 128 and setup.config.coaching.replayed == 0.5
+    assert setup.of(name).config.coach.width == 64 and setup.of(name).config.coaching.replayed == 0
+    assert setup.of("kinematic") is setup
+    learned_in.compute(setup, tmp_path, (name, "log_replay"), ("log_replay",), 0)
+    assert (tmp_path / f"{experiments.slug(name, 0, 'log_replay')}.json").exists()
     assert not [path for path in tmp_path.glob("*.json") if PLACE.replace(" ", "-") in path.name]
 
 
@@ -68,9 +71,9 @@ def test_finished_cells_are_not_repeated(study, tmp_path):
 def test_the_page_sets_each_world_beside_log_replay(study, tmp_path):
     _, setup = study
     for seed in (0, 1):
-        learned_in.compute(setup, tmp_path, ("rssm=runs/7", "log_replay"), ("log_replay",), seed)
+        learned_in.compute(setup, tmp_path, ("rssm", "log_replay"), ("log_replay",), seed)
     cells = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
-    page = learned_in.page(setup, cells, "python -m benchmarks.learned_in")
+    page = learned_in.page(cells, "python -m benchmarks.learned_in")
     judged, places = page.split("## Bias as a place")
     assert "| rssm | 2 | 0.750 [" in judged and "1,000, 1,001 | 1.0, 1.0 |" in judged
     own = next(row for row in places.splitlines() if row.startswith("| rssm | its own coach |"))
@@ -91,7 +94,7 @@ def test_the_budget_counts_decisions(monkeypatch):
         return None, {"decisions": 30.0, "return": 1.0}
 
     monkeypatch.setattr(school, "coaching_step", coaching_step)
-    config = dataclasses.replace(learned_in.CoachingConfig(), rows=2)
+    config = dataclasses.replace(CoachingConfig(), rows=2)
     coach = SimpleNamespace(simulator=SimpleNamespace(substeps=5))
     _, log = school.practise(coach, config, None, None, (), (), 100, 0)
     assert len(log) == 4  # 30, 60, 90, 120 decisions
