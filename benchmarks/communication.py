@@ -96,7 +96,7 @@ def stages_of(config: Config) -> dict[str, Stage]:
 
     def imagine(model: Any, policy: Any, scene: Any, start: Any, keys: Any, trust: Any) -> Any:
         program = built.world_model, vla, practice, rounds.horizon, ALONE
-        return roll_out(*program, model, policy, scene, keys, start, keys[0], trust)
+        return roll_out(*program, model, policy, scene, keys, start, keys[0], trust, ())  # rules teach
 
     tracks = shape(track_of, policy, scenes(config.fit.scenes), keys(config.fit.scenes))
     model = shape(built.world_model.init, key, tracks)

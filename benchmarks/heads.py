@@ -8,6 +8,7 @@ from the policy's own decisions and from a teacher's, and of the gradient of imi
 
 import argparse
 import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -18,6 +19,7 @@ from benchmarks import command, timing
 from tether.data.command_line import Parser
 from tether.evaluation.policies import open_records
 from tether.policy.action_head import Decision
+from tether.policy.baselines import IDM
 from tether.policy.imitation import imitation_loss, imitation_targets
 from tether.policy.sizes import parameters
 from tether.policy.vla import VLA
@@ -49,7 +51,8 @@ def programs(vla: VLA, config: Config, keys: jax.Array, params: Any, scene: Any)
         ones = jnp.ones(ROWS)
         return Experience(seen, decision, 0 * ones, ones, ones, 0 * ones, ones > 0)
 
-    taught = jax.jit(Teacher(vla.head, config.simulator, labels).label)(keys, seen)
+    teacher = Teacher(IDM(config.simulator, labels.follower), vla.head, labels)
+    taught = jax.jit(functools.partial(teacher.label, ()))(keys, seen)
     return {
         "act_exploring": (explore, params, seen),
         "act_deployed": (deploy, params, seen),

@@ -163,8 +163,11 @@ def learning(config):
     vla, keys = vla_of(config), jax.random.split(jax.random.key(0), 2)
     rollout = rolled_out(vla, config.simulator, config.rounds.horizon)
     trust = imagination.Trust(jnp.int32(12), jnp.float32(1), jnp.float32(0.5))
-    keep = models.practice(config, models.Models(None, vla, config.imitation.labels, None))
-    return text(lambda rollout: keep(rollout, None, keys, trust), rollout)
+    coach = config.coach.build(config.simulator, config.policy.actions)
+    keep, params = models.practice(config, models.Models(None, vla, config.imitation.labels, coach)), ()
+    if config.rounds.teacher == "coach":
+        params = coach.init(jax.random.key(0))
+    return text(lambda rollout: keep(rollout, None, keys, trust, params), rollout)
 
 
 def disturbing(config):

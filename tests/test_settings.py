@@ -53,6 +53,7 @@ from tether.training.validation import validate
 WITH = {
     "distributed.processes": {"distributed.coordinator": "host:1"},
     "distributed.index": {"distributed.coordinator": "host:1", "distributed.processes": 2},
+    "rounds.teacher": {"rounds.objective": "dagger"},
 }
 # The changed value of leaves for which the next whole number, or half the value, cannot work.
 OTHER = {
@@ -62,6 +63,7 @@ OTHER = {
     "tokens.sizes.dtype": "bfloat16",
     "policy.head": "flow",
     "rounds.objective": "actor_critic",
+    "rounds.teacher": "coach",
     "rounds.world": "simulator",
     "mesh.data": 2,
     "evaluation.batch": 2,

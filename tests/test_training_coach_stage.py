@@ -43,8 +43,10 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def imitated(run):
-    state = RunState(models.begin(CONFIG, run.models, run.splits.train), Progress(trust=1.0))
-    return done(run, done(run, state, "0/imitate_coach"), "0/ground_coach")
+    state = RunState(models.begin(CONFIG, run.models, run.splits.train), Progress())
+    for name in ("0/imitate_coach", "0/trust_coach", "0/ground_coach"):
+        state = done(run, state, name)
+    return state
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def same(a, b):
 def test_there_are_no_units_without_rounds():
     assert stages.coach.STAGE.units(presets.tiny()) == []
     assert [*UNITS] == [
-        *("0/imitate_coach", "0/ground_coach"),
+        *("0/imitate_coach", "0/trust_coach", "0/ground_coach"),
         *("1/refit_coach", "1/practise_coach", "1/ground_coach"),
     ]
 
@@ -74,6 +76,11 @@ def test_imitation_is_what_the_first_round_is_compared_with(run, imitated):
     assert standing.horizon == CONFIG.coaching.steps and len(standing.grounded_return) == 4
     assert [one["decision"] for one in standing.rounds] == ["accept"] and standing.best_score >= 0
     assert imitated.progress.rounds == () and not imitated.progress.post_trained
+
+
+def test_the_model_is_trusted_as_far_as_it_agrees_with_itself(imitated):
+    """This one has no ensemble, so it never disagrees."""
+    assert Progress().trust == float("inf") and imitated.progress.trust == 0.0
 
 
 def test_practice_changes_the_coach_alone_and_costs_no_simulator_steps(imitated, practised):

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import scenes
 
-from tether.data.text import TOKEN_ID
+from tether.data.text import TOKEN_ID, VOCABULARY
 from tether.policy.action_space import ActionSpace, knot_of
+from tether.policy.baselines import IDM
+from tether.policy.coach import CoachConfig
 from tether.policy.discrete_head import DiscreteHead
 from tether.policy.flow_head import FlowConfig, FlowHead
 from tether.policy.language import LabelConfig, sentence
@@ -32,7 +34,8 @@ SCENES = {
     "red light": scenes.red_light(30.0),
 }
 SPACE = ActionSpace()
-TEACHER = Teacher(DiscreteHead(SPACE, plan_knots=12), SIMULATOR, LabelConfig())
+RULES = IDM(SIMULATOR, LabelConfig().follower)
+TEACHER = Teacher(RULES, DiscreteHead(SPACE, plan_knots=12), LabelConfig())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def labels():
     world, start = LogReplay(SIMULATOR), jnp.full(len(SCENES), 10)
 
     def label(keys):
-        return TEACHER.label(keys, world.observe((), world.reset((), keys, scene, start))).tokens
+        return TEACHER.label((), keys, world.observe((), world.reset((), keys, scene, start))).tokens
 
     return dict(zip(SCENES, np.asarray(jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))), strict=True))
 
@@ -62,11 +65,11 @@ def test_the_teacher_keeps_straight_on_a_straight_route(labels):
 def test_the_flow_head_learns_the_action_before_rounding(labels):
     """The same reasoning; an acceleration within a bin of the dithered one; nothing about later knots."""
     head = FlowHead(SPACE, plan_knots=12, config=FlowConfig(repeats=2))
-    teacher, world = Teacher(head, SIMULATOR, LabelConfig()), LogReplay(SIMULATOR)
+    teacher, world = Teacher(RULES, head, LabelConfig()), LogReplay(SIMULATOR)
     scene = scenes.stack([prepare(one, SIMULATOR) for one in SCENES.values()])
 
     def label(keys):
-        return teacher.label(keys, world.observe((), world.reset((), keys, scene, jnp.full(len(SCENES), 10))))
+        return teacher.label((), keys, world.observe((), world.reset((), keys, scene, jnp.full(len(SCENES), 10))))
 
     labelled = jax.jit(label)(jax.random.split(jax.random.key(0), len(SCENES)))
     shown, binned = labelled.motion, np.stack(list(labels.values()))
@@ -75,6 +78,22 @@ def test_the_flow_head_learns_the_action_before_rounding(labels):
     np.testing.assert_allclose(actions[:, 0], actions[:, 1], atol=1e-5)
     np.testing.assert_allclose(2 * actions[:, 0, 0, 0], knot_of(SPACE, binned[:, REASONING:])[:, 0], atol=1.5)
     np.testing.assert_array_equal(labelled.tokens[0], binned[0, :REASONING])
+
+
+def test_a_coach_teaches_its_mean_decision():
+    """On average over the draws of the rounding; the reasoning is the one that agrees with what is taught."""
+    coach = CoachConfig(width=8, agent_width=4, agents=2).build(SIMULATOR, SPACE)
+    teacher, count = Teacher(coach.deployed, DiscreteHead(SPACE, plan_knots=12), LabelConfig()), 256
+    scene = scenes.stack([prepare(SCENES["red light"], SIMULATOR)] * count)
+    world, keys = LogReplay(SIMULATOR), jax.random.split(jax.random.key(0), count)
+
+    def both(params, keys):
+        seen = world.observe((), world.reset((), keys, scene, jnp.full(count, 10)))
+        return teacher.label(params, keys, seen).tokens, coach.mean(coach.evaluate(params, coach.look(seen)))
+
+    tokens, mean = jax.jit(both)(coach.init(jax.random.key(1)), keys)
+    np.testing.assert_allclose(knot_of(SPACE, tokens[:, REASONING:]).mean(0), mean[0], atol=0.05)
+    assert (tokens[:, :REASONING] < len(VOCABULARY)).all()
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +108,7 @@ def imagined():
         def imagine(objective):
             keep = Imagine(objective, ReturnsConfig(), TEACHER, 1)
             program = LogReplay(SIMULATOR), vla, keep, 4, ALONE
-            return roll_out(*program, (), params, scene, keys, jnp.full(2, 10), keys[0], trust).experience
+            return roll_out(*program, (), params, scene, keys, jnp.full(2, 10), keys[0], trust, ()).experience
 
         return {"pmpo": imagine(PMPO()), "dagger": imagine(DAgger())}
 

@@ -105,8 +105,9 @@ class RoundsConfig:
       iterations: number of imagined batches per round.
       objective: objective of the rounds, by short name (`training/objectives`) or import path. `pmpo`, `grpo`,
         `actor_critic` and `ppo` weight the imagined decisions by their consequences, `dagger` learns the decisions of a
-        rule-based teacher in the states that the policy reached, `cl_sft` fine-tunes on demonstrations in the
-        simulator. The settings of an objective have its name, as in `--pmpo.alpha`.
+        teacher in the states that the policy reached, `cl_sft` fine-tunes on demonstrations in the simulator. The
+        settings of an objective have its name, as in `--pmpo.alpha`.
+      teacher: teacher of the objective `dagger`, the rule-based IDM or the run's `coach`.
       world: where the policy practises, in the learned model or in the log-replay simulator. The latter is a baseline,
         whose steps are added to the ledger.
       scenes: number of logged starts per imagined batch.
@@ -126,6 +127,7 @@ class RoundsConfig:
     rounds: int = setting(4, least=0, common=True)
     iterations: int = 12
     objective: str = setting("pmpo", common=True)
+    teacher: Literal["idm", "coach"] = "idm"
     world: Literal["model", "simulator"] = "model"
     scenes: int = 8
     group: int = 8

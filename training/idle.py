@@ -78,6 +78,7 @@ def _conditions(config: Config) -> list[Condition]:
         ),
         (("coach.", *COACHING), coached, "coaching.rounds above 0"),
         (("coaching.replayed",), rounds.world == "model", "rounds.world model"),
+        (("rounds.teacher",), improves and objectives.asks(rounds.objective), "rounds.objective dagger"),
         (("rounds.iterations",), some_rounds, "rounds.rounds above 0"),
         (("fit.refit_steps",), any_rounds, "rounds.rounds or coaching.rounds above 0"),
         (("fit.tracks",), any_rounds and config.fit.refit_steps > 0, "rounds.rounds and fit.refit_steps above 0"),

@@ -4,6 +4,7 @@ The objects here are given to `drives.roll_out` as `keep`. Letters: R rows (star
 """
 
 import dataclasses
+import functools
 
 import flax.struct
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 
 from tether.data.scene import Array, Scene
 from tether.simulator.rollout import fold_in
-from tether.simulator.world import Rollout
+from tether.simulator.world import Params, Rollout
 from tether.training.experience import Experience, demonstrated
 from tether.training.objectives import Objective
 from tether.training.returns import ReturnsConfig, Targets, counted, masked_mean, targets
@@ -65,13 +66,19 @@ class Imagine:
     teacher: Teacher
     group: int
 
-    def __call__(self, driven: Rollout, scene: Scene, key: jax.Array, trust: Trust) -> Imagined:
-        """Args: driven: [H, R].   key: key[R], the policy's.   trust: how far the rollout is believed."""
+    def __call__(self, driven: Rollout, scene: Scene, key: jax.Array, trust: Trust, taught_by: Params) -> Imagined:
+        """Keeps a rollout.
+
+        Args:
+          driven: [H, R].   key: key[R], the policy's.
+          trust: how far the rollout is believed.   taught_by: parameters of the teacher.
+        """
         outcome, value = driven.outcome, driven.extras["value"]
         valid = counted(driven.alive, outcome.truncation, outcome.disagreement, trust.horizon, trust.disagreement)
         aims = targets(outcome, valid, value, driven.final_extras["value"], trust.penalty, self.returns)
         beyond = fold_in(key, driven.alive.shape[0] + 1)  # the rollout's own steps use the keys up to H
-        experience = self.objective.experience(driven, aims, self.group, self.teacher, beyond)
+        asked = functools.partial(self.teacher.label, taught_by)
+        experience = self.objective.experience(driven, aims, self.group, asked, beyond)
         return Imagined(experience, outcome.disagreement, valid, metrics_of(driven, aims))
 
 

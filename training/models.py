@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from tether.data.scene import Record
+from tether.policy.baselines import IDM
 from tether.policy.coach import Coach
 from tether.policy.language import LabelConfig
 from tether.policy.vla import VLA
 from tether.simulator.log_replay import LogReplay
+from tether.simulator.world import Params
 from tether.training import coaching, objectives, tracks
 from tether.training.config import Config
 from tether.training.drives import roll_out
@@ -63,8 +65,15 @@ def build(config: Config) -> Models:
 def practice(config: Config, models: Models) -> Imagine:
     """What is kept of imagined rollouts. Raises: ValueError for an unknown objective."""
     objective = objectives.build(config.rounds.objective, config.objective_settings(config.rounds.objective))
-    teacher = Teacher(models.vla.head, config.simulator, models.labels)
+    rules = IDM(config.simulator, models.labels.follower)
+    policy = models.coach.deployed if config.rounds.teacher == "coach" else rules
+    teacher = Teacher(policy, models.vla.head, models.labels)
     return Imagine(objective, config.returns, teacher, config.rounds.group)
+
+
+def teacher_params(config: Config, learned: Learned) -> Params:
+    """The parameters of the teacher: those of the best accepted coach, or none."""
+    return learned.coach_best if config.rounds.teacher == "coach" else ()
 
 
 def begin(config: Config, models: Models, records: Sequence[Record], layout: Layout = ALONE) -> Learned:

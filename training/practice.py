@@ -31,24 +31,34 @@ def practise(run: Run, state: RunState, key: jax.Array, scene: Any) -> tuple[Run
         imagined = imagine(run, state, state.learned.policy, rows, start, keys)
         return state, imagined.experience, imagined.metrics
     certain = Trust(jnp.int32(config.horizon), jnp.float32(jnp.inf), jnp.float32(0))
-    imagined = roll_out_from(run, LogReplay(run.config.simulator), (), state.learned.policy, rows, start, keys, certain)
+    simulator, policy = LogReplay(run.config.simulator), state.learned.policy
+    imagined = roll_out_from(run, state, simulator, (), policy, rows, start, keys, certain)
     return state.add_steps("practise", imagined.valid), imagined.experience, imagined.metrics
 
 
 def imagine(run: Run, state: RunState, policy: Params, scene: Any, start: np.ndarray, keys: tuple) -> Imagined:
     """Rollouts in the world model, as far as the run believes it. scene: this process's rows of the batch."""
     model = run.models.world_model, state.learned.model
-    return roll_out_from(run, *model, policy, scene, start, keys, trusted(state))
+    return roll_out_from(run, state, *model, policy, scene, start, keys, trusted(state))
 
 
 def roll_out_from(
-    run: Run, world: Any, world_params: Params, policy: Params, scene: Any, start: np.ndarray, keys: tuple, trust: Trust
+    run: Run,
+    state: RunState,
+    world: Any,
+    world_params: Params,
+    policy: Params,
+    scene: Any,
+    start: np.ndarray,
+    keys: tuple,
+    trust: Trust,
 ) -> Imagined:
     """Rollouts of the exploring policy from log steps, kept as the objective learns from them."""
     keep = models.practice(run.config, run.models)
     start, keys = run.layout.place((start, keys))
     program = world, run.models.vla, keep, run.config.rounds.horizon, run.layout
-    arrays = world_params, policy, run.layout.assemble(scene), keys, start, keys[0], trust
+    taught_by = models.teacher_params(run.config, state.learned)
+    arrays = world_params, policy, run.layout.assemble(scene), keys, start, keys[0], trust, taught_by
     return roll_out(*program, *arrays)
 
 

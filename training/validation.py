@@ -92,7 +92,7 @@ def _relations(config: Config) -> list[Need]:
     rounds, fit, mesh, several = config.rounds, config.fit, config.mesh, config.distributed
     some_are_logged = 0 <= fit.perturbed < 1 and fit.perturbed_scenes < fit.scenes
     least_group = objectives.least_group(rounds.objective)
-    least = config.grounding.horizon_min
+    least, coached = config.grounding.horizon_min, config.coaching.rounds
     checks, steps, horizon = config.imitation.checks, config.imitation.steps, config.rollout_steps
     return [
         *_fixed(config),
@@ -102,6 +102,7 @@ def _relations(config: Config) -> list[Need]:
         ("imitation.checks", checks, checks <= steps, f"1 to imitation.steps = {steps}"),
         ("rounds.horizon", rounds.horizon, rounds.horizon <= horizon, f"1 to {horizon}"),
         ("grounding.horizon_min", least, least <= rounds.horizon, "1 to rounds.horizon"),
+        ("coaching.rounds", coached, coached > 0 or rounds.teacher != "coach", "at least 1 for rounds.teacher coach"),
         ("rounds.group", rounds.group, rounds.group >= least_group, f"at least {least_group}"),
         ("rounds.minibatch", rounds.minibatch, _divides(rounds.minibatch, _imagined(config)), _divisor(config)),
         ("closed_loop.minibatch", config.closed_loop.minibatch, *_closed_loop_minibatch(config)),

@@ -32,6 +32,11 @@ def demonstrates(name: str) -> bool:
     return name not in BUILT_IN or not OBJECTIVES.config_type(name).imagines
 
 
+def asks(name: str) -> bool:
+    """Whether an objective asks a teacher; one that is not built in may."""
+    return name not in BUILT_IN or name == "dagger"
+
+
 def build(name: str, settings: Any) -> Objective:
     """The objective `name`, with its own settings or, where they are None, its default ones.
 

@@ -7,7 +7,7 @@ import jax
 from tether.simulator.world import Rollout
 from tether.training.experience import Experience, demonstrated
 from tether.training.returns import Targets
-from tether.training.teacher import Teacher
+from tether.training.teacher import Asked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class DAgger:
         """See `Objective`."""
         return self
 
-    def experience(self, driven: Rollout, targets: Targets, group: int, teacher: Teacher, key: jax.Array) -> Experience:
+    def experience(self, driven: Rollout, targets: Targets, group: int, teacher: Asked, key: jax.Array) -> Experience:
         """See `Objective`."""
         keys = jax.vmap(lambda k: jax.random.split(k, driven.alive.shape[0]), out_axes=1)(key)
-        decision = jax.vmap(teacher.label)(keys, driven.observation)
+        decision = jax.vmap(teacher)(keys, driven.observation)
         return demonstrated(driven, decision, targets.valid, targets.returns)

@@ -10,7 +10,7 @@ from tether.data.scene import Array
 from tether.simulator.world import Rollout
 from tether.training.experience import Experience, drawn
 from tether.training.returns import Targets
-from tether.training.teacher import Teacher
+from tether.training.teacher import Asked
 
 
 class Objective(Protocol):
@@ -40,13 +40,13 @@ class Objective(Protocol):
     @property
     def imagines(self) -> bool: ...
 
-    def experience(self, driven: Rollout, targets: Targets, group: int, teacher: Teacher, key: jax.Array) -> Experience:
+    def experience(self, driven: Rollout, targets: Targets, group: int, teacher: Asked, key: jax.Array) -> Experience:
         """What is to be learned.
 
         Args:
           driven: `Rollout` [H, R, ...].   targets: of it, [H, R].
           group: rollouts from one start, which stand next to each other.
-          teacher: for objectives that ask one.   key: key[R].
+          teacher: for objectives that ask one, a decision [R] of keys [R] and observations [R].   key: key[R].
         """
         ...
 
@@ -75,6 +75,6 @@ class ReturnWeighted(abc.ABC):
     def weights(self, targets: Targets, group: int) -> Array:
         """How much each decision's log-probability weighs: float32[H, R], 0 where `targets.valid` is False."""
 
-    def experience(self, driven: Rollout, targets: Targets, group: int, teacher: Teacher, key: jax.Array) -> Experience:
+    def experience(self, driven: Rollout, targets: Targets, group: int, teacher: Asked, key: jax.Array) -> Experience:
         """See `Objective`."""
         return drawn(driven, targets, self.weights(targets, group), self.reasoning_weight)

@@ -1,14 +1,17 @@
 """Stage `coach`: a privileged policy imitates the logs, then practises in imagination, grounded in every round."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tether.simulator.log_replay import LogReplay
 from tether.training import coaching
 from tether.training.coaching import Coached, coaching_step, imitation_step, latest_start, starts
 from tether.training.config import Config
+from tether.training.drives import Judge, NamedPolicy, drive, row_keys, steps_of
 from tether.training.imagination import Trust
 from tether.training.learning import cosine
 from tether.training.loop import Metrics, Run, Unit, steps
@@ -40,6 +43,23 @@ def imitate_coach(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metr
     fresh = coaching.begin(coach, jax.random.key(0)).replace(params=learned)
     state = state.learn(**with_coach(fresh, coach_accepted=learned, coach_best=learned))
     return state.note(coach=Standing(horizon=config.steps, penalty=run.config.rounds.penalty)), {}
+
+
+def trust_coach(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
+    """Measures how much the model disagrees with itself while the coach drives held-out scenes, a quantile of it."""
+    if not run.config.rounds.dynamic_horizon:
+        return state.note(trust=float("inf")), {}
+    records, coach = run.splits.validation, run.models.coach.deployed
+    driven = drive(
+        *(NamedPolicy("coach, trust", coach, state.learned.coach), records),
+        *(Judge(run.models.world_model, lambda rows: state.learned.model), steps_of),
+        steps=run.config.coaching.steps,
+        batch=min(run.config.coaching.rows, len(records)),
+        keys=functools.partial(row_keys, run.config.seed),
+        layout=run.layout,
+    )
+    trust = float(np.quantile(driven.disagreement[driven.alive], run.config.fit.trust_quantile))
+    return state.note(trust=trust), {"trust": trust}
 
 
 def refit_coach(run: Run, state: RunState, unit: Unit) -> tuple[RunState, Metrics]:
@@ -88,12 +108,12 @@ def coached(state: RunState) -> Coached:
 def order(config: Config) -> Sequence[tuple[str, int]]:
     """Imitation is grounded first, then each round; nothing without rounds."""
     parts, rounds = ("refit_coach", "practise_coach", "ground_coach"), range(1, config.coaching.rounds + 1)
-    first = [("imitate_coach", 0), ("ground_coach", 0)] if rounds else []
+    first = [(part, 0) for part in ("imitate_coach", "trust_coach", "ground_coach")] if rounds else []
     return [*first, *((part, index) for index in rounds for part in parts)]
 
 
 STAGE = Stage(
     "coach",
-    {part.__name__: part for part in (imitate_coach, refit_coach, practise_coach, ground_coach)},
+    {part.__name__: part for part in (imitate_coach, trust_coach, refit_coach, practise_coach, ground_coach)},
     order,
 )
