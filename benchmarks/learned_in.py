@@ -6,9 +6,10 @@ python -m benchmarks.learned_in --cells benchmarks/cells/learned-in --worlds kin
 A World is named as a judge is; one that is fitted is that of a run of --runs, where `{seed}` stands for the seed. What
 follows `@` are settings that differ, separated by commas. Words after `--` are settings of all.
 
-Each coach imitates the logs, practises in its World alone for the same number of decisions, and drives the test split
-without chance. Imitation, IDM and the log's own ego are driven in each World as well, and each coach in its own: where
-they fail more often than in log replay, the World is gloomy; where a coach alone fails less often, it has exploited it.
+Each coach imitates the logs, practises in its World for the same number of decisions, and drives the test split without
+chance. In a World that imagines, half of the agents follow the log meanwhile; `lanes@coaching.replayed=0` is the World
+alone. Imitation, IDM and the log's own ego are driven in each World as well, and each coach in its own: where they fail
+more often than in log replay, the World is gloomy; where a coach alone fails less often, it has exploited it.
 Every finished cell is kept under --cells and never repeated; after each seed the page of `results/` is written.
 """
 

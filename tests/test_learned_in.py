@@ -11,7 +11,7 @@ from benchmarks.learned_in import COLUMNS, IMITATION, PLACE
 from tether.training.coaching import CoachingConfig
 
 SCENES = [SimpleNamespace(scenario_id=f"s{i}", group=f"g{i // 2}") for i in range(4)]
-FAILURES = {"log_replay": 1, "kinematic": 2, "rssm": 3}  # of the four scenes, whoever drives
+FAILURES = {"log_replay": 1, "kinematic": 2, "rssm": 3}  # of the four scenes, by any policy
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_the_page_sets_each_world_beside_log_replay(study, tmp_path):
         learned_in.compute(setup, tmp_path, ("rssm", "log_replay"), ("log_replay",), seed)
     cells = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
     page = learned_in.page(cells, "python -m benchmarks.learned_in")
-    judged, places = page.split("## Bias as a place")
-    assert "| rssm | 2 | 0.750 [" in judged and "1,000, 1,001 | 1.0, 1.0 |" in judged
+    evaluated, places = page.split("## Bias as a place")
+    assert "| rssm | 2 | 0.750 [" in evaluated and "1,000, 1,001 | 1.0, 1.0 |" in evaluated
     own = next(row for row in places.splitlines() if row.startswith("| rssm | its own coach |"))
     assert "| 0.750 [" in own and "| +0.500 [" in own and "| -0.500 [" in own
 

@@ -46,7 +46,7 @@ class Replayed(Around):
     fraction: float
 
     def reset(self, params: Params, key: jax.Array, scene: Scene, start: Array) -> State:
-        """Starts the inner World, and draws who follows the log."""
+        """Starts the inner World, and draws which agents follow the log."""
         state = self.world.reset(params, key, scene, start)
         keys = jax.vmap(lambda one: jax.random.fold_in(one, REPLAY_STREAM))(key)
         drawn = agent_noise(keys, agent_rank(state.now, scene.ego), ()) < self.fraction
